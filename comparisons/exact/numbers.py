@@ -1,0 +1,14 @@
+"""Functions of mpmath over object arrays, and the reduction that losses share."""
+
+import mpmath
+import numpy as np
+
+exp = np.frompyfunc(mpmath.exp, 1, 1)
+log = np.frompyfunc(mpmath.log, 1, 1)
+tanh = np.frompyfunc(mpmath.tanh, 1, 1)
+
+
+def reduce(x, reduction, total=None):
+    if reduction == "none":
+        return x
+    return np.sum(x) / {"sum": 1, "mean": np.size(x) if total is None else total}[reduction]

@@ -1,0 +1,95 @@
+"""The gradient-parity table: every rule and its mirror, on every sample, argument by argument."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import manual, reference
+from ..reference.adapters import leaves
+from . import exact, samples
+from .samples import Call
+from .verdict import Results, Verdict, judge
+
+DTYPES = ("float64", "float32")
+
+
+def rule_pair(op: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The hand-written rule and its mirror."""
+    family = samples.family(op)
+    return getattr(getattr(manual, family), op), getattr(getattr(reference, family), op)
+
+
+def argument_names(
+    rule: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], constant: frozenset[str]
+) -> list[str]:
+    """A name for each gradient that the pullback returns: "x", or "parameters.0.weight" inside a dict."""
+    names = []
+    for name, argument in inspect.signature(rule).bind(*args, **kwargs).arguments.items():
+        if name not in constant:
+            names += [
+                f"{name}.{key}" if key else name
+                for key, leaf in (argument.items() if isinstance(argument, dict) else [("", argument)])
+                if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"
+            ]
+    return names
+
+
+def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Results:
+    """Value and gradients of a rule, by name; inputs are (args, kwargs, dy)."""
+    args, kwargs, dy = inputs
+    y, pullback = rule(*args, **kwargs)
+    gradients = leaves(pullback(dy))
+    if len(gradients) != len(names):
+        raise ValueError(f"pullback: expected gradients of {', '.join(names)}, got {len(gradients)} arrays")
+    return {"value": np.asarray(y), **dict(zip(names, map(np.asarray, gradients), strict=True))}
+
+
+def cotangent(rule: Callable[..., Any], args: Any, kwargs: Any, seed: int) -> np.ndarray:
+    """A random dy in the shape and dtype of the rule's value."""
+    y = np.asarray(rule(*args, **kwargs)[0])
+    return np.asarray(np.random.default_rng([seed, 1]).standard_normal(y.shape), y.dtype)
+
+
+def judge_call(op: str, row: Call, dtype: str, seed: int) -> dict[str, Verdict]:
+    """The verdict on the value and on each gradient of one call."""
+    ours, twin = rule_pair(op)
+    args, kwargs = row.draw(seed, np.dtype(dtype))
+    names = argument_names(ours, args, kwargs, twin.constant)
+    inputs = (args, kwargs, cotangent(twin, args, kwargs, seed))
+    return judge(
+        lambda i: evaluate(ours, names, i),
+        lambda i: evaluate(twin, names, i),
+        inputs,
+        np.dtype(dtype),
+        exact=exact.oracle(op, inputs),
+    )
+
+
+def rows(op: str, seed: int = 0, dtypes: Sequence[str] = DTYPES) -> Iterator[dict[str, Any]]:
+    """The rows of one op in the table."""
+    for kind, row in samples.calls(op):
+        for dtype in dtypes:
+            for argument, verdict in judge_call(op, row, dtype, seed).items():
+                yield {
+                    "id": f"{op}({row})/{argument}/{dtype}/{seed}",
+                    "op": op,
+                    "kind": kind,
+                    "sample": repr(row),
+                    "argument": argument,
+                    "dtype": dtype,
+                    "seed": seed,
+                    "max_ulp": verdict.ulp,
+                    "index": "" if verdict.index is None else str(list(verdict.index)),
+                    "manual": verdict.manual,
+                    "reference": verdict.reference,
+                    "error": verdict.error,
+                    "floor": verdict.floor,
+                    "margin": verdict.margin,
+                    "resolution": verdict.resolution,
+                    "class": verdict.kind,
+                    "note": verdict.note,
+                }

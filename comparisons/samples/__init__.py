@@ -1,0 +1,100 @@
+"""Inputs as data: what each rule and each optimizer is tried on.
+
+SAMPLES are ordinary points, CORNERS are points where the derivative is a convention or the arithmetic is hard. A row
+is the call as one would write it, with a description in place of each array; `Call.draw` makes the arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from ...reference.adapters import tree_map
+
+FAMILIES = ("activations", "linear", "losses", "models")
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array to be drawn: its text, and the function of (generator, dtype) that draws it."""
+
+    text: str
+    draw: Callable[[np.random.Generator, Any], np.ndarray]
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _text(name: str, shape: tuple[int, ...]) -> str:
+    return f"{name}({', '.join(map(str, shape))})"
+
+
+def array(*shape: int, scale: float = 1.0) -> Array:
+    """Normal numbers of the given standard deviation."""
+    text = _text("array", shape) if scale == 1 else f"{scale:g} * {_text('array', shape)}"
+    return Array(text, lambda rng, dtype: np.asarray(scale * rng.standard_normal(shape), dtype))
+
+
+def uniform(*shape: int) -> Array:
+    """Uniform numbers between 0 and 1."""
+    return Array(_text("uniform", shape), lambda rng, dtype: np.asarray(rng.random(shape), dtype))
+
+
+def classes(*shape: int, below: int) -> Array:
+    """Class indices."""
+    text = _text("classes", shape)
+    return Array(text, lambda rng, dtype: np.asarray(rng.integers(below, size=shape), np.int64))
+
+
+def values(numbers: Any) -> Array:
+    """The numbers themselves, in the dtype asked for; whole numbers without a point stay whole."""
+    return Array(
+        f"{numbers}",
+        lambda rng, dtype: np.asarray(numbers, np.int64 if np.asarray(numbers).dtype.kind == "i" else dtype),
+    )
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call, arrays described."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return ", ".join([*map(repr, self.args), *(f"{k}={v!r}" for k, v in self.kwargs.items())])
+
+    def draw(self, seed: int, dtype: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with all arrays drawn; the same numbers, rounded, in every dtype."""
+        rng = np.random.default_rng(seed)
+        made = tree_map(lambda a: a.draw(rng, dtype) if isinstance(a, Array) else a, (self.args, self.kwargs))
+        return made[0], made[1]
+
+
+def call(*args: Any, **kwargs: Any) -> Call:
+    return Call(args, kwargs)
+
+
+def family(op: str) -> str:
+    """The family that holds the op; KeyError if none does."""
+    for name in FAMILIES:
+        if op in import_module(f".{name}", __name__).SAMPLES:
+            return name
+    raise KeyError(op)
+
+
+def ops() -> list[str]:
+    """Every op that has samples, family by family."""
+    return [op for name in FAMILIES for op in import_module(f".{name}", __name__).SAMPLES]
+
+
+def calls(op: str) -> Iterator[tuple[str, Call]]:
+    """("sample" or "corner", call) for each row of the op."""
+    module = import_module(f".{family(op)}", __name__)
+    for kind, table in (("sample", module.SAMPLES), ("corner", module.CORNERS)):
+        for row in table.get(op, ()):
+            yield kind, row

@@ -1,0 +1,311 @@
+"""A difference, judged: against a floor that is measured, never against a tolerance that was picked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .noise import OneUlpNoise, cast, moved, unit_roundoff
+
+# How far a correct value, gradient or step stays from the reference, and a correct free run from the reference's:
+# `gradtwin calibrate` measures both on everything that is here, and README.md shows a run of it.
+LIMIT = 8.0
+FREE_LIMIT = 4.0
+
+DRAWS = 6  # of noise
+SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
+WINDOW = 10  # steps before and after, over which the floor of a free run takes the largest drift
+
+IDENTICAL, ROUNDING, IMPRECISE = "identical", "rounding", "imprecise"
+REFERENCE_IMPRECISE, PARTED, UNDECIDED = "reference imprecise", "parted", "undecided"
+DIFFERENT = "different"
+# From harmless to wrong: many comparisons together have the last class that occurs among them.
+CLASSES = (IDENTICAL, ROUNDING, REFERENCE_IMPRECISE, IMPRECISE, PARTED, UNDECIDED, DIFFERENT)
+
+Results = Mapping[str, np.ndarray]
+Function = Callable[[Any], Results]  # a tree of arrays → named results
+Exact = Callable[[str, tuple[int, ...]], float]  # name of a result, index → exact value
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One result, judged. The values are those of the element with the largest margin."""
+
+    kind: str  # one of CLASSES
+    margin: float  # |difference| / (LIMIT · floor), the largest
+    ulp: int  # distance in units in the last place, the largest
+    index: tuple[int, ...] | None
+    manual: float
+    reference: float
+    error: float  # ‖difference‖ / ‖reference‖
+    floor: float
+    level: float  # the largest floor / the largest |reference|: the floor of the tensor as a whole
+    resolution: float  # the smallest relative error that would have been seen: the median
+    note: str = ""
+
+
+def worst(kinds: Iterable[str]) -> str:
+    """The last of CLASSES that occurs."""
+    return max(kinds, key=CLASSES.index, default=IDENTICAL)
+
+
+class Floor:
+    """The reference at one point, and how far rounding can move each element of its results.
+
+    truth is the reference in float64, native the reference in the dtype of the inputs, and the floor of an element
+
+        u |truth| + own + noise
+
+    where `own` is what torch itself loses in the subject's dtype, and `noise` how far the result moves when all that
+    the reference sees or computes moves by one ulp. Both are the largest seen so far; each draw adds to both.
+    """
+
+    def __init__(self, reference: Function, inputs: Any, dtype: Any) -> None:
+        self.reference, self.inputs, self.dtype = reference, cast(inputs, np.float64), dtype
+        self.draws = 0
+        self.truth, self.native = reference(self.inputs), reference(inputs)
+        self._rounding = {
+            name: unit_roundoff(value.dtype) * abs(_finite(self.truth[name]))
+            + float(np.finfo(value.dtype).tiny)
+            for name, value in self.native.items()
+        }
+        self._noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
+        self._own = self._lost(cast(inputs, np.float32))
+
+    @property
+    def values(self) -> Results:
+        return {n: self._rounding[n] + self._own[n] + self._noise[n] for n in self.truth}
+
+    def draw(self) -> None:
+        """One more draw: of noise, at two sizes with the same signs, and of what torch loses, nearby.
+
+        A movement that does not grow with the noise is a jump (a kink, a tie, a clip edge) and gives no slack.
+        """
+        self.draws += 1
+        small, large = (self._disturbed(size) for size in (SMALL, LARGE))
+        u = unit_roundoff(self.dtype)
+        for name, value in self.truth.items():
+            movement = _distance(small[name], value) / SMALL
+            further = _distance(large[name], value) / SMALL
+            smooth = (movement <= further / 32) | (movement <= 4 * u * abs(_finite(value)))
+            self._noise[name] = np.maximum(self._noise[name], np.where(smooth, movement, 0))
+        lost = self._lost(nearby(self.inputs, self.draws))
+        self._own = {name: np.maximum(own, lost[name]) for name, own in self._own.items()}
+
+    def _disturbed(self, size: float) -> Results:
+        size *= unit_roundoff(self.dtype)
+        with OneUlpNoise(size, self.draws):
+            return self.reference(moved(self.inputs, size, np.random.default_rng(self.draws)))
+
+    def _lost(self, single: Any) -> Results:
+        """|torch in float32 − torch in float64| on float32 inputs, for a float64 subject times 2⁻²⁹."""
+        low, high = self.reference(single), self.reference(cast(single, np.float64))
+        scale = unit_roundoff(self.dtype) / unit_roundoff(np.float32)
+        return {name: scale * _distance(low[name], high[name]) for name in high}
+
+    def margin(self, name: str, ours: np.ndarray) -> np.ndarray:
+        """|ours − truth| / (LIMIT · floor), element by element.
+
+        NaN and ±∞ must stand where the reference has them, in float64 or, when only that overflows, in its own dtype.
+        """
+        truth, native = self.truth[name], self.native[name]
+        with np.errstate(over="ignore"):
+            margin = _distance(ours, truth) / (LIMIT * self.values[name])
+        finite = np.isfinite(ours) & np.isfinite(truth)
+        return np.where(finite, margin, np.where(_same(ours, truth) | _same(ours, native), 0, np.inf))
+
+
+def nearby(inputs: Any, seed: int) -> Any:
+    """The inputs in float32, moved by one ulp of it."""
+    rng = np.random.default_rng(seed)
+    return moved(cast(inputs, np.float32), 2 * unit_roundoff(np.float32), rng)
+
+
+def judge(
+    subject: Function,
+    reference: Function,
+    inputs: Any,
+    dtype: Any,
+    exact: Exact | None = None,
+    before: Results | None = None,
+) -> dict[str, Verdict]:
+    """A verdict on each result of the subject, from the reference in float64 on the same inputs.
+
+    Noise is drawn only while something is outside the floor. `exact` decides where the reference may be the one that
+    is wrong. With `before`, resolutions are relative to the change from there: an optimizer's step is a change.
+    """
+    ours = {name: np.asarray(value) for name, value in subject(inputs).items()}
+    floor = Floor(reference, inputs, dtype)
+    if list(ours) != list(floor.truth):
+        raise ValueError(f"results: expected {list(floor.truth)}, got {list(ours)}")
+    notes = {name: _misfit(value, floor.native[name]) for name, value in ours.items()}
+    fitting = [name for name, note in notes.items() if not note]
+    margins = {name: floor.margin(name, ours[name]) for name in fitting}
+    while floor.draws < DRAWS and any(margin.max(initial=0) > 1 for margin in margins.values()):
+        floor.draw()
+        margins = {name: floor.margin(name, ours[name]) for name in fitting}
+
+    outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
+    kinds = dict.fromkeys(outside, DIFFERENT)
+    if exact:
+        reference_lost = {n for n in outside if _nearer(exact, n, ours[n], outside[n], floor)}
+        kinds |= dict.fromkeys(reference_lost, REFERENCE_IMPRECISE)
+    undecided = {name: outside[name] for name, kind in kinds.items() if kind == DIFFERENT}
+    if undecided:
+        kinds |= dict.fromkeys(_only_digits_lost(subject, reference, inputs, undecided), IMPRECISE)
+    return {
+        name: Verdict(DIFFERENT, math.inf, 0, None, math.nan, math.nan, math.inf, 0.0, 0.0, math.nan, note)
+        if note
+        else _described(ours[name], name, floor, margins[name], kinds.get(name), before)
+        for name, note in notes.items()
+    }
+
+
+def _described(
+    ours: np.ndarray,
+    name: str,
+    floor: Floor,
+    margin: np.ndarray,
+    kind: str | None,
+    before: Results | None,
+) -> Verdict:
+    truth, slack = floor.truth[name], floor.values[name]
+    if not truth.size:
+        return Verdict(IDENTICAL, 0.0, 0, None, math.nan, math.nan, 0.0, 0.0, 0.0, math.nan)
+    distances = ulps(ours, truth)
+    index = np.unravel_index(np.argmax(margin if margin.any() else distances), margin.shape)
+    change = _distance(truth, before[name]) if before and name in before else _finite(abs(truth))
+    visible = change > 0
+    norm = float(np.linalg.norm(_finite(truth)))
+    gap = float(np.linalg.norm(_distance(ours, truth)))
+    largest = float(abs(_finite(truth)).max())
+    return Verdict(
+        kind or (ROUNDING if distances.any() else IDENTICAL),
+        float(margin.max()),
+        int(distances.max()),
+        tuple(map(int, index)),
+        float(ours[index]),
+        float(truth[index]),
+        gap / norm if norm else (math.inf if gap else 0.0),
+        float(slack[index]),
+        float(slack.max()) / largest if largest else 0.0,
+        float(np.median(LIMIT * slack[visible] / change[visible])) if visible.any() else math.nan,
+    )
+
+
+def ulps(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How many floating-point numbers of the dtype of `ours` lie between it and the truth, rounded to that dtype."""
+    bits = {4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
+    with np.errstate(over="ignore"):
+        pair = [np.ascontiguousarray(a, ours.dtype).view(bits) for a in (ours, truth)]
+    negative = bits(1 << (8 * ours.dtype.itemsize - 1))
+    a, b = (np.where(p >= negative, negative - (p - negative), p + negative) for p in pair)
+    distance = np.maximum(a, b) - np.minimum(a, b)
+    return np.where(_same(ours, truth), bits(0), distance).reshape(ours.shape)
+
+
+def _misfit(ours: np.ndarray, native: np.ndarray) -> str:
+    if ours.shape != native.shape:
+        return f"shape {ours.shape} instead of {native.shape}"
+    if ours.dtype != native.dtype:
+        return f"dtype {ours.dtype} instead of {native.dtype}"
+    return ""
+
+
+def _nearer(
+    exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, floor: Floor
+) -> bool:
+    """Whether ours is within the floor of the exact value wherever it is outside that of the reference."""
+    u = unit_roundoff(ours.dtype)
+    for i in map(tuple, np.argwhere(outside)):
+        value = exact(name, i)
+        if not abs(float(ours[i]) - value) <= LIMIT * (floor.values[name][i] + u * abs(value)):
+            return False
+    return True
+
+
+def _only_digits_lost(
+    subject: Function, reference: Function, inputs: Any, outside: Mapping[str, np.ndarray]
+) -> list[str]:
+    """The results whose error is rounding: it shrinks with u, as that of a mistake does not.
+
+    On float32 inputs, float64 makes errors 2²⁹ times smaller; 2²² of it must be seen at the elements outside, between
+    the largest errors over several inputs nearby.
+    """
+    low, high = dict.fromkeys(outside, 0.0), dict.fromkeys(outside, 0.0)
+    for seed in range(DRAWS):
+        single = nearby(inputs, seed) if seed else cast(inputs, np.float32)
+        double = cast(single, np.float64)
+        truth = reference(double)
+        for largest, ours in ((low, subject(single)), (high, subject(double))):
+            for name, where in outside.items():
+                a, b = np.asarray(ours[name])[where], truth[name][where]
+                apart = np.where(_same(a, b), 0, np.where(np.isfinite(a), _distance(a, b), np.inf))
+                largest[name] = max(largest[name], float(apart.max()))
+    return [name for name in outside if low[name] > 2.0**22 * high[name]]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a == b) | (np.isnan(a) & np.isnan(b))
+
+
+def _finite(a: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(a), a, 0).astype(np.float64)
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a − b| in float64 where both are finite, 0 elsewhere."""
+    both = np.isfinite(a) & np.isfinite(b)
+    return abs(np.where(both, a, 0).astype(np.float64) - np.where(both, b, 0).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a free run is from the reference's, step by step, beside how far noise drives it."""
+
+    drift: np.ndarray
+    floor: np.ndarray
+    ratio: np.ndarray  # drift / floor
+    sharpness: float  # the largest ratio of a noisy run to the floor of the others
+
+    @property
+    def parted(self) -> int | None:
+        """The first step of the ratio beyond FREE_LIMIT, from 0, or None."""
+        beyond = np.flatnonzero(self.ratio > FREE_LIMIT)
+        return int(beyond[0]) if beyond.size else None
+
+
+def free_drift(
+    ours: np.ndarray, twin: np.ndarray, noisy: np.ndarray, u: float, scale: np.ndarray | None = None
+) -> Drift:
+    """The drift of a free run, and its floor: u |scale| + the largest drift of a noisy run within WINDOW steps.
+
+    ours and twin are (steps, …) and noisy (runs, steps, …), recorded at every step. What lies behind the steps counts
+    as one: its largest element, each relative to `scale`. Without a scale, for a loss, differences are absolute.
+    """
+    relative = np.ones_like(twin) if scale is None else scale
+    size = abs(_finite(twin)) if scale is None else np.ones(len(twin))
+
+    def distance(run: np.ndarray) -> np.ndarray:
+        apart = np.where(
+            _same(run, twin), 0, np.where(np.isfinite(run) & np.isfinite(twin), _distance(run, twin), np.inf)
+        )
+        return np.divide(apart, relative).reshape(len(twin), -1).max(axis=1)
+
+    drifts = np.array([distance(run) for run in noisy])
+    drift = distance(ours)
+
+    def floor(of: np.ndarray) -> np.ndarray:
+        padded = np.pad(of.max(axis=0), WINDOW)
+        return u * size + np.lib.stride_tricks.sliding_window_view(padded, 2 * WINDOW + 1).max(axis=1)
+
+    def ratio(of: np.ndarray, to: np.ndarray) -> np.ndarray:
+        comparable = np.isfinite(to) & (of > 0)
+        return np.where(comparable, of / np.where(comparable & (to > 0), to, 1), 0)
+
+    rest = [ratio(d, floor(np.delete(drifts, k, axis=0))).max() for k, d in enumerate(drifts)]
+    return Drift(drift, floor(drifts), ratio(drift, floor(drifts)), float(max(rest)))

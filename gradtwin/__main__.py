@@ -1,0 +1,3 @@
+from gradtwin.comparisons.cli import main
+
+main()

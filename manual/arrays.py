@@ -1,0 +1,91 @@
+"""What the rules share: checks at the boundary, and the two adjoints of summing."""
+
+import math
+
+import numpy as np
+
+
+def floating(**arrays):
+    """The named arguments as arrays, None left alone; a lone one comes bare.
+
+    Raises TypeError unless all are real floating arrays of one dtype.
+    """
+    converted = {name: None if a is None else np.asarray(a) for name, a in arrays.items()}
+    present = {name: a for name, a in converted.items() if a is not None}
+    for name, a in present.items():
+        if a.dtype.kind != "f":
+            raise TypeError(f"{name}: expected a floating array, got dtype {a.dtype}")
+    first, *others = present.items()
+    for name, a in others:
+        if a.dtype != first[1].dtype:
+            raise TypeError(f"{name}: expected the dtype of {first[0]}, {first[1].dtype}, got {a.dtype}")
+    return converted.popitem()[1] if len(converted) == 1 else tuple(converted.values())
+
+
+def same_shape(**arrays):
+    """Raises ValueError unless both named arrays have one shape."""
+    (first, a), (second, b) = arrays.items()
+    if a.shape != b.shape:
+        raise ValueError(f"{second}: expected the shape of {first}, {a.shape}, got {b.shape}")
+
+
+def broadcastable(shape, **arrays):
+    """Raises ValueError unless each named array, where there is one, broadcasts to `shape`."""
+    for name, a in arrays.items():
+        if a is not None:
+            try:
+                fits = np.broadcast_shapes(a.shape, shape) == shape
+            except ValueError:
+                fits = False
+            if not fits:
+                raise ValueError(f"{name}: expected a shape that broadcasts to {shape}, got {a.shape}")
+
+
+def within(low, high=math.inf, **settings):
+    """Raises ValueError unless low ≤ setting ≤ high for each named setting; NaN is never within."""
+    for name, value in settings.items():
+        if not low <= value <= high:
+            bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise ValueError(f"{name}: expected {bounds}, got {value}")
+
+
+def pairwise_sum(x, axes):
+    """The sum over `axes`, pairwise, so that its error grows with log n (Higham, 1993).
+
+    NumPy adds pairwise along the last axis of contiguous memory only; over the first axis it adds row after row.
+    """
+    kept = np.moveaxis(x, axes, range(-len(axes), 0))
+    shape = kept.shape[: kept.ndim - len(axes)]
+    rows = kept.reshape(*shape, math.prod(kept.shape[len(shape) :]))
+    return np.ascontiguousarray(rows).sum(axis=-1)
+
+
+def sum_to(dy, shape):
+    """The adjoint of broadcasting from `shape`: sums dy over every axis that was stretched or put in front."""
+    if dy.shape == shape:
+        return dy
+    ahead = dy.ndim - len(shape)
+    stretched = (ahead + i for i, n in enumerate(shape) if n == 1)
+    return pairwise_sum(dy, (*range(ahead), *stretched)).reshape(shape)
+
+
+def reduce(x, reduction, total=None):
+    """The last step of a loss, as a rule: "none" keeps x, "sum" adds it up, "mean" divides the sum by `total`.
+
+    `total` is the number of elements where none is given. A mean over nothing is NaN and has no gradient.
+    """
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
+    if reduction == "none":
+        y = x
+    else:
+        y = pairwise_sum(x, tuple(range(x.ndim)))
+    share = 1
+    if reduction == "mean":
+        total = x.size if total is None else total
+        y, share = (y / total, total) if total else (y * math.nan, math.inf)
+
+    def pullback(dy):
+        return np.broadcast_to(dy / share, x.shape)
+
+    return y, pullback

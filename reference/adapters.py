@@ -1,0 +1,105 @@
+"""Torch behind the conventions of the hand-written side: NumPy in, NumPy out, always copied."""
+
+import functools
+import inspect
+
+import numpy as np
+import torch
+
+
+def rule(function, constant=""):
+    """A torch function as a rule, `y, pullback = rule(...)`, differentiated by torch.autograd.
+
+    `constant` names the floating arguments that torch never differentiates. The torch function stays at hand as
+    `__wrapped__`, so that models are made of torch alone. None, a function that this torch lacks, stays None.
+    """
+    if function is None:
+        return None
+    frozen = frozenset(constant.split())
+    try:
+        bind = inspect.signature(function).bind
+    except ValueError:  # a builtin is taken as it was called
+        bind = None
+
+    @functools.wraps(function)
+    def twin(*args, **kwargs):
+        args, kwargs = tree_map(tensor, (args, kwargs))
+        arguments = bind(*args, **kwargs).arguments if bind else dict(enumerate(args)) | kwargs
+        wanted = [
+            argument
+            for name, argument in arguments.items()
+            if name not in frozen and any(map(_is_floating, leaves(argument)))
+        ]
+        sources = [leaf.requires_grad_() for leaf in leaves(wanted) if _is_floating(leaf)]
+        y = function(*args, **kwargs)
+
+        def pullback(dy):
+            pairs = [(o, tensor(d)) for o, d in zip(_listed(y), _listed(dy), strict=True) if d is not None]
+            outputs, cotangents = zip(*pairs, strict=True)
+            found = torch.autograd.grad(outputs, sources, cotangents, retain_graph=True, materialize_grads=True)
+            gradients = map(array, found)
+            trees = tree_map(lambda leaf: next(gradients) if _is_floating(leaf) else leaf, wanted)
+            return trees[0] if len(trees) == 1 else tuple(trees)
+
+        return tree_map(array, y), pullback
+
+    twin.constant = frozen
+    return twin
+
+
+def step(optimizer):
+    """A torch optimizer as one pure step: `param, state = step(param, grad, state, **settings)`.
+
+    Every step builds the optimizer anew around the state, which equals one that is kept, bit for bit. Lists of
+    parameters, gradients and states step together, as in one parameter group, and give two lists.
+    """
+
+    @functools.wraps(optimizer, updated=())
+    def twin(param, grad, state, **settings):
+        parameters = [torch.nn.Parameter(tensor(p)) for p in _listed(param)]
+        for p, g in zip(parameters, _listed(grad), strict=True):
+            p.grad = tensor(g)
+        machine = optimizer(parameters, **settings)
+        for p, s in zip(parameters, _listed(state), strict=True):
+            if s:
+                machine.state[p] = tree_map(tensor, dict(s))
+        machine.step()
+        states = [{k: array(v) for k, v in machine.state[p].items() if v is not None} for p in parameters]
+        stepped = [array(p) for p in parameters]
+        return (stepped, states) if isinstance(param, list) else (stepped[0], states[0])
+
+    return twin
+
+
+def tree_map(function, tree):
+    """The tree, of dicts, lists and tuples, with the function applied to every leaf in order."""
+    if isinstance(tree, dict):
+        return {key: tree_map(function, branch) for key, branch in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([tree_map(function, branch) for branch in tree])
+    return function(tree)
+
+
+def leaves(tree):
+    """The leaves of a tree, in order."""
+    found = []
+    tree_map(found.append, tree)
+    return found
+
+
+def tensor(leaf):
+    """An array as a tensor of its own memory; anything else as it is."""
+    return torch.from_numpy(np.array(leaf)) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
+
+
+def array(leaf):
+    """A tensor as an array of its own memory; anything else as it is."""
+    return leaf.detach().cpu().numpy().copy() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _is_floating(leaf):
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+
+
+def _listed(one_or_many):
+    return one_or_many if isinstance(one_or_many, (list, tuple)) else [one_or_many]

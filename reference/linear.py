@@ -1,0 +1,7 @@
+"""Linear maps."""
+
+import torch.nn.functional as F
+
+from .adapters import rule
+
+linear = rule(F.linear)
