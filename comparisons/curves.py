@@ -4,104 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from . import verdict
 from .datasets import Data, load
+from .lockstep import Lockstep, Pair
 from .noise import cast, moved, unit_roundoff
 from .training import Arrays, Cell, Side, Step, by_hand, by_torch, start, train
-from .verdict import Drift, Results, Verdict, free_drift, judge, ulps
+from .verdict import Drift, Results, free_drift, ulps
 
-JUDGED = 100  # steps from the first on that are all judged; later ones are log-spaced, 20 to a decade
-PER_DECADE = 20
 RUNS = 6  # of the reference under noise
-
-
-@dataclass
-class Lockstep:
-    """The manual side at work on the reference's own inputs, step after step, so that no chaos can build up.
-
-    Between the judged steps every step is screened: where a tensor is further from the reference than the largest
-    floor seen so far, relative to its size, would allow, that step is judged as well.
-    """
-
-    ours: Side
-    twin: Side
-    dtype: Any
-    settings: dict[str, Any]
-    margin: float = 0.0
-    step: int = 0
-    tensor: str = ""
-    judged: int = 0
-    imprecise: int = 0
-    kinds: set[str] = field(default_factory=set)
-    outside: tuple[int, str, str] | None = None  # step, tensors, note
-    _levels: dict[str, float] = field(default_factory=dict)
-    _resolutions: dict[str, float] = field(default_factory=dict)
-
-    def look(self, step: Step, due: bool) -> None:
-        """Judges the step if it is due or does not pass the screen; nothing after the first that is different."""
-        if self.outside or not np.isfinite(step.loss) or not _finite(step.gradients):
-            return
-        if due or self._suspicious(step):
-            self._judge(step)
-
-    @property
-    def resolution(self) -> float:
-        """The smallest relative error, of whatever tensor, that would have been seen at its sharpest step."""
-        return max(self._resolutions.values(), default=math.nan)
-
-    def _pairs(self, step: Step) -> Iterator[tuple[Callable[[Any], Results], Callable[[Any], Results], Any, Any]]:
-        """(subject, reference, inputs, before) of the gradient and of the optimizer's step."""
-
-        batch = self.ours.batch(step.t)
-        same = all(np.array_equal(a, b) for a, b in zip(batch, step.batch, strict=True))
-
-        def gradient(inputs: Any) -> Results:
-            """From the reference's parameters, and a batch of its own if that is another one."""
-            parameters, *theirs = inputs
-            kind = next(iter(parameters.values())).dtype
-            return _gradient(self.ours, (parameters, *(theirs if same else cast(batch, kind))))
-
-        yield gradient, lambda i: _gradient(self.twin, i), (step.parameters, *step.batch), None
-        inputs = (step.parameters, step.gradients, step.states, self.settings)
-        yield lambda i: _update(self.ours, i), lambda i: _update(self.twin, i), inputs, step.parameters
-
-    def _judge(self, step: Step) -> None:
-        self.judged += 1
-        verdicts: dict[str, Verdict] = {}
-        for subject, reference, inputs, before in self._pairs(step):
-            verdicts |= judge(subject, reference, inputs, self.dtype, before=before)
-        name, largest = max(verdicts.items(), key=lambda item: item[1].margin)
-        if largest.margin >= self.margin:
-            self.margin, self.step, self.tensor = largest.margin, step.t + 1, name
-        for n, v in verdicts.items():
-            self._levels[n] = max(v.level, self._levels.get(n, 0))
-            if not n.endswith(".step"):  # a count
-                known = self._resolutions.get(n, math.nan)
-                self._resolutions[n] = float(np.fmin(v.resolution, known))
-        self.kinds |= {v.kind for v in verdicts.values()}
-        self.imprecise += any(v.kind == verdict.IMPRECISE for v in verdicts.values())
-        wrong = {n: v for n, v in verdicts.items() if v.kind == verdict.DIFFERENT}
-        if wrong:
-            names = sorted(wrong, key=lambda n: -wrong[n].margin)
-            self.outside = step.t + 1, ", ".join(names), wrong[names[0]].note
-
-    def _suspicious(self, step: Step) -> bool:
-        recorded: Arrays = {"loss": step.loss, **_named("gradient of ", step.gradients)}
-        recorded |= _flat_update(step.new_parameters, step.new_states)
-        for subject, _, inputs, _ in self._pairs(step):
-            for name, ours in subject(inputs).items():
-                theirs = recorded[name]
-                if ours.shape != theirs.shape:
-                    return True
-                apart = np.max(abs(ours.astype(float) - theirs), initial=0)
-                if not apart <= verdict.LIMIT * self._levels[name] * np.max(abs(theirs), initial=0):
-                    return True
-        return False
 
 
 @dataclass(frozen=True)
@@ -119,6 +34,7 @@ def compare(
     cell: Cell,
     ours: Callable[[Cell, Data], Side] = by_hand,
     twin: Callable[[Cell, Data], Side] = by_torch,
+    thorough: bool = False,
 ) -> Comparison:
     """Trains the cell on both sides and judges the run, in lockstep and free."""
     data = load(cell.data)
@@ -132,11 +48,12 @@ def compare(
             torch_side, parameters, cell.steps, settings, lambda tree: moved(tree, 2 * u, rng, zeros=True)
         )
 
-    lockstep = Lockstep(hand, torch_side, np.dtype(cell.dtype), settings)
-    due = _due(cell.steps)
+    lockstep = Lockstep(np.dtype(cell.dtype), cell.steps, thorough)
     reference = []
     for step in train(torch_side, parameters, cell.steps, settings):
-        lockstep.look(step, step.t in due)
+        recorded = _named_gradient(step.loss, step.gradients)
+        recorded |= _named_update(step.new_parameters, step.new_states)
+        lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings), recorded)
         reference.append(step.loss)
     losses = {
         "reference": _padded(reference, cell.steps),
@@ -148,6 +65,30 @@ def compare(
     repeats = np.array_equal(losses["reference"], losses["again"], equal_nan=True)
     row = _row(cell, losses["manual"], losses["reference"], drift, lockstep, repeats)
     return Comparison(cell, row, losses["manual"], losses["reference"], drift)
+
+
+def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list[Pair]:
+    """What a step does: the loss and its gradient, and from the reference's gradient the update."""
+    batch = ours.batch(step.t)
+    same = all(np.array_equal(a, b) for a, b in zip(batch, step.batch, strict=True))
+
+    def gradient(inputs: Any) -> Results:
+        """From the reference's parameters, and from a batch of its own if that is another one."""
+        parameters, *theirs = inputs
+        kind = next(iter(parameters.values())).dtype
+        return _named_gradient(*ours.gradient(parameters, *(theirs if same else cast(batch, kind))))
+
+    seen = (step.parameters, *step.batch)
+    update = (step.parameters, step.gradients, step.states, settings)
+    return [
+        Pair(gradient, lambda i: _named_gradient(*twin.gradient(*i)), seen),
+        Pair(
+            lambda i: _named_update(*ours.step(*i)),
+            lambda i: _named_update(*twin.step(*i)),
+            update,
+            before=step.parameters,
+        ),
+    ]
 
 
 def classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool) -> tuple[str, str]:
@@ -166,6 +107,8 @@ def _row(
     cell: Cell, manual: np.ndarray, reference: np.ndarray, drift: Drift, lockstep: Lockstep, repeats: bool
 ) -> dict[str, Any]:
     distance = ulps(manual.astype(cell.dtype), reference.astype(cell.dtype))
+    parameters = start(cell, load(cell.data).x.shape[1], load(cell.data).outputs)
+    resolution = lockstep.resolution({**_named_gradient(reference[0], parameters), **parameters})
     differing = np.flatnonzero(distance)
     kind, note = classify(lockstep, drift, not differing.size, repeats)
     at, worst = int(np.argmax(drift.drift)), int(np.argmax(drift.ratio))
@@ -203,12 +146,12 @@ def _row(
         "growth": growth,
         "growth_from": growth_from,
         "growth_to": growth_to,
-        "lockstep_margin": lockstep.margin,
-        "lockstep_step": lockstep.step,
-        "lockstep_tensor": lockstep.tensor,
+        "lockstep_margin": lockstep.worst.verdict.margin,
+        "lockstep_step": lockstep.worst.step,
+        "lockstep_tensor": lockstep.worst.name,
         "judged_steps": lockstep.judged,
         "imprecise_steps": lockstep.imprecise,
-        "resolution": lockstep.resolution,
+        "resolution": resolution,
         "class": kind,
         "outside_step": outside[0],
         "outside_tensor": outside[1],
@@ -229,12 +172,6 @@ def growth_rate(drift: np.ndarray) -> tuple[float, int | None, int | None]:
     return float(100 * slope), int(seen[0]) + 1, int(seen[-1]) + 1
 
 
-def _due(steps: int) -> set[int]:
-    decades = max(math.log10(steps / JUDGED), 0)
-    later = np.geomspace(JUDGED, max(steps, JUDGED), 1 + math.ceil(PER_DECADE * decades))
-    return {*range(min(JUDGED, steps)), *(int(t) - 1 for t in np.round(later))}
-
-
 def _losses(run: Iterator[Step], steps: int) -> np.ndarray:
     return _padded([step.loss for step in run], steps)
 
@@ -244,25 +181,11 @@ def _padded(losses: list[np.ndarray], steps: int) -> np.ndarray:
     return np.array([*map(float, losses), *[math.nan] * (steps - len(losses))])
 
 
-def _gradient(side: Side, inputs: Any) -> Arrays:
-    loss, gradients = side.gradient(*inputs)
-    return {"loss": np.asarray(loss), **_named("gradient of ", gradients)}
+def _named_gradient(loss: np.ndarray, gradients: Arrays) -> Arrays:
+    named = {f"gradient of {name}": gradient for name, gradient in gradients.items()}
+    return {"loss": np.asarray(loss), **named}
 
 
-def _update(side: Side, inputs: Any) -> Arrays:
-    return _flat_update(*side.step(*inputs))
-
-
-def _flat_update(parameters: Arrays, states: dict[str, Arrays]) -> Arrays:
-    flat = dict(parameters)
-    for name, state in states.items():
-        flat |= _named(f"{name}.", state)
-    return flat
-
-
-def _named(prefix: str, arrays: Arrays) -> Arrays:
-    return {f"{prefix}{name}": np.asarray(a) for name, a in arrays.items()}
-
-
-def _finite(arrays: Arrays) -> bool:
-    return all(np.all(np.isfinite(a)) for a in arrays.values())
+def _named_update(parameters: Arrays, states: dict[str, Arrays]) -> Arrays:
+    named = {f"{n}.{k}": np.asarray(v) for n, state in states.items() for k, v in state.items()}
+    return {**parameters, **named}

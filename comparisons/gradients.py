@@ -54,7 +54,9 @@ def cotangent(rule: Callable[..., Any], args: Any, kwargs: Any, seed: int) -> np
     return np.asarray(np.random.default_rng([seed, 1]).standard_normal(y.shape), y.dtype)
 
 
-def judge_call(op: str, row: Call, dtype: str, seed: int) -> dict[str, Verdict]:
+def judge_call(
+    op: str, row: Call, dtype: str, seed: int, thorough: bool = False
+) -> dict[str, Verdict]:
     """The verdict on the value and on each gradient of one call."""
     ours, twin = rule_pair(op)
     args, kwargs = row.draw(seed, np.dtype(dtype))
@@ -66,14 +68,17 @@ def judge_call(op: str, row: Call, dtype: str, seed: int) -> dict[str, Verdict]:
         inputs,
         np.dtype(dtype),
         exact=exact.oracle(op, inputs),
+        thorough=thorough,
     )
 
 
-def rows(op: str, seed: int = 0, dtypes: Sequence[str] = DTYPES) -> Iterator[dict[str, Any]]:
+def rows(
+    op: str, seed: int = 0, dtypes: Sequence[str] = DTYPES, thorough: bool = False
+) -> Iterator[dict[str, Any]]:
     """The rows of one op in the table."""
     for kind, row in samples.calls(op):
         for dtype in dtypes:
-            for argument, verdict in judge_call(op, row, dtype, seed).items():
+            for argument, verdict in judge_call(op, row, dtype, seed, thorough).items():
                 yield {
                     "id": f"{op}({row})/{argument}/{dtype}/{seed}",
                     "op": op,

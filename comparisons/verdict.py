@@ -132,20 +132,23 @@ def judge(
     dtype: Any,
     exact: Exact | None = None,
     before: Results | None = None,
+    thorough: bool = False,
 ) -> dict[str, Verdict]:
     """A verdict on each result of the subject, from the reference in float64 on the same inputs.
 
-    Noise is drawn only while something is outside the floor. `exact` decides where the reference may be the one that
+    Noise is drawn only while something is outside the floor, unless `thorough`. `exact` decides where the reference may be the one that
     is wrong. With `before`, resolutions are relative to the change from there: an optimizer's step is a change.
     """
     ours = {name: np.asarray(value) for name, value in subject(inputs).items()}
     floor = Floor(reference, inputs, dtype)
-    if list(ours) != list(floor.truth):
-        raise ValueError(f"results: expected {list(floor.truth)}, got {list(ours)}")
-    notes = {name: _misfit(value, floor.native[name]) for name, value in ours.items()}
+    if ours.keys() != floor.truth.keys():
+        raise ValueError(f"results: expected {', '.join(floor.truth)}, got {', '.join(ours)}")
+    notes = {name: _misfit(ours[name], native) for name, native in floor.native.items()}
     fitting = [name for name, note in notes.items() if not note]
     margins = {name: floor.margin(name, ours[name]) for name in fitting}
-    while floor.draws < DRAWS and any(margin.max(initial=0) > 1 for margin in margins.values()):
+    while floor.draws < DRAWS and (
+        thorough or any(margin.max(initial=0) > 1 for margin in margins.values())
+    ):
         floor.draw()
         margins = {name: floor.margin(name, ours[name]) for name in fitting}
 
