@@ -28,6 +28,8 @@ class Comparison:
     manual: np.ndarray  # loss at each step
     reference: np.ndarray
     drift: Drift
+    manual_parameters: Arrays  # at the end
+    reference_parameters: Arrays
 
 
 def compare(
@@ -49,22 +51,22 @@ def compare(
         )
 
     lockstep = Lockstep(np.dtype(cell.dtype), cell.steps, thorough)
-    reference = []
-    for step in train(torch_side, parameters, cell.steps, settings):
-        recorded = _named_gradient(step.loss, step.gradients)
-        recorded |= _named_update(step.new_parameters, step.new_states)
-        lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings), recorded)
-        reference.append(step.loss)
-    losses = {
-        "reference": _padded(reference, cell.steps),
-        "again": _losses(train(torch_side, parameters, cell.steps, settings), cell.steps),
-        "manual": _losses(train(hand, parameters, cell.steps, settings), cell.steps),
-    }
-    runs = np.array([_losses(noisy(seed), cell.steps) for seed in range(RUNS)])
-    drift = free_drift(losses["manual"], losses["reference"], runs, u)
-    repeats = np.array_equal(losses["reference"], losses["again"], equal_nan=True)
-    row = _row(cell, losses["manual"], losses["reference"], drift, lockstep, repeats)
-    return Comparison(cell, row, losses["manual"], losses["reference"], drift)
+
+    def judged() -> Iterator[Step]:
+        for step in train(torch_side, parameters, cell.steps, settings):
+            recorded = _named_gradient(step.loss, step.gradients)
+            recorded |= _named_update(step.new_parameters, step.new_states)
+            lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings), recorded)
+            yield step
+
+    reference, theirs = _run(judged(), cell.steps)
+    again, _ = _run(train(torch_side, parameters, cell.steps, settings), cell.steps)
+    manual, ours_at_end = _run(train(hand, parameters, cell.steps, settings), cell.steps)
+    runs = np.array([_run(noisy(seed), cell.steps)[0] for seed in range(RUNS)])
+    drift = free_drift(manual, reference, runs, u)
+    repeats = np.array_equal(reference, again, equal_nan=True)
+    row = _row(cell, manual, reference, drift, lockstep, repeats)
+    return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
 def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list[Pair]:
@@ -91,7 +93,7 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
     ]
 
 
-def classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool) -> tuple[str, str]:
+def _classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool) -> tuple[str, str]:
     """The class of a run, and a note where there is something to say."""
     if not repeats:
         return verdict.UNDECIDED, "the reference differs from itself when it is run again"
@@ -110,7 +112,7 @@ def _row(
     parameters = start(cell, load(cell.data).x.shape[1], load(cell.data).outputs)
     resolution = lockstep.resolution({**_named_gradient(reference[0], parameters), **parameters})
     differing = np.flatnonzero(distance)
-    kind, note = classify(lockstep, drift, not differing.size, repeats)
+    kind, note = _classify(lockstep, drift, not differing.size, repeats)
     at, worst = int(np.argmax(drift.drift)), int(np.argmax(drift.ratio))
     growth, growth_from, growth_to = growth_rate(drift.drift)
     parted = None if drift.parted is None else drift.parted + 1
@@ -172,13 +174,12 @@ def growth_rate(drift: np.ndarray) -> tuple[float, int | None, int | None]:
     return float(100 * slope), int(seen[0]) + 1, int(seen[-1]) + 1
 
 
-def _losses(run: Iterator[Step], steps: int) -> np.ndarray:
-    return _padded([step.loss for step in run], steps)
-
-
-def _padded(losses: list[np.ndarray], steps: int) -> np.ndarray:
-    """The losses as float64; a run that ended early has diverged, and is NaN from there on."""
-    return np.array([*map(float, losses), *[math.nan] * (steps - len(losses))])
+def _run(run: Iterator[Step], steps: int) -> tuple[np.ndarray, Arrays]:
+    """The loss at each step, NaN once the run has diverged and ended, and the last parameters."""
+    losses = np.full(steps, math.nan)
+    for step in run:
+        losses[step.t] = step.loss
+    return losses, step.new_parameters
 
 
 def _named_gradient(loss: np.ndarray, gradients: Arrays) -> Arrays:
@@ -189,3 +190,25 @@ def _named_gradient(loss: np.ndarray, gradients: Arrays) -> Arrays:
 def _named_update(parameters: Arrays, states: dict[str, Arrays]) -> Arrays:
     named = {f"{n}.{k}": np.asarray(v) for n, state in states.items() for k, v in state.items()}
     return {**parameters, **named}
+
+
+# What `gradtwin` runs: every model, data set, optimizer, regime and dtype, the longest first.
+GRID = (
+    Cell("mlp", "digits", "sgd", 2.0, steps=100),  # chaos: the drift grows to the size of the loss
+    Cell("mlp", "digits", "sgd", 2.0, regime="mini-batch", batch_size=64, steps=300, dtype="float32"),
+    Cell("mlp", "digits", "adam", 0.01, regime="mini-batch", batch_size=64, steps=300, activation="relu"),
+    Cell("mlp", "digits", "adamw", 0.01, regime="stochastic", steps=200, dtype="float32"),
+    Cell("mlp", "diabetes", "adagrad", 0.05, steps=200, activation="sigmoid"),
+    Cell("mlp", "breast_cancer", "rmsprop", 0.01, {"centered": True}, regime="mini-batch", steps=200),
+    Cell("mlp", "breast_cancer", "sgd", 0.1, {"momentum": 0.9, "nesterov": True}, steps=200,
+         dtype="float32", hidden=(16, 8), activation="relu"),
+    Cell("logistic_regression", "breast_cancer", "sgd", 0.1, {"momentum": 0.9}, steps=200),
+    Cell("logistic_regression", "breast_cancer", "adam", 0.01, regime="mini-batch", steps=200,
+         dtype="float32"),
+    Cell("linear_regression", "diabetes", "sgd", 0.1, steps=300),
+    Cell("linear_regression", "diabetes", "adam", 0.01, regime="stochastic", steps=200,
+         dtype="float32"),
+    Cell("linear_regression", "line", "sgd", 0.1, steps=300),
+    Cell("linear_regression", "line", "sgd", 0.1, steps=300, dtype="float32"),
+    Cell("linear_regression", "line", "rmsprop", 0.01, regime="stochastic", steps=200),
+)  # fmt: skip

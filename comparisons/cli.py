@@ -1,0 +1,495 @@
+"""The command line: `gradtwin`, also `python -m gradtwin`."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import joblib
+import pandas as pd
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+from threadpoolctl import threadpool_limits
+
+from .. import reference
+from . import curves, gradients, optimizers, report, samples, training, verdict
+from .curves import Comparison
+from .samples.optimizers import SAMPLES as SETTINGS
+from .training import Cell
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Out = Annotated[Path, typer.Option(help="Folder for the tables and pictures.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the tables as JSON, and nothing else.")]
+Jobs = Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of all that is drawn.", min=0)]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail on imprecise and parted as well.")]
+RESULTS = Path("results")
+
+LR = {"sgd": 0.1, "rmsprop": 0.01, "adagrad": 0.05, "adam": 0.01, "adamw": 0.01}
+DATA = {"linear_regression": "line", "logistic_regression": "breast_cancer", "mlp": "digits"}
+
+
+class Session:
+    """One call: its console, its processes, and what it has found so far."""
+
+    def __init__(self, out: Path, as_json: bool, jobs: int, strict: bool) -> None:
+        self.console = Console(stderr=as_json, highlight=False)
+        self.as_json, self.strict = as_json, strict
+        self.jobs = jobs or joblib.cpu_count()
+        self.frames: dict[str, pd.DataFrame] = {}
+        self.pictures: dict[str, dict[str, bytes]] = {}
+        try:
+            self.out = report.folder(out)
+        except OSError as error:
+            raise typer.BadParameter(f"cannot write to {out}: {error.strerror}", param_hint="--out") from None
+
+    def run(
+        self,
+        title: str,
+        tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]],
+        columns: Sequence[report.Column],
+        rows_of: Callable[[Any], Sequence[Mapping[str, Any]]],
+    ) -> list[Any]:
+        """Does the tasks side by side, shows lines as they come, and returns the results in order."""
+        results: list[Any] = [None] * len(tasks)
+        progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=self.console, transient=True,
+        )  # fmt: skip
+        if not self.as_json:
+            self.console.print(Text(f"\n{title}", style="bold"))
+            self.console.print(report.line(columns), style="dim", soft_wrap=True)
+        try:
+            with progress:
+                bar = progress.add_task(title, total=len(tasks))
+                for i, result in _side_by_side(tasks, self.jobs):
+                    results[i] = result
+                    if not self.as_json:
+                        for row in rows_of(result):
+                            style = report.STYLES[row["class"]]
+                            progress.console.print(report.line(columns, row), style=style, soft_wrap=True)
+                    progress.advance(bar)
+        except KeyboardInterrupt:
+            self.console.print("interrupted; no file was written", style="bold red")
+            raise typer.Exit(130) from None
+        return results
+
+    def finish(self) -> None:
+        """Writes the files, prints the summary, and exits with 0 if all is explained, else 1."""
+        written = []
+        for name, frame in self.frames.items():
+            written += report.save(frame, name, self.out)
+        for pictures in self.pictures.values():
+            written += [report.write(self.out / name, data) for name, data in pictures.items()]
+        bad = {verdict.DIFFERENT, verdict.UNDECIDED}
+        bad |= {verdict.IMPRECISE, verdict.PARTED} if self.strict else set()
+        failed = {n: f[f["class"].isin(bad)] for n, f in self.frames.items()}
+        count = sum(map(len, failed.values()))
+        total = sum(map(len, self.frames.values()))
+        outcome = f"{total - count} of {total} rows explained."
+        page = report.page(self.frames, {t: [*p.values()] for t, p in self.pictures.items()}, outcome)
+        written.append(report.write(self.out / "report.html", page))
+        if self.as_json:
+            tables = {n: json.loads(f.to_json(orient="records", double_precision=15)) for n, f in self.frames.items()}
+            print(json.dumps({"schema": report.SCHEMA, "explained": not count, "tables": tables}))
+        else:
+            self._summary(failed, outcome)
+            self.console.print(f"files: {self.out}{os.sep}" + ", ".join(sorted(p.name for p in written)), style="dim")
+        raise typer.Exit(1 if count else 0)
+
+    def _summary(self, failed: Mapping[str, pd.DataFrame], outcome: str) -> None:
+        kinds = [k for k in verdict.CLASSES if any((f["class"] == k).any() for f in self.frames.values())]
+        summary = Table(title="\nSummary", title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for column in ("table", "rows", *kinds, "worst margin", "at"):
+            summary.add_column(column, justify="left" if column in ("table", "at") else "right", no_wrap=column != "at")
+        for name, frame in self.frames.items():
+            margin = frame["lockstep_margin" if "lockstep_margin" in frame else "margin"]
+            counts = [str(n) if (n := int((frame["class"] == k).sum())) else "" for k in kinds]
+            at = frame["id"][margin.idxmax()]
+            summary.add_row(name, str(len(frame)), *counts, f"{margin.max():.3g}", at if len(at) < 60 else at[:59] + "…")
+        self.console.print(summary)
+        for frame in failed.values():
+            for row in frame.head(10).to_dict("records"):
+                where = f" at step {row['outside_step']:.0f}: {row['outside_tensor']}" if row.get("outside_tensor") else ""
+                note = f" ({row['note']})" if row["note"] else ""
+                self.console.print(f"{row['class']}: {row['id']}{where}{note}", style=report.STYLES[row["class"]], soft_wrap=True)
+        self.console.print(outcome, style="bold red" if any(map(len, failed.values())) else "bold green")
+
+
+def _side_by_side(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int) -> Iterator[tuple[int, Any]]:
+    """(index, result) of each task as it is done; one task, or one job, stays in this process."""
+    work = (joblib.delayed(_work)(i, function, args) for i, (function, args) in enumerate(tasks))
+    yield from joblib.Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator_unordered")(work)
+
+
+def _work(i: int, function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, Any]:
+    """One thread each, so that the processes do not disturb each other and results repeat."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return i, function(*args)
+
+
+def _gradient_rows(op: str, seed: int) -> list[dict[str, Any]]:
+    return list(gradients.rows(op, seed))
+
+
+GRADIENT_COLUMNS: list[report.Column] = [
+    ("op", 34, lambda r: r["op"]),
+    ("results", -8, lambda r: r["results"]),
+    ("identical", -10, lambda r: r["identical"]),
+    ("max ulp", -9, lambda r: r["max_ulp"]),
+    ("worst margin", -13, lambda r: r["margin"]),
+    ("resolution", -11, lambda r: r["resolution"]),
+    ("class", 20, lambda r: r["class"]),
+]
+GRADIENT_DETAIL: list[report.Column] = [
+    ("op", 14, lambda r: r["op"]),
+    ("sample", 40, lambda r: r["sample"]),
+    ("argument", 12, lambda r: r["argument"]),
+    ("dtype", 8, lambda r: r["dtype"]),
+    ("ulp", -8, lambda r: r["max_ulp"]),
+    ("index", 10, lambda r: r["index"]),
+    ("manual", -11, lambda r: r["manual"]),
+    ("reference", -11, lambda r: r["reference"]),
+    ("margin", -10, lambda r: r["margin"]),
+    ("class", 20, lambda r: r["class"]),
+]
+OPTIMIZER_COLUMNS: list[report.Column] = [
+    ("optimizer", 9, lambda r: r["optimizer"]),
+    ("settings", 46, lambda r: r["settings"] or "defaults"),
+    ("dtype", 8, lambda r: r["dtype"]),
+    ("margin", -9, lambda r: r["lockstep_margin"]),
+    ("drift", -10, lambda r: r["drift"]),
+    ("drift/floor", -11, lambda r: r["max_ratio"]),
+    ("torch's own", -11, lambda r: r["torch_spread"]),
+    ("class", 20, lambda r: r["class"]),
+]
+CURVE_COLUMNS: list[report.Column] = [
+    ("model", 19, lambda r: r["model"]),
+    ("data", 13, lambda r: r["data"]),
+    ("optimizer", 16, lambda r: f"{r['optimizer']} {r['lr']:g}{' +' if r['settings'] else ''}"),
+    ("regime", 13, lambda r: r["regime"]),
+    ("dtype", 8, lambda r: r["dtype"]),
+    ("end loss", -9, lambda r: r["end_manual"]),
+    ("max drift", -10, lambda r: r["max_drift"]),
+    ("at", -5, lambda r: r["max_drift_step"]),
+    ("/floor", -7, lambda r: r["max_ratio"]),
+    ("margin", -8, lambda r: r["lockstep_margin"]),
+    ("class", 20, lambda r: r["class"]),
+]
+
+
+def _summed_gradients(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    frame = pd.DataFrame(rows)
+    return [
+        {
+            "op": frame["op"][0],
+            "results": len(frame),
+            "identical": int((frame["class"] == verdict.IDENTICAL).sum()),
+            "max_ulp": int(frame["max_ulp"].max()),
+            "margin": float(frame["margin"].max()),
+            "resolution": float(frame["resolution"].median()),
+            "class": verdict.worst(frame["class"]),
+        }
+    ]
+
+
+def _summed_optimizer(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    largest = ("lockstep_margin", "drift", "max_ratio", "torch_spread")
+    return [
+        {
+            **rows[0],
+            **{name: max(r[name] for r in rows) for name in largest},
+            "class": verdict.worst(r["class"] for r in rows),
+        }
+    ]
+
+
+def _run_gradients(session: Session, ops: Sequence[str], seed: int, detail: bool) -> None:
+    tasks = [(_gradient_rows, (op, seed)) for op in ops]
+    columns, rows_of = (GRADIENT_DETAIL, list) if detail else (GRADIENT_COLUMNS, _summed_gradients)
+    found = session.run("Gradients", tasks, columns, rows_of)
+    session.frames["gradients"] = report.table(itertools.chain(*found))
+
+
+def _run_optimizers(session: Session, names: Sequence[str], seed: int) -> None:
+    tasks = [
+        (optimizers.rows, (name, settings, dtype, seed))
+        for name in names
+        for settings in SETTINGS[name]
+        for dtype in optimizers.DTYPES
+    ]
+    found = session.run("Optimizers", tasks, OPTIMIZER_COLUMNS, _summed_optimizer)
+    session.frames["optimizers"] = report.table(itertools.chain(*found))
+
+
+def _run_curves(session: Session, cells: Sequence[Cell]) -> None:
+    tasks = [(curves.compare, (cell,)) for cell in cells]
+    found: list[Comparison] = session.run("Loss curves", tasks, CURVE_COLUMNS, lambda c: [c.row])
+    session.frames["curves"] = report.table(c.row for c in found)
+    pictures = {"curves.png": report.png(report.curves_figure(found))}
+    lines = [c for c in found if c.cell.data == "line" and c.cell.model == "linear_regression"]
+    if lines:
+        figure = report.fit_figure(lines[0].manual_parameters, lines[0].reference_parameters)
+        pictures["line.png"] = report.png(figure)
+    session.pictures["curves"] = pictures
+
+
+@app.callback(invoke_without_command=True)
+def everything(
+    ctx: typer.Context,
+    out: Out = RESULTS,
+    as_json: Json = False,
+    jobs: Jobs = 0,
+    seed: Seed = 0,
+    strict: Strict = False,
+) -> None:
+    """Every gradient twice: by hand in NumPy, by PyTorch, and compared.
+
+    Without a command: all three tables. Exit status: 0 all explained, 1 something different, 2 wrong usage.
+    """
+    if ctx.invoked_subcommand:
+        given = [name for name in ctx.params if ctx.get_parameter_source(name) is not None
+                 and ctx.get_parameter_source(name).name != "DEFAULT"]  # fmt: skip
+        if given:
+            raise typer.BadParameter(f"put the options behind {ctx.invoked_subcommand}", ctx=ctx)
+        return
+    session = Session(out, as_json, jobs, strict)
+    _run_gradients(session, samples.ops(), seed, detail=False)
+    _run_optimizers(session, list(SETTINGS), seed)
+    _run_curves(session, [_reseeded(cell, seed) for cell in curves.GRID])
+    session.finish()
+
+
+@app.command("gradients")
+def gradients_command(
+    ops: Annotated[list[str] | None, typer.Argument(metavar="[OP]…", help="Ops; all without.")] = None,
+    out: Out = RESULTS,
+    as_json: Json = False,
+    jobs: Jobs = 0,
+    seed: Seed = 0,
+    strict: Strict = False,
+) -> None:
+    """The gradient-parity table: every rule and its mirror, argument by argument."""
+    for op in ops or ():
+        _known("op", op, samples.ops())
+    session = Session(out, as_json, jobs, strict)
+    _run_gradients(session, ops or samples.ops(), seed, detail=bool(ops))
+    session.finish()
+
+
+@app.command("optimizers")
+def optimizers_command(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Optimizers; all without.")] = None,
+    out: Out = RESULTS,
+    as_json: Json = False,
+    jobs: Jobs = 0,
+    seed: Seed = 0,
+    strict: Strict = False,
+) -> None:
+    """The trajectory-parity table: 1,000 steps of every optimizer, in lockstep and free."""
+    for name in names or ():
+        _known("optimizer", name, SETTINGS)
+    session = Session(out, as_json, jobs, strict)
+    _run_optimizers(session, names or list(SETTINGS), seed)
+    session.finish()
+
+
+@app.command("curves")
+def curves_command(
+    model: Annotated[list[str] | None, typer.Option(help="Model; every option here can be repeated, which makes a grid.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Data set.")] = None,
+    optimizer: Annotated[list[str] | None, typer.Option(help="Optimizer.")] = None,
+    lr: Annotated[list[float] | None, typer.Option(help="Learning rate.")] = None,
+    setting: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the optimizer; all of them go together.")] = None,
+    regime: Annotated[list[str] | None, typer.Option(help="batch, stochastic or mini-batch.")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(help="Samples in a mini-batch.")] = None,
+    steps: Annotated[list[int] | None, typer.Option(help="Steps.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed.")] = None,
+    hidden: Annotated[list[str] | None, typer.Option(help="Widths of an mlp's hidden layers, 32 or 32,16.")] = None,
+    activation: Annotated[list[str] | None, typer.Option(help="Activation of an mlp.")] = None,
+    out: Out = RESULTS,
+    as_json: Json = False,
+    jobs: Jobs = 0,
+    strict: Strict = False,
+) -> None:
+    """The loss-curve divergence table: training by hand and by torch. Without options, the default grid."""
+    chosen = {
+        "model": model, "data": data, "optimizer": optimizer, "lr": lr, "regime": regime,
+        "batch_size": batch_size, "steps": steps, "dtype": dtype, "seed": seed,
+        "hidden": hidden and [_widths(h) for h in hidden], "activation": activation,
+    }  # fmt: skip
+    choices = {"model": training.MODELS, "data": training.DATASETS, "optimizer": SETTINGS,
+               "regime": training.REGIMES, "dtype": training.DTYPES}  # fmt: skip
+    for name, allowed in choices.items():
+        for value in chosen[name] or ():
+            _known(name, value, allowed)
+    given = {name: values for name, values in chosen.items() if values}
+    if given or setting:
+        settings = dict(map(_setting, setting or ()))
+        cells = [_cell(dict(zip(given, combination, strict=True)), settings) for combination in itertools.product(*given.values())]
+    else:
+        cells = list(curves.GRID)
+    session = Session(out, as_json, jobs, strict)
+    _run_curves(session, cells)
+    session.finish()
+
+
+@app.command()
+def show(op: Annotated[str, typer.Argument(help="An op or an optimizer.")]) -> None:
+    """Rule, mirror, samples and corners on one screen."""
+    _known("op", op, [*samples.ops(), *SETTINGS])
+    console = Console(highlight=False)
+
+    def code(title: str, text: str) -> None:
+        console.print(Text(title, style="bold"))
+        console.print(Syntax(text.rstrip(), "python", background_color="default", word_wrap=True))
+
+    if op in SETTINGS:
+        from .. import manual
+
+        rule, twin, module = getattr(manual.optimizers, op), None, reference.optimizers
+    else:
+        rule, twin = gradients.rule_pair(op)
+        module = getattr(reference, samples.family(op))
+    code(f"manual/{Path(inspect.getfile(rule)).name}", inspect.getsource(rule))
+    mirror = re.search(rf"^{op} = .*", inspect.getsource(module), re.MULTILINE)
+    text = mirror[0] if mirror else inspect.getsource(twin.__wrapped__)
+    code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
+    if op in SETTINGS:
+        rows = [("settings", ", ".join(f"{k}={v}" for k, v in s.items()) or "defaults") for s in SETTINGS[op]]
+    else:
+        rows = [(f"{kind}s", repr(row)) for kind, row in samples.calls(op)]
+    for kind, group in itertools.groupby(rows, key=lambda row: row[0]):
+        console.print(Text(f"\n{kind}", style="bold"))
+        for _, text in group:
+            console.print(f"  {op}({text})", markup=False)
+
+
+@app.command()
+def calibrate(
+    seeds: Annotated[int, typer.Option(help="Seeds for rules and optimizers.", min=1)] = 1,
+    out: Out = RESULTS,
+    as_json: Json = False,
+    jobs: Jobs = 0,
+) -> None:
+    """How far all that is correct stays below the two limits of the verdict, with all the noise drawn."""
+    session = Session(out, as_json, jobs, strict=False)
+    every = range(seeds)
+    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        *((_calibrated_curve, (cell,)) for cell in curves.GRID),
+        *((_calibrated_optimizer, (n, s, d, seed)) for n in SETTINGS for s in SETTINGS[n] for d in optimizers.DTYPES for seed in every),
+        *((_calibrated_op, (op, seed)) for op in samples.ops() for seed in every),
+    ]  # fmt: skip
+    found = session.run("Calibration", tasks, CALIBRATION_COLUMNS, lambda rows: rows[:1])
+    frame = report.table(itertools.chain(*found))
+    measured = frame[frame["class"].isin([verdict.IDENTICAL, verdict.ROUNDING])]
+    table = Table(title="\nIn floors", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("what", "measured", "median", "99 %", "largest", "limit", "not rounding"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for what, group in frame.groupby("what", sort=False):
+        floors = measured[measured["what"] == what]["floors"]
+        limit = verdict.FREE_LIMIT if "free" in str(what) else verdict.LIMIT
+        table.add_row(
+            str(what), str(len(floors)), f"{floors.median():.3g}", f"{floors.quantile(0.99):.3g}",
+            f"{floors.max():.3g}", f"{limit:g}", str(len(group) - len(floors)),
+        )  # fmt: skip
+    report.save(frame, "calibration", session.out)
+    if as_json:
+        print(frame.to_json(orient="records"))
+    else:
+        session.console.print(table)
+    raise typer.Exit(int(len(measured) < len(frame)))
+
+
+CALIBRATION_COLUMNS: list[report.Column] = [
+    ("what", 34, lambda r: r["what"]),
+    ("where", 70, lambda r: r["id"]),
+    ("floors", -9, lambda r: r["floors"]),
+    ("class", 20, lambda r: r["class"]),
+]
+
+
+def _calibrated(what: str, where: str, floors: float, kind: str) -> dict[str, Any]:
+    return {"id": where, "what": what, "floors": floors, "class": kind}
+
+
+def _calibrated_op(op: str, seed: int) -> list[dict[str, Any]]:
+    rows = gradients.rows(op, seed, thorough=True)
+    return [_calibrated("values and gradients", r["id"], verdict.LIMIT * r["margin"], r["class"]) for r in rows]
+
+
+def _calibrated_optimizer(name: str, settings: dict[str, Any], dtype: str, seed: int) -> list[dict[str, Any]]:
+    found = []
+    for r in optimizers.rows(name, settings, dtype, seed, thorough=True):
+        if r["step"] == optimizers.STEPS:
+            found.append(_calibrated("optimizers, lockstep", r["id"], verdict.LIMIT * r["lockstep_margin"], r["class"]))
+            found.append(_calibrated("optimizers, free", r["id"], r["max_ratio"], r["class"]))
+    return found
+
+
+def _calibrated_curve(cell: Cell) -> list[dict[str, Any]]:
+    r = curves.compare(cell, thorough=True).row
+    return [
+        _calibrated("curves, lockstep", r["id"], verdict.LIMIT * r["lockstep_margin"], r["class"]),
+        _calibrated("curves, free", r["id"], r["max_ratio"], r["class"]),
+    ]
+
+
+def _known(what: str, name: str, allowed: Any) -> None:
+    if name not in allowed:
+        near = difflib.get_close_matches(name, allowed)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise typer.BadParameter(f"unknown {what} {name!r}: {hint}Choices: {', '.join(allowed)}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    try:
+        return name, {"true": True, "false": False}.get(value.lower()) if value.lower() in ("true", "false") else ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        raise typer.BadParameter(f"expected NAME=VALUE with a number, true or false, got {text!r}", param_hint="--setting") from None
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected widths like 32 or 32,16, got {text!r}", param_hint="--hidden") from None
+
+
+def _cell(given: dict[str, Any], settings: dict[str, Any]) -> Cell:
+    given = {"model": "mlp", "optimizer": "sgd", **given}
+    given.setdefault("data", DATA[given["model"]])
+    given.setdefault("lr", LR[given["optimizer"]])
+    try:
+        return Cell(settings=settings, **given)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _reseeded(cell: Cell, seed: int) -> Cell:
+    from dataclasses import replace
+
+    return replace(cell, seed=seed)
+
+
+def main() -> None:
+    app(prog_name="gradtwin")
