@@ -35,7 +35,7 @@ def unit_roundoff(dtype: Any) -> float:
 
 def cast(tree: Any, dtype: Any) -> Any:
     """The tree with every floating array in `dtype`."""
-    return tree_map(lambda a: a.astype(dtype) if _is_floating(a) else a, tree)
+    return tree_map(lambda a: a.astype(dtype) if is_floating(a) else a, tree)
 
 
 def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False) -> Any:
@@ -49,7 +49,7 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
     def move(leaf: Any) -> Any:
         if isinstance(leaf, float):
             return float(move(np.array(leaf)))
-        if not _is_floating(leaf):
+        if not is_floating(leaf):
             return leaf
         magnitude = abs(leaf)
         up = _coins(leaf.size, rng).reshape(leaf.shape).astype(bool)
@@ -132,7 +132,7 @@ class OneUlpNoise(TorchDispatchMode):
             at_most_1 = t.abs().max() <= 1
             t.mul_(torch.from_numpy(factors).view(t.shape))
             if at_most_1:
-                t.clamp_(-1, 1)
+                t.mul_(torch.where(t.abs() > 1, (1 - size) / (1 + size), 1.0).to(t.dtype))
 
 
 def _storage(t: Any) -> int | None:
@@ -144,5 +144,6 @@ def _coins(n: int, rng: np.random.Generator) -> np.ndarray:
     return np.unpackbits(np.frombuffer(rng.bytes(n // 8 + 1), np.uint8), count=n)
 
 
-def _is_floating(leaf: Any) -> bool:
+def is_floating(leaf: Any) -> bool:
+    """Whether the leaf is a floating array."""
     return isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"

@@ -57,14 +57,14 @@ def noisy_runs(
     settings: dict[str, Any],
     seed: int,
 ) -> Iterator[list[Results]]:
-    """RUNS runs of the reference side by side, the parameter and the gradient moved by one ulp at every step."""
+    """RUNS runs of the reference side by side, parameter and gradient moved by one ulp at every step."""
     rng = np.random.default_rng([seed, 4])
     size = 2 * unit_roundoff(param.dtype)
     params: list[np.ndarray] = [param] * RUNS
     states: list[dict[str, Any]] = [{}] * RUNS
     for grad in gradients:
         seen, pushed = moved((np.array(params), np.array([grad] * RUNS)), size, rng)
-        params, states = optimizer([*seen], [*pushed], states, **settings)
+        params, states = optimizer([*seen], [*pushed], states, foreach=True, **settings)
         yield [_named(p, s) for p, s in zip(params, states, strict=True)]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .noise import OneUlpNoise, cast, moved, unit_roundoff
+from ..reference.adapters import leaves
+from .noise import OneUlpNoise, cast, is_floating, moved, unit_roundoff
 
 # How far a correct value, gradient or step stays from the reference, and a correct free run from the reference's:
 # `gradtwin calibrate` measures both on everything that is here, and README.md shows a run of it.
@@ -67,14 +68,19 @@ class Floor:
     def __init__(self, reference: Function, inputs: Any, dtype: Any) -> None:
         self.reference, self.inputs, self.dtype = reference, cast(inputs, np.float64), dtype
         self.draws = 0
-        self.truth, self.native = reference(self.inputs), reference(inputs)
+        self.truth = reference(self.inputs)
+        as_given = {leaf.dtype for leaf in leaves(inputs) if is_floating(leaf)} == {np.dtype(float)}
+        self.native = self.truth if as_given else reference(inputs)
         self._rounding = {
             name: unit_roundoff(value.dtype) * abs(_finite(self.truth[name]))
             + float(np.finfo(value.dtype).tiny)
             for name, value in self.native.items()
         }
         self._noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
-        self._own = self._lost(cast(inputs, np.float32))
+        if dtype == np.float32:
+            self._own = self._loss_of(self.native, self.truth)
+        else:
+            self._own = self._lost(cast(inputs, np.float32))
 
     @property
     def values(self) -> Results:
@@ -102,8 +108,10 @@ class Floor:
             return self.reference(moved(self.inputs, size, np.random.default_rng(self.draws)))
 
     def _lost(self, single: Any) -> Results:
+        return self._loss_of(self.reference(single), self.reference(cast(single, np.float64)))
+
+    def _loss_of(self, low: Results, high: Results) -> Results:
         """|torch in float32 − torch in float64| on float32 inputs, for a float64 subject times 2⁻²⁹."""
-        low, high = self.reference(single), self.reference(cast(single, np.float64))
         scale = unit_roundoff(self.dtype) / unit_roundoff(np.float32)
         return {name: scale * _distance(low[name], high[name]) for name in high}
 

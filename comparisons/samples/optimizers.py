@@ -3,7 +3,6 @@
 SAMPLES = {
     "sgd": [
         {"lr": 0.01},
-        {"lr": 0.01, "momentum": 0.9},
         {"lr": 0.01, "momentum": 0.9, "dampening": 0.5},
         {"lr": 0.01, "momentum": 0.9, "nesterov": True},
         {"lr": 0.01, "weight_decay": 0.1},
@@ -13,7 +12,6 @@ SAMPLES = {
         {},
         {"alpha": 0.9, "eps": 1e-6},
         {"centered": True},
-        {"momentum": 0.9},
         {"momentum": 0.5, "centered": True, "weight_decay": 0.1},
         {"lr": 0.001, "maximize": True},
     ],
@@ -28,7 +26,6 @@ SAMPLES = {
         {},
         {"betas": (0.5, 0.9), "eps": 1e-4},
         {"amsgrad": True},
-        {"weight_decay": 0.1},
         {"lr": 0.01, "amsgrad": True, "weight_decay": 0.01, "maximize": True},
         {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True},
     ],
