@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +19,21 @@ import pandas as pd
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 from threadpoolctl import threadpool_limits
 
-from .. import reference
+from .. import manual, reference
 from . import curves, gradients, optimizers, report, samples, training, verdict
 from .curves import Comparison
 from .samples.optimizers import SAMPLES as SETTINGS
@@ -56,7 +64,9 @@ class Session:
         try:
             self.out = report.folder(out)
         except OSError as error:
-            raise typer.BadParameter(f"cannot write to {out}: {error.strerror}", param_hint="--out") from None
+            raise typer.BadParameter(
+                f"cannot write to {out}: {error.strerror}", param_hint="--out"
+            ) from None
 
     def run(
         self,
@@ -65,13 +75,20 @@ class Session:
         columns: Sequence[report.Column],
         rows_of: Callable[[Any], Sequence[Mapping[str, Any]]],
     ) -> list[Any]:
-        """Does the tasks side by side, shows lines as they come, and returns the results in order."""
+        """Does the tasks side by side, shows lines as they come, and returns the results in
+        order."""
         results: list[Any] = [None] * len(tasks)
         progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            console=self.console, transient=True,
-        )  # fmt: skip
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
         if not self.as_json:
             self.console.print(Text(f"\n{title}", style="bold"))
             self.console.print(report.line(columns), style="dim", soft_wrap=True)
@@ -83,7 +100,9 @@ class Session:
                     if not self.as_json:
                         for row in rows_of(result):
                             style = report.STYLES[row["class"]]
-                            progress.console.print(report.line(columns, row), style=style, soft_wrap=True)
+                            progress.console.print(
+                                report.line(columns, row), style=style, soft_wrap=True
+                            )
                     progress.advance(bar)
         except KeyboardInterrupt:
             self.console.print("interrupted; no file was written", style="bold red")
@@ -103,36 +122,70 @@ class Session:
         count = sum(map(len, failed.values()))
         total = sum(map(len, self.frames.values()))
         outcome = f"{total - count} of {total} rows explained."
-        page = report.page(self.frames, {t: [*p.values()] for t, p in self.pictures.items()}, outcome)
+        page = report.page(
+            self.frames, {t: [*p.values()] for t, p in self.pictures.items()}, outcome
+        )
         written.append(report.write(self.out / "report.html", page))
         if self.as_json:
-            tables = {n: json.loads(f.to_json(orient="records", double_precision=15)) for n, f in self.frames.items()}
+            tables = {
+                n: json.loads(f.to_json(orient="records", double_precision=15))
+                for n, f in self.frames.items()
+            }
             print(json.dumps({"schema": report.SCHEMA, "explained": not count, "tables": tables}))
         else:
             self._summary(failed, outcome)
-            self.console.print(f"files: {self.out}{os.sep}" + ", ".join(sorted(p.name for p in written)), style="dim")
+            self.console.print(
+                f"files: {self.out}{os.sep}" + ", ".join(sorted(p.name for p in written)),
+                style="dim",
+            )
         raise typer.Exit(1 if count else 0)
 
     def _summary(self, failed: Mapping[str, pd.DataFrame], outcome: str) -> None:
-        kinds = [k for k in verdict.CLASSES if any((f["class"] == k).any() for f in self.frames.values())]
-        summary = Table(title="\nSummary", title_justify="left", title_style="bold", box=None, pad_edge=False)
+        kinds = [
+            k for k in verdict.CLASSES if any((f["class"] == k).any() for f in self.frames.values())
+        ]
+        summary = Table(
+            title="\nSummary", title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
         for column in ("table", "rows", *kinds, "worst margin", "at"):
-            summary.add_column(column, justify="left" if column in ("table", "at") else "right", no_wrap=column != "at")
+            summary.add_column(
+                column,
+                justify="left" if column in ("table", "at") else "right",
+                no_wrap=column != "at",
+            )
         for name, frame in self.frames.items():
             margin = frame["lockstep_margin" if "lockstep_margin" in frame else "margin"]
             counts = [str(n) if (n := int((frame["class"] == k).sum())) else "" for k in kinds]
             at = frame["id"][margin.idxmax()]
-            summary.add_row(name, str(len(frame)), *counts, f"{margin.max():.3g}", at if len(at) < 60 else at[:59] + "…")
+            summary.add_row(
+                name,
+                str(len(frame)),
+                *counts,
+                f"{margin.max():.3g}",
+                at if len(at) < 60 else at[:59] + "…",
+            )
         self.console.print(summary)
         for frame in failed.values():
             for row in frame.head(10).to_dict("records"):
-                where = f" at step {row['outside_step']:.0f}: {row['outside_tensor']}" if row.get("outside_tensor") else ""
+                where = (
+                    f" at step {row['outside_step']:.0f}: {row['outside_tensor']}"
+                    if row.get("outside_tensor")
+                    else ""
+                )
                 note = f" ({row['note']})" if row["note"] else ""
-                self.console.print(f"{row['class']}: {row['id']}{where}{note}", style=report.STYLES[row["class"]], soft_wrap=True)
-        self.console.print(outcome, style="bold red" if any(map(len, failed.values())) else "bold green")
+                self.console.print(
+                    f"{row['class']}: {row['id']}{where}{note}",
+                    style=report.STYLES[row["class"]],
+                    soft_wrap=True,
+                )
+        self.console.print(
+            outcome, style="bold red" if any(map(len, failed.values())) else "bold green"
+        )
 
 
-def _side_by_side(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int) -> Iterator[tuple[int, Any]]:
+def _side_by_side(
+    tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int
+) -> Iterator[tuple[int, Any]]:
     """(index, result) of each task as it is done; one task, or one job, stays in this process."""
     work = (joblib.delayed(_work)(i, function, args) for i, (function, args) in enumerate(tasks))
     yield from joblib.Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator_unordered")(work)
@@ -262,11 +315,16 @@ def everything(
 ) -> None:
     """Every gradient twice: by hand in NumPy, by PyTorch, and compared.
 
-    Without a command: all three tables. Exit status: 0 all explained, 1 something different, 2 wrong usage.
+    Without a command: all three tables. Exit status: 0 all explained, 1 something different, 2
+    wrong usage.
     """
     if ctx.invoked_subcommand:
-        given = [name for name in ctx.params if ctx.get_parameter_source(name) is not None
-                 and ctx.get_parameter_source(name).name != "DEFAULT"]  # fmt: skip
+        given = [
+            name
+            for name in ctx.params
+            if ctx.get_parameter_source(name) is not None
+            and ctx.get_parameter_source(name).name != "DEFAULT"
+        ]
         if given:
             raise typer.BadParameter(f"put the options behind {ctx.invoked_subcommand}", ctx=ctx)
         return
@@ -279,7 +337,9 @@ def everything(
 
 @app.command("gradients")
 def gradients_command(
-    ops: Annotated[list[str] | None, typer.Argument(metavar="[OP]…", help="Ops; all without.")] = None,
+    ops: Annotated[
+        list[str] | None, typer.Argument(metavar="[OP]…", help="Ops; all without.")
+    ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
     jobs: Jobs = 0,
@@ -296,7 +356,9 @@ def gradients_command(
 
 @app.command("optimizers")
 def optimizers_command(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Optimizers; all without.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]…", help="Optimizers; all without.")
+    ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
     jobs: Jobs = 0,
@@ -313,38 +375,67 @@ def optimizers_command(
 
 @app.command("curves")
 def curves_command(
-    model: Annotated[list[str] | None, typer.Option(help="Model; every option here can be repeated, which makes a grid.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model; every option here can be repeated, which makes a grid."),
+    ] = None,
     data: Annotated[list[str] | None, typer.Option(help="Data set.")] = None,
     optimizer: Annotated[list[str] | None, typer.Option(help="Optimizer.")] = None,
     lr: Annotated[list[float] | None, typer.Option(help="Learning rate.")] = None,
-    setting: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the optimizer; all of them go together.")] = None,
-    regime: Annotated[list[str] | None, typer.Option(help="batch, stochastic or mini-batch.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="A setting of the optimizer; all of them go together."
+        ),
+    ] = None,
+    regime: Annotated[
+        list[str] | None, typer.Option(help="batch, stochastic or mini-batch.")
+    ] = None,
     batch_size: Annotated[list[int] | None, typer.Option(help="Samples in a mini-batch.")] = None,
     steps: Annotated[list[int] | None, typer.Option(help="Steps.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed.")] = None,
-    hidden: Annotated[list[str] | None, typer.Option(help="Widths of an mlp's hidden layers, 32 or 32,16.")] = None,
+    hidden: Annotated[
+        list[str] | None, typer.Option(help="Widths of an mlp's hidden layers, 32 or 32,16.")
+    ] = None,
     activation: Annotated[list[str] | None, typer.Option(help="Activation of an mlp.")] = None,
     out: Out = RESULTS,
     as_json: Json = False,
     jobs: Jobs = 0,
     strict: Strict = False,
 ) -> None:
-    """The loss-curve divergence table: training by hand and by torch. Without options, the default grid."""
+    """The loss-curve divergence table: training by hand and by torch. Without options, the default
+    grid."""
     chosen = {
-        "model": model, "data": data, "optimizer": optimizer, "lr": lr, "regime": regime,
-        "batch_size": batch_size, "steps": steps, "dtype": dtype, "seed": seed,
-        "hidden": hidden and [_widths(h) for h in hidden], "activation": activation,
-    }  # fmt: skip
-    choices = {"model": training.MODELS, "data": training.DATASETS, "optimizer": SETTINGS,
-               "regime": training.REGIMES, "dtype": training.DTYPES}  # fmt: skip
+        "model": model,
+        "data": data,
+        "optimizer": optimizer,
+        "lr": lr,
+        "regime": regime,
+        "batch_size": batch_size,
+        "steps": steps,
+        "dtype": dtype,
+        "seed": seed,
+        "hidden": hidden and [_widths(h) for h in hidden],
+        "activation": activation,
+    }
+    choices = {
+        "model": training.MODELS,
+        "data": training.DATASETS,
+        "optimizer": SETTINGS,
+        "regime": training.REGIMES,
+        "dtype": training.DTYPES,
+    }
     for name, allowed in choices.items():
         for value in chosen[name] or ():
             _known(name, value, allowed)
     given = {name: values for name, values in chosen.items() if values}
     if given or setting:
         settings = dict(map(_setting, setting or ()))
-        cells = [_cell(dict(zip(given, combination, strict=True)), settings) for combination in itertools.product(*given.values())]
+        cells = [
+            _cell(dict(zip(given, combination, strict=True)), settings)
+            for combination in itertools.product(*given.values())
+        ]
     else:
         cells = list(curves.GRID)
     session = Session(out, as_json, jobs, strict)
@@ -363,8 +454,6 @@ def show(op: Annotated[str, typer.Argument(help="An op or an optimizer.")]) -> N
         console.print(Syntax(text.rstrip(), "python", background_color="default", word_wrap=True))
 
     if op in SETTINGS:
-        from .. import manual
-
         rule, twin, module = getattr(manual.optimizers, op), None, reference.optimizers
     else:
         rule, twin = gradients.rule_pair(op)
@@ -374,7 +463,10 @@ def show(op: Annotated[str, typer.Argument(help="An op or an optimizer.")]) -> N
     text = mirror[0] if mirror else inspect.getsource(twin.__wrapped__)
     code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
     if op in SETTINGS:
-        rows = [("settings", ", ".join(f"{k}={v}" for k, v in s.items()) or "defaults") for s in SETTINGS[op]]
+        rows = [
+            ("settings", ", ".join(f"{k}={v}" for k, v in s.items()) or "defaults")
+            for s in SETTINGS[op]
+        ]
     else:
         rows = [(f"{kind}s", repr(row)) for kind, row in samples.calls(op)]
     for kind, group in itertools.groupby(rows, key=lambda row: row[0]):
@@ -390,27 +482,41 @@ def calibrate(
     as_json: Json = False,
     jobs: Jobs = 0,
 ) -> None:
-    """How far all that is correct stays below the two limits of the verdict, with all the noise drawn."""
+    """How far all that is correct stays below the two limits of the verdict, with all the noise
+    drawn."""
     session = Session(out, as_json, jobs, strict=False)
     every = range(seeds)
     tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         *((_calibrated_curve, (cell,)) for cell in curves.GRID),
-        *((_calibrated_optimizer, (n, s, d, seed)) for n in SETTINGS for s in SETTINGS[n] for d in optimizers.DTYPES for seed in every),
+        *(
+            (_calibrated_optimizer, (name, settings, dtype, seed))
+            for name in SETTINGS
+            for settings in SETTINGS[name]
+            for dtype in optimizers.DTYPES
+            for seed in every
+        ),
         *((_calibrated_op, (op, seed)) for op in samples.ops() for seed in every),
-    ]  # fmt: skip
+    ]
     found = session.run("Calibration", tasks, CALIBRATION_COLUMNS, lambda rows: rows[:1])
     frame = report.table(itertools.chain(*found))
     measured = frame[frame["class"].isin([verdict.IDENTICAL, verdict.ROUNDING])]
-    table = Table(title="\nIn floors", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title="\nIn floors", title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     for column in ("what", "measured", "median", "99 %", "largest", "limit", "not rounding"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for what, group in frame.groupby("what", sort=False):
         floors = measured[measured["what"] == what]["floors"]
         limit = verdict.FREE_LIMIT if "free" in str(what) else verdict.LIMIT
         table.add_row(
-            str(what), str(len(floors)), f"{floors.median():.3g}", f"{floors.quantile(0.99):.3g}",
-            f"{floors.max():.3g}", f"{limit:g}", str(len(group) - len(floors)),
-        )  # fmt: skip
+            str(what),
+            str(len(floors)),
+            f"{floors.median():.3g}",
+            f"{floors.quantile(0.99):.3g}",
+            f"{floors.max():.3g}",
+            f"{limit:g}",
+            str(len(group) - len(floors)),
+        )
     report.save(frame, "calibration", session.out)
     if as_json:
         print(frame.to_json(orient="records"))
@@ -433,14 +539,26 @@ def _calibrated(what: str, where: str, floors: float, kind: str) -> dict[str, An
 
 def _calibrated_op(op: str, seed: int) -> list[dict[str, Any]]:
     rows = gradients.rows(op, seed, thorough=True)
-    return [_calibrated("values and gradients", r["id"], verdict.LIMIT * r["margin"], r["class"]) for r in rows]
+    return [
+        _calibrated("values and gradients", r["id"], verdict.LIMIT * r["margin"], r["class"])
+        for r in rows
+    ]
 
 
-def _calibrated_optimizer(name: str, settings: dict[str, Any], dtype: str, seed: int) -> list[dict[str, Any]]:
+def _calibrated_optimizer(
+    name: str, settings: dict[str, Any], dtype: str, seed: int
+) -> list[dict[str, Any]]:
     found = []
     for r in optimizers.rows(name, settings, dtype, seed, thorough=True):
         if r["step"] == optimizers.STEPS:
-            found.append(_calibrated("optimizers, lockstep", r["id"], verdict.LIMIT * r["lockstep_margin"], r["class"]))
+            found.append(
+                _calibrated(
+                    "optimizers, lockstep",
+                    r["id"],
+                    verdict.LIMIT * r["lockstep_margin"],
+                    r["class"],
+                )
+            )
             found.append(_calibrated("optimizers, free", r["id"], r["max_ratio"], r["class"]))
     return found
 
@@ -461,18 +579,23 @@ def _known(what: str, name: str, allowed: Any) -> None:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
+    name, _, value = text.partition("=")
     try:
-        return name, {"true": True, "false": False}.get(value.lower()) if value.lower() in ("true", "false") else ast.literal_eval(value)
+        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
     except (ValueError, SyntaxError):
-        raise typer.BadParameter(f"expected NAME=VALUE with a number, true or false, got {text!r}", param_hint="--setting") from None
+        raise typer.BadParameter(
+            f"expected NAME=VALUE with a number, true or false, got {text!r}",
+            param_hint="--setting",
+        ) from None
 
 
 def _widths(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(width) for width in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"expected widths like 32 or 32,16, got {text!r}", param_hint="--hidden") from None
+        raise typer.BadParameter(
+            f"expected widths like 32 or 32,16, got {text!r}", param_hint="--hidden"
+        ) from None
 
 
 def _cell(given: dict[str, Any], settings: dict[str, Any]) -> Cell:
@@ -486,8 +609,6 @@ def _cell(given: dict[str, Any], settings: dict[str, Any]) -> Cell:
 
 
 def _reseeded(cell: Cell, seed: int) -> Cell:
-    from dataclasses import replace
-
     return replace(cell, seed=seed)
 
 

@@ -1,4 +1,5 @@
-"""The loss-curve divergence table: training by hand and by torch, judged step by step, and left to run free."""
+"""The loss-curve divergence table: training by hand and by torch, judged step by step, and left to
+run free."""
 
 from __future__ import annotations
 
@@ -47,7 +48,11 @@ def compare(
     def noisy(seed: int) -> Iterator[Step]:
         rng = np.random.default_rng([cell.seed, 2, seed])
         return train(
-            torch_side, parameters, cell.steps, settings, lambda tree: moved(tree, 2 * u, rng, zeros=True)
+            torch_side,
+            parameters,
+            cell.steps,
+            settings,
+            lambda tree: moved(tree, 2 * u, rng, zeros=True),
         )
 
     lockstep = Lockstep(np.dtype(cell.dtype), cell.steps, thorough)
@@ -106,7 +111,12 @@ def _classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool)
 
 
 def _row(
-    cell: Cell, manual: np.ndarray, reference: np.ndarray, drift: Drift, lockstep: Lockstep, repeats: bool
+    cell: Cell,
+    manual: np.ndarray,
+    reference: np.ndarray,
+    drift: Drift,
+    lockstep: Lockstep,
+    repeats: bool,
 ) -> dict[str, Any]:
     distance = ulps(manual.astype(cell.dtype), reference.astype(cell.dtype))
     parameters = start(cell, load(cell.data).x.shape[1], load(cell.data).outputs)
@@ -120,7 +130,16 @@ def _row(
     settings = ", ".join(f"{k}={v}" for k, v in cell.settings.items())
     shape = f"{'-'.join(map(str, cell.hidden))} {cell.activation}" if cell.model == "mlp" else ""
     regime = f"{cell.regime} {cell.batch_size}" if cell.regime == "mini-batch" else cell.regime
-    what = (cell.model, shape, cell.data, cell.optimizer, f"lr={cell.lr:g}", settings, regime, cell.steps)
+    what = (
+        cell.model,
+        shape,
+        cell.data,
+        cell.optimizer,
+        f"lr={cell.lr:g}",
+        settings,
+        regime,
+        cell.steps,
+    )
     return {
         "id": f"curve({'/'.join(str(w) for w in what if w)})/{cell.dtype}/{cell.seed}",
         "model": cell.model,
@@ -192,25 +211,24 @@ def _named_update(parameters: Arrays, states: dict[str, Arrays]) -> Arrays:
     return {**parameters, **named}
 
 
-
 # What `gradtwin` runs: every model, data set, optimizer, regime and dtype, the longest first.
 GRID = (
     # chaos: the drift grows to the size of the loss
-    Cell("mlp", "digits", "sgd", 2.0, regime="mini-batch", batch_size=64, steps=150),
-    Cell("mlp", "digits", "adam", 0.01, regime="mini-batch", steps=150, dtype="float32"),
-    Cell("mlp", "breast_cancer", "sgd", 0.1, {"momentum": 0.9, "nesterov": True}, steps=120,
+    Cell("mlp", "digits", "sgd", 2.0, regime="mini-batch", batch_size=64, steps=120),
+    Cell("mlp", "digits", "adam", 0.01, regime="mini-batch", steps=120, dtype="float32"),
+    Cell("mlp", "breast_cancer", "sgd", 0.1, {"momentum": 0.9, "nesterov": True}, steps=110,
          dtype="float32", hidden=(16, 8), activation="relu"),
-    Cell("mlp", "diabetes", "adagrad", 0.05, steps=120, hidden=(16,), activation="sigmoid"),
+    Cell("mlp", "diabetes", "adagrad", 0.05, steps=110, hidden=(16,), activation="sigmoid"),
     Cell("mlp", "breast_cancer", "rmsprop", 0.01, {"centered": True}, regime="mini-batch",
-         steps=120, hidden=(16,)),
-    Cell("mlp", "digits", "adamw", 0.01, regime="stochastic", steps=150, activation="relu"),
-    Cell("logistic_regression", "breast_cancer", "sgd", 0.1, {"momentum": 0.9}, steps=150),
-    Cell("logistic_regression", "breast_cancer", "adam", 0.01, regime="mini-batch", steps=150,
+         steps=110, hidden=(16,)),
+    Cell("mlp", "digits", "adamw", 0.01, regime="stochastic", steps=120, activation="relu"),
+    Cell("logistic_regression", "breast_cancer", "sgd", 0.1, {"momentum": 0.9}, steps=120),
+    Cell("logistic_regression", "breast_cancer", "adam", 0.01, regime="mini-batch", steps=120,
          dtype="float32"),
     Cell("linear_regression", "diabetes", "sgd", 0.1, steps=200),
-    Cell("linear_regression", "diabetes", "adam", 0.01, regime="stochastic", steps=150,
+    Cell("linear_regression", "diabetes", "adam", 0.01, regime="stochastic", steps=120,
          dtype="float32"),
     Cell("linear_regression", "line", "sgd", 0.1, steps=200),
     Cell("linear_regression", "line", "sgd", 0.1, steps=200, dtype="float32"),
-    Cell("linear_regression", "line", "rmsprop", 0.01, regime="stochastic", steps=150),
+    Cell("linear_regression", "line", "rmsprop", 0.01, regime="stochastic", steps=120),
 )  # fmt: skip

@@ -23,7 +23,8 @@ class Data:
         for name, a in (("x", self.x), ("target", self.target)):
             if not np.all(np.isfinite(a)):
                 where = list(map(int, np.argwhere(~np.isfinite(a))[0]))
-                raise ValueError(f"{name} of {self.name}: expected finite numbers, got {a[tuple(where)]} at {where}")
+                got = f"{a[tuple(where)]} at {where}"
+                raise ValueError(f"{name} of {self.name}: expected finite numbers, got {got}")
             a.setflags(write=False)
         if self.x.ndim != 2 or len(self.x) != len(self.target) or not len(self.x):
             raise ValueError(
@@ -42,13 +43,15 @@ def line() -> Data:
 
 
 def diabetes() -> Data:
-    """442 patients, 10 measurements, progression after a year (Efron et al., 2004); all standardised."""
+    """442 patients, 10 measurements, progression after a year (Efron et al., 2004); all
+    standardised."""
     x, target = sklearn.datasets.load_diabetes(return_X_y=True)
     return Data("diabetes", _standardised(x), _standardised(target[:, np.newaxis]), "regression", 1)
 
 
 def breast_cancer() -> Data:
-    """569 tumours, 30 measurements, standardised; malignant or benign (Street, Wolberg & Mangasarian, 1993)."""
+    """569 tumours, 30 measurements, standardised; malignant or benign (Street, Wolberg &
+    Mangasarian, 1993)."""
     x, target = sklearn.datasets.load_breast_cancer(return_X_y=True)
     return Data("breast_cancer", _standardised(x), target[:, np.newaxis].astype(float), "binary", 1)
 

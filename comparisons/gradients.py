@@ -26,13 +26,16 @@ def rule_pair(op: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 def argument_names(
     rule: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], constant: frozenset[str]
 ) -> list[str]:
-    """A name for each gradient that the pullback returns: "x", or "parameters.0.weight" inside a dict."""
+    """A name for each gradient that the pullback returns: "x", or "parameters.0.weight" inside a
+    dict."""
     names = []
     for name, argument in inspect.signature(rule).bind(*args, **kwargs).arguments.items():
         if name not in constant:
             names += [
                 f"{name}.{key}" if key else name
-                for key, leaf in (argument.items() if isinstance(argument, dict) else [("", argument)])
+                for key, leaf in (
+                    argument.items() if isinstance(argument, dict) else [("", argument)]
+                )
                 if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"
             ]
     return names
@@ -44,7 +47,9 @@ def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Res
     y, pullback = rule(*args, **kwargs)
     gradients = leaves(pullback(dy))
     if len(gradients) != len(names):
-        raise ValueError(f"pullback: expected gradients of {', '.join(names)}, got {len(gradients)} arrays")
+        raise ValueError(
+            f"pullback: expected gradients of {', '.join(names)}, got {len(gradients)} arrays"
+        )
     return {"value": np.asarray(y), **dict(zip(names, map(np.asarray, gradients), strict=True))}
 
 

@@ -37,8 +37,9 @@ class Record(NamedTuple):
 class Lockstep:
     """Collects a verdict on every result of every judged step, until one is different.
 
-    Steps between the judged ones are screened: where a result is further from the reference than the largest floor
-    seen so far, relative to the size of its tensor, would allow, that step is judged as well.
+    Steps between the judged ones are screened: where a result is further from the reference than
+    the largest floor seen so far, relative to the size of its tensor, would allow, that step is
+    judged as well.
     """
 
     dtype: Any
@@ -63,7 +64,9 @@ class Lockstep:
         if step not in self._due and self._passes(pairs, recorded):
             return
         for subject, reference, inputs, before in pairs:
-            verdicts = judge(subject, reference, inputs, self.dtype, before=before, thorough=self.thorough)
+            verdicts = judge(
+                subject, reference, inputs, self.dtype, before=before, thorough=self.thorough
+            )
             for name, verdict in verdicts.items():
                 self.records.append(Record(step, name, verdict))
                 self._levels[name] = max(verdict.level, self._levels.get(name, 0.0))

@@ -14,13 +14,78 @@ from ..reference.adapters import leaves, tree_map
 
 # Results that are copies, selections or comparisons of what went in: exact, so left alone.
 EXACT = frozenset(
-    """
-    _to_copy abs alias amax amin arange bernoulli cat ceil clamp clamp_max clamp_min clone constant_pad_nd copy
-    cummax cummin detach embedding empty empty_like eq fill flip floor full full_like gather ge gt hardtanh
-    index_put index_select isnan le lift_fresh lt masked_fill max max_pool2d_with_indices maximum median min minimum
-    ne neg new_zeros ones ones_like relu repeat roll round scalar_tensor scatter sign slice_scatter sort stack take
-    threshold_backward topk tril triu trunc unfold where zero zeros zeros_like
-    """.split()
+    [
+        "_to_copy",
+        "abs",
+        "alias",
+        "amax",
+        "amin",
+        "arange",
+        "bernoulli",
+        "cat",
+        "ceil",
+        "clamp",
+        "clamp_max",
+        "clamp_min",
+        "clone",
+        "constant_pad_nd",
+        "copy",
+        "cummax",
+        "cummin",
+        "detach",
+        "embedding",
+        "empty",
+        "empty_like",
+        "eq",
+        "fill",
+        "flip",
+        "floor",
+        "full",
+        "full_like",
+        "gather",
+        "ge",
+        "gt",
+        "hardtanh",
+        "index_put",
+        "index_select",
+        "isnan",
+        "le",
+        "lift_fresh",
+        "lt",
+        "masked_fill",
+        "max",
+        "max_pool2d_with_indices",
+        "maximum",
+        "median",
+        "min",
+        "minimum",
+        "ne",
+        "neg",
+        "new_zeros",
+        "ones",
+        "ones_like",
+        "relu",
+        "repeat",
+        "roll",
+        "round",
+        "scalar_tensor",
+        "scatter",
+        "sign",
+        "slice_scatter",
+        "sort",
+        "stack",
+        "take",
+        "threshold_backward",
+        "topk",
+        "tril",
+        "triu",
+        "trunc",
+        "unfold",
+        "where",
+        "zero",
+        "zeros",
+        "zeros_like",
+    ]
 )
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
@@ -68,10 +133,11 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
 class OneUlpNoise(TorchDispatchMode):
     """Multiplies every floating result that torch computes, in place or not, by 1 ± size at random.
 
-    A tensor of which nothing exceeds 1 in size remains so, as in `moved`. It works below autograd, so that the
-    tensors which are saved for the backward are noisy as well; and a fused kernel is taken apart
-    by torch's own decompositions, so that noise reaches what it computes inside. A sum and a
-    matrix product become PIECES partial sums, each with the noise of as many additions as it makes.
+    A tensor of which nothing exceeds 1 in size remains so, as in `moved`. It works below autograd,
+    so that the tensors which are saved for the backward are noisy as well; and a fused kernel is
+    taken apart by torch's own decompositions, so that noise reaches what it computes inside. A sum
+    and a matrix product become PIECES partial sums, each with the noise of as many additions as it
+    makes.
     """
 
     def __init__(self, size: float, seed: int) -> None:
@@ -106,7 +172,8 @@ class OneUlpNoise(TorchDispatchMode):
         return result
 
     def _product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """a @ b, when it is long added up piece by piece: n additions have √n times the noise of one."""
+        """a @ b, when it is long added up piece by piece: n additions have √n times the noise of
+        one."""
         terms = a.shape[-1]
         length = math.ceil(terms / PIECES) if terms > SHORT else max(terms, 1)
         size = self.size * math.sqrt(length) if terms > SHORT else self.size
@@ -122,7 +189,11 @@ class OneUlpNoise(TorchDispatchMode):
         kept = [axis for axis in range(x.ndim) if axis not in axes]
         rows = x.permute(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
         total = self._product(rows.unsqueeze(-2), rows.new_ones(rows.shape[-1], 1))
-        shape = [1 if axis in axes else n for axis, n in enumerate(x.shape)] if keepdim else [x.shape[a] for a in kept]
+        shape = (
+            [1 if axis in axes else n for axis, n in enumerate(x.shape)]
+            if keepdim
+            else [x.shape[a] for a in kept]
+        )
         return total.reshape(shape)
 
     def _disturb(self, t: Any, size: float | None = None) -> None:

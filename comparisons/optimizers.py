@@ -1,4 +1,5 @@
-"""The trajectory-parity table: every optimizer and its mirror on one recorded stream of gradients."""
+"""The trajectory-parity table: every optimizer and its mirror on one recorded stream of
+gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +14,6 @@ from .. import manual, reference
 from .curves import RUNS
 from .lockstep import Lockstep, Pair
 from .noise import moved, unit_roundoff
-from .samples.optimizers import SAMPLES
 from .verdict import DIFFERENT, PARTED, Drift, free_drift, ulps, worst
 
 STEPS = 1000
@@ -25,9 +25,11 @@ Results = dict[str, np.ndarray]
 
 
 def stream(steps: int, seed: int, dtype: Any) -> np.ndarray:
-    """Recorded gradients (steps, 4, 6): ordinary, tiny (1e-8) and huge (1e4) rows, and one that changes.
+    """Recorded gradients (steps, 4, 6): ordinary, tiny (1e-8) and huge (1e4) rows, and one that
+    changes.
 
-    The last row is zero most of the time, or changes its size every fifty steps, element by element.
+    The last row is zero most of the time, or changes its size every fifty steps, element by
+    element.
     """
     rng = np.random.default_rng([seed, 3])
     scale = np.ones((steps, 4, 6))
@@ -56,20 +58,29 @@ def noisy_runs(
     gradients: np.ndarray,
     settings: dict[str, Any],
     seed: int,
-) -> Iterator[list[Results]]:
-    """RUNS runs of the reference side by side, parameter and gradient moved by one ulp at every step."""
+) -> Results:
+    """RUNS runs (runs, steps, …) of the reference, parameter and gradient moved by one ulp at every
+    step.
+
+    They run side by side as one parameter, because these optimizers work element by element.
+    """
     rng = np.random.default_rng([seed, 4])
     size = 2 * unit_roundoff(param.dtype)
-    params: list[np.ndarray] = [param] * RUNS
-    states: list[dict[str, Any]] = [{}] * RUNS
+    params, state = np.array([param] * RUNS), {}
+    found = []
     for grad in gradients:
-        seen, pushed = moved((np.array(params), np.array([grad] * RUNS)), size, rng)
-        params, states = optimizer([*seen], [*pushed], states, foreach=True, **settings)
-        yield [_named(p, s) for p, s in zip(params, states, strict=True)]
+        seen, pushed = moved((params, np.array([grad] * RUNS)), size, rng)
+        params, state = optimizer(seen, pushed, state, **settings)
+        found.append(_named(params, state))
+    return {
+        name: np.moveaxis(a, 1, 0) if a.ndim > 1 else np.array([a] * RUNS)
+        for name, a in _stacked(found).items()
+    }
 
 
 def other_paths(name: str) -> list[dict[str, bool]]:
-    """The settings for torch's other implementations than its loop, which is what it does on a CPU."""
+    """The settings for torch's other implementations than its loop, which is what it does on a
+    CPU."""
     paths = [{"foreach": True}]
     if "fused" in inspect.signature(getattr(reference.optimizers, name)).parameters:
         paths.append({"fused": True})
@@ -102,18 +113,14 @@ def rows(
         reference_run.append(results)
     theirs = _stacked(reference_run)
     free = _stacked(r for *_, r in run(ours, param, gradients, settings))
-    together = list(noisy_runs(twin, param, gradients, settings, seed))
-    noisy = [_stacked(step[k] for step in together) for k in range(RUNS)]
+    noisy = noisy_runs(twin, param, gradients, settings, seed)
     paths = [theirs] + [
         _stacked(r for *_, r in run(twin, param, gradients, settings | path))
         for path in other_paths(name)
     ]
     scale = {n: _scale(a) for n, a in theirs.items()}
     drifts = {
-        n: free_drift(
-            free[n], theirs[n], np.array([run[n] for run in noisy]), unit_roundoff(dtype), scale[n]
-        )
-        for n in theirs
+        n: free_drift(free[n], theirs[n], noisy[n], unit_roundoff(dtype), scale[n]) for n in theirs
     }
     shown = sorted({s for s in SHOWN if s < steps} | {steps})
     return [

@@ -1,4 +1,5 @@
-"""A table, shown: on the terminal, and as CSV, Parquet, Markdown, PNG and HTML files that appear whole or not at all."""
+"""A table, shown: on the terminal, and as CSV, Parquet, Markdown, PNG and HTML files that appear
+whole or not at all."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ STYLES = {
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows as a frame, schema version first, sorted by nothing: the order is that of the run."""
+    """The rows as a frame, schema version first, sorted by nothing: the order is that of the
+    run."""
     frame = pd.DataFrame(list(rows))
     frame.insert(0, "schema", SCHEMA)
     return frame
@@ -66,13 +68,16 @@ def write(path: Path, content: bytes) -> Path:
 
 
 def save(frame: pd.DataFrame, name: str, out: Path) -> list[Path]:
-    """CSV and Parquet of the whole frame, Markdown for people; floats are kept to the last bit in the first two."""
+    """CSV and Parquet of the whole frame, Markdown for people; floats are kept to the last bit in
+    the first two."""
     parquet = io.BytesIO()
     frame.to_parquet(parquet, index=False)
     contents = {
         "csv": frame.to_csv(index=False).encode(),
         "parquet": parquet.getvalue(),
-        "md": (frame.drop(columns=["schema", "id"]).to_markdown(index=False, floatfmt=".4g") + "\n").encode(),
+        "md": (
+            frame.drop(columns=["schema", "id"]).to_markdown(index=False, floatfmt=".4g") + "\n"
+        ).encode(),
     }
     return [write(out / f"{name}.{ending}", content) for ending, content in contents.items()]
 
@@ -88,10 +93,18 @@ def curves_figure(comparisons: Sequence[Comparison]) -> Figure:
         steps = np.arange(1, len(c.reference) + 1)
         above.plot(steps, c.reference, color="tab:orange", linewidth=2.5, alpha=0.6, label="torch")
         above.plot(steps, c.manual, color="tab:blue", linewidth=0.8, label="manual")
-        title = [c.row["model"], c.row["data"], f"{c.row['optimizer']} lr={c.row['lr']:g}", c.row["settings"]]
+        title = [
+            c.row["model"],
+            c.row["data"],
+            f"{c.row['optimizer']} lr={c.row['lr']:g}",
+            c.row["settings"],
+        ]
         above.set_title(
             "\n".join(
-                [" · ".join(w for w in title if w), f"{c.row['regime']} · {c.row['dtype']} · {c.row['class']}"]
+                [
+                    " · ".join(w for w in title if w),
+                    f"{c.row['regime']} · {c.row['dtype']} · {c.row['class']}",
+                ]
             ),
             fontsize=9,
         )
@@ -100,9 +113,18 @@ def curves_figure(comparisons: Sequence[Comparison]) -> Figure:
         if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
             above.set_yscale("log")
         above.legend(fontsize=8)
-        below.fill_between(steps, verdict.FREE_LIMIT * c.drift.floor, color="0.85", label="4 floors")
+        below.fill_between(
+            steps, verdict.FREE_LIMIT * c.drift.floor, color="0.85", label="4 floors"
+        )
         below.plot(steps, c.drift.floor, color="0.45", linewidth=0.8, label="floor")
-        below.plot(steps, np.where(c.drift.drift > 0, c.drift.drift, np.nan), ".", color="tab:red", markersize=2, label="drift")
+        below.plot(
+            steps,
+            np.where(c.drift.drift > 0, c.drift.drift, np.nan),
+            ".",
+            color="tab:red",
+            markersize=2,
+            label="drift",
+        )
         below.set_yscale("log")
         below.set_ylabel("|Δ loss|")
         below.set_xlabel("step")
@@ -120,7 +142,13 @@ def fit_figure(manual: Mapping[str, np.ndarray], reference: Mapping[str, np.ndar
     axes.plot(ends, 2 * ends + 1, ":", color="k", label="y = 2x + 1")
     for name, p, width in (("torch", reference, 4.0), ("manual", manual, 1.2)):
         slope, offset = p["weight"].item(), p["bias"].item()
-        axes.plot(ends, slope * ends + offset, linewidth=width, alpha=0.7, label=f"{name}: {slope:.6f} x + {offset:.6f}")
+        axes.plot(
+            ends,
+            slope * ends + offset,
+            linewidth=width,
+            alpha=0.7,
+            label=f"{name}: {slope:.6f} x + {offset:.6f}",
+        )
     axes.set_xlabel("x")
     axes.set_ylabel("y")
     axes.legend()
@@ -134,40 +162,15 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-PAGE = jinja2.Template(
-    """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>gradtwin</title>
-<meta name="viewport" content="width=device-width">
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222 }
-img { max-width: 100% } .scroll { overflow: auto; max-height: 34rem; border: 1px solid #ddd }
-table { border-collapse: collapse; font: 12px/1.35 ui-monospace, monospace; white-space: nowrap }
-th { position: sticky; top: 0; background: #f4f4f4 } th, td { padding: .15rem .6rem; text-align: right }
-td:nth-child(-n+{{ 4 }}) { text-align: left } tr:nth-child(even) { background: #fafafa }
-.identical, .rounding { color: #17692f } .imprecise, .parted { color: #8a6100 }
-.different { color: #b00020; font-weight: bold } .undecided { color: #7a1fa2 }
-</style>
-<h1>gradtwin</h1>
-<p>Every gradient twice: by hand in NumPy, by PyTorch, and compared. {{ summary }}</p>
-{% for title, frame in frames.items() %}
-<h2>{{ title }}</h2>
-<p>{{ frame["class"].value_counts().to_dict().items() | map("join", ": ") | join(", ") }}</p>
-{% for picture in pictures.get(title, []) %}<p><img alt="{{ title }}" src="data:image/png;base64,{{ picture }}"></p>
-{% endfor %}
-<div class="scroll"><table><thead><tr>{% for c in frame.columns %}<th>{{ c }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in frame.to_dict("records") %}<tr>{% for c, v in row.items() -%}
-<td{% if c == "class" %} class="{{ v }}"{% endif %}>{{ cell(v) }}</td>{%- endfor %}</tr>
-{% endfor %}</tbody></table></div>
-{% endfor %}
-</html>
-""",
-    autoescape=True,
-)
+PAGE = Path(__file__).with_name("page.html")
 
 
-def page(frames: Mapping[str, pd.DataFrame], pictures: Mapping[str, Sequence[bytes]], summary: str) -> bytes:
+def page(
+    frames: Mapping[str, pd.DataFrame], pictures: Mapping[str, Sequence[bytes]], summary: str
+) -> bytes:
     """One self-contained page with every table and picture."""
-    return PAGE.render(
+    template = jinja2.Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
+    return template.render(
         frames={title: frame.drop(columns=["schema", "id"]) for title, frame in frames.items()},
         pictures={t: [base64.b64encode(p).decode() for p in ps] for t, ps in pictures.items()},
         summary=summary,
@@ -177,7 +180,12 @@ def page(frames: Mapping[str, pd.DataFrame], pictures: Mapping[str, Sequence[byt
 
 def number(value: Any) -> str:
     """A value for people: four digits of a float, nothing for a missing one."""
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+    if (
+        value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or (isinstance(value, float) and np.isnan(value))
+    ):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -102,8 +102,12 @@ class Side:
     """What the loop calls: by hand or by torch."""
 
     batch: Callable[[int], tuple[np.ndarray, np.ndarray]]  # step → x, target
-    gradient: Callable[[Arrays, np.ndarray, np.ndarray], tuple[np.ndarray, Arrays]]  # → loss, gradients
-    step: Callable[..., tuple[Arrays, dict[str, Any]]]  # parameters, gradients, states, settings → the first and third anew
+    gradient: Callable[
+        [Arrays, np.ndarray, np.ndarray], tuple[np.ndarray, Arrays]
+    ]  # → loss, gradients
+    step: Callable[
+        ..., tuple[Arrays, dict[str, Any]]
+    ]  # parameters, gradients, states, settings → the first and third anew
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ def train(
 ) -> Iterator[Step]:
     """Runs the loop and yields every step; it ends early once a parameter is no longer finite.
 
-    `disturb` is applied to what each step sees, parameters and batch, and to the gradient that it makes.
+    `disturb` is applied to what each step sees, parameters and batch, and to the gradient that it
+    makes.
     """
     states: dict[str, Any] = {name: {} for name in parameters}
     for t in range(steps):
@@ -149,7 +154,9 @@ def by_hand(cell: Cell, data: Data) -> Side:
     model, loss = getattr(manual.models, cell.model), getattr(manual.losses, cell.loss)
     optimizer = getattr(manual.optimizers, cell.optimizer)
 
-    def gradient(parameters: Arrays, x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Arrays]:
+    def gradient(
+        parameters: Arrays, x: np.ndarray, target: np.ndarray
+    ) -> tuple[np.ndarray, Arrays]:
         output, pull_model = model(parameters, x, **cell.model_settings)
         value, pull_loss = loss(output, target)
         doutput = pull_loss(np.ones_like(value))
@@ -169,7 +176,8 @@ def by_hand(cell: Cell, data: Data) -> Side:
 
 
 def by_torch(cell: Cell, data: Data) -> Side:
-    """Torch's side: the loss of the model differentiated as one, all parameters stepped as one group."""
+    """Torch's side: the loss of the model differentiated as one, all parameters stepped as one
+    group."""
     model = getattr(reference.models, cell.model).__wrapped__
     loss = getattr(reference.losses, cell.loss).__wrapped__
 
@@ -177,7 +185,9 @@ def by_torch(cell: Cell, data: Data) -> Side:
     def objective(parameters, x, target):  # type: ignore[no-untyped-def]
         return loss(model(parameters, x, **cell.model_settings), target)
 
-    def gradient(parameters: Arrays, x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Arrays]:
+    def gradient(
+        parameters: Arrays, x: np.ndarray, target: np.ndarray
+    ) -> tuple[np.ndarray, Arrays]:
         value, pullback = objective(parameters, x, target)
         return value, pullback(np.ones_like(value))[0]
 

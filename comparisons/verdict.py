@@ -1,10 +1,11 @@
-"""A difference, judged: against a floor that is measured, never against a tolerance that was picked."""
+"""A difference, judged: against a floor that is measured, never against a tolerance that was
+picked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from ..reference.adapters import leaves
 from .noise import OneUlpNoise, cast, is_floating, moved, unit_roundoff
 
-# How far a correct value, gradient or step stays from the reference, and a correct free run from the reference's:
-# `gradtwin calibrate` measures both on everything that is here, and README.md shows a run of it.
+# In floors: how far a correct value, gradient or step may be from the reference, and how far a
+# correct free run from the reference's. `gradtwin calibrate` measures both on all that is here:
+# CALIBRATED
 LIMIT = 8.0
 FREE_LIMIT = 4.0
 
@@ -57,12 +59,14 @@ def worst(kinds: Iterable[str]) -> str:
 class Floor:
     """The reference at one point, and how far rounding can move each element of its results.
 
-    truth is the reference in float64, native the reference in the dtype of the inputs, and the floor of an element
+    truth is the reference in float64, native the reference in the dtype of the inputs, and the
+    floor of an element
 
         u |truth| + own + noise
 
-    where `own` is what torch itself loses in the subject's dtype, and `noise` how far the result moves when all that
-    the reference sees or computes moves by one ulp. Both are the largest seen so far; each draw adds to both.
+    where `own` is what torch itself loses in the subject's dtype, and `noise` how far the result
+    moves when all that the reference sees or computes moves by one ulp. Both are the largest seen
+    so far; each draw adds to both.
     """
 
     def __init__(self, reference: Function, inputs: Any, dtype: Any) -> None:
@@ -87,9 +91,11 @@ class Floor:
         return {n: self._rounding[n] + self._own[n] + self._noise[n] for n in self.truth}
 
     def draw(self) -> None:
-        """One more draw: of noise, at two sizes with the same signs, and of what torch loses, nearby.
+        """One more draw: of noise, at two sizes with the same signs, and of what torch loses,
+        nearby.
 
-        A movement that does not grow with the noise is a jump (a kink, a tie, a clip edge) and gives no slack.
+        A movement that does not grow with the noise is a jump (a kink, a tie, a clip edge) and
+        gives no slack.
         """
         self.draws += 1
         small, large = (self._disturbed(size) for size in (SMALL, LARGE))
@@ -111,20 +117,24 @@ class Floor:
         return self._loss_of(self.reference(single), self.reference(cast(single, np.float64)))
 
     def _loss_of(self, low: Results, high: Results) -> Results:
-        """|torch in float32 − torch in float64| on float32 inputs, for a float64 subject times 2⁻²⁹."""
+        """|torch in float32 − torch in float64| on float32 inputs, for a float64 subject times
+        2⁻²⁹."""
         scale = unit_roundoff(self.dtype) / unit_roundoff(np.float32)
         return {name: scale * _distance(low[name], high[name]) for name in high}
 
     def margin(self, name: str, ours: np.ndarray) -> np.ndarray:
         """|ours − truth| / (LIMIT · floor), element by element.
 
-        NaN and ±∞ must stand where the reference has them, in float64 or, when only that overflows, in its own dtype.
+        NaN and ±∞ must stand where the reference has them, in float64 or, when only that overflows,
+        in its own dtype.
         """
         truth, native = self.truth[name], self.native[name]
         with np.errstate(over="ignore"):
             margin = _distance(ours, truth) / (LIMIT * self.values[name])
         finite = np.isfinite(ours) & np.isfinite(truth)
-        return np.where(finite, margin, np.where(_same(ours, truth) | _same(ours, native), 0, np.inf))
+        return np.where(
+            finite, margin, np.where(_same(ours, truth) | _same(ours, native), 0, np.inf)
+        )
 
 
 def nearby(inputs: Any, seed: int) -> Any:
@@ -144,8 +154,9 @@ def judge(
 ) -> dict[str, Verdict]:
     """A verdict on each result of the subject, from the reference in float64 on the same inputs.
 
-    Noise is drawn only while something is outside the floor, unless `thorough`. `exact` decides where the reference may be the one that
-    is wrong. With `before`, resolutions are relative to the change from there: an optimizer's step is a change.
+    Noise is drawn only while something is outside the floor, unless `thorough`. `exact` decides
+    where the reference may be the one that is wrong. With `before`, resolutions are relative to the
+    change from there: an optimizer's step is a change.
     """
     ours = {name: np.asarray(value) for name, value in subject(inputs).items()}
     floor = Floor(reference, inputs, dtype)
@@ -169,7 +180,9 @@ def judge(
     if undecided:
         kinds |= dict.fromkeys(_only_digits_lost(subject, reference, inputs, undecided), IMPRECISE)
     return {
-        name: Verdict(DIFFERENT, math.inf, 0, None, math.nan, math.nan, math.inf, 0.0, 0.0, math.nan, note)
+        name: Verdict(
+            DIFFERENT, math.inf, 0, None, math.nan, math.nan, math.inf, 0.0, 0.0, math.nan, note
+        )
         if note
         else _described(ours[name], name, floor, margins[name], kinds.get(name), before)
         for name, note in notes.items()
@@ -209,7 +222,8 @@ def _described(
 
 
 def ulps(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How many floating-point numbers of the dtype of `ours` lie between it and the truth, rounded to that dtype."""
+    """How many floating-point numbers of the dtype of `ours` lie between it and the truth, rounded
+    to that dtype."""
     bits = {4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
     with np.errstate(over="ignore"):
         pair = [np.ascontiguousarray(a, ours.dtype).view(bits) for a in (ours, truth)]
@@ -227,10 +241,9 @@ def _misfit(ours: np.ndarray, native: np.ndarray) -> str:
     return ""
 
 
-def _nearer(
-    exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, floor: Floor
-) -> bool:
-    """Whether ours is within the floor of the exact value wherever it is outside that of the reference."""
+def _nearer(exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, floor: Floor) -> bool:
+    """Whether ours is within the floor of the exact value wherever it is outside that of the
+    reference."""
     u = unit_roundoff(ours.dtype)
     for i in map(tuple, np.argwhere(outside)):
         value = exact(name, i)
@@ -244,8 +257,8 @@ def _only_digits_lost(
 ) -> list[str]:
     """The results whose error is rounding: it shrinks with u, as that of a mistake does not.
 
-    On float32 inputs, float64 makes errors 2²⁹ times smaller; 2²² of it must be seen at the elements outside, between
-    the largest errors over several inputs nearby.
+    On float32 inputs, float64 makes errors 2²⁹ times smaller; 2²² of it must be seen at the
+    elements outside, between the largest errors over several inputs nearby.
     """
     low, high = dict.fromkeys(outside, 0.0), dict.fromkeys(outside, 0.0)
     for seed in range(DRAWS):
@@ -293,17 +306,21 @@ class Drift:
 def free_drift(
     ours: np.ndarray, twin: np.ndarray, noisy: np.ndarray, u: float, scale: np.ndarray | None = None
 ) -> Drift:
-    """The drift of a free run, and its floor: u |scale| + the largest drift of a noisy run within WINDOW steps.
+    """The drift of a free run, and its floor: u |scale| + the largest drift of a noisy run within
+    WINDOW steps.
 
-    ours and twin are (steps, …) and noisy (runs, steps, …), recorded at every step. What lies behind the steps counts
-    as one: its largest element, each relative to `scale`. Without a scale, for a loss, differences are absolute.
+    ours and twin are (steps, …) and noisy (runs, steps, …), recorded at every step. What lies
+    behind the steps counts as one: its largest element, each relative to `scale`. Without a scale,
+    for a loss, differences are absolute.
     """
     relative = np.ones_like(twin) if scale is None else scale
     size = abs(_finite(twin)) if scale is None else np.ones(len(twin))
 
     def distance(run: np.ndarray) -> np.ndarray:
         apart = np.where(
-            _same(run, twin), 0, np.where(np.isfinite(run) & np.isfinite(twin), _distance(run, twin), np.inf)
+            _same(run, twin),
+            0,
+            np.where(np.isfinite(run) & np.isfinite(twin), _distance(run, twin), np.inf),
         )
         return np.divide(apart, relative).reshape(len(twin), -1).max(axis=1)
 
@@ -312,7 +329,9 @@ def free_drift(
 
     def floor(of: np.ndarray) -> np.ndarray:
         padded = np.pad(of.max(axis=0), WINDOW)
-        return u * size + np.lib.stride_tricks.sliding_window_view(padded, 2 * WINDOW + 1).max(axis=1)
+        return u * size + np.lib.stride_tricks.sliding_window_view(padded, 2 * WINDOW + 1).max(
+            axis=1
+        )
 
     def ratio(of: np.ndarray, to: np.ndarray) -> np.ndarray:
         comparable = np.isfinite(to) & (of > 0)

@@ -1,7 +1,7 @@
 """Every derivative and every optimizer, written by hand in NumPy. Nothing in here knows torch.
 
-A rule is `y, pullback = rule(...)`: the value, and the function that carries a gradient of y back to a gradient of
-each floating array that was passed, in the order of the signature.
+A rule is `y, pullback = rule(...)`: the value, and the function that carries a gradient of y back
+to a gradient of each floating array that was passed, in the order of the signature.
 """
 
 from . import activations, linear, losses, models, optimizers

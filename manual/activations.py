@@ -8,8 +8,9 @@ from .arrays import floating
 def sigmoid(x):
     """σ(x) = 1 / (1 + e⁻ˣ); the slope is σ(x) σ(−x).
 
-    With z = e^−|x|, which cannot overflow, σ(|x|) = 1 / (1 + z) and σ(−|x|) = z / (1 + z). Their product keeps
-    its digits in both tails, where y (1 − y) has none left beyond x ≈ 17 (float32) or 37 (float64).
+    With z = e^−|x|, which cannot overflow, σ(|x|) = 1 / (1 + z) and σ(−|x|) = z / (1 + z). Their
+    product keeps its digits in both tails, where y (1 − y) has none left beyond x ≈ 17 (float32) or
+    37 (float64).
 
     Verhulst, 1845
     """
@@ -26,7 +27,8 @@ def sigmoid(x):
 def tanh(x):
     """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ); the slope is 1 − tanh² x = sech² x.
 
-    sech x = 2h / (1 + h²) with h = e^−|x| has nothing to cancel, while 1 − y² is 0 from x ≈ 9 (float32) or 19.
+    sech x = 2h / (1 + h²) with h = e^−|x| has nothing to cancel, while 1 − y² is 0 from x ≈ 9
+    (float32) or 19.
 
     LeCun, Bottou, Orr & Müller, 1998, "Efficient BackProp"
     """

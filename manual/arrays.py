@@ -18,7 +18,9 @@ def floating(**arrays):
     first, *others = present.items()
     for name, a in others:
         if a.dtype != first[1].dtype:
-            raise TypeError(f"{name}: expected the dtype of {first[0]}, {first[1].dtype}, got {a.dtype}")
+            raise TypeError(
+                f"{name}: expected the dtype of {first[0]}, {first[1].dtype}, got {a.dtype}"
+            )
     return converted.popitem()[1] if len(converted) == 1 else tuple(converted.values())
 
 
@@ -38,7 +40,9 @@ def broadcastable(shape, **arrays):
             except ValueError:
                 fits = False
             if not fits:
-                raise ValueError(f"{name}: expected a shape that broadcasts to {shape}, got {a.shape}")
+                raise ValueError(
+                    f"{name}: expected a shape that broadcasts to {shape}, got {a.shape}"
+                )
 
 
 def within(low, high=math.inf, **settings):
@@ -52,7 +56,8 @@ def within(low, high=math.inf, **settings):
 def pairwise_sum(x, axes):
     """The sum over `axes`, pairwise, so that its error grows with log n (Higham, 1993).
 
-    NumPy adds pairwise along the last axis of contiguous memory only; over the first axis it adds row after row.
+    NumPy adds pairwise along the last axis of contiguous memory only; over the first axis it adds
+    row after row.
     """
     kept = np.moveaxis(x, axes, range(-len(axes), 0))
     shape = kept.shape[: kept.ndim - len(axes)]
@@ -61,7 +66,8 @@ def pairwise_sum(x, axes):
 
 
 def sum_to(dy, shape):
-    """The adjoint of broadcasting from `shape`: sums dy over every axis that was stretched or put in front."""
+    """The adjoint of broadcasting from `shape`: sums dy over every axis that was stretched or put
+    in front."""
     if dy.shape == shape:
         return dy
     ahead = dy.ndim - len(shape)
@@ -70,16 +76,15 @@ def sum_to(dy, shape):
 
 
 def reduce(x, reduction, total=None):
-    """The last step of a loss, as a rule: "none" keeps x, "sum" adds it up, "mean" divides the sum by `total`.
+    """The last step of a loss, as a rule: "none" keeps x, "sum" adds it up, "mean" divides the sum
+    by `total`.
 
-    `total` is the number of elements where none is given. A mean over nothing is NaN and has no gradient.
+    `total` is the number of elements where none is given. A mean over nothing is NaN and has no
+    gradient.
     """
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
-    if reduction == "none":
-        y = x
-    else:
-        y = pairwise_sum(x, tuple(range(x.ndim)))
+    y = x if reduction == "none" else pairwise_sum(x, tuple(range(x.ndim)))
     share = 1
     if reduction == "mean":
         total = x.size if total is None else total

@@ -8,7 +8,8 @@ from .arrays import broadcastable, floating, sum_to
 
 
 def linear(x, weight, bias=None):
-    """x Wᵀ + b over the last axis of x: (…, in) → (…, out), with weight (out, in) or (in,), whose y is (…).
+    """x Wᵀ + b over the last axis of x: (…, in) → (…, out), with weight (out, in) or (in,), whose y
+    is (…).
 
     With rows of x and dy beneath one another, each of the three is linear in what it multiplies:
 
@@ -18,7 +19,8 @@ def linear(x, weight, bias=None):
     if weight.ndim not in (1, 2):
         raise ValueError(f"weight: expected 1 or 2 axes, got shape {weight.shape}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[-1]:
-        raise ValueError(f"x: expected {weight.shape[-1]} features on its last axis, as weight has, got shape {x.shape}")
+        features = weight.shape[-1]
+        raise ValueError(f"x: expected {features} features on its last axis, got shape {x.shape}")
     y = x @ weight.T
     if bias is not None:
         broadcastable(y.shape, bias=bias)

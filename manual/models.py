@@ -1,11 +1,13 @@
-"""Models: rules of rules. Parameters are a dict with the names of torch's `state_dict`; so is their gradient."""
+"""Models: rules of rules. Parameters are a dict with the names of torch's `state_dict`; so is their
+gradient."""
 
 from . import activations
 from .linear import linear
 
 
 def linear_regression(parameters, x):
-    """x Wᵀ + b, with the parameters of torch.nn.Linear: weight (out, in) and bias (out); x (N, in) → (N, out)."""
+    """x Wᵀ + b, with the parameters of torch.nn.Linear: weight (out, in) and bias (out); x (N, in)
+    → (N, out)."""
     (layer,) = _layers(parameters, {"weight", "bias"})
     y, pull_linear = linear(x, *layer)
 
@@ -34,7 +36,8 @@ def logistic_regression(parameters, x):
 
 
 def mlp(parameters, x, activation="relu"):
-    """Linear layers with an activation between them, named as torch.nn.Sequential names them: 0.weight, 0.bias, 2.weight, …
+    """Linear layers with an activation between them, named as torch.nn.Sequential names them:
+    0.weight, 0.bias, 2.weight, …
 
     x (N, in) → (N, out). `activation` is the name of a rule in `activations`.
 
@@ -42,7 +45,9 @@ def mlp(parameters, x, activation="relu"):
     """
     act = _activation(activation)
     names = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
-    layers = _layers(parameters, {f"{name}.{part}" for name in names or ["0"] for part in ("weight", "bias")})
+    layers = _layers(
+        parameters, {f"{name}.{part}" for name in names or ["0"] for part in ("weight", "bias")}
+    )
     y, pull_linear = linear(x, *layers[0])
     pulls = [(pull_linear, None)]
     for layer in layers[1:]:
@@ -52,7 +57,9 @@ def mlp(parameters, x, activation="relu"):
 
     def pullback(dy):
         dparameters = {}
-        for name, (pull_linear, pull_activation) in zip(reversed(names), reversed(pulls), strict=True):
+        for name, (pull_linear, pull_activation) in zip(
+            reversed(names), reversed(pulls), strict=True
+        ):
             dy, dparameters[f"{name}.weight"], dparameters[f"{name}.bias"] = pull_linear(dy)
             dy = dy if pull_activation is None else pull_activation(dy)
         return {name: dparameters[name] for name in parameters}, dy
@@ -61,15 +68,24 @@ def mlp(parameters, x, activation="relu"):
 
 
 def _layers(parameters, expected):
-    """The (weight, bias) of each layer, first to last; ValueError unless the names are those expected."""
+    """The (weight, bias) of each layer, first to last; ValueError unless the names are those
+    expected."""
     if set(parameters) != expected:
-        raise ValueError(f"parameters: expected the entries {sorted(expected)}, got {sorted(parameters)}")
+        raise ValueError(
+            f"parameters: expected the entries {sorted(expected)}, got {sorted(parameters)}"
+        )
     weights = [name for name in parameters if name.endswith("weight")]
-    return [(parameters[name], parameters[name.removesuffix("weight") + "bias"]) for name in weights]
+    return [
+        (parameters[name], parameters[name.removesuffix("weight") + "bias"]) for name in weights
+    ]
 
 
 def _activation(name):
-    names = [n for n, f in vars(activations).items() if getattr(f, "__module__", "") == activations.__name__]
+    names = [
+        n
+        for n, f in vars(activations).items()
+        if getattr(f, "__module__", "") == activations.__name__
+    ]
     if name not in names:
         raise ValueError(f"activation: expected one of {', '.join(names)}, got {name!r}")
     return getattr(activations, name)

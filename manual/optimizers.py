@@ -2,8 +2,8 @@
 
     param, state = adam(param, grad, state, lr=1e-3)
 
-param and grad have one shape and dtype. The state is a dict with the names of torch.optim, {} before the first step.
-Nothing that was passed is changed. A setting out of range raises ValueError.
+param and grad have one shape and dtype. The state is a dict with the names of torch.optim, {}
+before the first step. Nothing that was passed is changed. A setting out of range raises ValueError.
 """
 
 import numpy as np
@@ -12,18 +12,31 @@ from .arrays import floating, same_shape, within
 
 
 def sgd(
-    param, grad, state, *, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False
+    param,
+    grad,
+    state,
+    *,
+    lr=1e-3,
+    momentum=0.0,
+    dampening=0.0,
+    weight_decay=0.0,
+    nesterov=False,
+    maximize=False,
 ):
-    """p ← p − lr d, where d is the gradient g + λ p, or with momentum μ the buffer b ← μ b + (1 − τ) d.
+    """p ← p − lr d, where d is the gradient g + λ p, or with momentum μ the buffer b ← μ b + (1 −
+    τ) d.
 
-    The buffer starts as the first gradient, undampened. Nesterov looks ahead: d + μ b in place of b.
+    The buffer starts as the first gradient, undampened. Nesterov looks ahead: d + μ b in place of
+    b.
 
     Robbins & Monro, 1951; Polyak, 1964; Sutskever, Martens, Dahl & Hinton, 2013 (Nesterov's form)
     """
     param, grad = _checked(param, grad)
     within(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
     if nesterov and (momentum == 0 or dampening != 0):
-        raise ValueError(f"nesterov: expected momentum above 0 and no dampening, got {momentum} and {dampening}")
+        raise ValueError(
+            f"nesterov: expected momentum above 0 and no dampening, got {momentum} and {dampening}"
+        )
     d = _direction(param, grad, weight_decay, maximize)
     if momentum:
         b = momentum * state["momentum_buffer"] + (1 - dampening) * d if state else np.array(d)
@@ -33,12 +46,22 @@ def sgd(
 
 
 def rmsprop(
-    param, grad, state, *, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False, maximize=False
+    param,
+    grad,
+    state,
+    *,
+    lr=1e-2,
+    alpha=0.99,
+    eps=1e-8,
+    weight_decay=0.0,
+    momentum=0.0,
+    centered=False,
+    maximize=False,
 ):
     """p ← p − lr g / (√v + ε), where v ← α v + (1 − α) g² is the running mean of squares.
 
-    Centered, the squared running mean of g is taken off v, which leaves a variance. With momentum μ the quotient is
-    added to a buffer b ← μ b + g / (√v + ε), which then takes its place.
+    Centered, the squared running mean of g is taken off v, which leaves a variance. With momentum μ
+    the quotient is added to a buffer b ← μ b + g / (√v + ε), which then takes its place.
 
     Tieleman & Hinton, 2012, lecture 6.5; Graves, 2013, arXiv:1308.0850 (centered)
     """
@@ -46,7 +69,10 @@ def rmsprop(
     within(0, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
     g = _direction(param, grad, weight_decay, maximize)
     zero = np.zeros_like(param)
-    new = {"step": _next(state), "square_avg": alpha * state.get("square_avg", zero) + (1 - alpha) * g * g}
+    new = {
+        "step": _next(state),
+        "square_avg": alpha * state.get("square_avg", zero) + (1 - alpha) * g * g,
+    }
     variance = new["square_avg"]
     if centered:
         mean = state.get("grad_avg", zero)
@@ -59,15 +85,30 @@ def rmsprop(
 
 
 def adagrad(
-    param, grad, state, *, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10, maximize=False
+    param,
+    grad,
+    state,
+    *,
+    lr=1e-2,
+    lr_decay=0.0,
+    weight_decay=0.0,
+    initial_accumulator_value=0.0,
+    eps=1e-10,
+    maximize=False,
 ):
-    """p ← p − lr / (1 + (t − 1) η) · g / (√s + ε), where s ← s + g² sums all squares and η is lr_decay.
+    """p ← p − lr / (1 + (t − 1) η) · g / (√s + ε), where s ← s + g² sums all squares and η is
+    lr_decay.
 
     Duchi, Hazan & Singer, 2011, "Adaptive Subgradient Methods"
     """
     param, grad = _checked(param, grad)
     within(
-        0, lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, initial_accumulator_value=initial_accumulator_value, eps=eps
+        0,
+        lr=lr,
+        lr_decay=lr_decay,
+        weight_decay=weight_decay,
+        initial_accumulator_value=initial_accumulator_value,
+        eps=eps,
     )
     g = _direction(param, grad, weight_decay, maximize)
     step = _next(state)
@@ -89,10 +130,11 @@ def adam(
     maximize=False,
     decoupled_weight_decay=False,
 ):
-    """p ← p − lr m̂ / (√v̂ + ε), from running means m of g and v of g², each divided by 1 − βᵗ for its start at 0.
+    """p ← p − lr m̂ / (√v̂ + ε), from running means m of g and v of g², each divided by 1 − βᵗ for
+    its start at 0.
 
-    With amsgrad, v̂ comes from the largest v so far. Weight decay λ adds λ p to g; decoupled, it shrinks p by
-    1 − lr λ before the step instead.
+    With amsgrad, v̂ comes from the largest v so far. Weight decay λ adds λ p to g; decoupled, it
+    shrinks p by 1 − lr λ before the step instead.
 
     Kingma & Ba, 2015, arXiv:1412.6980; Reddi, Kale & Kumar, 2018, arXiv:1904.09237 (amsgrad);
     Loshchilov & Hutter, 2019, arXiv:1711.05101 (decoupled)
@@ -119,13 +161,29 @@ def adam(
 
 
 def adamw(
-    param, grad, state, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, maximize=False
+    param,
+    grad,
+    state,
+    *,
+    lr=1e-3,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=1e-2,
+    amsgrad=False,
+    maximize=False,
 ):
-    """Adam with decoupled weight decay: p is shrunk by 1 − lr λ, and the moments never see the decay.
+    """Adam with decoupled weight decay: p is shrunk by 1 − lr λ, and the moments never see the
+    decay.
 
     Loshchilov & Hutter, 2019, arXiv:1711.05101
     """
-    settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+    settings = {
+        "lr": lr,
+        "betas": betas,
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "amsgrad": amsgrad,
+    }
     return adam(param, grad, state, **settings, maximize=maximize, decoupled_weight_decay=True)
 
 

@@ -1,4 +1,5 @@
-"""The same rules and optimizers, obtained from torch. Nothing in here knows the hand-written side."""
+"""The same rules and optimizers, obtained from torch. Nothing in here knows the hand-written
+side."""
 
 from . import activations, linear, losses, models, optimizers
 

@@ -10,8 +10,9 @@ import torch
 def rule(function, constant=""):
     """A torch function as a rule, `y, pullback = rule(...)`, differentiated by torch.autograd.
 
-    `constant` names the floating arguments that torch never differentiates. The torch function stays at hand as
-    `__wrapped__`, so that models are made of torch alone. None, a function that this torch lacks, stays None.
+    `constant` names the floating arguments that torch never differentiates. The torch function
+    stays at hand as `__wrapped__`, so that models are made of torch alone. None, a function that
+    this torch lacks, stays None.
     """
     if function is None:
         return None
@@ -34,9 +35,15 @@ def rule(function, constant=""):
         y = function(*args, **kwargs)
 
         def pullback(dy):
-            pairs = [(o, tensor(d)) for o, d in zip(_listed(y), _listed(dy), strict=True) if d is not None]
+            pairs = [
+                (o, tensor(d))
+                for o, d in zip(_listed(y), _listed(dy), strict=True)
+                if d is not None
+            ]
             outputs, cotangents = zip(*pairs, strict=True)
-            found = torch.autograd.grad(outputs, sources, cotangents, retain_graph=True, materialize_grads=True)
+            found = torch.autograd.grad(
+                outputs, sources, cotangents, retain_graph=True, materialize_grads=True
+            )
             gradients = map(array, found)
             trees = tree_map(lambda leaf: next(gradients) if _is_floating(leaf) else leaf, wanted)
             return trees[0] if len(trees) == 1 else tuple(trees)
@@ -50,8 +57,9 @@ def rule(function, constant=""):
 def step(optimizer):
     """A torch optimizer as one pure step: `param, state = step(param, grad, state, **settings)`.
 
-    Every step builds the optimizer anew around the state, which equals one that is kept, bit for bit. Lists of
-    parameters, gradients and states step together, as in one parameter group, and give two lists.
+    Every step builds the optimizer anew around the state, which equals one that is kept, bit for
+    bit. Lists of parameters, gradients and states step together, as in one parameter group, and
+    give two lists.
     """
 
     @functools.wraps(optimizer, updated=())
@@ -64,7 +72,9 @@ def step(optimizer):
             if s:
                 machine.state[p] = tree_map(tensor, dict(s))
         machine.step()
-        states = [{k: array(v) for k, v in machine.state[p].items() if v is not None} for p in parameters]
+        states = [
+            {k: array(v) for k, v in machine.state[p].items() if v is not None} for p in parameters
+        ]
         stepped = [array(p) for p in parameters]
         return (stepped, states) if isinstance(param, list) else (stepped[0], states[0])
 

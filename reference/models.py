@@ -18,7 +18,9 @@ def logistic_regression(parameters, x):
 
 @rule
 def mlp(parameters, x, activation="relu"):
-    first, *others = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
+    first, *others = [
+        name.removesuffix(".weight") for name in parameters if name.endswith(".weight")
+    ]
     x = F.linear(x, parameters[f"{first}.weight"], parameters[f"{first}.bias"])
     for layer in others:
         x = getattr(activations, activation).__wrapped__(x)

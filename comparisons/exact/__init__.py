@@ -1,7 +1,9 @@
-"""Exact values: each op defined once more, in mpmath, so plainly that it needs no derivative of its own.
+"""Exact values: each op defined once more, in mpmath, so plainly that it needs no derivative of its
+own.
 
-The definitions work on object arrays of mpf. A derivative is a central difference with 240 digits and a step of
-10⁻⁸⁰, right to far more digits than a dtype has; at a kink it is the mean of both sides.
+The definitions work on object arrays of mpf. A derivative is a central difference with 240 digits
+and a step of 10⁻⁸⁰, right to far more digits than a dtype has; at a kink it is the mean of both
+sides.
 """
 
 from __future__ import annotations

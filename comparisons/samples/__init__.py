@@ -1,7 +1,8 @@
 """Inputs as data: what each rule and each optimizer is tried on.
 
-SAMPLES are ordinary points, CORNERS are points where the derivative is a convention or the arithmetic is hard. A row
-is the call as one would write it, with a description in place of each array; `Call.draw` makes the arrays.
+SAMPLES are ordinary points, CORNERS are points where the derivative is a convention or the
+arithmetic is hard. A row is the call as one would write it, with a description in place of each
+array; `Call.draw` makes the arrays.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def values(numbers: Any) -> Array:
     """The numbers themselves, in the dtype asked for; whole numbers without a point stay whole."""
     return Array(
         f"{numbers}",
-        lambda rng, dtype: np.asarray(numbers, np.int64 if np.asarray(numbers).dtype.kind == "i" else dtype),
+        lambda rng, dtype: np.asarray(
+            numbers, np.int64 if np.asarray(numbers).dtype.kind == "i" else dtype
+        ),
     )
 
 
@@ -71,7 +74,9 @@ class Call:
     def draw(self, seed: int, dtype: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with all arrays drawn; the same numbers, rounded, in every dtype."""
         rng = np.random.default_rng(seed)
-        made = tree_map(lambda a: a.draw(rng, dtype) if isinstance(a, Array) else a, (self.args, self.kwargs))
+        made = tree_map(
+            lambda a: a.draw(rng, dtype) if isinstance(a, Array) else a, (self.args, self.kwargs)
+        )
         return made[0], made[1]
 
 

@@ -26,10 +26,18 @@ SAMPLES = {
         call(array(6, 4), classes(6, below=4), weight=uniform(4), label_smoothing=0.2),
         call(array(6, 4), values([0, 3, 1, 3, 2, 0]), ignore_index=3),
         call(array(6, 4), values([0, -100, 1, 3, -100, 0]), reduction="sum"),
-        call(array(6, 4), values([2, 3, 1, 3, 2, 0]), uniform(4), ignore_index=1, label_smoothing=0.3),
+        call(
+            array(6, 4), values([2, 3, 1, 3, 2, 0]), uniform(4), ignore_index=1, label_smoothing=0.3
+        ),
         call(array(4), classes(below=4)),
         call(array(3, 4, 5, 2, scale=3.0), classes(3, 5, 2, below=4)),
-        call(array(3, 4, 5), classes(3, 5, below=4), uniform(4), reduction="none", label_smoothing=0.1),
+        call(
+            array(3, 4, 5),
+            classes(3, 5, below=4),
+            uniform(4),
+            reduction="none",
+            label_smoothing=0.1,
+        ),
     ],
 }
 
@@ -58,7 +66,9 @@ CORNERS = {
     ],
     "cross_entropy": [
         call(values([[1e3, 0.0, -1e3], [-1e3, 1e3, 1e3]]), values([0, 0]), reduction="none"),
-        call(values([[20.0, 0.0, 1.0], [40.0, 0.0, 1.0]]), values([0, 0]), reduction="none"),  # one winner
+        call(
+            values([[20.0, 0.0, 1.0], [40.0, 0.0, 1.0]]), values([0, 0]), reduction="none"
+        ),  # one winner
         call(values([[2.0, 2.0, 2.0], [0.0, -0.0, 0.0]]), values([0, 2])),  # ties
         call(values([[1.0, float("-inf"), 2.0]]), values([2])),  # a class masked out
         call(array(4, 3, scale=100.0), classes(4, below=3), label_smoothing=0.1),

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from . import array, call
 
 _LINE = {"weight": array(2, 3), "bias": array(2)}
@@ -6,7 +8,7 @@ _LINE = {"weight": array(2, 3), "bias": array(2)}
 def _layers(*widths):
     """The parameters of an mlp with these widths, from input to output."""
     parameters = {}
-    for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (n_in, n_out) in enumerate(pairwise(widths)):
         parameters[f"{2 * i}.weight"] = array(n_out, n_in, scale=n_in**-0.5)
         parameters[f"{2 * i}.bias"] = array(n_out)
     return parameters

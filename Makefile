@@ -1,0 +1,52 @@
+# make compare and make test each work as the first command after a clone.
+
+PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL = help
+.PHONY: help compare test lint format clean
+
+help:  ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+compare: $(VENV)/.run  ## the three tables, written to results/
+	@$(BIN)/gradtwin
+
+test: $(VENV)/.test  ## the test suite
+	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+lint: $(VENV)/.lint  ## ruff, and mypy on what is installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@rm -rf build && $(PIP) --no-deps --target build/installed .
+	@cd build && MYPYPATH=installed ../$(BIN)/mypy --config-file ../pyproject.toml
+
+format: $(VENV)/.lint  ## ruff, with its own hands
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:  ## all that was made
+	@rm -rf $(VENV) build results *.egg-info
+
+# The newest Python that runs, is at least 3.11 and can make an environment.
+$(VENV)/bin/python:
+	@for python in $(PYTHONS); do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	    then echo "making $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); fi; \
+	done; \
+	echo "wanted Python 3.11 or newer with venv; tried $(PYTHONS)" >&2; exit 1
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing (once; torch is large)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.run
+	@$(PIP) --editable '.[lint]'
+	@touch $@
