@@ -156,7 +156,7 @@ class Session:
         for name, frame in self.frames.items():
             margin = frame["lockstep_margin" if "lockstep_margin" in frame else "margin"]
             counts = [str(n) if (n := int((frame["class"] == k).sum())) else "" for k in kinds]
-            at = frame["id"][margin.idxmax()]
+            at = str(frame["id"].iloc[int(margin.argmax())])
             summary.add_row(
                 name,
                 str(len(frame)),
@@ -319,13 +319,8 @@ def everything(
     wrong usage.
     """
     if ctx.invoked_subcommand:
-        given = [
-            name
-            for name in ctx.params
-            if ctx.get_parameter_source(name) is not None
-            and ctx.get_parameter_source(name).name != "DEFAULT"
-        ]
-        if given:
+        sources = map(ctx.get_parameter_source, ctx.params)
+        if any(getattr(source, "name", "DEFAULT") != "DEFAULT" for source in sources):
             raise typer.BadParameter(f"put the options behind {ctx.invoked_subcommand}", ctx=ctx)
         return
     session = Session(out, as_json, jobs, strict)
@@ -406,7 +401,7 @@ def curves_command(
 ) -> None:
     """The loss-curve divergence table: training by hand and by torch. Without options, the default
     grid."""
-    chosen = {
+    chosen: dict[str, Any] = {
         "model": model,
         "data": data,
         "optimizer": optimizer,
@@ -454,13 +449,13 @@ def show(op: Annotated[str, typer.Argument(help="An op or an optimizer.")]) -> N
         console.print(Syntax(text.rstrip(), "python", background_color="default", word_wrap=True))
 
     if op in SETTINGS:
-        rule, twin, module = getattr(manual.optimizers, op), None, reference.optimizers
+        rule, module = getattr(manual.optimizers, op), reference.optimizers
     else:
-        rule, twin = gradients.rule_pair(op)
+        rule, _ = gradients.rule_pair(op)
         module = getattr(reference, samples.family(op))
     code(f"manual/{Path(inspect.getfile(rule)).name}", inspect.getsource(rule))
     mirror = re.search(rf"^{op} = .*", inspect.getsource(module), re.MULTILINE)
-    text = mirror[0] if mirror else inspect.getsource(twin.__wrapped__)
+    text = mirror[0] if mirror else inspect.getsource(getattr(module, op).__wrapped__)
     code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
     if op in SETTINGS:
         rows = [
@@ -571,7 +566,7 @@ def _calibrated_curve(cell: Cell) -> list[dict[str, Any]]:
     ]
 
 
-def _known(what: str, name: str, allowed: Any) -> None:
+def _known(what: str, name: Any, allowed: Any) -> None:
     if name not in allowed:
         near = difflib.get_close_matches(name, allowed)
         hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -66,7 +66,8 @@ def noisy_runs(
     """
     rng = np.random.default_rng([seed, 4])
     size = 2 * unit_roundoff(param.dtype)
-    params, state = np.array([param] * RUNS), {}
+    params = np.array([param] * RUNS)
+    state: dict[str, Any] = {}
     found = []
     for grad in gradients:
         seen, pushed = moved((params, np.array([grad] * RUNS)), size, rng)

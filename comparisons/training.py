@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,8 +53,14 @@ class Cell:
     activation: str = "tanh"
 
     def __post_init__(self) -> None:
-        choices = {"model": MODELS, "data": DATASETS, "optimizer": OPTIMIZERS, "regime": REGIMES}
-        for name, allowed in (choices | {"dtype": DTYPES}).items():
+        choices: dict[str, Collection[str]] = {
+            "model": MODELS,
+            "data": DATASETS,
+            "optimizer": OPTIMIZERS,
+            "regime": REGIMES,
+            "dtype": DTYPES,
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}"

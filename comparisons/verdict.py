@@ -268,7 +268,8 @@ def _only_digits_lost(
         for largest, ours in ((low, subject(single)), (high, subject(double))):
             for name, where in outside.items():
                 a, b = np.asarray(ours[name])[where], truth[name][where]
-                apart = np.where(_same(a, b), 0, np.where(np.isfinite(a), _distance(a, b), np.inf))
+                gap = np.where(np.isfinite(a), _distance(a, b), np.inf)
+                apart = np.where(_same(a, b), 0, gap)
                 largest[name] = max(largest[name], float(apart.max()))
     return [name for name in outside if low[name] > 2.0**22 * high[name]]
 

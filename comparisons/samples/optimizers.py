@@ -1,6 +1,8 @@
 """Settings of each optimizer that differ in kind; {} are the defaults."""
 
-SAMPLES = {
+from typing import Any
+
+SAMPLES: dict[str, list[dict[str, Any]]] = {
     "sgd": [
         {"lr": 0.01},
         {"lr": 0.01, "momentum": 0.9, "dampening": 0.5},

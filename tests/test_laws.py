@@ -1,0 +1,206 @@
+"""The laws of DESIGN: each over every sample and corner, in both dtypes, at several points."""
+
+import inspect
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+from gradtwin.comparisons import gradients, samples, verdict
+from gradtwin.comparisons.differences import derivative
+from gradtwin.comparisons.noise import is_floating
+from gradtwin.reference.adapters import leaves, tree_map
+
+from gradtwin import manual, reference
+
+EVERY = [
+    pytest.param(op, row, kind, id=f"{op}-{kind}-{i}")
+    for op in samples.ops()
+    for i, (kind, row) in enumerate(samples.calls(op))
+]
+ROWS = pytest.mark.parametrize(("op", "row", "kind"), EVERY)
+DTYPES = pytest.mark.parametrize("dtype", gradients.DTYPES)
+
+
+def drawn(op, row, dtype, seed=0):
+    """The two rules, and what they are called with."""
+    ours, twin = gradients.rule_pair(op)
+    args, kwargs = row.draw(seed, np.dtype(dtype))
+    return ours, twin, args, kwargs, gradients.cotangent(twin, args, kwargs, seed)
+
+
+def same_bits(a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@ROWS
+@DTYPES
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_torch_or_is_nearer_to_the_exact_value(op, row, kind, dtype, seed):
+    verdicts = gradients.judge_call(op, row, dtype, seed)
+    right = {verdict.IDENTICAL, verdict.ROUNDING, verdict.REFERENCE_IMPRECISE}
+    wrong = {n: v for n, v in verdicts.items() if v.kind not in right}
+    print({n: (v.kind, v.margin) for n, v in verdicts.items()})
+    assert not wrong
+
+
+def along(rule, arguments, name, direction, dy, h):
+    """⟨dy, y⟩ with one argument moved h times the direction."""
+    argument, _, key = name.partition(".")
+    old = arguments[argument]
+    new = {**old, key: old[key] + h * direction} if key else old + h * direction
+    return float(np.sum(dy * rule(**{**arguments, argument: new})[0]))
+
+
+@pytest.mark.parametrize(("op", "row", "kind"), [p for p in EVERY if p.values[2] == "sample"])
+def test_agrees_with_extrapolated_differences(op, row, kind):
+    for seed in range(3):
+        ours, twin, args, kwargs, dy = drawn(op, row, "float64", seed)
+        names = gradients.argument_names(ours, args, kwargs, twin.constant)
+        found = gradients.evaluate(ours, names, (args, kwargs, dy))
+        bound = inspect.signature(ours).bind(*args, **kwargs).arguments
+        size = float(np.sum(abs(dy * ours(*args, **kwargs)[0])))
+        rng = np.random.default_rng(seed)
+        for name in names:
+            argument, _, key = name.partition(".")
+            x = bound[argument][key] if key else bound[argument]
+            # small, so that no step leaves (0, 1) or crosses a kink
+            direction = 1e-3 * rng.standard_normal(x.shape) * np.minimum(abs(x), abs(1 - x))
+
+            expected, error = derivative(partial(along, ours, bound, name, direction, dy), size)
+            ours_along = np.sum(found[name] * direction)
+            print(name, ours_along, expected, error)
+            assert error < 1e-6 * np.sum(abs(found[name] * direction))  # a sharp oracle
+            assert abs(ours_along - expected) <= 10 * error
+
+
+@ROWS
+@DTYPES
+def test_keeps_shape_and_dtype(op, row, kind, dtype):
+    ours, twin, args, kwargs, dy = drawn(op, row, dtype)
+    y, pullback = ours(*args, **kwargs)
+    assert np.asarray(y).dtype == dtype
+    assert np.shape(y) == dy.shape
+    names = gradients.argument_names(ours, args, kwargs, twin.constant)
+    found, expected = pullback(dy), twin(*args, **kwargs)[1](dy)
+    assert isinstance(found, tuple) == isinstance(expected, tuple)
+    assert [np.shape(g) for g in leaves(found)] == [np.shape(g) for g in leaves(expected)]
+    assert {np.asarray(g).dtype for g in leaves(found)} == {np.dtype(dtype)}
+    assert len(leaves(found)) == len(names)
+
+
+@ROWS
+@DTYPES
+def test_leaves_its_arguments_alone_and_repeats(op, row, kind, dtype):
+    ours, _, args, kwargs, dy = drawn(op, row, dtype)
+    before = tree_map(np.array, (args, tuple(a for a in kwargs.values() if is_floating(a)), dy))
+    _, pullback = ours(*args, **kwargs)
+    first, second = leaves(pullback(dy)), leaves(pullback(dy))
+    after = (args, tuple(a for a in kwargs.values() if is_floating(a)), dy)
+    assert all(map(same_bits, leaves(before), leaves(tree_map(np.asarray, after))))
+    assert all(map(same_bits, first, second))
+
+
+@ROWS
+@DTYPES
+def test_is_linear_in_the_cotangent(op, row, kind, dtype):
+    ours, _, args, kwargs, dy = drawn(op, row, dtype)
+    _, pullback = ours(*args, **kwargs)
+    base = [np.asarray(g) for g in leaves(pullback(dy))]
+    for factor in (-1, 2, 2.0**-10):
+        scaled = leaves(pullback((dy * factor).astype(dtype)))
+        for a, b in zip(base, scaled, strict=True):
+            expected = (a * factor).astype(dtype)
+            tiny = np.finfo(dtype).tiny  # below, scaling itself rounds
+            normal = (abs(expected) > tiny) & (abs(a) > tiny) & np.isfinite(a)
+            assert np.array_equal(np.asarray(b)[normal], expected[normal])
+            assert np.all(abs(np.asarray(b)[~normal & np.isfinite(a)]) <= 2 * tiny)
+    if kind == "sample":
+        assert all(not np.any(g) for g in leaves(pullback(np.zeros_like(dy))))
+
+
+def layouts(a):
+    """The same numbers, laid out in memory in other ways."""
+    if not is_floating(a):
+        return [a] * 4
+    spread = np.empty((*a.shape, 2), a.dtype)
+    spread[..., 0] = a
+    backwards = np.array(a[::-1])[::-1] if a.ndim else a
+    frozen = np.array(a)
+    frozen.setflags(write=False)
+    return [spread[..., 0], backwards, np.asfortranarray(a) if a.ndim else a, frozen]
+
+
+def kinds(op, args, kwargs, dy):
+    """The classes of all results of one call."""
+    ours, twin = gradients.rule_pair(op)
+    names = gradients.argument_names(ours, args, kwargs, twin.constant)
+    verdicts = verdict.judge(
+        lambda i: gradients.evaluate(ours, names, i),
+        lambda i: gradients.evaluate(twin, names, i),
+        (args, kwargs, dy),
+        np.dtype("float64"),
+    )
+    return {v.kind for v in verdicts.values()}
+
+
+@ROWS
+def test_takes_any_memory_layout(op, row, kind):
+    _, _, args, kwargs, dy = drawn(op, row, "float64")
+    for k in range(4):
+        laid = tree_map(lambda a, k=k: layouts(a)[k], (args, kwargs, dy))
+        assert kinds(op, *laid) <= {verdict.IDENTICAL, verdict.ROUNDING}
+
+
+@ROWS
+def test_takes_a_broadcast_cotangent(op, row, kind):
+    _, _, args, kwargs, dy = drawn(op, row, "float64")
+    one = np.broadcast_to(dy.flat[0] if dy.size else 0.0, dy.shape)
+    assert kinds(op, args, kwargs, one) <= {verdict.IDENTICAL, verdict.ROUNDING}
+
+
+@ROWS
+@DTYPES
+def test_is_silent(op, row, kind, dtype):
+    ours, _, args, kwargs, dy = drawn(op, row, dtype)
+    with warnings.catch_warnings(), np.errstate(divide="warn", over="warn", invalid="warn"):
+        warnings.simplefilter("error")
+        _, pullback = ours(*args, **kwargs)
+        pullback(dy)
+
+
+@pytest.mark.parametrize("family", samples.FAMILIES)
+def test_every_rule_is_mirrored_and_sampled(family):
+    module = getattr(manual, family)
+    rules = {
+        name
+        for name, f in vars(module).items()
+        if inspect.isfunction(f) and f.__module__ == module.__name__ and not name.startswith("_")
+    }
+    mirrored = {n for n, f in vars(getattr(reference, family)).items() if hasattr(f, "constant")}
+    assert rules == mirrored == {op for op in samples.ops() if samples.family(op) == family}
+
+
+@pytest.mark.parametrize("op", samples.ops())
+def test_every_setting_matters(op):
+    """Each argument with a default is sampled with a value that gives another result."""
+    ours, _ = gradients.rule_pair(op)
+    for name, parameter in inspect.signature(ours).parameters.items():
+        if parameter.default is inspect.Parameter.empty:
+            continue
+        seen = set()
+        for _, row in samples.calls(op):
+            args, kwargs = row.draw(0, np.dtype("float64"))
+            arguments = inspect.signature(ours).bind(*args, **kwargs).arguments
+            if name in arguments:
+                with_it = ours(**arguments)[0]
+                del arguments[name]
+                try:
+                    without = ours(**arguments)[0]
+                except (ValueError, IndexError):  # it is no call without the setting
+                    continue
+                seen.add(
+                    np.shape(with_it) != np.shape(without) or not np.array_equal(with_it, without)
+                )
+        assert True in seen, f"{op}: {name} makes no difference in any sample"
