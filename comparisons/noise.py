@@ -100,7 +100,8 @@ def unit_roundoff(dtype: Any) -> float:
 
 def cast(tree: Any, dtype: Any) -> Any:
     """The tree with every floating array in `dtype`."""
-    return tree_map(lambda a: a.astype(dtype) if is_floating(a) else a, tree)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+        return tree_map(lambda a: a.astype(dtype) if is_floating(a) else a, tree)
 
 
 def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False) -> Any:

@@ -204,9 +204,10 @@ def _described(
     index = np.unravel_index(np.argmax(margin if margin.any() else distances), margin.shape)
     change = _distance(truth, before[name]) if before and name in before else _finite(abs(truth))
     visible = change > 0
-    norm = float(np.linalg.norm(_finite(truth)))
-    gap = float(np.linalg.norm(_distance(ours, truth)))
     largest = float(abs(_finite(truth)).max())
+    scale = largest or 1.0  # so that no square overflows
+    norm = float(np.linalg.norm(_finite(truth) / scale))
+    gap = float(np.linalg.norm(_distance(ours, truth) / scale))
     return Verdict(
         kind or (ROUNDING if distances.any() else IDENTICAL),
         float(margin.max()),
