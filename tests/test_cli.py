@@ -1,0 +1,155 @@
+"""The command line, as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from gradtwin.comparisons import report
+from gradtwin.comparisons.cli import app
+from typer.testing import CliRunner
+
+from gradtwin import manual
+
+SHORT = ["curves", "--model", "linear_regression", "--steps", "20", "--jobs", "1"]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: CliRunner().invoke(app, list(args))
+
+
+def test_gradients_of_one_op(call, tmp_path):
+    result = call("gradients", "relu", "--jobs", "1")
+    assert result.exit_code == 0
+    assert "rows explained" in result.output
+    frames = [
+        pd.read_csv(tmp_path / "results/gradients.csv"),
+        pd.read_parquet(tmp_path / "results/gradients.parquet"),
+    ]
+    for frame in frames:
+        assert frame["id"].is_unique
+        assert set(frame["schema"]) == {report.SCHEMA}
+        assert {
+            "op", "sample", "argument", "dtype", "max_ulp", "index", "manual", "reference",
+            "error", "floor", "margin", "resolution", "class",
+        } <= set(frame.columns)  # fmt: skip
+    assert (
+        frames[0]["manual"].dropna().to_numpy() == frames[1]["manual"].dropna().to_numpy()
+    ).all()
+    assert (tmp_path / "results/gradients.md").read_text().startswith("| op")
+    assert "<table>" in (tmp_path / "results/report.html").read_text()
+
+
+def test_curves_make_a_grid_and_pictures(call, tmp_path):
+    result = call(*SHORT, "--dtype", "float32", "--dtype", "float64", "--lr", "0.1", "--lr", "0.2")
+    assert result.exit_code == 0, result.output
+    assert len(pd.read_csv(tmp_path / "results/curves.csv")) == 4
+    for name in ("curves.png", "line.png"):
+        assert (tmp_path / "results" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_is_all_there_is_on_standard_output(call):
+    result = call(*SHORT, "--json")
+    found = json.loads(result.stdout)
+    assert found["explained"] is True
+    assert found["tables"]["curves"][0]["class"] in ("identical", "rounding")
+
+
+def test_something_different_exits_with_1(call, monkeypatch):
+    right = manual.activations.tanh
+
+    def wrong(x):
+        y, pullback = right(x)
+        return y, lambda dy: 0.999 * pullback(dy)
+
+    monkeypatch.setattr(manual.activations, "tanh", wrong)
+    result = call("gradients", "tanh", "--jobs", "1")
+    assert result.exit_code == 1
+    assert "different: tanh(array(3, 4))/x/float64/0" in result.output
+
+
+def test_the_first_different_step_and_tensor_are_named(call, monkeypatch):
+    right = manual.optimizers.sgd
+    monkeypatch.setattr(
+        manual.optimizers, "sgd", lambda p, g, s, *, lr: right(p, g, s, lr=lr * 1.000001)
+    )
+    result = call(*SHORT)
+    assert result.exit_code == 1
+    assert "at step 1:" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["gradients", "sigmod"], "did you mean sigmoid"),
+        (["optimizers", "adan"], "did you mean adam"),
+        (["curves", "--model", "mpl"], "did you mean mlp"),
+        (["curves", "--optimizer", "sdg"], "did you mean sgd"),
+        (["curves", "--lr", "-1"], "lr: expected at least 0"),
+        (["curves", "--steps", "0"], "steps: expected at least 1"),
+        (["curves", "--model", "logistic_regression", "--data", "digits"], "needs binary data"),
+        (["curves", "--setting", "momentum"], "NAME=VALUE"),
+        (["curves", "--hidden", "a"], "widths like 32"),
+        (["curves", "--regime", "minibatch"], "did you mean mini-batch"),
+        (["show", "gelo"], "Choices: "),
+        (["--seed", "1", "gradients"], "behind gradients"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_why(call, args, text):
+    result = call(*args)
+    assert result.exit_code == 2
+    assert text in " ".join(result.output.replace("│", " ").split())
+    assert "Traceback" not in result.output
+
+
+def test_an_out_that_cannot_be_written(call, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = call("gradients", "relu", "--out", str(tmp_path / "file"))
+    assert result.exit_code == 2
+    assert "cannot write" in result.output
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["relu", "mlp", "cross_entropy", "adam"])
+def test_show_fits_the_rule_and_its_mirror(call, name):
+    result = call("show", name)
+    assert result.exit_code == 0
+    assert f"def {name}(" in result.output
+    assert "reference/" in result.output
+    assert f"  {name}(" in result.output
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = report.write(tmp_path / "table.csv", b"old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        report.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_writes_nothing(tmp_path, kill):
+    command = [sys.executable, "-m", "gradtwin", "optimizers", "sgd", "--out", "out"]
+    printed = tmp_path / "printed"
+    with printed.open("w") as file:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+    while "rounding" not in printed.read_text():  # the first row
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(kill)
+    process.wait(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in printed.read_text()
+    assert list((tmp_path / "out").iterdir()) == []
