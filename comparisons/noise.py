@@ -153,10 +153,13 @@ class OneUlpNoise(TorchDispatchMode):
         schema = function._schema
         if function in PRODUCTS:
             return self._product(*args)
-        if function in SUMS and args[0].is_floating_point() and not kwargs:
+        if function in SUMS and _long(args[0]) and not kwargs:
             return self._sum(*args)
+        inputs = [t for t in leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         exact = schema.name.split("::")[1].rstrip("_").removeprefix("_foreach_") in EXACT
-        if function in decomposition_table and not exact and not schema.is_mutable:
+        empty = any(not t.numel() for t in inputs)  # some decompositions divide by its size
+        fused = function in decomposition_table and not schema.is_mutable
+        if fused and not exact and not empty:
             with self:
                 return decomposition_table[function](*args, **kwargs)
         result = function(*args, **kwargs)
@@ -166,8 +169,8 @@ class OneUlpNoise(TorchDispatchMode):
             positional = zip(args, schema.arguments, strict=False)
             computed = [a for a, s in positional if s.is_write] + [kwargs.get("out")]
         else:
-            inputs = {_storage(t) for t in leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-            computed = [t for t in leaves(result) if _storage(t) not in inputs]
+            seen = {_storage(t) for t in inputs}
+            computed = [t for t in leaves(result) if _storage(t) not in seen]
         for t in leaves(computed):
             self._disturb(t)
         return result
@@ -186,7 +189,7 @@ class OneUlpNoise(TorchDispatchMode):
         return total
 
     def _sum(self, x: torch.Tensor, axes: Any = None, keepdim: bool = False) -> torch.Tensor:
-        axes = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes]
+        axes = [axis % x.ndim for axis in axes] if axes else range(x.ndim)
         kept = [axis for axis in range(x.ndim) if axis not in axes]
         rows = x.permute(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
         total = self._product(rows.unsqueeze(-2), rows.new_ones(rows.shape[-1], 1))
@@ -205,6 +208,11 @@ class OneUlpNoise(TorchDispatchMode):
             t.mul_(torch.from_numpy(factors).view(t.shape))
             if at_most_1:
                 t.mul_(torch.where(t.abs() > 1, (1 - size) / (1 + size), 1.0).to(t.dtype))
+
+
+def _long(t: torch.Tensor) -> bool:
+    """Whether a sum over it may be long enough to be taken apart."""
+    return t.is_floating_point() and t.numel() > SHORT
 
 
 def _storage(t: Any) -> int | None:

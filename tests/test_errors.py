@@ -1,4 +1,4 @@
-"""Bad calls: where torch raises, so do we, and say which argument, what came and what was expected."""
+"""Bad calls: where torch raises so do we, and say which argument, what came, what was expected."""
 
 import re
 

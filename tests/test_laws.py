@@ -162,6 +162,13 @@ def test_takes_a_broadcast_cotangent(op, row, kind):
 
 @ROWS
 @DTYPES
+def test_all_the_noise_can_be_drawn(op, row, kind, dtype):
+    verdicts = gradients.judge_call(op, row, dtype, 0, thorough=True)
+    assert {v.kind for v in verdicts.values()} <= {verdict.IDENTICAL, verdict.ROUNDING}
+
+
+@ROWS
+@DTYPES
 def test_is_silent(op, row, kind, dtype):
     ours, _, args, kwargs, dy = drawn(op, row, dtype)
     with warnings.catch_warnings(), np.errstate(divide="warn", over="warn", invalid="warn"):
