@@ -220,6 +220,7 @@ GRADIENT_DETAIL: list[report.Column] = [
     ("index", 10, lambda r: r["index"]),
     ("manual", -11, lambda r: r["manual"]),
     ("reference", -11, lambda r: r["reference"]),
+    ("exact", -11, lambda r: r["exact"]),
     ("margin", -10, lambda r: r["margin"]),
     ("class", 20, lambda r: r["class"]),
 ]

@@ -59,14 +59,16 @@ def cotangent(rule: Callable[..., Any], args: Any, kwargs: Any, seed: int) -> np
     return np.asarray(np.random.default_rng([seed, 1]).standard_normal(y.shape), y.dtype)
 
 
-def judge_call(
-    op: str, row: Call, dtype: str, seed: int, thorough: bool = False
-) -> dict[str, Verdict]:
-    """The verdict on the value and on each gradient of one call."""
-    ours, twin = rule_pair(op)
+def drawn(op: str, row: Call, dtype: str, seed: int) -> tuple[Any, Any, Any]:
+    """What a call is evaluated with: its arguments, keywords and a random cotangent."""
     args, kwargs = row.draw(seed, np.dtype(dtype))
-    names = argument_names(ours, args, kwargs, twin.constant)
-    inputs = (args, kwargs, cotangent(twin, args, kwargs, seed))
+    return args, kwargs, cotangent(rule_pair(op)[1], args, kwargs, seed)
+
+
+def judge_inputs(op: str, inputs: Any, dtype: str, thorough: bool = False) -> dict[str, Verdict]:
+    """The verdict on the value and on each gradient of one call; inputs are (args, kwargs, dy)."""
+    ours, twin = rule_pair(op)
+    names = argument_names(ours, *inputs[:2], twin.constant)
     return judge(
         lambda i: evaluate(ours, names, i),
         lambda i: evaluate(twin, names, i),
@@ -80,10 +82,13 @@ def judge_call(
 def rows(
     op: str, seed: int = 0, dtypes: Sequence[str] = DTYPES, thorough: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one op in the table."""
+    """The rows of one op in the table; corners show the exact value as well."""
     for kind, row in samples.calls(op):
         for dtype in dtypes:
-            for argument, verdict in judge_call(op, row, dtype, seed, thorough).items():
+            inputs = drawn(op, row, dtype, seed)
+            oracle = exact.oracle(op, inputs)
+            for argument, verdict in judge_inputs(op, inputs, dtype, thorough).items():
+                known = kind == "corner" and verdict.index is not None
                 yield {
                     "id": f"{op}({row})/{argument}/{dtype}/{seed}",
                     "op": op,
@@ -96,6 +101,7 @@ def rows(
                     "index": "" if verdict.index is None else str(list(verdict.index)),
                     "manual": verdict.manual,
                     "reference": verdict.reference,
+                    "exact": oracle(argument, verdict.index or ()) if known else None,
                     "error": verdict.error,
                     "floor": verdict.floor,
                     "margin": verdict.margin,

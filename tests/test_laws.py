@@ -24,9 +24,7 @@ DTYPES = pytest.mark.parametrize("dtype", gradients.DTYPES)
 
 def drawn(op, row, dtype, seed=0):
     """The two rules, and what they are called with."""
-    ours, twin = gradients.rule_pair(op)
-    args, kwargs = row.draw(seed, np.dtype(dtype))
-    return ours, twin, args, kwargs, gradients.cotangent(twin, args, kwargs, seed)
+    return *gradients.rule_pair(op), *gradients.drawn(op, row, dtype, seed)
 
 
 def same_bits(a, b):
@@ -38,7 +36,7 @@ def same_bits(a, b):
 @DTYPES
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_torch_or_is_nearer_to_the_exact_value(op, row, kind, dtype, seed):
-    verdicts = gradients.judge_call(op, row, dtype, seed)
+    verdicts = gradients.judge_inputs(op, gradients.drawn(op, row, dtype, seed), dtype)
     right = {verdict.IDENTICAL, verdict.ROUNDING, verdict.REFERENCE_IMPRECISE}
     wrong = {n: v for n, v in verdicts.items() if v.kind not in right}
     print({n: (v.kind, v.margin) for n, v in verdicts.items()})
@@ -132,17 +130,9 @@ def layouts(a):
     return [spread[..., 0], backwards, np.asfortranarray(a) if a.ndim else a, frozen]
 
 
-def kinds(op, args, kwargs, dy):
+def kinds(op, *inputs):
     """The classes of all results of one call."""
-    ours, twin = gradients.rule_pair(op)
-    names = gradients.argument_names(ours, args, kwargs, twin.constant)
-    verdicts = verdict.judge(
-        lambda i: gradients.evaluate(ours, names, i),
-        lambda i: gradients.evaluate(twin, names, i),
-        (args, kwargs, dy),
-        np.dtype("float64"),
-    )
-    return {v.kind for v in verdicts.values()}
+    return {v.kind for v in gradients.judge_inputs(op, inputs, "float64").values()}
 
 
 @ROWS
@@ -163,7 +153,7 @@ def test_takes_a_broadcast_cotangent(op, row, kind):
 @ROWS
 @DTYPES
 def test_all_the_noise_can_be_drawn(op, row, kind, dtype):
-    verdicts = gradients.judge_call(op, row, dtype, 0, thorough=True)
+    verdicts = gradients.judge_inputs(op, gradients.drawn(op, row, dtype, 0), dtype, thorough=True)
     assert {v.kind for v in verdicts.values()} <= {verdict.IDENTICAL, verdict.ROUNDING}
 
 

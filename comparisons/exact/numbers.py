@@ -11,4 +11,7 @@ tanh = np.frompyfunc(mpmath.tanh, 1, 1)
 def reduce(x, reduction, total=None):
     if reduction == "none":
         return x
-    return np.sum(x) / {"sum": 1, "mean": np.size(x) if total is None else total}[reduction]
+    count = np.size(x) if total is None else total
+    if reduction == "mean":
+        return np.sum(x) / count if count else mpmath.nan
+    return np.sum(x)
