@@ -151,7 +151,8 @@ class Session:
             summary.add_column(
                 column,
                 justify="left" if column in ("table", "at") else "right",
-                no_wrap=column != "at",
+                no_wrap=True,
+                min_width=None if column == "at" else len(column),
             )
         for name, frame in self.frames.items():
             margin = frame["lockstep_margin" if "lockstep_margin" in frame else "margin"]
@@ -162,7 +163,7 @@ class Session:
                 str(len(frame)),
                 *counts,
                 f"{margin.max():.3g}",
-                at if len(at) < 60 else at[:59] + "…",
+                at,
             )
         self.console.print(summary)
         for frame in failed.values():

@@ -68,7 +68,8 @@ def drawn(op: str, row: Call, dtype: str, seed: int) -> tuple[Any, Any, Any]:
 def judge_inputs(op: str, inputs: Any, dtype: str, thorough: bool = False) -> dict[str, Verdict]:
     """The verdict on the value and on each gradient of one call; inputs are (args, kwargs, dy)."""
     ours, twin = rule_pair(op)
-    names = argument_names(ours, *inputs[:2], twin.constant)
+    args, kwargs, _ = inputs
+    names = argument_names(ours, args, kwargs, twin.constant)
     return judge(
         lambda i: evaluate(ours, names, i),
         lambda i: evaluate(twin, names, i),

@@ -187,7 +187,8 @@ def number(value: Any) -> str:
         or (isinstance(value, float) and np.isnan(value))
     ):
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    long = isinstance(value, int) and abs(value) >= 10**6
+    return f"{value:.4g}" if isinstance(value, float) or long else str(value)
 
 
 Column = tuple[str, int, Callable[[Mapping[str, Any]], Any]]

@@ -225,7 +225,7 @@ def _described(
 def ulps(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """How many floating-point numbers of the dtype of `ours` lie between it and the truth, rounded
     to that dtype."""
-    bits = {4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
+    bits: Any = {4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
     with np.errstate(over="ignore"):
         pair = [np.ascontiguousarray(a, ours.dtype).view(bits) for a in (ours, truth)]
     negative = bits(1 << (8 * ours.dtype.itemsize - 1))

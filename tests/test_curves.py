@@ -194,7 +194,9 @@ def test_chaos_is_not_a_bug(dtype):
     assert row["class"] == "rounding"
 
 
-@pytest.mark.parametrize("seed", range(5))
+# Five seeds: gradtwin curves --model linear_regression --data line --data diabetes --steps 1000
+# --dtype float64 --dtype float32 --seed 0 --seed 1 --seed 2 --seed 3 --seed 4
+@pytest.mark.parametrize("seed", range(2))
 @DTYPES
 @pytest.mark.parametrize("data", ["line", "diabetes"])
 def test_convergence_is_not_a_bug(data, dtype, seed):

@@ -54,5 +54,6 @@ def oracle(op: str, inputs: Any) -> Callable[[str, tuple[int, ...]], float]:
 def _exactly(leaf: Any) -> Any:
     """A floating array as an array of mpf; anything else as it is."""
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f":
-        return np.array(np.frompyfunc(lambda v: mpmath.mpf(float(v)), 1, 1)(leaf), dtype=object)
+        numbers = [mpmath.mpf(float(number)) for number in leaf.flat]
+        return np.array(numbers, dtype=object).reshape(leaf.shape)
     return leaf
