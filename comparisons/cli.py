@@ -152,7 +152,7 @@ class Session:
                 column,
                 justify="left" if column in ("table", "at") else "right",
                 no_wrap=True,
-                min_width=None if column == "at" else len(column),
+                min_width=None if column == "at" else max(len(column), 10 * (column == "table")),
             )
         for name, frame in self.frames.items():
             margin = frame["lockstep_margin" if "lockstep_margin" in frame else "margin"]
