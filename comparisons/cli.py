@@ -148,16 +148,13 @@ class Session:
             title="\nSummary", title_justify="left", title_style="bold", box=None, pad_edge=False
         )
         for column in ("table", "rows", *kinds, "worst margin", "at"):
-            summary.add_column(
-                column,
-                justify="left" if column in ("table", "at") else "right",
-                no_wrap=True,
-                min_width=None if column == "at" else max(len(column), 10 * (column == "table")),
-            )
+            left = column in ("table", "at")
+            summary.add_column(column, justify="left" if left else "right", no_wrap=True)
         for name, frame in self.frames.items():
             margin = frame["lockstep_margin" if "lockstep_margin" in frame else "margin"]
             counts = [str(n) if (n := int((frame["class"] == k).sum())) else "" for k in kinds]
             at = str(frame["id"].iloc[int(margin.argmax())])
+            at = at if len(at) <= 25 else at[:24] + "…"
             summary.add_row(
                 name,
                 str(len(frame)),
