@@ -144,7 +144,14 @@ def test_an_interrupted_run_writes_nothing(tmp_path, kill):
     command = [sys.executable, "-m", "gradtwin", "optimizers", "sgd", "--out", "out"]
     printed = tmp_path / "printed"
     with printed.open("w") as file:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            # a shell in the background hands down that SIGINT is ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
     while "rounding" not in printed.read_text():  # the first row
         assert process.poll() is None
         time.sleep(0.1)
