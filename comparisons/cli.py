@@ -285,7 +285,7 @@ def _run_optimizers(session: Session, names: Sequence[str], seed: int) -> None:
         (optimizers.rows, (name, settings, dtype, seed))
         for name in names
         for settings in SETTINGS[name]
-        for dtype in optimizers.DTYPES
+        for dtype in verdict.DTYPES
     ]
     found = session.run("Optimizers", tasks, OPTIMIZER_COLUMNS, _summed_optimizer)
     session.frames["optimizers"] = report.table(itertools.chain(*found))
@@ -418,7 +418,7 @@ def curves_command(
         "data": training.DATASETS,
         "optimizer": SETTINGS,
         "regime": training.REGIMES,
-        "dtype": training.DTYPES,
+        "dtype": verdict.DTYPES,
     }
     for name, allowed in choices.items():
         for value in chosen[name] or ():
@@ -486,7 +486,7 @@ def calibrate(
             (_calibrated_optimizer, (name, settings, dtype, seed))
             for name in SETTINGS
             for settings in SETTINGS[name]
-            for dtype in optimizers.DTYPES
+            for dtype in verdict.DTYPES
             for seed in every
         ),
         *((_calibrated_op, (op, seed)) for op in samples.ops() for seed in every),

@@ -70,7 +70,8 @@ def compare(
     runs = np.array([_run(noisy(seed), cell.steps)[0] for seed in range(RUNS)])
     drift = free_drift(manual, reference, runs, u)
     repeats = np.array_equal(reference, again, equal_nan=True)
-    row = _row(cell, manual, reference, drift, lockstep, repeats)
+    seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
+    row = _row(cell, manual, reference, drift, lockstep, lockstep.resolution(seen), repeats)
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
@@ -116,11 +117,10 @@ def _row(
     reference: np.ndarray,
     drift: Drift,
     lockstep: Lockstep,
+    resolution: float,
     repeats: bool,
 ) -> dict[str, Any]:
     distance = ulps(manual.astype(cell.dtype), reference.astype(cell.dtype))
-    parameters = start(cell, load(cell.data).x.shape[1], load(cell.data).outputs)
-    resolution = lockstep.resolution({**_named_gradient(reference[0], parameters), **parameters})
     differing = np.flatnonzero(distance)
     kind, note = _classify(lockstep, drift, not differing.size, repeats)
     at, worst = int(np.argmax(drift.drift)), int(np.argmax(drift.ratio))

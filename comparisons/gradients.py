@@ -12,9 +12,7 @@ from .. import manual, reference
 from ..reference.adapters import leaves
 from . import exact, samples
 from .samples import Call
-from .verdict import Results, Verdict, judge
-
-DTYPES = ("float64", "float32")
+from .verdict import DTYPES, Results, Verdict, judge
 
 
 def rule_pair(op: str) -> tuple[Any, Any]:

@@ -14,11 +14,10 @@ from .. import manual, reference
 from .curves import RUNS
 from .lockstep import Lockstep, Pair
 from .noise import moved, unit_roundoff
-from .verdict import DIFFERENT, PARTED, Drift, free_drift, ulps, worst
+from .verdict import DIFFERENT, IMPRECISE, PARTED, Drift, free_drift, ulps, worst
 
 STEPS = 1000
 SHOWN = (1, 10, 100, 1000)
-DTYPES = ("float64", "float32")
 
 Optimizer = Callable[..., tuple[Any, Any]]
 Results = dict[str, np.ndarray]
@@ -168,7 +167,7 @@ def _row(
         "manual": largest.verdict.manual,
         "reference": largest.verdict.reference,
         "judged_steps": len(records),
-        "imprecise_steps": sum(r.verdict.kind == "imprecise" for r in records),
+        "imprecise_steps": sum(r.verdict.kind == IMPRECISE for r in records),
         "resolution": lockstep.resolution({quantity: None}),
         "drift": drift.drift[step - 1],
         "floor": drift.floor[step - 1],

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -157,8 +156,7 @@ def fit_figure(manual: Mapping[str, np.ndarray], reference: Mapping[str, np.ndar
 
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "gradtwin"}):
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -15,6 +15,7 @@ from .. import manual, reference
 from ..reference.adapters import rule
 from .datasets import DATASETS, Data, load
 from .samples.optimizers import SAMPLES as OPTIMIZERS
+from .verdict import DTYPES
 
 Arrays = dict[str, np.ndarray]
 
@@ -29,7 +30,6 @@ MODELS = {
     },
 }
 REGIMES = ("batch", "stochastic", "mini-batch")  # all samples, one at random, a few at random
-DTYPES = ("float64", "float32")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import numpy as np
 from ..reference.adapters import leaves
 from .noise import OneUlpNoise, cast, is_floating, moved, unit_roundoff
 
+DTYPES = ("float64", "float32")  # that are judged
+
 # In floors: how far a correct value, gradient or step may be from the reference, and how far a
 # correct free run from the reference's. `gradtwin calibrate` measures both on all that is here:
 # at most 2.5 floors in 821 comparisons, and 0.98 in 181 free runs.

@@ -19,7 +19,7 @@ EVERY = [
     for i, (kind, row) in enumerate(samples.calls(op))
 ]
 ROWS = pytest.mark.parametrize(("op", "row", "kind"), EVERY)
-DTYPES = pytest.mark.parametrize("dtype", gradients.DTYPES)
+DTYPES = pytest.mark.parametrize("dtype", verdict.DTYPES)
 
 
 def drawn(op, row, dtype, seed=0):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons import optimizers
+from gradtwin.comparisons import optimizers, verdict
 from gradtwin.comparisons.samples.optimizers import SAMPLES
 
 from gradtwin import manual, reference
@@ -14,7 +14,7 @@ SETTINGS = [
     for i, settings in enumerate(rows)
 ]
 EVERY = pytest.mark.parametrize(("name", "settings"), SETTINGS)
-DTYPES = pytest.mark.parametrize("dtype", optimizers.DTYPES)
+DTYPES = pytest.mark.parametrize("dtype", verdict.DTYPES)
 
 
 @EVERY
