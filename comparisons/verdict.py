@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.adapters import leaves
+from ..reference.adapters import leaves, tree_map
 from .noise import OneUlpNoise, cast, is_floating, moved, unit_roundoff
 
 DTYPES = ("float64", "float32")  # that are judged
@@ -68,10 +68,13 @@ class Floor:
 
     where `own` is what torch itself loses in the subject's dtype, and `noise` how far the result
     moves when all that the reference sees or computes moves by one ulp. Both are the largest seen
-    so far; each draw adds to both.
+    so far; each draw adds to both. With `frugal`, even `own` is measured only when the first term
+    does not settle it.
     """
 
-    def __init__(self, reference: Function, inputs: Any, dtype: Any) -> None:
+    def __init__(
+        self, reference: Function, inputs: Any, dtype: Any, frugal: bool = False
+    ) -> None:
         self.reference, self.inputs, self.dtype = reference, cast(inputs, np.float64), dtype
         self.draws = 0
         self.truth = reference(self.inputs)
@@ -83,10 +86,24 @@ class Floor:
             for name, value in self.native.items()
         }
         self._noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
-        if dtype == np.float32:
-            self._own = self._loss_of(self.native, self.truth)
-        else:
-            self._own = self._lost(cast(inputs, np.float32))
+        self._own = dict(self._noise)
+        self._knows_own = False
+        if not frugal:
+            self.widen()
+
+    def widen(self) -> bool:
+        """Measures a further part of the floor; False when all of it is known."""
+        if not self._knows_own:
+            self._knows_own = True
+            if self.dtype == np.float32:
+                self._own = self._loss_of(self.native, self.truth)
+            else:
+                self._own = self._lost(cast(self.inputs, np.float32))
+            return True
+        if self.draws == DRAWS:
+            return False
+        self.draw()
+        return True
 
     @property
     def values(self) -> Results:
@@ -160,18 +177,37 @@ def judge(
     where the reference may be the one that is wrong. With `before`, resolutions are relative to the
     change from there: an optimizer's step is a change.
     """
-    ours = {name: np.asarray(value) for name, value in subject(inputs).items()}
     floor = Floor(reference, inputs, dtype)
+    return settle(floor, subject, inputs, subject(inputs), exact, before, thorough)
+
+
+def settle(
+    floor: Floor,
+    subject: Function,
+    inputs: Any,
+    results: Results,
+    exact: Exact | None = None,
+    before: Results | None = None,
+    thorough: bool = False,
+    finite: bool = False,
+) -> dict[str, Verdict]:
+    """As `judge`, for results that the subject has given already, against a floor that may know
+    much already. With `finite`, only the elements count where the reference is finite."""
+    ours = {name: np.asarray(value) for name, value in results.items()}
     if ours.keys() != floor.truth.keys():
         raise ValueError(f"results: expected {', '.join(floor.truth)}, got {', '.join(ours)}")
     notes = {name: _misfit(ours[name], native) for name, native in floor.native.items()}
     fitting = [name for name, note in notes.items() if not note]
-    margins = {name: floor.margin(name, ours[name]) for name in fitting}
-    while floor.draws < DRAWS and (
-        thorough or any(margin.max(initial=0) > 1 for margin in margins.values())
-    ):
-        floor.draw()
+
+    def measured() -> dict[str, np.ndarray]:
         margins = {name: floor.margin(name, ours[name]) for name in fitting}
+        if finite:
+            return {n: np.where(np.isfinite(floor.truth[n]), m, 0) for n, m in margins.items()}
+        return margins
+
+    margins = measured()
+    while (thorough or any(m.max(initial=0) > 1 for m in margins.values())) and floor.widen():
+        margins = measured()
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
     kinds = dict.fromkeys(outside, DIFFERENT)
@@ -180,7 +216,8 @@ def judge(
         kinds |= dict.fromkeys(reference_lost, REFERENCE_IMPRECISE)
     undecided = {name: outside[name] for name, kind in kinds.items() if kind == DIFFERENT}
     if undecided:
-        kinds |= dict.fromkeys(_only_digits_lost(subject, reference, inputs, undecided), IMPRECISE)
+        lost = _only_digits_lost(subject, floor.reference, inputs, undecided)
+        kinds |= dict.fromkeys(lost, IMPRECISE)
     return {
         name: Verdict(
             DIFFERENT, math.inf, 0, None, math.nan, math.nan, math.inf, 0.0, 0.0, math.nan, note
@@ -266,15 +303,64 @@ def _only_digits_lost(
     low, high = dict.fromkeys(outside, 0.0), dict.fromkeys(outside, 0.0)
     for seed in range(DRAWS):
         single = nearby(inputs, seed) if seed else cast(inputs, np.float32)
-        double = cast(single, np.float64)
-        truth = reference(double)
-        for largest, ours in ((low, subject(single)), (high, subject(double))):
-            for name, where in outside.items():
-                a, b = np.asarray(ours[name])[where], truth[name][where]
-                gap = np.where(np.isfinite(a), _distance(a, b), np.inf)
-                apart = np.where(_same(a, b), 0, gap)
-                largest[name] = max(largest[name], float(apart.max()))
-    return [name for name in outside if low[name] > 2.0**22 * high[name]]
+        for name, (gap, finer, _) in _gaps(subject, reference, single, outside).items():
+            low[name] = max(low[name], float(gap.max()))
+            high[name] = max(high[name], float(finer.max()))
+    shrinking = [name for name in outside if low[name] > 2.0**22 * high[name]]
+    rest = {name: where for name, where in outside.items() if name not in shrinking}
+    return shrinking + (_drowned(subject, reference, inputs, rest) if rest else [])
+
+
+def _drowned(
+    subject: Function, reference: Function, inputs: Any, outside: Mapping[str, np.ndarray]
+) -> list[str]:
+    """The results that lost no more than what one term loses beside a far larger one: 1 + e⁻⁴⁰ is
+    1.
+
+    There the error is all of a tiny result, in any dtype. But it is below u of the inputs; and at
+    inputs scaled down, towards where float64 still sees the term, float32 loses it.
+    """
+    floating = [leaf for leaf in leaves(inputs) if is_floating(leaf)]
+    largest = max((float(abs(_finite(leaf)).max(initial=0)) for leaf in floating), default=0.0)
+    allowed = LIMIT * unit_roundoff(floating[0].dtype) * max(largest, 1.0)
+    ours, truth = subject(inputs), reference(cast(inputs, np.float64))
+    small = {
+        name: where
+        for name, where in outside.items()
+        if np.isfinite(np.asarray(ours[name])[where]).all()
+        and _distance(np.asarray(ours[name]), truth[name])[where].max() <= allowed
+    }
+    found = set()
+    for k in range(1, 17 if small else 0):
+        scaled = tree_map(
+            lambda leaf, k=k: leaf * 2.0 ** (-k / 2) if is_floating(leaf) else leaf,
+            cast(inputs, np.float64),
+        )
+        single = cast(scaled, np.float32)
+        for name, (gap, finer, size) in _gaps(subject, reference, single, small).items():
+            lost = gap > 64 * unit_roundoff(np.float32) * size
+            if np.any(lost & np.isfinite(gap) & (gap > 2.0**20 * finer)):
+                found.add(name)
+    return [name for name in small if name in found]
+
+
+def _gaps(
+    subject: Function, reference: Function, single: Any, outside: Mapping[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For the elements outside, on float32 inputs: the error in float32, that in float64, and the
+    size of the truth."""
+    double = cast(single, np.float64)
+    truth, low, high = reference(double), subject(single), subject(double)
+
+    def gap(ours: Any, name: str) -> np.ndarray:
+        a, b = np.asarray(ours[name])[outside[name]], truth[name][outside[name]]
+        apart = np.where(np.isfinite(a), _distance(a, b), np.inf)
+        return np.where(_same(a, b), 0, apart)
+
+    return {
+        name: (gap(low, name), gap(high, name), abs(_finite(truth[name][where])))
+        for name, where in outside.items()
+    }
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
