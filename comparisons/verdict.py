@@ -4,7 +4,7 @@ picked."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,9 @@ class Verdict:
     note: str = ""
 
 
+EMPTY = Verdict(IDENTICAL, 0.0, 0, None, math.nan, math.nan, 0.0, 0.0, 0.0, math.nan)
+
+
 def worst(kinds: Iterable[str]) -> str:
     """The last of CLASSES that occurs."""
     return max(kinds, key=CLASSES.index, default=IDENTICAL)
@@ -72,9 +75,7 @@ class Floor:
     does not settle it.
     """
 
-    def __init__(
-        self, reference: Function, inputs: Any, dtype: Any, frugal: bool = False
-    ) -> None:
+    def __init__(self, reference: Function, inputs: Any, dtype: Any, frugal: bool = False) -> None:
         self.reference, self.inputs, self.dtype = reference, cast(inputs, np.float64), dtype
         self.draws = 0
         self.truth = reference(self.inputs)
@@ -228,6 +229,65 @@ def settle(
     }
 
 
+def screen(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool]
+) -> list[Verdict | None]:
+    """For each (ours, truth), shapes being equal: its verdict if the first term of the floor
+    settles it, else None.
+
+    All are looked at together, because there are many and most are small. With `finite`, only the
+    elements count where the truth is finite.
+    """
+    verdicts: list[Verdict | None] = [None] * len(pairs)
+    for dtype in {ours.dtype for ours, _ in pairs}:
+        chosen = [i for i, (ours, _) in enumerate(pairs) if ours.dtype == dtype]
+        for i in chosen:
+            if not pairs[i][0].size:
+                verdicts[i] = EMPTY
+        chosen = [i for i in chosen if pairs[i][0].size]
+        if not chosen:
+            continue
+        sizes = [pairs[i][0].size for i in chosen]
+        ends = np.cumsum(sizes)
+        starts = ends - sizes
+        ours = np.concatenate([pairs[i][0].ravel() for i in chosen])
+        truth = np.concatenate([pairs[i][1].ravel() for i in chosen])
+        ignored = np.repeat([finite[i] for i in chosen], sizes) & ~np.isfinite(truth)
+        u = unit_roundoff(dtype)
+        size = abs(_finite(truth))
+        floor = u * size + float(np.finfo(dtype).tiny)
+        both = np.isfinite(ours) & np.isfinite(truth)
+        gap = _distance(ours, truth)
+        margin = np.where(both, gap / (LIMIT * floor), np.where(_same(ours, truth), 0, np.inf))
+        margin[ignored] = 0
+        distances = np.where(ignored, 0, ulps(ours, truth))
+        worst = np.maximum.reduceat(margin, starts)
+        furthest = np.maximum.reduceat(distances, starts)
+        largest = np.maximum.reduceat(size, starts)
+        scale = np.repeat(np.where(largest > 0, largest, 1), sizes)
+        norm = np.sqrt(np.add.reduceat((size / scale) ** 2, starts))
+        apart = np.sqrt(np.add.reduceat((gap / scale) ** 2, starts))
+        for k, i in enumerate(chosen):
+            if worst[k] > 1:
+                continue
+            part = slice(starts[k], ends[k])
+            at = int(np.argmax(margin[part] if worst[k] else distances[part]))
+            error = apart[k] / norm[k] if norm[k] else (math.inf if apart[k] else 0.0)
+            verdicts[i] = Verdict(
+                ROUNDING if furthest[k] else IDENTICAL,
+                float(worst[k]),
+                int(furthest[k]),
+                tuple(map(int, np.unravel_index(at, pairs[i][0].shape))),
+                float(ours[starts[k] + at]),
+                float(truth[starts[k] + at]),
+                float(error),
+                float(floor[starts[k] + at]),
+                u,
+                LIMIT * u if largest[k] else math.nan,
+            )
+    return verdicts
+
+
 def _described(
     ours: np.ndarray,
     name: str,
@@ -238,7 +298,7 @@ def _described(
 ) -> Verdict:
     truth, slack = floor.truth[name], floor.values[name]
     if not truth.size:
-        return Verdict(IDENTICAL, 0.0, 0, None, math.nan, math.nan, 0.0, 0.0, 0.0, math.nan)
+        return EMPTY
     distances = ulps(ours, truth)
     index = np.unravel_index(np.argmax(margin if margin.any() else distances), margin.shape)
     change = _distance(truth, before[name]) if before and name in before else _finite(abs(truth))

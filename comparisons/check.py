@@ -1,0 +1,317 @@
+"""Is a gradient right, and if not, what is wrong with it?"""
+
+from __future__ import annotations
+
+import html
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .. import reference
+from ..reference.adapters import array, leaves, tensor, tree_map
+from . import report, samples, torch_samples
+from .causes import Cause, diagnose
+from .directions import Vote
+from .examination import NOT_APPLICABLE, Examination, Sample
+from .noise import is_floating
+from .subjects import named_rule, of_torch, signature_of, subject_of
+from .verdict import CLASSES, DIFFERENT, DTYPES, IMPRECISE
+
+PROBED = 1  # samples that all the probes are made from, where there are many
+LINES = 12  # of failing rows that the page shows
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a subject is held to: a torch callable, or nothing."""
+
+    name: str
+    function: Callable[..., Any] | None = None
+    op: str = ""  # its name among our rules
+    constant: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found. `table` has one row for each sample, argument, probe and dtype."""
+
+    subject: str
+    against: str
+    strict: bool
+    table: pd.DataFrame
+    cause: Cause | None
+    warnings: tuple[str, ...] = ()
+    votes: tuple[Vote, ...] = ()
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The rows that fail."""
+        bad = {DIFFERENT, IMPRECISE} if self.strict else {DIFFERENT}
+        return self.table[self.table["class"].isin(bad)]
+
+    @property
+    def passed(self) -> bool:
+        return self.failed.empty
+
+    def raise_for_failure(self) -> None:
+        """AssertionError with the page, unless it passed."""
+        if not self.passed:
+            raise AssertionError(str(self))
+
+    def __str__(self) -> str:
+        return "\n".join(_page(self))
+
+    def _repr_html_(self) -> str:
+        rows = (self.table if self.passed else self.failed).drop(columns=["schema", "id"])
+        shown = rows.head(50).to_html(index=False, na_rep="", float_format="{:.4g}".format)
+        return f"<pre>{html.escape(str(self))}</pre>{shown}"
+
+
+def check(
+    subject: Any,
+    against: Any = None,
+    arrays: Sequence[Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    dtypes: Sequence[str] = DTYPES,
+    strict: bool = False,
+    *,
+    constant: str = "",
+    seed: int = 0,
+) -> Report:
+    """Examines a backward pass, and names what is wrong with it.
+
+    subject   a rule `f(*arrays, **settings) → (y, pullback)`; a pair `forward(*arrays, **settings)
+              → (y, saved)`, `backward(saved, dy) → gradients`; a torch.autograd.Function; a torch
+              callable whose backward somebody wrote; or the name of one of our rules
+    against   a torch callable, or the name of one of our rules; with nothing, the subject is held
+              to differences of its own forward, with their own error estimate
+    arrays    the positional arguments of one call, arrays of any floating dtype; without them our
+              samples of the op are taken, or torch's own
+    settings  the keyword arguments of the call
+    dtypes    that are judged; a torch subject is in float16 and bfloat16 as well
+    strict    whether a rule that is right but loses digits fails
+    constant  names of floating arguments that have no gradient on purpose
+
+    The number of calls does not grow with the arrays. Raises TypeError or ValueError for a wrong
+    argument of `check` itself; what is wrong with the subject is in the report.
+    """
+    if unknown := [d for d in dtypes if d not in DTYPES] or not dtypes:
+        raise ValueError(f"dtypes: expected some of {', '.join(DTYPES)}, got {unknown}")
+    if not isinstance(settings or {}, Mapping):
+        raise TypeError(f"settings: expected a mapping, got a {type(settings).__name__}")
+    target = _target(against)
+    frozen = target.constant | frozenset(constant.replace(",", " ").split())
+    calls = _calls(subject, target, arrays, dict(settings or {}), frozen)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        done = _examined(subject, target, calls, tuple(dtypes), arrays is None, seed)
+        failures = [failure for e in done for failure in e.failures]
+        cause = diagnose(failures, done) if failures else None
+    return Report(
+        done[0].subject.name,
+        target.name,
+        strict,
+        report.table(row for e in done for row in e.rows),
+        cause,
+        tuple(_lints(done, arrays, dtypes)),
+        tuple(vote for e in done for vote in e.votes),
+    )
+
+
+def _target(against: Any) -> Target:
+    if against is None:
+        return Target("differences")
+    if isinstance(against, str):
+        named_rule(against)
+        twin = getattr(getattr(reference, samples.family(against)), against)
+        return Target(against, twin.__wrapped__, against, twin.constant)
+    if not callable(against):
+        raise TypeError(
+            "against: expected a torch callable, the name of a rule, or None, got a "
+            f"{type(against).__name__}"
+        )
+    name = getattr(against, "__name__", None) or type(against).__name__
+    module = str(getattr(against, "__module__", None) or "torch")
+    for op in samples.ops():
+        twin = getattr(getattr(reference, samples.family(op)), op)
+        if twin is not None and twin.__wrapped__ is against:
+            return Target(f"{module}.{name}", against, op, twin.constant)
+    return Target(f"{module.replace('torch._C._nn', 'torch.nn.functional')}.{name}", against)
+
+
+def _calls(
+    subject: Any,
+    target: Target,
+    arrays: Sequence[Any] | None,
+    settings: dict[str, Any],
+    constant: frozenset[str],
+) -> list[Sample]:
+    """What the subject is called with: the caller's arrays, our samples and corners, or torch's."""
+    if arrays is not None:
+        if isinstance(arrays, (np.ndarray, torch.Tensor)) or not isinstance(arrays, Sequence):
+            raise TypeError(
+                "arrays: expected a list or tuple with the positional arguments of one call, got "
+                f"a {type(arrays).__name__}"
+            )
+        args, settings = tree_map(_double, (tuple(arrays), settings))
+        if not any(map(is_floating, leaves((args, settings)))):
+            raise TypeError(
+                "arrays: expected at least one floating array, got "
+                + (", ".join(_kind(a) for a in args) or "none")
+            )
+        return [Sample(torch_samples.text(args, settings), args, settings, constant)]
+    op = target.op or (subject if isinstance(subject, str) else "")
+    if op:
+        drawn = [
+            (kind, repr(row), *row.draw(0, np.dtype(float))) for kind, row in samples.calls(op)
+        ]
+        return [
+            Sample(text, args, {**kwargs, **settings}, constant) for _, text, args, kwargs in drawn
+        ]
+    infos = torch_samples.infos_of(target.function) if target.function else []
+    found = [s for info in infos for s in torch_samples.samples_of(info, target.function)]
+    if not found:
+        raise ValueError(
+            f"arrays: needed, because there are no samples of {target.name}; expected a list or "
+            "tuple with the positional arguments of one call"
+        )
+    return [
+        replace(s, kwargs={**s.kwargs, **settings}, constant=s.constant | constant) for s in found
+    ]
+
+
+def _examined(
+    thing: Any,
+    target: Target,
+    calls: Sequence[Sample],
+    dtypes: tuple[str, ...],
+    sampled: bool,
+    seed: int,
+) -> list[Examination]:
+    """The examinations of all calls; of many, the largest ordinary ones have all the probes."""
+    probed = sorted(calls, key=_weight)[-PROBED:]
+    done, refusals = [], []
+    for call in calls:
+        subject = subject_of(thing, call.args, call.kwargs, call.constant)
+        twin = None
+        if target.function:
+            twin = of_torch(target.function, subject.signature, call.constant, tensor)
+        numbers = [
+            float(v)
+            for v in _settings_of(target.function, subject.signature, call.kwargs)
+            if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+        ]
+        examination = Examination(subject, twin, call, numbers, seed)
+        if sampled and subject.signature:
+            try:
+                subject.signature.bind(*call.args, **call.kwargs)
+            except TypeError as error:
+                examination.skip(dtypes, f"the subject takes no such call: {error}")
+                done.append(examination)
+                continue
+        try:
+            examination.run(dtypes, probing=any(call is p for p in probed))
+        except ValueError as refusal:
+            if not sampled:
+                raise
+            refusals.append(refusal)
+            examination.skip(dtypes, str(refusal))
+        done.append(examination)
+    if all(row["class"] == NOT_APPLICABLE for e in done for row in e.rows):
+        if refusals:
+            raise refusals[0]
+        notes = {row["note"] for e in done for row in e.rows}
+        raise ValueError(f"subject: nothing could be judged: {'; '.join(sorted(notes)[:3])}")
+    return done
+
+
+def _weight(call: Sample) -> int:
+    """How much there is to see in a call: many elements, but not of one kind only."""
+    floating = [a for a in leaves((call.args, call.kwargs)) if is_floating(a)]
+    ordinary = all(np.isfinite(a).all() and a.size for a in floating)
+    return sum(a.size for a in floating) if ordinary else -1
+
+
+def _settings_of(function: Any, signature: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """The values of all settings, defaults included."""
+    for source in (signature_of(function) if function else None, signature):
+        for parameter in source.parameters.values() if source else ():
+            yield parameter.default
+    yield from kwargs.values()
+
+
+def _double(leaf: Any) -> Any:
+    """A floating array or tensor as an array in float64; numbers and the like as they are."""
+    leaf = array(leaf.double() if _half(leaf) else leaf)
+    return leaf.astype(np.float64) if is_floating(leaf) else leaf
+
+
+def _half(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+
+
+def _kind(leaf: Any) -> str:
+    return f"an array of {leaf.dtype}" if isinstance(leaf, np.ndarray) else repr(leaf)
+
+
+def _lints(
+    done: Sequence[Examination], arrays: Sequence[Any] | None, dtypes: Sequence[str]
+) -> Iterator[str]:
+    """What makes a check say less than it seems to."""
+    if arrays is not None and all(
+        a.dtype in (np.float32, torch.float32) for a in leaves(arrays) if is_floating(a) or _half(a)
+    ):
+        yield "every array came in float32: in float64 errors can be seen that are 2²⁹ times smaller"
+    if "float64" not in dtypes:
+        yield "judged in float32 only: in float64 errors can be seen that are 2²⁹ times smaller"
+    if any(e.random for e in done):
+        yield "the subject differs from itself when it is called again: unseeded randomness?"
+    if arrays is not None:
+        yield from done[0].lints()
+
+
+def _page(r: Report) -> Iterator[str]:
+    counts = r.table["class"].value_counts()
+    kinds = [f"{counts[k]} {k}" for k in (*CLASSES, NOT_APPLICABLE) if k in counts]
+    yield f"{r.subject} against {r.against}: {'right' if r.passed else 'WRONG'}"
+    for warning in r.warnings:
+        yield f"  warning: {warning}"
+    if r.cause and not r.passed:
+        yield f"  cause: {r.cause}"
+    if not r.passed:
+        failed = r.failed
+        seen = failed[failed["margin"].notna()]
+        for row in (seen if len(seen) else failed).head(1).to_dict("records"):
+            where = f"{row['argument']}{row['index']}" if row["index"] else row["argument"]
+            yield f"  first at: {row['sample']} · {row['probe']} · {row['dtype']} · {where}"
+            if not math.isnan(row["subject"]):
+                yield f"    subject    {row['subject']:.17g}"
+                yield f"    {'reference ' if r.against != 'differences' else 'difference'} {row['reference']:.17g}"
+        alone = {v.alone for v in r.votes if v.alone}
+        for v in r.votes[: 4 if alone else 0]:
+            if v.alone:
+                says = (
+                    "each says something else" if v.alone == "each" else f"{v.alone} stands alone"
+                )
+                yield (
+                    f"  along one direction of {v.name}: subject {v.subject:.9g}, torch "
+                    f"{v.reference:.9g}, differences {v.derivative:.9g} ± {v.error:.1g}: {says}"
+                )
+    shown = r.failed if not r.passed else r.table[r.table["class"] == IMPRECISE]
+    for row in shown.head(LINES).to_dict("records"):
+        parts = [row["class"], row["probe"], row["dtype"], f"{row['argument']}{row['index']}"]
+        if not math.isnan(row["error"]):
+            parts.append(f"relative error {row['error']:.2g}")
+        yield "  " + " · ".join(p for p in [*parts, row["note"]] if p)
+    if len(shown) > LINES:
+        yield f"  … and {len(shown) - LINES} more"
+    resolution = r.table[r.table["dtype"] == "float64"]["resolution"].median()
+    yield f"  {len(r.table)} rows: {', '.join(kinds)}" + (
+        f"; resolution {resolution:.1g}" if math.isfinite(resolution) else ""
+    )

@@ -1,0 +1,670 @@
+"""One call of a subject, examined: at its own point and at every probe made from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..reference.adapters import array, leaves, tensor, tree_map
+from .directions import Direction, Vote
+from .noise import cast, is_floating, unit_roundoff
+from .probes import Probe, layouts, points
+from .subjects import Misuse, Subject, array_names, of_torch
+from .verdict import (
+    DIFFERENT,
+    IMPRECISE,
+    LIMIT,
+    REFERENCE_IMPRECISE,
+    ROUNDING,
+    Floor,
+    Function,
+    Results,
+    Verdict,
+    screen,
+    settle,
+)
+
+NOT_APPLICABLE = "n/a"  # the class of a probe that could not be judged; the note says why
+OWN = "as given"  # the probe that is the caller's own call
+MUST_ANSWER = (OWN, "another dy", "permuted", "mixed")  # where raising is a fault, not a refusal
+IN_FLOAT32 = (OWN, "permuted", "mixed", "on kinks", "zeros", "some zeros", "0-d", "wide", "far")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A call that the subject is examined on, its floating arrays in float64."""
+
+    text: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    constant: frozenset[str] = frozenset()  # names of floating arrays without a gradient
+    drawn: bool = False  # it is not the caller's: the subject may refuse it
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A result that is different, with all that is needed to look for its cause."""
+
+    probe: str
+    name: str
+    dtype: str
+    inputs: Any  # (args, kwargs, dy)
+    note: str = ""
+    ours: np.ndarray | None = None
+    truth: np.ndarray | None = None
+    outside: np.ndarray | None = None  # which elements
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluation of the subject, still to be judged."""
+
+    probe: Probe
+    dtype: str
+    inputs: Any
+    call: Function
+    results: dict[str, Any]
+    truth: Results
+
+    @property
+    def derived(self) -> bool:
+        """Whether only the elements count where the reference is finite."""
+        return self.probe.name != OWN
+
+
+class Examination:
+    """Collects rows, failures and votes of one sample.
+
+    Without a reference the gradient is held to differences in float64, and all that is judged of
+    other dtypes, layouts and calls is whether the subject agrees with itself.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        reference: Subject | None,
+        sample: Sample,
+        settings: Sequence[float],
+        seed: int,
+    ) -> None:
+        self.subject, self.reference, self.sample = subject, reference, sample
+        self.settings, self.seed = settings, seed
+        self.order = array_names(sample.args, sample.kwargs, subject.signature)
+        self.own = Probe(OWN, sample.args, sample.kwargs)
+        self.rows: list[dict[str, Any]] = []
+        self.failures: list[Failure] = []
+        self.votes: list[Vote] = []
+        self.random = False  # whether the subject differs from itself when it is called again
+        self.base: Trial | None = None  # the first, at the caller's own point
+        self._entries: list[dict[str, Any] | Trial] = []
+        self._shapes: Any = None
+
+    # What is judged ----------------------------------------------------------------------------
+
+    def run(self, dtypes: Sequence[str], probing: bool) -> None:
+        """Examines the sample in every dtype, with all the probes or at its own point alone.
+
+        Raises ValueError where the reference refuses the call itself, or differs from itself.
+        """
+        try:
+            self._shapes = _shapes(self._value(self.sample.args, self.sample.kwargs))
+        except Exception as refusal:
+            if self.reference:
+                raise ValueError(f"against: it refuses this call: {_said(refusal)}") from refusal
+            self._refused(self.own, dtypes[0], None, refusal)
+        else:
+            if all([self._at_own_point(dtype, probing) for dtype in dtypes]) and probing:
+                self._at_probes(dtypes)
+        self._judge()
+        if probing and self.base and "float64" in dtypes:
+            self._vote()
+
+    def _at_own_point(self, dtype: str, probing: bool) -> bool:
+        inputs = self._inputs(self.own, dtype, self._cotangent(1))
+        base = self._tried(self.own, dtype, inputs)
+        if base is None:
+            return False  # it cannot be called, or answers like no rule
+        if self.base is None:
+            self.base = base
+            self._repeat(base)
+        if probing:
+            if dtype == "float64" or self.base is base:
+                self._laws(base)
+            self._cotangents(dtype)
+        return True
+
+    def _at_probes(self, dtypes: Sequence[str]) -> None:
+        for probe in points(self.sample.args, self.sample.kwargs, self.settings, self.seed):
+            chosen = [d for d in dtypes if d == dtypes[0] or probe.name in IN_FLOAT32]
+            try:
+                dy = self._cotangent(2, probe)
+            except Exception as refusal:
+                who = "reference" if self.reference else "subject"
+                for dtype in chosen:
+                    self._none(probe, dtype, f"the {who} refuses it: {_said(refusal)}")
+                continue
+            for dtype in chosen:
+                self._tried(probe, dtype, self._inputs(probe, dtype, dy))
+        if self.subject.in_torch and self.reference:
+            for low in (torch.float16, torch.bfloat16):
+                self._half(low)
+
+    def _cotangents(self, dtype: str) -> None:
+        """Other cotangents at the caller's own point."""
+        rng = np.random.default_rng([self.seed, 3])
+
+        def one_hot(d: np.ndarray) -> np.ndarray:
+            hot = np.zeros(d.shape)
+            if d.size:
+                hot.flat[int(rng.integers(d.size))] = 1.0
+            return hot
+
+        for name, change in (
+            ("another dy", lambda d: rng.standard_normal(d.shape)),
+            ("one-hot dy", one_hot),
+            ("dy of zeros", np.zeros_like),
+            ("dy × 2⁻³⁰", lambda d: d * 2.0**-30),
+            ("broadcast dy", lambda d: np.broadcast_to(d.flat[0] if d.size else 0.0, d.shape)),
+        ):
+            dy = tree_map(lambda d, change=change: change(d) if is_floating(d) else d, self._dy())
+            self._tried(replace(self.own, name=name), dtype, self._inputs(self.own, dtype, dy))
+
+    def _laws(self, base: Trial) -> None:
+        """What must not change the result: layout in memory, calls before and between, the size of
+        dy."""
+        args, kwargs, dy = base.inputs
+
+        def tried(name: str, inputs: Any, call: Function) -> None:
+            self._tried(replace(self.own, name=name), base.dtype, inputs, call, base.truth)
+
+        for kind in ("non-contiguous", "read-only", "negative strides", "Fortran order"):
+
+            def laid(leaf: Any, kind: str = kind) -> Any:
+                return layouts(leaf, kind) if isinstance(leaf, np.ndarray) else leaf
+
+            tried(f"{kind} arguments", (*tree_map(laid, (args, kwargs)), dy), self.subject)
+            tried(f"{kind} dy", (args, kwargs, tree_map(laid, dy)), self.subject)
+
+        def again(inputs: Any) -> Results:
+            """The second call of one pullback, after one with another dy, and one of another
+            rule."""
+            args, kwargs, dy = inputs
+            y, pullback = self.subject.run(args, kwargs)
+            pullback(tree_map(lambda d: -3 * d if is_floating(d) else d, dy))
+            other = tree_map(lambda a: a[::-1] / 2 if is_floating(a) and a.ndim else a, args)
+            self.subject.run(_private(other), _private(kwargs))[1](dy)
+            return self.subject.results(y, pullback(dy), self.order)
+
+        def scaled(factor: float) -> Function:
+            def results(inputs: Any) -> Results:
+                args, kwargs, dy = inputs
+                y, pullback = self.subject.run(args, kwargs)
+                larger = tree_map(lambda d: d * factor if is_floating(d) else d, dy)
+                found = self.subject.results(y, pullback(larger), self.order)
+                return {
+                    n: g if g is None or n.startswith("value") else np.asarray(g / factor, g.dtype)
+                    for n, g in found.items()
+                }
+
+            return results
+
+        tried("called again", base.inputs, again)
+        tried("dy × −1", base.inputs, scaled(-1.0))
+        tried("dy × 2¹⁰", base.inputs, scaled(1024.0))
+
+    def _repeat(self, base: Trial) -> None:
+        """Whether both sides give the same again."""
+        if self.reference and not _identical(self._truth(_double(base.inputs)), base.truth):
+            raise ValueError(
+                "against: it gives different results when it is called again with the same "
+                "arguments; expected a function that draws nothing at random"
+            )
+        self.random = not _identical(self.subject(_private(base.inputs)), base.results)
+
+    def _half(self, low: torch.dtype) -> None:
+        """A torch subject in half precision, beside torch in it: what torch loses is the floor."""
+        assert self.reference
+        dtype = str(low).removeprefix("torch.")
+
+        def lowered(function: Any) -> Subject:
+            def through(*args: Any, **kwargs: Any) -> Any:
+                args, kwargs = tree_map(lambda t: _to(t, low), (args, kwargs))
+                return tree_map(lambda t: _to(t, torch.float32), function(*args, **kwargs))
+
+            return of_torch(through, self.subject.signature, self.sample.constant)
+
+        def rounded(leaf: Any) -> Any:
+            return array(_to(tensor(leaf), low).float()) if is_floating(leaf) else leaf
+
+        inputs = tree_map(rounded, (self.sample.args, self.sample.kwargs, self._dy()))
+        try:
+            theirs = lowered(self.reference.in_torch)(_private(inputs))
+            truths = self._truth(_double(inputs))
+        except Exception as refusal:
+            self._none(self.own, dtype, f"the reference refuses it: {_said(refusal)}")
+            return
+        try:
+            found = lowered(self.subject.in_torch)(_private(inputs))
+        except Exception as refusal:
+            self._none(self.own, dtype, f"the subject raises {_said(refusal)}")
+            return
+        info = torch.finfo(low)
+        for name, truth in truths.items():
+            ours, native = found.get(name), theirs.get(name)
+            if ours is None or native is None or ours.shape != truth.shape or not truth.size:
+                continue
+            both = np.isfinite(native) & np.isfinite(truth)
+            own = np.max(abs(native - truth), where=both, initial=0)
+            floor = info.eps / 2 * abs(truth) + own + info.tiny
+            gap = np.where(np.isfinite(ours), abs(ours - truth), np.inf)
+            margin = np.where(both, gap / (LIMIT * floor), 0)
+            index = np.unravel_index(np.argmax(margin), margin.shape)
+            worst = float(margin[index])
+            kind = ROUNDING if worst <= 1 else IMPRECISE if worst < np.inf else DIFFERENT
+            note = f"not finite in {dtype}, where torch is" if kind == DIFFERENT else ""
+            verdict = Verdict(
+                kind,
+                worst,
+                0,
+                tuple(map(int, index)),
+                float(ours[index]),
+                float(truth[index]),
+                float(gap[index] / abs(truth[index])) if truth[index] else math.nan,
+                float(floor[index]),
+                math.nan,
+                math.nan,
+                note,
+            )
+            self._entries.append(self._row(self.own, name, dtype, kind, verdict, note))
+            if note:
+                self._fail(self.own, name, dtype, inputs, note)
+
+    # How it is tried ---------------------------------------------------------------------------
+
+    def _tried(
+        self,
+        probe: Probe,
+        dtype: str,
+        inputs: Any,
+        call: Function | None = None,
+        truth: Results | None = None,
+    ) -> Trial | None:
+        """Evaluates both sides; None where there is nothing to judge."""
+        held = self.reference or dtype != "float64" or call or probe.name == OWN
+        if truth is None and self.reference:
+            try:
+                truth = self._truth(_double(inputs))
+            except Exception as refusal:
+                self._none(probe, dtype, f"the reference refuses it: {_said(refusal)}")
+                return None
+            sizes = sum(t.size for t in truth.values())
+            if (
+                probe.name != OWN
+                and sizes
+                and not any(np.isfinite(t).any() for t in truth.values())
+            ):
+                self._none(probe, dtype, "the reference is finite nowhere")
+                return None
+        passed = inputs if call else _private(inputs)
+        before = _arrays(_private(inputs)) if call else _arrays(inputs)
+        try:
+            results = dict((call or self.subject)(passed))
+        except Misuse as misuse:
+            self._fail(probe, "", dtype, inputs, str(misuse), row=True)
+            return None
+        except Exception as refusal:
+            self._refused(probe, dtype, inputs, refusal)
+            return None
+        self._unchanged(probe, dtype, before, passed, inputs)
+        if truth is None:
+            truth = self._truth(_double(inputs))
+        self._without_none(probe, dtype, inputs, results, truth)
+        trial = Trial(probe, dtype, inputs, call or self.subject, results, truth)
+        if not self.reference and dtype == "float64" and not call:
+            self._differentiate(trial)
+        if held:
+            self._entries.append(trial)
+        return trial
+
+    def _without_none(
+        self, probe: Probe, dtype: str, inputs: Any, results: dict[str, Any], truth: Results
+    ) -> None:
+        """None for a gradient is right where it is zero, and a fault elsewhere."""
+        for name in [n for n, g in results.items() if g is None]:
+            if name in truth and not truth[name].any():
+                results[name] = truth[name].astype(dtype)
+                continue
+            del results[name]
+            note = f'None instead of a gradient; if that is meant, say constant="{name}"'
+            self._fail(probe, name, dtype, inputs, note, row=True)
+
+    def _refused(self, probe: Probe, dtype: str, inputs: Any, refusal: Exception) -> None:
+        """The subject raises: a fault at the caller's own values, however they lie in memory."""
+        note = f"the subject raises {_said(refusal)}"
+        own = probe.args is self.sample.args or probe.name in MUST_ANSWER
+        if own and not (self.sample.drawn and probe.name == OWN):
+            self._fail(probe, "", dtype, inputs, note, row=True)
+        else:
+            self._none(probe, dtype, note)
+
+    def _unchanged(
+        self, probe: Probe, dtype: str, before: Sequence[Any], passed: Any, inputs: Any
+    ) -> None:
+        names = iter([*self.order, *(["dy"] * len(before))])
+        for a, b in zip(before, _arrays(passed), strict=True):
+            what = next(names) if is_floating(a) else "an array of whole numbers"
+            if not np.array_equal(a, b, equal_nan=is_floating(a)):
+                self._fail(probe, what, dtype, inputs, f"{what} was changed in place", row=True)
+
+    # How it is judged --------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """Judges all trials: most are settled together by the first term of the floor."""
+        trials = [entry for entry in self._entries if isinstance(entry, Trial)]
+        asked = [
+            (trial, name)
+            for trial in trials
+            for name, ours in trial.results.items()
+            if name in trial.truth
+            and ours.dtype == trial.dtype
+            and ours.shape == trial.truth[name].shape
+        ]
+        pairs = [(t.results[n], t.truth[n]) for t, n in asked]
+        settled = screen(pairs, [t.derived for t, _ in asked])
+        known: dict[tuple[int, str], Verdict] = {
+            (id(t), n): v for (t, n), v in zip(asked, settled, strict=True) if v
+        }
+        for entry in self._entries:
+            if isinstance(entry, Trial):
+                names = [n for n in entry.results if (id(entry), n) not in known]
+                verdicts = {n: known[id(entry), n] for n in entry.results if n not in names}
+                self._record(entry, verdicts, names)
+            else:
+                self.rows.append(entry)
+
+    def _record(self, trial: Trial, verdicts: dict[str, Verdict], names: Sequence[str]) -> None:
+        """Settles the results of these names, and puts all of the trial's into rows."""
+        outside: dict[str, np.ndarray] = {}
+        if names:
+            try:
+                found, outside = self._settled(trial, names)
+            except Exception as refusal:  # at a point nearby
+                note = f"undecided: {_said(refusal)}"
+                self.rows.append(
+                    self._row(trial.probe, "", trial.dtype, NOT_APPLICABLE, None, note)
+                )
+                return
+            verdicts = verdicts | found
+        for name, ours in trial.results.items():
+            verdict = verdicts[name]
+            kind, note = verdict.kind, verdict.note
+            lost = ~np.isfinite(ours)
+            if name in outside and kind == DIFFERENT:
+                kind, note = self._named(trial, name, outside[name])
+            elif not self.reference and np.any(lost & np.isfinite(trial.truth[name])):
+                kind, note = IMPRECISE, "overflows here"
+            elif kind == IMPRECISE:
+                note = f"{_digits_lost(verdict, trial.dtype):.1f} digits lost"
+            self.rows.append(self._row(trial.probe, name, trial.dtype, kind, verdict, note))
+            if kind == DIFFERENT:
+                self.failures.append(
+                    Failure(
+                        trial.probe.name,
+                        name,
+                        trial.dtype,
+                        trial.inputs,
+                        note,
+                        ours,
+                        trial.truth.get(name),
+                        outside.get(name),
+                    )
+                )
+
+    def _settled(
+        self, trial: Trial, names: Sequence[str]
+    ) -> tuple[dict[str, Verdict], dict[str, np.ndarray]]:
+        """Verdicts with all of the floor, and which elements are outside."""
+
+        def some(function: Function) -> Function:
+            def results(inputs: Any) -> Results:
+                found = function(_private(inputs))
+                return {n: trial.truth[n] * 0 if found[n] is None else found[n] for n in names}
+
+            return results
+
+        floor = Floor(some(self._truth), trial.inputs, np.dtype(trial.dtype), frugal=True)
+        ours = {n: trial.results[n] for n in names}
+        verdicts = settle(floor, some(trial.call), trial.inputs, ours, finite=trial.derived)
+        outside = {}
+        for name, verdict in verdicts.items():
+            if verdict.kind == DIFFERENT and not verdict.note:
+                outside[name] = floor.margin(name, ours[name]) > 1
+                if trial.derived:
+                    outside[name] &= np.isfinite(floor.truth[name])
+        return verdicts, outside
+
+    def _named(self, trial: Trial, name: str, outside: np.ndarray) -> tuple[str, str]:
+        """Class and note of what is outside the floor, and does not shrink with u."""
+        if trial.probe.far and not np.isfinite(trial.results[name][outside]).any():
+            return IMPRECISE, "overflows here"
+        if self.reference and name in self.order and trial.dtype == "float64":
+            direction = Direction(self.subject, trial.inputs, self.order.index(name), self.seed)
+            vote = direction.vote(name, trial.results[name], trial.truth[name], outside)
+            if vote and vote.alone == "reference":
+                return REFERENCE_IMPRECISE, "torch stands alone"
+        return DIFFERENT, ""
+
+    # Without a reference, and beside it ---------------------------------------------------------
+
+    def _differentiate(self, trial: Trial) -> None:
+        """Holds every gradient to differences."""
+        arrays = [a for a in leaves(trial.inputs[:2]) if is_floating(a)]
+        for position, (name, x) in enumerate(zip(self.order, arrays, strict=True)):
+            if name in self.sample.constant or name not in trial.results:
+                continue
+            gradient = trial.results[name]
+            if gradient.shape != x.shape or gradient.dtype != x.dtype:
+                note = (
+                    f"shape {gradient.shape} and dtype {gradient.dtype} instead of {x.shape} and "
+                    f"{x.dtype}"
+                )
+                self._fail(trial.probe, name, trial.dtype, trial.inputs, note, row=True)
+                continue
+            found = Direction(self.subject, trial.inputs, position, self.seed).verdict(gradient)
+            if found is None:
+                note = f"{name}: differences cannot tell here: a kink or an edge"
+                self._none(trial.probe, trial.dtype, note)
+                continue
+            verdict, only = found
+            note = verdict.note
+            self._entries.append(
+                self._row(trial.probe, name, trial.dtype, verdict.kind, verdict, note)
+            )
+            if verdict.kind == DIFFERENT:
+                self.failures.append(
+                    Failure(
+                        trial.probe.name,
+                        name,
+                        trial.dtype,
+                        trial.inputs,
+                        note,
+                        gradient,
+                        None,
+                        only,
+                    )
+                )
+
+    def _vote(self) -> None:
+        """Along one direction of each argument: subject, reference, and differences."""
+        if not self.reference or not self.base or self.base.dtype != "float64":
+            return
+        for position, name in enumerate(self.order):
+            ours, theirs = self.base.results.get(name), self.base.truth.get(name)
+            if ours is None or theirs is None or ours.shape != theirs.shape:
+                continue
+            direction = Direction(self.subject, self.base.inputs, position, self.seed)
+            if vote := direction.vote(name, ours, theirs):
+                self.votes.append(vote)
+
+    def lints(self) -> Iterator[str]:
+        """What is unfortunate about the caller's own point."""
+        for name, gradient in self.base.truth.items() if self.base else ():
+            small = abs(gradient) < 1e-9
+            if name.startswith("value") or not gradient.size:
+                continue
+            if small.all():
+                yield f"every gradient of {name} is near zero: a wrong one might be as well"
+            elif small.mean() > 0.5:
+                yield f"{small.mean():.0%} of the gradients of {name} are near zero: saturated?"
+        for vote in self.votes:
+            if vote.error > 1e-3 * abs(vote.derivative):
+                yield f"{vote.name} lies on a kink, or at the edge of the domain"
+
+    def _truth(self, inputs: Any) -> Results:
+        """The reference's results; without one, the subject's own, for it is held to
+        differences."""
+        args, kwargs, dy = inputs
+        side = self.reference or self.subject
+        y, pullback = side.run(args, kwargs)
+        found = side.results(y, pullback(dy), self.order)
+        if not self.reference:
+            return {n: g for n, g in found.items() if g is not None}
+        arrays = dict(zip(self.order, filter(is_floating, leaves((args, kwargs))), strict=True))
+        return {n: np.zeros_like(arrays[n]) if g is None else g for n, g in found.items()}
+
+    # Rows --------------------------------------------------------------------------------------
+
+    def skip(self, dtypes: Sequence[str], note: str) -> None:
+        """Marks the sample as not judged."""
+        self.rows += [self._row(self.own, "", d, NOT_APPLICABLE, None, note) for d in dtypes]
+
+    def _none(self, probe: Probe, dtype: str, note: str) -> None:
+        self._entries.append(self._row(probe, "", dtype, NOT_APPLICABLE, None, note))
+
+    def _fail(
+        self, probe: Probe, name: str, dtype: str, inputs: Any, note: str, row: bool = False
+    ) -> None:
+        self.failures.append(Failure(probe.name, name, dtype, inputs, note))
+        if row:
+            self._entries.append(self._row(probe, name, dtype, DIFFERENT, None, note))
+
+    def _row(
+        self, probe: Probe, name: str, dtype: str, kind: str, v: Verdict | None, note: str
+    ) -> dict[str, Any]:
+        return {
+            "id": f"{self.subject.name}({self.sample.text})/{probe.name}/{name}/{dtype}",
+            "sample": self.sample.text,
+            "probe": probe.name,
+            "argument": name,
+            "dtype": dtype,
+            "max_ulp": v.ulp if v else None,
+            "index": str(list(v.index)) if v and v.index is not None else "",
+            "subject": v.manual if v else math.nan,
+            "reference": v.reference if v else math.nan,
+            "error": v.error if v else math.nan,
+            "floor": v.floor if v else math.nan,
+            "margin": v.margin if v else math.nan,
+            "resolution": v.resolution if v else math.nan,
+            "class": kind,
+            "note": note,
+        }
+
+    # What it is called with --------------------------------------------------------------------
+
+    def _value(self, args: Any, kwargs: Any) -> Any:
+        return (self.reference or self.subject).run(*_private((args, kwargs)))[0]
+
+    def _cotangent(self, seed: int, probe: Probe | None = None) -> Any:
+        """A random dy in the shape of y, None for outputs that are whole numbers."""
+        rng = np.random.default_rng([self.seed, seed])
+        reshaped = probe is not None and probe.reshaped
+        shapes = _shapes(self._value(probe.args, probe.kwargs)) if reshaped else self._shapes
+        return tree_map(lambda shape: shape and np.asarray(rng.standard_normal(shape.of)), shapes)
+
+    def _dy(self) -> Any:
+        return self._cotangent(1)
+
+    def _inputs(self, probe: Probe, dtype: str, dy: Any) -> Any:
+        return _cast((probe.args, probe.kwargs, dy), np.dtype(dtype))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    of: tuple[int, ...]
+
+
+def _shapes(y: Any) -> Any:
+    """The shape of each floating output, None for the others."""
+    return tree_map(
+        lambda part: _Shape(np.shape(part)) if np.asarray(part).dtype.kind == "f" else None, y
+    )
+
+
+def _to(leaf: Any, dtype: torch.dtype) -> Any:
+    floating = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    return leaf.to(dtype) if floating else leaf
+
+
+def _arrays(tree: Any) -> list[np.ndarray]:
+    return [leaf for leaf in leaves(tree) if isinstance(leaf, np.ndarray)]
+
+
+def _double(tree: Any) -> Any:
+    return cast(tree, np.float64)
+
+
+def _cast(tree: Any, dtype: np.dtype) -> Any:
+    """As `cast`; what is broadcast stays broadcast, and one array passed twice stays one."""
+
+    def converted(leaf: Any) -> Any:
+        if 0 in leaf.strides and leaf.size:
+            return np.broadcast_to(cast(np.array(leaf.flat[0]), dtype), leaf.shape)
+        return cast(leaf, dtype)
+
+    return _once_each(converted, tree)
+
+
+def _private(tree: Any) -> Any:
+    """Copies, so that a subject which writes into them harms nobody."""
+    return _once_each(
+        lambda leaf: leaf if 0 in leaf.strides and leaf.size else leaf.copy(order="K"), tree
+    )
+
+
+def _once_each(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The tree with the function applied to every array, once to one that occurs twice."""
+    made: dict[int, Any] = {}
+
+    def at(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        if id(leaf) not in made:
+            made[id(leaf)] = function(leaf)
+        return made[id(leaf)]
+
+    return tree_map(at, tree)
+
+
+def _identical(a: Results, b: Results) -> bool:
+    return all(
+        g is not None and np.array_equal(g, b[n], equal_nan=True) for n, g in a.items() if n in b
+    )
+
+
+def _said(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:150]}" if text else type(error).__name__
+
+
+def _digits_lost(verdict: Verdict, dtype: str) -> float:
+    """Decimal digits of the worst element beyond those that one rounding loses."""
+    gap = abs(verdict.manual - verdict.reference)
+    if not gap or not math.isfinite(gap):
+        return math.inf
+    relative = min(gap / abs(verdict.reference), 1.0) if verdict.reference else 1.0
+    return max(math.log10(relative / unit_roundoff(np.dtype(dtype))), 0.0)

@@ -1,0 +1,1 @@
+"""Right rules, and the mistakes that are planted in them."""
