@@ -13,7 +13,7 @@ import torch
 from ..reference.adapters import array, leaves, tensor, tree_map
 from .directions import Direction, Vote
 from .noise import cast, is_floating, unit_roundoff
-from .probes import Probe, layouts, points
+from .probes import Probe, cut, layouts, points
 from .subjects import Misuse, Subject, array_names, of_torch
 from .verdict import (
     DIFFERENT,
@@ -69,7 +69,8 @@ class Trial:
     inputs: Any
     call: Function
     results: dict[str, Any]
-    truth: Results
+    truth: Results  # the reference in float64
+    native: Results  # the reference in the dtype
 
     @property
     def derived(self) -> bool:
@@ -102,7 +103,9 @@ class Examination:
         self.random = False  # whether the subject differs from itself when it is called again
         self.base: Trial | None = None  # the first, at the caller's own point
         self._entries: list[dict[str, Any] | Trial] = []
+        self._settled_base: tuple[Trial, dict[str, Verdict], dict[str, np.ndarray]] | None = None
         self._shapes: Any = None
+        self._dy: Any = None
 
     # What is judged ----------------------------------------------------------------------------
 
@@ -118,20 +121,23 @@ class Examination:
                 raise ValueError(f"against: it refuses this call: {_said(refusal)}") from refusal
             self._refused(self.own, dtypes[0], None, refusal)
         else:
-            if all([self._at_own_point(dtype, probing) for dtype in dtypes]) and probing:
+            self._dy = self._cotangent(1)
+            answered = [self._at_own_point(dtype, probing) for dtype in dtypes]
+            if all(answered) and probing:
                 self._at_probes(dtypes)
         self._judge()
+        if any(f.probe == OWN for f in self.failures) or probing:
+            self._repeat()
         if probing and self.base and "float64" in dtypes:
             self._vote()
 
     def _at_own_point(self, dtype: str, probing: bool) -> bool:
-        inputs = self._inputs(self.own, dtype, self._cotangent(1))
+        inputs = self._inputs(self.own, dtype, self._dy)
         base = self._tried(self.own, dtype, inputs)
         if base is None:
             return False  # it cannot be called, or answers like no rule
         if self.base is None:
             self.base = base
-            self._repeat(base)
         if probing:
             if dtype == "float64" or self.base is base:
                 self._laws(base)
@@ -139,7 +145,12 @@ class Examination:
         return True
 
     def _at_probes(self, dtypes: Sequence[str]) -> None:
-        for probe in points(self.sample.args, self.sample.kwargs, self.settings, self.seed):
+        args, kwargs = cut(self.sample.args, self.sample.kwargs)
+        try:
+            self._shapes = _shapes(self._value(args, kwargs))
+        except Exception:  # the rows hang together
+            args, kwargs = self.sample.args, self.sample.kwargs
+        for probe in points(args, kwargs, self.settings, self.seed):
             chosen = [d for d in dtypes if d == dtypes[0] or probe.name in IN_FLOAT32]
             try:
                 dy = self._cotangent(2, probe)
@@ -171,7 +182,7 @@ class Examination:
             ("dy × 2⁻³⁰", lambda d: d * 2.0**-30),
             ("broadcast dy", lambda d: np.broadcast_to(d.flat[0] if d.size else 0.0, d.shape)),
         ):
-            dy = tree_map(lambda d, change=change: change(d) if is_floating(d) else d, self._dy())
+            dy = tree_map(lambda d, change=change: change(d) if is_floating(d) else d, self._dy)
             self._tried(replace(self.own, name=name), dtype, self._inputs(self.own, dtype, dy))
 
     def _laws(self, base: Trial) -> None:
@@ -180,7 +191,7 @@ class Examination:
         args, kwargs, dy = base.inputs
 
         def tried(name: str, inputs: Any, call: Function) -> None:
-            self._tried(replace(self.own, name=name), base.dtype, inputs, call, base.truth)
+            self._tried(replace(self.own, name=name), base.dtype, inputs, call, base)
 
         for kind in ("non-contiguous", "read-only", "negative strides", "Fortran order"):
 
@@ -217,14 +228,19 @@ class Examination:
         tried("dy × −1", base.inputs, scaled(-1.0))
         tried("dy × 2¹⁰", base.inputs, scaled(1024.0))
 
-    def _repeat(self, base: Trial) -> None:
+    def _repeat(self) -> None:
         """Whether both sides give the same again."""
+        if not (base := self.base):
+            return
         if self.reference and not _identical(self._truth(_double(base.inputs)), base.truth):
             raise ValueError(
                 "against: it gives different results when it is called again with the same "
                 "arguments; expected a function that draws nothing at random"
             )
-        self.random = not _identical(self.subject(_private(base.inputs)), base.results)
+        try:
+            self.random = not _identical(self.subject(_private(base.inputs)), base.results)
+        except Exception:  # it answers once only, which has failed already
+            self.random = True
 
     def _half(self, low: torch.dtype) -> None:
         """A torch subject in half precision, beside torch in it: what torch loses is the floor."""
@@ -241,7 +257,7 @@ class Examination:
         def rounded(leaf: Any) -> Any:
             return array(_to(tensor(leaf), low).float()) if is_floating(leaf) else leaf
 
-        inputs = tree_map(rounded, (self.sample.args, self.sample.kwargs, self._dy()))
+        inputs = tree_map(rounded, (self.sample.args, self.sample.kwargs, self._dy))
         try:
             theirs = lowered(self.reference.in_torch)(_private(inputs))
             truths = self._truth(_double(inputs))
@@ -292,10 +308,11 @@ class Examination:
         dtype: str,
         inputs: Any,
         call: Function | None = None,
-        truth: Results | None = None,
+        base: Trial | None = None,
     ) -> Trial | None:
         """Evaluates both sides; None where there is nothing to judge."""
         held = self.reference or dtype != "float64" or call or probe.name == OWN
+        truth, native = (base.truth, base.native) if base else (None, None)
         if truth is None and self.reference:
             try:
                 truth = self._truth(_double(inputs))
@@ -323,8 +340,10 @@ class Examination:
         self._unchanged(probe, dtype, before, passed, inputs)
         if truth is None:
             truth = self._truth(_double(inputs))
+        if native is None:
+            native = truth if dtype == "float64" else self._truth(inputs)
         self._without_none(probe, dtype, inputs, results, truth)
-        trial = Trial(probe, dtype, inputs, call or self.subject, results, truth)
+        trial = Trial(probe, dtype, inputs, call or self.subject, results, truth, native)
         if not self.reference and dtype == "float64" and not call:
             self._differentiate(trial)
         if held:
@@ -374,7 +393,7 @@ class Examination:
             and ours.dtype == trial.dtype
             and ours.shape == trial.truth[name].shape
         ]
-        pairs = [(t.results[n], t.truth[n]) for t, n in asked]
+        pairs = [(t.results[n], t.truth[n], t.native[n]) for t, n in asked]
         settled = screen(pairs, [t.derived for t, _ in asked])
         known: dict[tuple[int, str], Verdict] = {
             (id(t), n): v for (t, n), v in zip(asked, settled, strict=True) if v
@@ -390,16 +409,24 @@ class Examination:
     def _record(self, trial: Trial, verdicts: dict[str, Verdict], names: Sequence[str]) -> None:
         """Settles the results of these names, and puts all of the trial's into rows."""
         outside: dict[str, np.ndarray] = {}
+        if names and self._settled_base and self._settled_base[0].truth is trial.truth:
+            base, found, where = self._settled_base  # most layouts do not change a bit
+            same = [n for n in names if n in found and _same_bits(trial, base, n)]
+            verdicts = verdicts | {n: found[n] for n in same}
+            outside = {n: where[n] for n in same if n in where}
+            names = [n for n in names if n not in same]
         if names:
             try:
-                found, outside = self._settled(trial, names)
+                found, where = self._settled(trial, names)
             except Exception as refusal:  # at a point nearby
                 note = f"undecided: {_said(refusal)}"
                 self.rows.append(
                     self._row(trial.probe, "", trial.dtype, NOT_APPLICABLE, None, note)
                 )
                 return
-            verdicts = verdicts | found
+            verdicts, outside = verdicts | found, outside | where
+            if trial.probe is self.own:
+                self._settled_base = trial, found, where
         for name, ours in trial.results.items():
             verdict = verdicts[name]
             kind, note = verdict.kind, verdict.note
@@ -586,9 +613,6 @@ class Examination:
         shapes = _shapes(self._value(probe.args, probe.kwargs)) if reshaped else self._shapes
         return tree_map(lambda shape: shape and np.asarray(rng.standard_normal(shape.of)), shapes)
 
-    def _dy(self) -> Any:
-        return self._cotangent(1)
-
     def _inputs(self, probe: Probe, dtype: str, dy: Any) -> Any:
         return _cast((probe.args, probe.kwargs, dy), np.dtype(dtype))
 
@@ -654,6 +678,11 @@ def _identical(a: Results, b: Results) -> bool:
     return all(
         g is not None and np.array_equal(g, b[n], equal_nan=True) for n, g in a.items() if n in b
     )
+
+
+def _same_bits(a: Trial, b: Trial, name: str) -> bool:
+    x, y = a.results[name], b.results[name]
+    return x.dtype == y.dtype and np.array_equal(x, y, equal_nan=True)
 
 
 def _said(error: Exception) -> str:

@@ -53,6 +53,11 @@ class Verdict:
     note: str = ""
 
 
+def _middle(a: np.ndarray) -> float:
+    """The upper median, NaN of nothing."""
+    return float(np.sort(a)[a.size // 2]) if a.size else math.nan
+
+
 EMPTY = Verdict(IDENTICAL, 0.0, 0, None, math.nan, math.nan, 0.0, 0.0, 0.0, math.nan)
 
 
@@ -230,17 +235,17 @@ def settle(
 
 
 def screen(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool]
+    pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], finite: Sequence[bool]
 ) -> list[Verdict | None]:
-    """For each (ours, truth), shapes being equal: its verdict if the first term of the floor
-    settles it, else None.
+    """For each (ours, truth, native), shapes being equal: its verdict if u |truth| + |native −
+    truth| settles it, else None.
 
     All are looked at together, because there are many and most are small. With `finite`, only the
     elements count where the truth is finite.
     """
     verdicts: list[Verdict | None] = [None] * len(pairs)
-    for dtype in {ours.dtype for ours, _ in pairs}:
-        chosen = [i for i, (ours, _) in enumerate(pairs) if ours.dtype == dtype]
+    for dtype in {ours.dtype for ours, _, _ in pairs}:
+        chosen = [i for i, (ours, _, _) in enumerate(pairs) if ours.dtype == dtype]
         for i in chosen:
             if not pairs[i][0].size:
                 verdicts[i] = EMPTY
@@ -250,17 +255,23 @@ def screen(
         sizes = [pairs[i][0].size for i in chosen]
         ends = np.cumsum(sizes)
         starts = ends - sizes
-        ours = np.concatenate([pairs[i][0].ravel() for i in chosen])
-        truth = np.concatenate([pairs[i][1].ravel() for i in chosen])
+        ours, truth, native = (
+            np.concatenate([pairs[i][k].ravel() for i in chosen]) for k in range(3)
+        )
         ignored = np.repeat([finite[i] for i in chosen], sizes) & ~np.isfinite(truth)
         u = unit_roundoff(dtype)
         size = abs(_finite(truth))
-        floor = u * size + float(np.finfo(dtype).tiny)
+        floor = u * size + float(np.finfo(dtype).tiny) + _distance(native, truth)
         both = np.isfinite(ours) & np.isfinite(truth)
         gap = _distance(ours, truth)
-        margin = np.where(both, gap / (LIMIT * floor), np.where(_same(ours, truth), 0, np.inf))
+        margin = np.where(
+            both,
+            gap / (LIMIT * floor),
+            np.where(_same(ours, truth) | _same(ours, native), 0, np.inf),
+        )
         margin[ignored] = 0
         distances = np.where(ignored, 0, ulps(ours, truth))
+        relative = floor / np.where(size > 0, size, math.nan)
         worst = np.maximum.reduceat(margin, starts)
         furthest = np.maximum.reduceat(distances, starts)
         largest = np.maximum.reduceat(size, starts)
@@ -282,8 +293,8 @@ def screen(
                 float(truth[starts[k] + at]),
                 float(error),
                 float(floor[starts[k] + at]),
-                u,
-                LIMIT * u if largest[k] else math.nan,
+                float(floor[part].max() / largest[k]) if largest[k] else 0.0,
+                LIMIT * _middle(relative[part][size[part] > 0]),
             )
     return verdicts
 
@@ -317,7 +328,7 @@ def _described(
         gap / norm if norm else (math.inf if gap else 0.0),
         float(slack[index]),
         float(slack.max()) / largest if largest else 0.0,
-        float(np.median(LIMIT * slack[visible] / change[visible])) if visible.any() else math.nan,
+        LIMIT * _middle(slack[visible] / change[visible]),
     )
 
 
