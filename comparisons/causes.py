@@ -1,14 +1,644 @@
+"""What a wrong gradient was made of: the few mistakes that reproduce its values, tried in turn."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..reference.adapters import leaves, tree_map
+from .directions import numeric
+from .examination import OWN, Examination, Failure, argument
+from .noise import cast, is_floating
+from .paths import left_out
+from .probes import cut
+from .verdict import Results
+
+CASES = 3  # failures that a cause has to reproduce, where there are so many
+SMALL = 32  # elements of an array up to which each has a derivative, or a contribution, of its own
+
+LAYOUTS = ("non-contiguous", "read-only", "negative strides", "Fortran order", "broadcast dy")
+ORDINARY = (OWN, "another dy", "permuted", "mixed", "one-hot dy")
+AT_KINKS = ("on kinks", "on settings", "ties", "all equal", "zeros", "some zeros", "apart by")
 
 
 @dataclass(frozen=True)
 class Cause:
+    """A diagnosis: its name, one of a short list, and a sentence."""
+
     name: str
     text: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name}: {self.text}"
 
 
-def diagnose(failures, done):
-    return None
+@dataclass(frozen=True)
+class Case:
+    """One wrong gradient beside the right one, and all that candidates are made of."""
+
+    name: str
+    probe: str
+    inputs: Any
+    ours: np.ndarray
+    truth: np.ndarray
+    x: np.ndarray  # the argument itself
+    single: bool  # only float32 is wrong
+
+    def is_made(self, candidate: np.ndarray) -> bool:
+        """Whether the candidate gives the wrong values, far better than the right ones do."""
+        if candidate.shape != self.ours.shape:
+            return False
+        ours, truth = _where_finite(self.ours, self.truth)
+        made = np.where(np.isfinite(self.ours) & np.isfinite(self.truth), candidate, 0)
+        if not np.isfinite(made).all():
+            return False
+        scale = float(np.max(abs(ours), initial=0))
+        wrong = float(np.max(abs(ours - truth), initial=0))
+        allowed = min((1e-4 if self.single else 1e-6) * scale, 1e-2 * wrong)
+        return float(np.max(abs(ours - made), initial=0)) <= allowed + 1e-300
+
+
+Candidate = tuple[str, str, np.ndarray]  # name of the cause, what it is, values
+
+
+def diagnose(failures: Sequence[Failure], examinations: Sequence[Examination]) -> Cause | None:
+    """The first cause that accounts for what failed; None if there is none."""
+    by_hand = [f for f in failures if f.outside is None]
+    plain = [f for f in by_hand if f.probe in ORDINARY or "in place" in f.note]
+    if plain and (cause := _said(plain)):
+        return cause
+    for examination in examinations:
+        own = [f for f in examination.failures if f.outside is not None]
+        if own and (cause := _Search(examination, own).cause()):
+            return cause
+    return _said(by_hand) if by_hand else None
+
+
+def _said(by_hand: Sequence[Failure]) -> Cause | None:
+    """Causes that need no search, for the subject did something that no rule does."""
+    for f in by_hand:
+        if "changed in place" in f.note:
+            return Cause("mutation", f.note)
+    shapes = [f for f in by_hand if f.note.startswith("shape") and f.name != "value"]
+    for f in shapes:
+        assert f.ours is not None
+        x = f.argument
+        if x is None:
+            continue
+        came, wanted = f.ours.shape, x.shape
+        if _broadcasts(wanted, came) and math.prod(came) > math.prod(wanted):
+            return Cause(
+                "broadcast", f"the gradient of {f.name} has shape {came}: not summed to {wanted}"
+            )
+        if sorted(came) == sorted(wanted) and came != wanted:
+            return Cause("transpose", f"the gradient of {f.name} has shape {came}, not {wanted}")
+    for f in by_hand:
+        if f.note.startswith("shape"):
+            return Cause("shape", f"{f.name or 'a result'}: {f.note} ({f.probe})")
+        if f.note.startswith("dtype"):
+            return Cause("dtype", f"{f.name}: {f.note}")
+    for f in by_hand:
+        if "raises" in f.note:
+            return Cause("raises", f"{f.note} ({f.probe})")
+        if "None instead" in f.note:
+            return Cause("missing gradient", f"{f.name}: {f.note}")
+        if f.note.startswith("not finite in"):
+            return Cause("range", f"{f.name}: {f.note}")
+    return Cause("contract", by_hand[0].note)
+
+
+class _Search:
+    """The causes of one examination's failures, tried from the plainest on."""
+
+    def __init__(self, examination: Examination, failures: Sequence[Failure]) -> None:
+        self.e, self.failures = examination, list(failures)
+        self.probes = {f.probe for f in failures}
+        self.wrong = [f for f in self.failures if f.name in examination.order]
+        self.values = [f for f in self.failures if f.name not in examination.order]
+
+    def cause(self) -> Cause | None:
+        for attempt in (
+            self._state,
+            self._layout,
+            self._at_kinks,
+            self._precision,
+            self._cotangent,
+            self._reproduced,
+            self._in_range,
+            self._forward,
+        ):
+            if cause := attempt():
+                return cause
+        return None
+
+    # By where it fails --------------------------------------------------------------------------
+
+    def _state(self) -> Cause | None:
+        if self.e.random:
+            return Cause("state", "the subject differs from itself when it is called again")
+        if "called again" in self.probes and OWN not in self.probes:
+            return Cause(
+                "state", "right at first, wrong when the pullback or the rule was called before"
+            )
+        return None
+
+    def _layout(self) -> Cause | None:
+        """Wrong for a layout, right for the same numbers in another."""
+        for f in self.failures:
+            if not f.probe.startswith(LAYOUTS) and "wide" not in f.probe:
+                continue
+            laid = tree_map(
+                lambda a: np.array(a, order="C") if isinstance(a, np.ndarray) else a, f.inputs
+            )
+            if _close(self._ours(laid).get(f.name), self._truth(laid)[f.name], f.dtype):
+                return Cause("layout", f"{f.name} is wrong only for {f.probe}")
+        return None
+
+    def _at_kinks(self) -> Cause | None:
+        """Wrong at points from which a small step to either side leads to right values."""
+        if any(f.probe in ORDINARY for f in self.failures):
+            return None
+        for f in self.failures:
+            assert f.outside is not None
+            beside = []
+            rng = np.random.default_rng(0)
+            for _ in range(2):
+
+                def nudged(leaf: Any, rng: np.random.Generator = rng) -> Any:
+                    if not is_floating(leaf):
+                        return leaf
+                    size = np.where(leaf == 0, np.mean(abs(leaf)) or 1.0, abs(leaf))
+                    step = rng.choice([-1, 1], leaf.shape) * rng.uniform(0.5, 1, leaf.shape)
+                    moved = leaf + 1e-3 * step * size
+                    return abs(moved) if np.all(leaf >= 0) else moved
+
+                args, kwargs, dy = cast(f.inputs, np.float64)
+                moved = (*tree_map(nudged, (args, kwargs)), dy)
+                try:
+                    ours, truth = self._ours(moved)[f.name], self._truth(moved)[f.name]
+                except Exception:
+                    break
+                beside.append(_close(ours, truth, "float64"))
+            if len(beside) == 2 and all(beside):
+                where = self._example(f)
+                return Cause("kink", f"{f.name} is wrong only at kinks and ties: {where}")
+        return None
+
+    def _example(self, f: Failure) -> str:
+        index = tuple(map(int, np.argwhere(f.outside)[0])) if np.any(f.outside) else ()
+        x = f.argument
+        place = (
+            f" where {f.name} is {x[index]:.6g}"
+            if x is not None and x.shape == np.shape(f.outside)
+            else ""
+        )
+        ours = f.ours[index] if f.ours is not None else math.nan
+        truth = f"{f.truth[index]:.6g}" if f.truth is not None else "another"
+        return f"{ours:.6g} instead of {truth}{place} ({f.probe})"
+
+    # By its values ------------------------------------------------------------------------------
+
+    def _cases(self, ordinary: bool = True) -> Iterator[list[Case]]:
+        """For each argument: up to CASES of its failures, the most ordinary first."""
+        names = [n for n in self.e.order if any(f.name == n for f in self.wrong)]
+        for name in names:
+            mine = [f for f in self.wrong if f.name == name]
+            double = [f for f in mine if f.dtype == "float64"] or mine
+            double.sort(key=lambda f: ORDINARY.index(f.probe) if f.probe in ORDINARY else 99)
+            chosen = double[:CASES]
+            made = [case for f in chosen if (case := self._case(f))]
+            if made:
+                yield made
+
+    def _case(self, f: Failure) -> Case | None:
+        if f.argument is None or f.ours is None:
+            return None
+        single = f.dtype != "float64"
+        if f.truth is not None:
+            return Case(f.name, f.probe, f.inputs, f.ours, f.truth, f.argument, single)
+        args, kwargs = cut(f.inputs[0], f.inputs[1], SMALL)
+        y, _ = self.e.subject.run(args, kwargs)
+        if not isinstance(y, np.ndarray) or f.argument.size > SMALL:
+            return None
+        inputs = args, kwargs, np.random.default_rng(0).standard_normal(y.shape)
+        ours, truth = self._ours(inputs), self._truth(inputs)
+        x = argument(self.e.order, inputs, f.name)
+        if f.name not in truth or x is None:
+            return None
+        return Case(f.name, f.probe, inputs, ours[f.name], truth[f.name], x, single)
+
+    def _precision(self) -> Cause | None:
+        """Errors of the size of float32's, or of a shorter type's, that no common factor
+        explains."""
+        for f in self.failures:
+            if f.dtype != "float64" or f.ours is None or f.outside is None:
+                continue
+            truth = self._truth(f.inputs)[f.name] if f.truth is None else f.truth
+            ours, truth = _where_finite(f.ours, truth)
+            norm = float(np.linalg.norm(truth))
+            if not norm:
+                continue
+            error = float(np.linalg.norm(ours - truth)) / norm
+            if not 2.0**-34 < error < 2.0**-6:
+                return None
+            factor = float(np.sum(ours * truth) / np.sum(truth * truth))
+            rest = float(np.linalg.norm(ours - factor * truth)) / norm
+            if rest < 0.3 * error and truth.size > 1:
+                return None  # a factor
+            for bits, dtype in ((24, "float32"), (11, "float16"), (8, "bfloat16")):
+                held = ours.astype(dtype) if bits != 8 else ours
+                whole = bits != 8 and np.array_equal(held.astype(float), ours)
+                if whole or (bits == 24 and error < 2.0**-20):
+                    return Cause("precision", f"{f.name} is computed in {dtype} ({f.probe})")
+            if self._made_by_rounding(f, ours):
+                return Cause("precision", f"{f.name} is computed in half precision ({f.probe})")
+            return None
+        return None
+
+    def _made_by_rounding(self, f: Failure, ours: np.ndarray) -> bool:
+        """Whether rounding what goes in, or comes out, to float16 comes as close to ours."""
+        truth = self._truth(f.inputs)[f.name]
+        wrong = float(np.linalg.norm(ours - truth))
+        for part in range(2):
+            args, kwargs, dy = f.inputs
+            half = tuple(
+                tree_map(lambda a: _through_half(a), side) if part == i else side
+                for i, side in enumerate(((args, kwargs), dy))
+            )
+            rounded = self._truth((*half[0], half[1]))[f.name]
+            if np.linalg.norm(ours - rounded) < 0.5 * wrong:
+                return True
+        return bool(
+            np.linalg.norm(ours - _through_half(truth)) < 0.5 * wrong
+        ) or wrong < 2.0**-9 * (float(np.linalg.norm(truth)))
+
+    def _cotangent(self) -> Cause | None:
+        """Whether the pullback is not linear in dy."""
+        for f in [f for f in self.wrong if f.probe in ORDINARY][:1]:
+            args, kwargs, dy = f.inputs
+            rng = np.random.default_rng(0)
+            other = tree_map(
+                lambda d: (
+                    np.asarray(rng.standard_normal(d.shape), d.dtype) if is_floating(d) else d
+                ),
+                dy,
+            )
+
+            def at(dy: Any, args: Any = args, kwargs: Any = kwargs, f: Failure = f) -> np.ndarray:
+                return np.asarray(self._ours((args, kwargs, dy))[f.name], float)
+
+            def scaled(factor: float, dy: Any = dy) -> Any:
+                return tree_map(lambda d: d * d.dtype.type(factor) if is_floating(d) else d, dy)
+
+            once, twice, minus = at(dy), at(scaled(2.0)), at(scaled(-1.0))
+            if _near(once, at(other), f.dtype) and once.any():
+                return Cause("cotangent", f"the gradient of {f.name} does not depend on dy")
+            if _near(twice, 4 * once, f.dtype) and once.any():
+                return Cause("cotangent", f"the gradient of {f.name} has dy in it twice")
+            both = _sum(dy, other)
+            linear = _near(twice, 2 * once, f.dtype) and _near(minus, -once, f.dtype)
+            if not linear or not _near(at(both), once + at(other), f.dtype):
+                return Cause("cotangent", f"the gradient of {f.name} is not linear in dy")
+        return None
+
+    def _reproduced(self) -> Cause | None:
+        for cases in self._cases():
+            made = [list(self._candidates(case)) for case in cases[:1]]
+            for k, (name, text, values) in enumerate(made[0]):
+                if not cases[0].is_made(values):
+                    continue
+                rest = [list(self._candidates(case)) for case in cases[1:]]
+                if all(_holds(case, c, name, k) for case, c in zip(cases[1:], rest, strict=True)):
+                    return Cause(name, f"the gradient of {cases[0].name} is {text}")
+        return None
+
+    def _candidates(self, case: Case) -> Iterator[Candidate]:
+        yield from self._scaled(case)
+        yield from _rearranged(case)
+        yield from self._exchanged(case)
+        yield from self._other_dy(case)
+        yield from self._forgotten(case)
+        yield from self._multiplied(case)
+
+    def _scaled(self, case: Case) -> Iterator[Candidate]:
+        ours, truth = _where_finite(case.ours, case.truth)
+        square = float(np.sum(truth * truth))
+        factor = float(np.sum(ours * truth)) / square if square else 0.0
+        text = f"{_named_factor(factor, case, self.e.settings)} times what it should be"
+        stretched = self._stretched(case)
+        if factor < 0 and abs(factor + 1) < 1e-6:
+            yield "sign", "of the wrong sign", -case.truth
+        elif stretched and any(abs(factor * n - 1) < 1e-6 for n in stretched):
+            yield (
+                "broadcast",
+                "averaged over what it was broadcast to, not summed",
+                factor * case.truth,
+            )
+        elif factor == 0:
+            yield "missing term", "zero", np.zeros_like(case.truth)
+        else:
+            yield "factor", text, factor * case.truth
+        flipped = np.where(case.ours * case.truth < 0, -case.truth, case.truth)
+        yield "sign", "of the wrong sign at some elements", flipped
+
+    def _stretched(self, case: Case) -> list[int]:
+        """The numbers of times that the argument may have been repeated by broadcasting."""
+        y = self._ours(case.inputs).get("value")
+        if y is None or y.shape == case.x.shape or y.size <= case.x.size:
+            return []
+        return [y.size // max(case.x.size, 1), *(n for n in y.shape if n > 1)]
+
+    def _exchanged(self, case: Case) -> Iterator[Candidate]:
+        for name, other in self._truth(case.inputs).items():
+            if name in self.e.order and name != case.name and other.shape == case.truth.shape:
+                yield "swapped", f"that of {name}", other
+                yield "swapped", f"that of {name}, with the wrong sign", -other
+
+    def _other_dy(self, case: Case) -> Iterator[Candidate]:
+        """The right pullback of a wrong dy."""
+        args, kwargs, dy = case.inputs
+        if not is_floating(dy):
+            return
+
+        def of(changed: np.ndarray) -> np.ndarray:
+            return self._truth((args, kwargs, np.asarray(changed, dy.dtype)))[case.name]
+
+        y = self._ours(case.inputs).get("value")
+        stretched = self._stretched(case)
+        for text, changed in (
+            ("of dy = 1", np.ones_like(dy)),
+            ("of |dy|", abs(dy)),
+            ("of dy's sign", np.sign(dy)),
+            ("of dy²", dy * dy),
+            ("of dy's mean", np.full_like(dy, dy.mean() if dy.size else 0)),
+            ("of dy's sum", np.full_like(dy, dy.sum())),
+            ("of dy's first element", np.full_like(dy, dy.flat[0] if dy.size else 0)),
+            ("of dy times y", dy * y if y is not None else dy),
+        ):
+            yield "cotangent", f"that {text}", of(changed)
+        for axis in range(dy.ndim):
+            yield (
+                "cotangent",
+                f"that of dy's mean along axis {axis}",
+                of(np.broadcast_to(dy.mean(axis, keepdims=True), dy.shape)),
+            )
+            for index, which in ((0, "first"), (dy.shape[axis] - 1, "last")):
+                only = np.zeros_like(dy)
+                at = (slice(None),) * axis + (index,)
+                only[at] = dy[at]
+                yield (
+                    "broadcast" if stretched else "overwritten",
+                    f"that of the {which} slice of dy along axis {axis} alone",
+                    of(only),
+                )
+            yield "transpose", f"that of dy turned round along axis {axis}", of(np.flip(dy, axis))
+            for step in (1, -1):
+                yield (
+                    "transpose",
+                    f"that of dy rolled along axis {axis}",
+                    of(np.roll(dy, step, axis)),
+                )
+        for axes in itertools.permutations(range(dy.ndim)):
+            if axes != tuple(range(dy.ndim)) and dy.ndim <= 3:
+                turned = dy.transpose(axes)
+                yield (
+                    "transpose",
+                    f"that of dy with its axes as {axes}",
+                    of(turned if turned.shape == dy.shape else turned.reshape(dy.shape)),
+                )
+        if self.e.reference:
+            yield from self._accumulated(case, of, dy)
+
+    def _accumulated(
+        self, case: Case, of: Callable[[np.ndarray], np.ndarray], dy: np.ndarray
+    ) -> Iterator[Candidate]:
+        """Contributions of one piece of dy after the other, of which the last is kept, or one."""
+        for axis in [None, *range(dy.ndim)]:
+            count = dy.size if axis is None else dy.shape[axis]
+            if not 1 < count <= SMALL:
+                continue
+            parts = []
+            for k in range(count):
+                only = np.zeros_like(dy)
+                if axis is None:
+                    only.flat[k] = dy.flat[k]
+                else:
+                    at = (slice(None),) * axis + (k,)
+                    only[at] = dy[at]
+                parts.append(of(only))
+            last, first = np.zeros_like(parts[0]), np.zeros_like(parts[0])
+            for part in parts:
+                last = np.where(part != 0, part, last)
+            for part in reversed(parts):
+                first = np.where(part != 0, part, first)
+            yield "overwritten", "the last of the contributions, which were not added up", last
+            yield "overwritten", "the first of the contributions, which were not added up", first
+
+    def _forgotten(self, case: Case) -> Iterator[Candidate]:
+        """A path of the function left out, or taken times a factor."""
+        function = self.e.reference.in_torch if self.e.reference else None
+        if function is None or not is_floating(case.inputs[2]):
+            return
+        position = self.e.order.index(case.name)
+        ours, truth = _where_finite(case.ours, case.truth)
+        for path, gradients in left_out(function, cast(case.inputs, np.float64)):
+            part = case.truth - gradients[position]
+            missing = np.where(np.isfinite(part), part, 0)
+            square = float(np.sum(missing * missing))
+            if not square or not gradients[position].any():
+                continue
+            share = float(np.sum((truth - ours) * missing)) / square
+            if abs(share) < 1e-9:
+                continue
+            if abs(share - 1) < 1e-6:
+                yield "missing term", f"without its part through {path}", gradients[position]
+            elif abs(share - 2) < 1e-6:
+                yield "sign", f"of the wrong sign in its part through {path}", truth - 2 * missing
+            else:
+                factor = _named_factor(1 - share, case, self.e.settings)
+                text = f"{factor} times what it should be in its part through {path}"
+                yield "factor", text, case.truth - share * part
+
+    def _multiplied(self, case: Case) -> Iterator[Candidate]:
+        """Times, or divided by, an array that has no place there, or has been forgotten."""
+        args, kwargs, dy = case.inputs
+        arrays = dict(
+            zip(self.e.order, [a for a in leaves((args, kwargs)) if is_floating(a)], strict=True)
+        )
+        for name, a in {**arrays, "dy": dy, "y": self._ours(case.inputs).get("value")}.items():
+            if not is_floating(a) or not _broadcasts(a.shape, case.truth.shape):
+                continue
+            cause = "cotangent" if name == "dy" else "factor"
+            yield cause, f"what it should be times {name} once more", case.truth * a
+            safe = np.where(a == 0, np.nan, a)
+            yield cause, f"what it should be without its factor {name}", case.truth / safe
+
+    # By where its elements are ------------------------------------------------------------------
+
+    def _in_range(self) -> Cause | None:
+        """Wrong where an argument is beyond some value, right elsewhere."""
+        for f in sorted(self.failures, key=lambda f: f.dtype != "float64"):
+            assert f.outside is not None
+            args, kwargs, _ = f.inputs
+            arrays = [a for a in leaves((args, kwargs)) if is_floating(a)]
+            for name, a in zip(self.e.order, arrays, strict=True):
+                for what, value, outside in _views(name, a, f.outside):
+                    if found := _threshold(value, outside):
+                        return Cause(
+                            "range", f"{f.name} is wrong only where {what} {found} ({f.probe})"
+                        )
+        if not any(f.probe in ORDINARY for f in self.failures):
+            probes = ", ".join(sorted(self.probes)[:4])
+            return Cause("range", f"right at ordinary points, wrong at: {probes}")
+        return None
+
+    def _forward(self) -> Cause | None:
+        if self.values and not self.wrong:
+            return Cause("forward", "the value itself is wrong, the gradients are right")
+        if self.values:
+            alone = [v.alone for v in self.e.votes]
+            fits = " (its gradients fit it)" if "reference" in alone else ""
+            return Cause(
+                "forward", f"the value itself is wrong{fits}: {self._example(self.values[0])}"
+            )
+        return None
+
+    # The two sides ------------------------------------------------------------------------------
+
+    def _ours(self, inputs: Any) -> Results:
+        copies = tree_map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, inputs)
+        return self.e.subject(copies)
+
+    def _truth(self, inputs: Any) -> Results:
+        inputs = cast(inputs, np.float64)
+        if self.e.reference:
+            return self.e._truth(inputs)
+        return numeric(self.e.subject, inputs, self.e.order, SMALL)
+
+
+def _holds(case: Case, candidates: Sequence[Candidate], name: str, k: int) -> bool:
+    """Whether the cause makes another case as well: the same candidate, or one of its name."""
+    same = candidates[k : k + 1] + [c for c in candidates if c[0] == name]
+    return any(c[0] == name and case.is_made(c[2]) for c in same)
+
+
+def _rearranged(case: Case) -> Iterator[Candidate]:
+    t = case.truth
+    for axes in itertools.permutations(range(t.ndim)):
+        if axes == tuple(range(t.ndim)) or t.ndim > 4:
+            continue
+        turned = t.transpose(axes)
+        if turned.shape == t.shape:
+            yield "transpose", f"that with its axes as {axes}", turned
+        yield "transpose", f"that with its axes as {axes}, read in order", turned.reshape(t.shape)
+        back = t.reshape(turned.shape).transpose(np.argsort(axes))
+        yield "transpose", f"that read with its axes as {axes}", back.reshape(t.shape)
+    for axis in range(t.ndim):
+        yield "transpose", f"that turned round along axis {axis}", np.flip(t, axis)
+        for step in (1, -1):
+            yield "transpose", f"that rolled by one along axis {axis}", np.roll(t, step, axis)
+    yield "transpose", "that with all axes turned round", np.flip(t)
+
+
+def _views(
+    name: str, a: np.ndarray, outside: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(what it is called, values, which are wrong): element by element, or row by row."""
+    if a.shape == outside.shape:
+        yield name, a, outside
+        yield f"|{name}|", abs(a), outside
+    if a.ndim and outside.ndim and a.ndim == outside.ndim:
+        for axis in range(a.ndim):
+            rows = outside.any(axis)
+            if a.shape[:axis] + a.shape[axis + 1 :] == rows.shape:
+                yield f"the largest of {name} along axis {axis}", a.max(axis), rows
+                yield f"the smallest of {name} along axis {axis}", a.min(axis), rows
+    if _broadcasts(outside.shape, a.shape) and a.shape != outside.shape:
+        return
+
+
+def _threshold(a: np.ndarray, outside: np.ndarray) -> str:
+    """How the wrong elements can be told by their values, or nothing."""
+    wrong, right = a[outside], a[~outside]
+    if not wrong.size or not right.size:
+        return ""
+    if wrong.min() > right.max():
+        return f"> {_between(right.max(), wrong.min())}"
+    if wrong.max() < right.min():
+        return f"< {_between(wrong.max(), right.min())}"
+    inside = (right >= wrong.min()) & (right <= wrong.max())
+    if wrong.size > 2 and not inside.any():
+        return f"is from {wrong.min():.4g} to {wrong.max():.4g}"
+    return ""
+
+
+def _between(low: float, high: float) -> str:
+    return f"{low:.4g} … {high:.4g}"
+
+
+def _named_factor(factor: float, case: Case, settings: Sequence[float]) -> str:
+    """The factor as what it probably is: 3 as the length of an axis, 1.5 as n/(n − 1)."""
+    args, kwargs, dy = case.inputs
+    arrays = [a for a in leaves((args, kwargs, dy)) if isinstance(a, np.ndarray)]
+    known = {"2": 2.0, "1/2": 0.5, "−1/2": -0.5, "−2": -2.0, "π": math.pi, "√2": math.sqrt(2)}
+    for n in sorted({n for a in arrays for n in (*a.shape, a.size) if n > 1}):
+        known |= {
+            f"N = {n}": n,
+            f"1/N = 1/{n}": 1 / n,
+            f"n/(n − 1) = {n}/{n - 1}": n / (n - 1),
+            f"(n − 1)/n = {n - 1}/{n}": (n - 1) / n,
+            f"√{n}": math.sqrt(n),
+            f"1/√{n}": 1 / math.sqrt(n),
+        }
+    for s in settings:
+        if s not in (0, 1):
+            known |= {f"the setting {s:g}": s, f"1/{s:g}, of a setting": 1 / s}
+            known |= {f"1 − {s:g}": 1 - s, f"{s:g}², of a setting": s * s}
+    for sign, prefix in ((1, ""), (-1, "−")):
+        for name, value in known.items():
+            if abs(factor - sign * value) <= 1e-7 * abs(value):
+                return f"{prefix}{name}"
+    return f"{factor:.9g}"
+
+
+def _where_finite(ours: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    both = np.isfinite(ours) & np.isfinite(truth)
+    return np.where(both, ours, 0).astype(float), np.where(both, truth, 0).astype(float)
+
+
+def _close(ours: np.ndarray | None, truth: np.ndarray, dtype: str) -> bool:
+    """Whether a wrong result has become a right one, by far."""
+    return ours is not None and ours.shape == truth.shape and _near(ours, truth, dtype)
+
+
+def _near(a: np.ndarray, b: np.ndarray, dtype: str) -> bool:
+    a, b = _where_finite(a, b)
+    scale = float(np.max(abs(b), initial=0))
+    return float(np.max(abs(a - b), initial=0)) <= (1e-9 if dtype == "float64" else 1e-4) * scale
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
+
+
+def _through_half(a: Any) -> Any:
+    return a.astype(np.float16).astype(a.dtype) if is_floating(a) else a
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """a + b, array by array."""
+    others = iter(leaves(b))
+
+    def added(x: Any) -> Any:
+        y = next(others)
+        return x + y if is_floating(x) else x
+
+    return tree_map(added, a)

@@ -13,8 +13,8 @@ import numpy as np
 from ..reference.adapters import leaves, tree_map
 from .differences import derivative
 from .noise import is_floating, unit_roundoff
-from .subjects import Subject
-from .verdict import DIFFERENT, IDENTICAL, LIMIT, ROUNDING, Verdict
+from .subjects import Subject, values
+from .verdict import DIFFERENT, IDENTICAL, LIMIT, ROUNDING, Results, Verdict
 
 GROUPS = 8  # of elements, each differentiated along one direction
 HALVINGS = 24  # at most, to find a single wrong element
@@ -167,6 +167,26 @@ class _Look:
             self.allowed / self.size if self.size else math.nan,
             "" if index is not None else f"along a direction of {len(where)} elements",
         )
+
+
+def numeric(subject: Subject, inputs: Any, order: Sequence[str], most: int) -> Results:
+    """The subject's value, and each element of the gradients of arrays of at most `most` elements,
+    by differences."""
+    args, kwargs, _ = inputs
+    y, _ = subject.run(args, kwargs)
+    found = values(y)
+    for position, name in enumerate(order):
+        direction = Direction(subject, inputs, position, 0)
+        x = direction.along
+        if name in subject.constant or x.size > most:
+            continue
+        slopes = []
+        for k in range(x.size):
+            only = np.zeros(x.size, bool)
+            only[k] = True
+            slopes.append(direction.slope(only.reshape(x.shape))[0] / x.flat[k])
+        found[name] = np.reshape(slopes, x.shape)
+    return found
 
 
 def _listed(one_or_many: Any) -> Sequence[Any]:

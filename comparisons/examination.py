@@ -55,9 +55,10 @@ class Failure:
     dtype: str
     inputs: Any  # (args, kwargs, dy)
     note: str = ""
+    argument: np.ndarray | None = None  # whose gradient it is
     ours: np.ndarray | None = None
     truth: np.ndarray | None = None
-    outside: np.ndarray | None = None  # which elements
+    outside: np.ndarray | None = None  # which elements; None where it is not about elements
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Examination:
         self.random = False  # whether the subject differs from itself when it is called again
         self.base: Trial | None = None  # the first, at the caller's own point
         self._entries: list[dict[str, Any] | Trial] = []
+        self._floor: tuple[Results, Floor] | None = None  # of the caller's own point
         self._settled_base: tuple[Trial, dict[str, Verdict], dict[str, np.ndarray]] | None = None
         self._shapes: Any = None
         self._dy: Any = None
@@ -446,6 +448,7 @@ class Examination:
                         trial.dtype,
                         trial.inputs,
                         note,
+                        argument(self.order, trial.inputs, name),
                         ours,
                         trial.truth.get(name),
                         outside.get(name),
@@ -576,7 +579,8 @@ class Examination:
     def _fail(
         self, probe: Probe, name: str, dtype: str, inputs: Any, note: str, row: bool = False
     ) -> None:
-        self.failures.append(Failure(probe.name, name, dtype, inputs, note))
+        x = argument(self.order, inputs, name)
+        self.failures.append(Failure(probe.name, name, dtype, inputs, note, x))
         if row:
             self._entries.append(self._row(probe, name, dtype, DIFFERENT, None, note))
 
@@ -632,6 +636,13 @@ def _shapes(y: Any) -> Any:
 def _to(leaf: Any, dtype: torch.dtype) -> Any:
     floating = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
     return leaf.to(dtype) if floating else leaf
+
+
+def argument(order: Sequence[str], inputs: Any, name: str) -> np.ndarray | None:
+    """The floating array of this name among the inputs."""
+    if inputs is None or name not in order:
+        return None
+    return [a for a in leaves(inputs[:2]) if is_floating(a)][list(order).index(name)]
 
 
 def _arrays(tree: Any) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ class Mutant:
     cause: str
     old: str
     new: str
+    frozen: bool = False  # written after the diagnoses were finished
 
 
 AGAINST = {

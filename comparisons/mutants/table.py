@@ -1,0 +1,184 @@
+"""The mutation table: planted wrong rules, caught or missed by `check` and by torch's gradcheck."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import operator
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...reference.adapters import leaves, tree_map
+from .. import samples
+from ..check import check
+from ..noise import is_floating
+from ..samples import Call
+from ..subjects import Rule, named_rule
+from ..torch_samples import infos_of, samples_of
+from . import rules
+from .corpus import AGAINST, MUTANTS, SAMPLES, Mutant
+
+LARGE = (100, 100)  # the shape of the 10,000 elements that speed is measured on
+
+
+def right(op: str) -> Rule:
+    """The right rule of an op: one of `rules`, or of the hand-written side."""
+    rule: Rule = getattr(rules, op, None) or named_rule(op)
+    return rule
+
+
+def planted(op: str, mutant: Mutant) -> Rule:
+    """The rule with the mistake in it. Raises ValueError unless its text is found once."""
+    rule = right(op)
+    source = inspect.getsource(rule)
+    if source.count(mutant.old) != 1:
+        raise ValueError(
+            f"{op}: expected {mutant.old!r} once in the rule, found it {source.count(mutant.old)} "
+            "times"
+        )
+    scope = dict(vars(inspect.getmodule(rule)))
+    exec(source.replace(mutant.old, mutant.new), scope)
+    return scope[op]
+
+
+def against(op: str) -> Callable[..., Any]:
+    """The torch function that the op is held to."""
+    function: Callable[..., Any] = operator.attrgetter(AGAINST[op].removeprefix("torch."))(torch)
+    return function
+
+
+def row(op: str, number: int, seed: int = 0) -> dict[str, Any]:
+    """One mutant before the three judges."""
+    mutant = MUTANTS[op][number]
+    calls = [call.draw(seed, np.dtype(float)) for call in SAMPLES[op]]
+    subject = planted(op, mutant)
+    started = time.perf_counter()
+    cause = None
+    found = False
+    for args, kwargs in calls:
+        report = check(subject, against(op), args, kwargs, seed=seed)
+        if not report.passed:
+            cause, found = report.cause, True
+            break
+    took = time.perf_counter() - started
+    slow, slow_took = gradchecked(subject, calls, fast_mode=False)
+    fast, fast_took = gradchecked(subject, calls, fast_mode=True)
+    named = cause.name if cause else ""
+    return {
+        "id": f"{op}/{number}/{seed}",
+        "op": op,
+        "cause": mutant.cause,
+        "frozen": mutant.frozen,
+        "old": mutant.old,
+        "new": mutant.new,
+        "caught": found,
+        "named": named,
+        "right_cause": named == mutant.cause,
+        "says": str(cause or ""),
+        "gradcheck_slow": slow,
+        "gradcheck_fast": fast,
+        "seconds": took,
+        "slow_seconds": slow_took,
+        "fast_seconds": fast_took,
+        "class": "caught" if found else "missed",
+    }
+
+
+def gradchecked(rule: Rule, calls: list[Any], fast_mode: bool) -> tuple[bool, float]:
+    """Whether torch.autograd.gradcheck objects to the rule at any of the calls, and how long it
+    takes."""
+    started = time.perf_counter()
+    found = any(not _accepted(rule, *call, fast_mode) for call in calls)
+    return found, time.perf_counter() - started
+
+
+def _accepted(rule: Rule, args: Any, kwargs: Any, fast_mode: bool) -> bool:
+    tree = (args, kwargs)
+    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in leaves(tree) if is_floating(a)]
+
+    def function(*tensors: torch.Tensor) -> Any:
+        return _Wrapped.apply(rule, tree, *tensors)
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            return torch.autograd.gradcheck(function, inputs, fast_mode=fast_mode)
+        except Exception:
+            return False
+
+
+class _Wrapped(torch.autograd.Function):
+    """A rule over arrays, as torch sees it."""
+
+    @staticmethod
+    def forward(ctx: Any, rule: Rule, tree: Any, *tensors: torch.Tensor) -> torch.Tensor:
+        given = iter(tensors)
+        args, kwargs = tree_map(
+            lambda leaf: next(given).detach().numpy() if is_floating(leaf) else leaf, tree
+        )
+        y, ctx.pullback = rule(*args, **kwargs)
+        return torch.from_numpy(np.array(y))
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> Any:
+        gradients = leaves(ctx.pullback(dy.numpy()))
+        return (None, None, *(torch.from_numpy(np.array(g)) for g in gradients))
+
+
+def speeds() -> Iterator[dict[str, Any]]:
+    """How many times as long slow gradcheck takes: on 10,000 elements, and on torch's own samples
+    of all the ops together."""
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal(LARGE))
+    softmax = torch.nn.functional.softmax
+    ours = _median(lambda: check(softmax, softmax, [x], {"dim": -1}))
+    started = time.perf_counter()
+    torch.autograd.gradcheck(lambda x: softmax(x, dim=-1), (x.requires_grad_(),))
+    yield _speed("softmax of (100, 100)", time.perf_counter() - started, ours)
+    slow = own = 0.0
+    for op in AGAINST:
+        function = against(op)
+        calls = [s for info in infos_of(function) for s in samples_of(info, function)]
+        if not calls:
+            continue
+        for call in calls:
+            started = time.perf_counter()
+            _torch_gradcheck(function, call)
+            slow += time.perf_counter() - started
+        own += _median(lambda function=function: check(function, function), 1)
+    yield _speed("torch's own samples of all ops", slow, own)
+
+
+def _torch_gradcheck(function: Callable[..., Any], call: Any) -> None:
+    tree = (call.args, call.kwargs)
+    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in leaves(tree) if is_floating(a)]
+
+    def through(*tensors: torch.Tensor) -> Any:
+        given = iter(tensors)
+        args, kwargs = tree_map(
+            lambda leaf: next(given) if is_floating(leaf) else _tensor(leaf), tree
+        )
+        return function(*args, **kwargs)
+
+    torch.autograd.gradcheck(through, inputs, raise_exception=False)
+
+
+def _tensor(leaf: Any) -> Any:
+    return torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def _median(run: Callable[[], Any], times: int = 3) -> float:
+    took = []
+    for _ in range(times):
+        started = time.perf_counter()
+        run()
+        took.append(time.perf_counter() - started)
+    return sorted(took)[len(took) // 2]
+
+
+def _speed(what: str, slow: float, ours: float) -> dict[str, Any]:
+    return {"what": what, "slow_seconds": slow, "seconds": ours, "ratio": slow / ours}
