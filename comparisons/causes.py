@@ -23,7 +23,10 @@ SMALL = 32  # elements of an array up to which each has a derivative, or a contr
 
 LAYOUTS = ("non-contiguous", "read-only", "negative strides", "Fortran order", "broadcast dy")
 ORDINARY = (OWN, "another dy", "permuted", "mixed", "one-hot dy")
-AT_KINKS = ("on kinks", "on settings", "ties", "all equal", "zeros", "some zeros", "apart by")
+AT_KINKS = (
+    *("on kinks", "on settings", "apart by", "ties", "all equal", "repeated indices"),
+    *("zeros", "some zeros", "one operand twice"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,11 @@ Candidate = tuple[str, str, np.ndarray]  # name of the cause, what it is, values
 def diagnose(failures: Sequence[Failure], examinations: Sequence[Examination]) -> Cause | None:
     """The first cause that accounts for what failed; None if there is none."""
     by_hand = [f for f in failures if f.outside is None]
-    plain = [f for f in by_hand if f.probe in ORDINARY or "in place" in f.note]
+    plain = [
+        f
+        for f in by_hand
+        if "in place" in f.note or (f.probe in ORDINARY and not f.note.startswith("dtype"))
+    ]
     if plain and (cause := _said(plain)):
         return cause
     for examination in examinations:
@@ -86,10 +93,13 @@ def _said(by_hand: Sequence[Failure]) -> Cause | None:
             return Cause("mutation", f.note)
     shapes = [f for f in by_hand if f.note.startswith("shape") and f.name != "value"]
     for f in shapes:
-        assert f.ours is not None
         x = f.argument
-        if x is None:
+        if f.ours is None or x is None:
             continue
+        others = [o for o in shapes if o.probe == f.probe and o.dtype == f.dtype and o is not f]
+        for o in others:
+            if o.argument is not None and f.ours.shape == o.argument.shape != x.shape:
+                return Cause("swapped", f"the gradient of {f.name} has the shape of {o.name}")
         came, wanted = f.ours.shape, x.shape
         if _broadcasts(wanted, came) and math.prod(came) > math.prod(wanted):
             return Cause(
@@ -126,9 +136,9 @@ class _Search:
             self._state,
             self._layout,
             self._at_kinks,
-            self._precision,
             self._cotangent,
             self._reproduced,
+            self._precision,
             self._in_range,
             self._forward,
         ):
@@ -145,23 +155,39 @@ class _Search:
             return Cause(
                 "state", "right at first, wrong when the pullback or the rule was called before"
             )
+        base = self.e.base.inputs if self.e.base else None
+        for f in self.failures if base else ():
+            args, kwargs, dy = f.inputs
+            if f.dtype != "float64" or f.ours is None or OWN in self.probes:
+                continue
+            for i, (mine, earlier) in enumerate(zip(args, base[0], strict=True)):
+                if not is_floating(mine) or mine.shape != earlier.shape:
+                    continue
+                stale = (*args[:i], earlier, *args[i + 1 :])
+                try:
+                    before = self._truth((stale, kwargs, dy))[f.name]
+                except Exception:  # a point that the reference refuses
+                    continue
+                if f.truth is not None and _better(f.ours, before, f.truth):
+                    return Cause("state", f"{f.name} is that of an earlier call ({f.probe})")
         return None
 
     def _layout(self) -> Cause | None:
         """Wrong for a layout, right for the same numbers in another."""
         for f in self.failures:
-            if not f.probe.startswith(LAYOUTS) and "wide" not in f.probe:
+            if not f.probe.startswith(LAYOUTS):
                 continue
-            laid = tree_map(
+            plain = tree_map(
                 lambda a: np.array(a, order="C") if isinstance(a, np.ndarray) else a, f.inputs
             )
-            if _close(self._ours(laid).get(f.name), self._truth(laid)[f.name], f.dtype):
+            again = self._ours(plain).get(f.name)
+            if f.truth is not None and again is not None and _better(again, f.truth, f.ours):
                 return Cause("layout", f"{f.name} is wrong only for {f.probe}")
         return None
 
     def _at_kinks(self) -> Cause | None:
         """Wrong at points from which a small step to either side leads to right values."""
-        if any(f.probe in ORDINARY for f in self.failures):
+        if not all(f.probe.startswith(AT_KINKS) for f in self.failures):
             return None
         for f in self.failures:
             assert f.outside is not None
@@ -183,7 +209,7 @@ class _Search:
                     ours, truth = self._ours(moved)[f.name], self._truth(moved)[f.name]
                 except Exception:
                     break
-                beside.append(_close(ours, truth, "float64"))
+                beside.append(_better(ours, truth, _gapped(f, truth)))
             if len(beside) == 2 and all(beside):
                 where = self._example(f)
                 return Cause("kink", f"{f.name} is wrong only at kinks and ties: {where}")
@@ -236,7 +262,7 @@ class _Search:
         """Errors of the size of float32's, or of a shorter type's, that no common factor
         explains."""
         for f in self.failures:
-            if f.dtype != "float64" or f.ours is None or f.outside is None:
+            if f.dtype != "float64" or f.ours is None or f.probe not in ORDINARY:
                 continue
             truth = self._truth(f.inputs)[f.name] if f.truth is None else f.truth
             ours, truth = _where_finite(f.ours, truth)
@@ -296,13 +322,12 @@ class _Search:
                 return tree_map(lambda d: d * d.dtype.type(factor) if is_floating(d) else d, dy)
 
             once, twice, minus = at(dy), at(scaled(2.0)), at(scaled(-1.0))
-            if _near(once, at(other), f.dtype) and once.any():
+            if _alike(once, at(other)) and once.any():
                 return Cause("cotangent", f"the gradient of {f.name} does not depend on dy")
-            if _near(twice, 4 * once, f.dtype) and once.any():
+            if _alike(twice, 4 * once) and once.any():
                 return Cause("cotangent", f"the gradient of {f.name} has dy in it twice")
-            both = _sum(dy, other)
-            linear = _near(twice, 2 * once, f.dtype) and _near(minus, -once, f.dtype)
-            if not linear or not _near(at(both), once + at(other), f.dtype):
+            linear = _alike(twice, 2 * once) and _alike(minus, -once)
+            if not linear or not _alike(at(_sum(dy, other)), once + at(other)):
                 return Cause("cotangent", f"the gradient of {f.name} is not linear in dy")
         return None
 
@@ -331,6 +356,11 @@ class _Search:
         factor = float(np.sum(ours * truth)) / square if square else 0.0
         text = f"{_named_factor(factor, case, self.e.settings)} times what it should be"
         stretched = self._stretched(case)
+        args, kwargs, _ = case.inputs
+        for other in leaves((args, kwargs)):  # of a batch, which the argument has no axis for
+            if is_floating(other) and other.ndim >= case.x.ndim:
+                own = (1,) * (other.ndim - case.x.ndim) + case.x.shape
+                stretched += [n for n, m in zip(other.shape, own, strict=True) if n > 1 == m]
         if factor < 0 and abs(factor + 1) < 1e-6:
             yield "sign", "of the wrong sign", -case.truth
         elif stretched and any(abs(factor * n - 1) < 1e-6 for n in stretched):
@@ -349,7 +379,7 @@ class _Search:
     def _stretched(self, case: Case) -> list[int]:
         """The numbers of times that the argument may have been repeated by broadcasting."""
         y = self._ours(case.inputs).get("value")
-        if y is None or y.shape == case.x.shape or y.size <= case.x.size:
+        if y is None or y.shape == case.x.shape or not _broadcasts(case.x.shape, y.shape):
             return []
         return [y.size // max(case.x.size, 1), *(n for n in y.shape if n > 1)]
 
@@ -438,6 +468,10 @@ class _Search:
                 first = np.where(part != 0, part, first)
             yield "overwritten", "the last of the contributions, which were not added up", last
             yield "overwritten", "the first of the contributions, which were not added up", first
+            if axis is None and dy.shape == case.x.shape:
+                own = np.array([part.flat[k] for k, part in enumerate(parts)]).reshape(dy.shape)
+                yield "missing term", "the share of each element's own dy alone", own
+                yield "missing term", "without the share of each element's own dy", of(dy) - own
 
     def _forgotten(self, case: Case) -> Iterator[Candidate]:
         """A path of the function left out, or taken times a factor."""
@@ -446,23 +480,25 @@ class _Search:
             return
         position = self.e.order.index(case.name)
         ours, truth = _where_finite(case.ours, case.truth)
+        parts = []
         for path, gradients in left_out(function, cast(case.inputs, np.float64)):
             part = case.truth - gradients[position]
             missing = np.where(np.isfinite(part), part, 0)
             square = float(np.sum(missing * missing))
-            if not square or not gradients[position].any():
-                continue
-            share = float(np.sum((truth - ours) * missing)) / square
-            if abs(share) < 1e-9:
-                continue
+            if square and gradients[position].any():
+                share = float(np.sum((truth - ours) * missing)) / square
+                parts.append((path, part, share))
+        for path, part, share in parts:
             if abs(share - 1) < 1e-6:
-                yield "missing term", f"without its part through {path}", gradients[position]
-            elif abs(share - 2) < 1e-6:
-                yield "sign", f"of the wrong sign in its part through {path}", truth - 2 * missing
-            else:
-                factor = _named_factor(1 - share, case, self.e.settings)
-                text = f"{factor} times what it should be in its part through {path}"
-                yield "factor", text, case.truth - share * part
+                yield "missing term", f"without its part through {path}", case.truth - part
+        for path, part, share in parts:
+            if abs(share - 2) < 1e-6:
+                text = f"of the wrong sign in its part through {path}"
+                yield "sign", text, case.truth - 2 * part
+        for path, part, share in parts:
+            factor = _named_factor(1 - share, case, self.e.settings)
+            text = f"{factor} times what it should be in its part through {path}"
+            yield "factor", text, case.truth - share * part
 
     def _multiplied(self, case: Case) -> Iterator[Candidate]:
         """Times, or divided by, an array that has no place there, or has been forgotten."""
@@ -482,20 +518,53 @@ class _Search:
 
     def _in_range(self) -> Cause | None:
         """Wrong where an argument is beyond some value, right elsewhere."""
-        for f in sorted(self.failures, key=lambda f: f.dtype != "float64"):
-            assert f.outside is not None
-            args, kwargs, _ = f.inputs
-            arrays = [a for a in leaves((args, kwargs)) if is_floating(a)]
-            for name, a in zip(self.e.order, arrays, strict=True):
-                for what, value, outside in _views(name, a, f.outside):
-                    if found := _threshold(value, outside):
-                        return Cause(
-                            "range", f"{f.name} is wrong only where {what} {found} ({f.probe})"
-                        )
+        usual = [f for f in self.failures if f.probe in ORDINARY and f.probe != "one-hot dy"]
+        found = [
+            bound
+            for f in sorted(usual or self.failures, key=lambda f: f.dtype != "float64")[:CASES]
+            for bound in self._bounds(f)
+        ]
+        for f, what, sign, text in found:
+            agreeing = {g.probe for g, w, s, _ in found if (w, s) == (what, sign)}
+            if usual and len(agreeing) < min(2, len({f.probe for f in usual})):
+                continue
+            place = f"where {what} {sign} {text}"
+            if factor := self._factor_there(f, sign, text):
+                return Cause("factor", f"{f.name} is {factor} times what it should be {place}")
+            return Cause("range", f"{f.name} is wrong only {place} ({f.probe})")
         if not any(f.probe in ORDINARY for f in self.failures):
             probes = ", ".join(sorted(self.probes)[:4])
             return Cause("range", f"right at ordinary points, wrong at: {probes}")
         return None
+
+    def _bounds(self, f: Failure) -> Iterator[tuple[Failure, str, str, str]]:
+        assert f.outside is not None
+        args, kwargs, _ = f.inputs
+        arrays = [a for a in leaves((args, kwargs)) if is_floating(a)]
+        named = list(zip(self.e.order, arrays, strict=True))
+        named += [
+            (f"{name} − {other}", a - b)
+            for (name, a), (other, b) in itertools.combinations(named, 2)
+            if a.shape == b.shape
+        ]
+        for name, a in named:
+            for what, value, outside in _views(name, a, f.outside):
+                if found := _threshold(value, outside):
+                    yield (f, what, *found)
+
+    def _factor_there(self, f: Failure, sign: str, text: str) -> str:
+        """On one side of 0 lies a branch of the function, not a range: its factor, if it is one."""
+        low, _, high = text.partition(" … ")
+        if sign not in "<>" or not high or not float(low) <= 0 <= float(high):
+            return ""
+        if f.truth is None or f.ours is None or (case := self._case(f)) is None:
+            return ""
+        ours, truth = f.ours[f.outside], f.truth[f.outside]
+        if not np.all(truth) or ours.size < 2:
+            return ""
+        factor = float(ours[0] / truth[0])
+        even = factor and _near(ours, factor * truth, f.dtype)
+        return _named_factor(factor, case, self.e.settings) if even else ""
 
     def _forward(self) -> Cause | None:
         if self.values and not self.wrong:
@@ -562,19 +631,19 @@ def _views(
         return
 
 
-def _threshold(a: np.ndarray, outside: np.ndarray) -> str:
-    """How the wrong elements can be told by their values, or nothing."""
+def _threshold(a: np.ndarray, outside: np.ndarray) -> tuple[str, str] | None:
+    """How the wrong elements can be told by their values: a sign and a bound."""
     wrong, right = a[outside], a[~outside]
     if not wrong.size or not right.size:
-        return ""
+        return None
     if wrong.min() > right.max():
-        return f"> {_between(right.max(), wrong.min())}"
+        return ">", _between(right.max(), wrong.min())
     if wrong.max() < right.min():
-        return f"< {_between(wrong.max(), right.min())}"
+        return "<", _between(wrong.max(), right.min())
     inside = (right >= wrong.min()) & (right <= wrong.max())
     if wrong.size > 2 and not inside.any():
-        return f"is from {wrong.min():.4g} to {wrong.max():.4g}"
-    return ""
+        return "is from", f"{wrong.min():.4g} to {wrong.max():.4g}"
+    return None
 
 
 def _between(low: float, high: float) -> str:
@@ -611,9 +680,27 @@ def _where_finite(ours: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
     return np.where(both, ours, 0).astype(float), np.where(both, truth, 0).astype(float)
 
 
-def _close(ours: np.ndarray | None, truth: np.ndarray, dtype: str) -> bool:
-    """Whether a wrong result has become a right one, by far."""
-    return ours is not None and ours.shape == truth.shape and _near(ours, truth, dtype)
+def _gapped(f: Failure, truth: np.ndarray) -> np.ndarray:
+    """The truth, as wrong as the failure was."""
+    assert f.ours is not None and f.outside is not None
+    return truth + (
+        np.max(abs(f.ours - f.truth), where=f.outside, initial=0) if f.truth is not None else 1
+    )
+
+
+def _better(candidate: np.ndarray, aim: np.ndarray, other: np.ndarray | None) -> bool:
+    """Whether the candidate is at most a hundredth as far from the aim as the other is."""
+    if other is None or candidate.shape != aim.shape or other.shape != aim.shape:
+        return False
+    a, aim_a = _where_finite(candidate, aim)
+    b, aim_b = _where_finite(other, aim)
+    far = float(np.max(abs(b - aim_b), initial=0))
+    return far > 0 and float(np.max(abs(a - aim_a), initial=0)) <= 1e-2 * far
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether they differ by no more than rounding in float32."""
+    return float(np.max(abs(a - b), initial=0)) <= 1e-4 * float(np.max(abs(b), initial=0))
 
 
 def _near(a: np.ndarray, b: np.ndarray, dtype: str) -> bool:

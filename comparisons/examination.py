@@ -184,31 +184,36 @@ class Examination:
             ("dy × 2⁻³⁰", lambda d: d * 2.0**-30),
             ("broadcast dy", lambda d: np.broadcast_to(d.flat[0] if d.size else 0.0, d.shape)),
         ):
-            dy = tree_map(lambda d, change=change: change(d) if is_floating(d) else d, self._dy)
+            dy = tree_map(lambda d, f=change: np.asarray(f(d)) if is_floating(d) else d, self._dy)
             self._tried(replace(self.own, name=name), dtype, self._inputs(self.own, dtype, dy))
 
     def _laws(self, base: Trial) -> None:
         """What must not change the result: layout in memory, calls before and between, the size of
         dy."""
-        args, kwargs, dy = base.inputs
 
-        def tried(name: str, inputs: Any, call: Function) -> None:
-            self._tried(replace(self.own, name=name), base.dtype, inputs, call, base)
+        def tried(name: str, call: Function, lay: Callable[[Any], Any] = _private) -> None:
+            self._tried(replace(self.own, name=name), base.dtype, base.inputs, call, base, lay)
 
         for kind in ("non-contiguous", "read-only", "negative strides", "Fortran order"):
 
-            def laid(leaf: Any, kind: str = kind) -> Any:
-                return layouts(leaf, kind) if isinstance(leaf, np.ndarray) else leaf
+            def laid(tree: Any, kind: str = kind) -> Any:
+                return _once_each(lambda a: layouts(a, kind), tree)
 
-            tried(f"{kind} arguments", (*tree_map(laid, (args, kwargs)), dy), self.subject)
-            tried(f"{kind} dy", (args, kwargs, tree_map(laid, dy)), self.subject)
+            def arguments(inputs: Any, laid: Any = laid) -> Any:
+                return (*laid(inputs[:2]), _private(inputs[2]))
+
+            def cotangent(inputs: Any, laid: Any = laid) -> Any:
+                return (*_private(inputs[:2]), laid(inputs[2]))
+
+            tried(f"{kind} arguments", self.subject, arguments)
+            tried(f"{kind} dy", self.subject, cotangent)
 
         def again(inputs: Any) -> Results:
             """The second call of one pullback, after one with another dy, and one of another
             rule."""
             args, kwargs, dy = inputs
             y, pullback = self.subject.run(args, kwargs)
-            pullback(tree_map(lambda d: -3 * d if is_floating(d) else d, dy))
+            pullback(_times(-3.0, dy))
             other = tree_map(lambda a: a[::-1] / 2 if is_floating(a) and a.ndim else a, args)
             self.subject.run(_private(other), _private(kwargs))[1](dy)
             return self.subject.results(y, pullback(dy), self.order)
@@ -217,8 +222,7 @@ class Examination:
             def results(inputs: Any) -> Results:
                 args, kwargs, dy = inputs
                 y, pullback = self.subject.run(args, kwargs)
-                larger = tree_map(lambda d: d * factor if is_floating(d) else d, dy)
-                found = self.subject.results(y, pullback(larger), self.order)
+                found = self.subject.results(y, pullback(_times(factor, dy)), self.order)
                 return {
                     n: g if g is None or n.startswith("value") else np.asarray(g / factor, g.dtype)
                     for n, g in found.items()
@@ -226,9 +230,9 @@ class Examination:
 
             return results
 
-        tried("called again", base.inputs, again)
-        tried("dy × −1", base.inputs, scaled(-1.0))
-        tried("dy × 2¹⁰", base.inputs, scaled(1024.0))
+        tried("called again", again)
+        tried("dy × −1", scaled(-1.0))
+        tried("dy × 2¹⁰", scaled(1024.0))
 
     def _repeat(self) -> None:
         """Whether both sides give the same again."""
@@ -311,9 +315,10 @@ class Examination:
         inputs: Any,
         call: Function | None = None,
         base: Trial | None = None,
+        lay: Callable[[Any], Any] | None = None,
     ) -> Trial | None:
         """Evaluates both sides; None where there is nothing to judge."""
-        held = self.reference or dtype != "float64" or call or probe.name == OWN
+        held = self.reference or dtype != "float64" or base or probe.name == OWN
         truth, native = (base.truth, base.native) if base else (None, None)
         if truth is None and self.reference:
             try:
@@ -329,24 +334,24 @@ class Examination:
             ):
                 self._none(probe, dtype, "the reference is finite nowhere")
                 return None
-        passed = inputs if call else _private(inputs)
-        before = _arrays(_private(inputs)) if call else _arrays(inputs)
+        call, lay = call or self.subject, lay or _private
+        passed = lay(inputs)
         try:
-            results = dict((call or self.subject)(passed))
+            results = dict(call(passed))
         except Misuse as misuse:
             self._fail(probe, "", dtype, inputs, str(misuse), row=True)
             return None
         except Exception as refusal:
             self._refused(probe, dtype, inputs, refusal)
             return None
-        self._unchanged(probe, dtype, before, passed, inputs)
+        self._unchanged(probe, dtype, _arrays(inputs), passed, inputs)
         if truth is None:
             truth = self._truth(_double(inputs))
         if native is None:
             native = truth if dtype == "float64" else self._truth(inputs)
         self._without_none(probe, dtype, inputs, results, truth)
-        trial = Trial(probe, dtype, inputs, call or self.subject, results, truth, native)
-        if not self.reference and dtype == "float64" and not call:
+        trial = Trial(probe, dtype, inputs, lambda i: call(lay(i)), results, truth, native)
+        if not self.reference and dtype == "float64" and not base:
             self._differentiate(trial)
         if held:
             self._entries.append(trial)
@@ -462,7 +467,7 @@ class Examination:
 
         def some(function: Function) -> Function:
             def results(inputs: Any) -> Results:
-                found = function(_private(inputs))
+                found = function(inputs)
                 return {n: trial.truth[n] * 0 if found[n] is None else found[n] for n in names}
 
             return results
@@ -647,6 +652,10 @@ def argument(order: Sequence[str], inputs: Any, name: str) -> np.ndarray | None:
 
 def _arrays(tree: Any) -> list[np.ndarray]:
     return [leaf for leaf in leaves(tree) if isinstance(leaf, np.ndarray)]
+
+
+def _times(factor: float, dy: Any) -> Any:
+    return tree_map(lambda d: np.asarray(d * factor) if is_floating(d) else d, dy)
 
 
 def _double(tree: Any) -> Any:

@@ -132,7 +132,8 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
 
 
 class OneUlpNoise(TorchDispatchMode):
-    """Multiplies every floating result that torch computes, in place or not, by 1 ± size at random.
+    """Multiplies every floating result that torch computes, in place or not, by 1 + a random number
+    of that size.
 
     A tensor of which nothing exceeds 1 in size remains so, as in `moved`. It works below autograd,
     so that the tensors which are saved for the backward are noisy as well; and a fused kernel is
@@ -203,11 +204,12 @@ class OneUlpNoise(TorchDispatchMode):
     def _disturb(self, t: Any, size: float | None = None) -> None:
         if isinstance(t, torch.Tensor) and t.is_floating_point() and t.numel():
             size = size or self.size
-            factors = 1 - size + 2 * size * _coins(t.numel(), self.rng)
+            factors = 1 + size * _even(t.numel(), self.rng)
             at_most_1 = t.abs().max() <= 1
             t.mul_(torch.from_numpy(factors).view(t.shape))
             if at_most_1:
-                t.mul_(torch.where(t.abs() > 1, (1 - size) / (1 + size), 1.0).to(t.dtype))
+                most = size * math.sqrt(3)
+                t.mul_(torch.where(t.abs() > 1, (1 - most) / (1 + most), 1.0).to(t.dtype))
 
 
 def _long(t: torch.Tensor) -> bool:
@@ -222,6 +224,17 @@ def _storage(t: Any) -> int | None:
 def _coins(n: int, rng: np.random.Generator) -> np.ndarray:
     """n zeros and ones."""
     return np.unpackbits(np.frombuffer(rng.bytes(n // 8 + 1), np.uint8), count=n)
+
+
+def _even(n: int, rng: np.random.Generator) -> np.ndarray:
+    """n numbers, evenly distributed between ± √3, so that their mean square is 1.
+
+    Signs alone would not do: of two results in a row, (1 + s)(1 − s) leaves half without noise.
+    """
+    numbers = np.frombuffer(rng.bytes(n), np.uint8).astype(np.float64)
+    numbers -= 127.5
+    numbers *= math.sqrt(3) / 127.5
+    return numbers
 
 
 def is_floating(leaf: Any) -> bool:

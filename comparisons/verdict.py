@@ -368,8 +368,8 @@ def _only_digits_lost(
 ) -> list[str]:
     """The results whose error is rounding: it shrinks with u, as that of a mistake does not.
 
-    On float32 inputs, float64 makes errors 2²⁹ times smaller; 2²² of it must be seen at the
-    elements outside, between the largest errors over several inputs nearby.
+    Float64 makes errors 2²⁹ times smaller than float32; 2²² of it must be seen at the elements
+    outside, between the largest errors over several inputs nearby.
     """
     low, high = dict.fromkeys(outside, 0.0), dict.fromkeys(outside, 0.0)
     for seed in range(DRAWS):
@@ -418,18 +418,20 @@ def _drowned(
 def _gaps(
     subject: Function, reference: Function, single: Any, outside: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For the elements outside, on float32 inputs: the error in float32, that in float64, and the
-    size of the truth."""
+    """For the elements outside: the error in float32 on these inputs, that in float64 so near to
+    them that float32 could not hold the difference, and the size of the truth."""
     double = cast(single, np.float64)
-    truth, low, high = reference(double), subject(single), subject(double)
+    between = moved(double, unit_roundoff(np.float32) / 4, np.random.default_rng(0))
+    truth, low, high = reference(double), subject(single), subject(between)
+    truth_between = reference(between)
 
-    def gap(ours: Any, name: str) -> np.ndarray:
+    def gap(ours: Any, name: str, truth: Any = truth) -> np.ndarray:
         a, b = np.asarray(ours[name])[outside[name]], truth[name][outside[name]]
         apart = np.where(np.isfinite(a), _distance(a, b), np.inf)
         return np.where(_same(a, b), 0, apart)
 
     return {
-        name: (gap(low, name), gap(high, name), abs(_finite(truth[name][where])))
+        name: (gap(low, name), gap(high, name, truth_between), abs(_finite(truth[name][where])))
         for name, where in outside.items()
     }
 

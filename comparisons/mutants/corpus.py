@@ -370,7 +370,7 @@ MUTANTS = {
     "cosine_similarity": [
         Mutant("swapped", "return dx1, dx2", "return dx2, dx1"),
         Mutant("sign", "return dx1, dx2", "return dx1, -dx2"),
-        Mutant("factor", "dx1 = pull1(", "dx1 = 1.0009 * pull1("),
+        Mutant("factor", "dx1 = sum_to(", "dx1 = 1.0009 * sum_to("),
     ],
     "matmul": [
         Mutant("transpose", "x.mT @ dy", "dy.mT @ x"),
@@ -492,8 +492,8 @@ MUTANTS = {
         Mutant("factor", '"mean", x.shape[0])', '"mean")'),
         Mutant(
             "swapped",
-            "return -t * dterm, dterm * (log_t + 1 - x)",
-            "return dterm * (log_t + 1 - x), -t * dterm",
+            "return dx, sum_to(dterm * (log_t + 1 - x), target.shape)",
+            "return sum_to(dterm * (log_t + 1 - x), target.shape), dx",
         ),
     ],
     "nll_loss": [

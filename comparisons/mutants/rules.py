@@ -180,14 +180,15 @@ def normalize(x, p=2.0, dim=1, eps=1e-12):
 
 def cosine_similarity(x1, x2, dim=1, eps=1e-8):
     """Σ u₁ u₂ of the two unit vectors; the slope in u₁ is u₂."""
-    u1, pull1 = _direction(x1, dim, eps)
-    u2, pull2 = _direction(x2, dim, eps)
+    shape = np.broadcast_shapes(x1.shape, x2.shape)
+    u1, pull1 = _direction(np.broadcast_to(x1, shape), dim, eps)
+    u2, pull2 = _direction(np.broadcast_to(x2, shape), dim, eps)
     y = (u1 * u2).sum(dim)
 
     def pullback(dy):
         dy = np.expand_dims(dy, dim)
-        dx1 = pull1(sum_to(dy * u2, x1.shape))
-        dx2 = pull2(sum_to(dy * u1, x2.shape))
+        dx1 = sum_to(pull1(dy * u2), x1.shape)
+        dx2 = sum_to(pull2(dy * u1), x2.shape)
         return dx1, dx2
 
     return y, pullback
@@ -393,10 +394,11 @@ def kl_div(x, target, reduction="mean", log_target=False):
 
     def pullback(dy):
         dterm = spread(dy)
+        dx = sum_to(-t * dterm, x.shape)
         if log_target:
-            return -t * dterm, dterm * t * (target + 1 - x)
+            return dx, sum_to(dterm * t * (target + 1 - x), target.shape)
         log_t = np.log(np.where(t > 0, t, math.nan))
-        return -t * dterm, dterm * (log_t + 1 - x)
+        return dx, sum_to(dterm * (log_t + 1 - x), target.shape)
 
     return y, pullback
 
