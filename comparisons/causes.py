@@ -307,13 +307,7 @@ class _Search:
         """Whether the pullback is not linear in dy."""
         for f in [f for f in self.wrong if f.probe in ORDINARY][:1]:
             args, kwargs, dy = f.inputs
-            rng = np.random.default_rng(0)
-            other = tree_map(
-                lambda d: (
-                    np.asarray(rng.standard_normal(d.shape), d.dtype) if is_floating(d) else d
-                ),
-                dy,
-            )
+            other = _redrawn(dy)
 
             def at(dy: Any, args: Any = args, kwargs: Any = kwargs, f: Failure = f) -> np.ndarray:
                 return np.asarray(self._ours((args, kwargs, dy))[f.name], float)
@@ -682,10 +676,9 @@ def _where_finite(ours: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _gapped(f: Failure, truth: np.ndarray) -> np.ndarray:
     """The truth, as wrong as the failure was."""
-    assert f.ours is not None and f.outside is not None
-    return truth + (
-        np.max(abs(f.ours - f.truth), where=f.outside, initial=0) if f.truth is not None else 1
-    )
+    if f.ours is None or f.truth is None:
+        return truth + 1
+    return truth + np.max(abs(f.ours - f.truth), where=f.outside, initial=0)
 
 
 def _better(candidate: np.ndarray, aim: np.ndarray, other: np.ndarray | None) -> bool:
@@ -718,6 +711,14 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
 
 def _through_half(a: Any) -> Any:
     return a.astype(np.float16).astype(a.dtype) if is_floating(a) else a
+
+
+def _redrawn(dy: Any) -> Any:
+    """Another dy of the same shapes."""
+    rng = np.random.default_rng(0)
+    return tree_map(
+        lambda d: np.asarray(rng.standard_normal(d.shape), d.dtype) if is_floating(d) else d, dy
+    )
 
 
 def _sum(a: Any, b: Any) -> Any:

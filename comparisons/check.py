@@ -267,9 +267,9 @@ def _lints(
     if arrays is not None and all(
         a.dtype in (np.float32, torch.float32) for a in leaves(arrays) if is_floating(a) or _half(a)
     ):
-        yield "every array came in float32: in float64 errors can be seen that are 2²⁹ times smaller"
+        yield "every array came in float32, where only errors 2²⁹ times larger can be seen"
     if "float64" not in dtypes:
-        yield "judged in float32 only: in float64 errors can be seen that are 2²⁹ times smaller"
+        yield "judged in float32 only, where only errors 2²⁹ times larger can be seen"
     if any(e.random for e in done):
         yield "the subject differs from itself when it is called again: unseeded randomness?"
     if arrays is not None:
@@ -291,8 +291,8 @@ def _page(r: Report) -> Iterator[str]:
             where = f"{row['argument']}{row['index']}" if row["index"] else row["argument"]
             yield f"  first at: {row['sample']} · {row['probe']} · {row['dtype']} · {where}"
             if not math.isnan(row["subject"]):
-                yield f"    subject    {row['subject']:.17g}"
-                yield f"    {'reference ' if r.against != 'differences' else 'difference'} {row['reference']:.17g}"
+                yield f"    the subject gives {row['subject']:.17g}"
+                yield f"    it should be {row['reference']:.17g}"
         alone = {v.alone for v in r.votes if v.alone}
         for v in r.votes[: 4 if alone else 0]:
             if v.alone:

@@ -31,6 +31,11 @@ STYLES = {
     verdict.PARTED: "yellow",
     verdict.UNDECIDED: "magenta",
     verdict.DIFFERENT: "bold red",
+    "n/a": "dim",
+    "caught": "green",
+    "quiet": "green",
+    "missed": "bold red",
+    "alarm": "bold red",
 }
 
 
@@ -69,16 +74,19 @@ def write(path: Path, content: bytes) -> Path:
 def save(frame: pd.DataFrame, name: str, out: Path) -> list[Path]:
     """CSV and Parquet of the whole frame, Markdown for people; floats are kept to the last bit in
     the first two."""
+    return [write(out / file, content) for file, content in contents(frame, name).items()]
+
+
+def contents(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
+    """What `save` writes, by file name."""
     parquet = io.BytesIO()
     frame.to_parquet(parquet, index=False)
-    contents = {
-        "csv": frame.to_csv(index=False).encode(),
-        "parquet": parquet.getvalue(),
-        "md": (
-            frame.drop(columns=["schema", "id"]).to_markdown(index=False, floatfmt=".4g") + "\n"
-        ).encode(),
+    markdown = frame.drop(columns=["schema", "id"]).to_markdown(index=False, floatfmt=".4g")
+    return {
+        f"{name}.csv": frame.to_csv(index=False).encode(),
+        f"{name}.parquet": parquet.getvalue(),
+        f"{name}.md": (markdown + "\n").encode(),
     }
-    return [write(out / f"{name}.{ending}", content) for ending, content in contents.items()]
 
 
 def curves_figure(comparisons: Sequence[Comparison]) -> Figure:

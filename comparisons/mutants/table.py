@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import math
 import operator
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ...reference.adapters import leaves, tree_map
-from .. import samples
-from ..check import check
+from ..check import Report, check
 from ..noise import is_floating
-from ..samples import Call
 from ..subjects import Rule, named_rule
-from ..torch_samples import infos_of, samples_of
+from ..torch_samples import database, infos_of, samples_of
 from . import rules
 from .corpus import AGAINST, MUTANTS, SAMPLES, Mutant
 
@@ -52,41 +50,85 @@ def against(op: str) -> Callable[..., Any]:
     return function
 
 
-def row(op: str, number: int, seed: int = 0) -> dict[str, Any]:
-    """One mutant before the three judges."""
+def mutant_row(op: str, number: int, seed: int = 0) -> dict[str, Any]:
+    """One mutant before the three judges: each has all the calls, and stops when it objects."""
     mutant = MUTANTS[op][number]
     calls = [call.draw(seed, np.dtype(float)) for call in SAMPLES[op]]
     subject = planted(op, mutant)
     started = time.perf_counter()
-    cause = None
-    found = False
-    for args, kwargs in calls:
-        report = check(subject, against(op), args, kwargs, seed=seed)
-        if not report.passed:
-            cause, found = report.cause, True
-            break
+    report = next(r for r in _until_wrong(subject, op, calls, seed))
     took = time.perf_counter() - started
     slow, slow_took = gradchecked(subject, calls, fast_mode=False)
     fast, fast_took = gradchecked(subject, calls, fast_mode=True)
-    named = cause.name if cause else ""
     return {
-        "id": f"{op}/{number}/{seed}",
-        "op": op,
-        "cause": mutant.cause,
+        **_row(f"mutant/{op}/{number}/{seed}", "mutant", op),
+        "planted": mutant.cause,
         "frozen": mutant.frozen,
         "old": mutant.old,
         "new": mutant.new,
-        "caught": found,
-        "named": named,
-        "right_cause": named == mutant.cause,
-        "says": str(cause or ""),
+        "named": report.cause.name if report.cause else "",
+        "says": report.cause.text if report.cause else "",
         "gradcheck_slow": slow,
         "gradcheck_fast": fast,
         "seconds": took,
         "slow_seconds": slow_took,
         "fast_seconds": fast_took,
-        "class": "caught" if found else "missed",
+        "class": "missed" if report.passed else "caught",
     }
+
+
+def right_row(op: str, seed: int) -> dict[str, Any]:
+    """A right rule of the corpus, which must cause no alarm at any call."""
+    calls = [call.draw(seed, np.dtype(float)) for call in SAMPLES[op]]
+    return _alarm(
+        f"right/{op}/{seed}", "corpus", op, lambda: _until_wrong(right(op), op, calls, seed)
+    )
+
+
+def manual_row(op: str, seed: int) -> dict[str, Any]:
+    """A hand-written rule on all its samples and corners."""
+
+    def run() -> Iterator[Report]:
+        yield check(op, op, seed=seed)
+
+    return _alarm(f"manual/{op}/{seed}", "manual", op, run)
+
+
+def torch_row(name: str) -> dict[str, Any]:
+    """One of torch's own functions as the subject, held to itself on its own samples."""
+    function = database()[name].op
+
+    def run() -> Iterator[Report]:
+        yield check(function, function)
+
+    return _alarm(f"torch/{name}", "torch", name, run)
+
+
+def _alarm(row: str, kind: str, op: str, run: Callable[[], Iterator[Report]]) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        wrong = [report for report in run() if not report.passed]
+        found, says = ("alarm", str(wrong[0])) if wrong else ("quiet", "")
+    except ValueError as refusal:  # random, sparse, or without a gradient
+        found, says = "n/a", str(refusal)
+    took = time.perf_counter() - started
+    return {**_row(row, kind, op), "says": says, "seconds": took, "class": found}
+
+
+def _row(row: str, kind: str, op: str) -> dict[str, Any]:
+    none = dict.fromkeys(("planted", "named", "old", "new", "says"), "")
+    unknown = dict.fromkeys(("gradcheck_slow", "gradcheck_fast"))
+    seconds = dict.fromkeys(("seconds", "slow_seconds", "fast_seconds"), math.nan)
+    return {"id": row, "kind": kind, "op": op, **none, "frozen": False, **unknown, **seconds}
+
+
+def _until_wrong(subject: Rule, op: str, calls: Sequence[Any], seed: int) -> Iterator[Report]:
+    """The first report that fails, or the last of all."""
+    for args, kwargs in calls:
+        report = check(subject, against(op), args, kwargs, seed=seed)
+        if not report.passed:
+            break
+    yield report
 
 
 def gradchecked(rule: Rule, calls: list[Any], fast_mode: bool) -> tuple[bool, float]:
@@ -130,9 +172,9 @@ class _Wrapped(torch.autograd.Function):
         return (None, None, *(torch.from_numpy(np.array(g)) for g in gradients))
 
 
-def speeds() -> Iterator[dict[str, Any]]:
+def speeds(ops: Sequence[str]) -> Iterator[dict[str, Any]]:
     """How many times as long slow gradcheck takes: on 10,000 elements, and on torch's own samples
-    of all the ops together."""
+    of all the ops together; torch's functions are their own subjects."""
     x = torch.from_numpy(np.random.default_rng(0).standard_normal(LARGE))
     softmax = torch.nn.functional.softmax
     ours = _median(lambda: check(softmax, softmax, [x], {"dim": -1}))
@@ -140,7 +182,7 @@ def speeds() -> Iterator[dict[str, Any]]:
     torch.autograd.gradcheck(lambda x: softmax(x, dim=-1), (x.requires_grad_(),))
     yield _speed("softmax of (100, 100)", time.perf_counter() - started, ours)
     slow = own = 0.0
-    for op in AGAINST:
+    for op in ops:
         function = against(op)
         calls = [s for info in infos_of(function) for s in samples_of(info, function)]
         if not calls:
@@ -150,7 +192,8 @@ def speeds() -> Iterator[dict[str, Any]]:
             _torch_gradcheck(function, call)
             slow += time.perf_counter() - started
         own += _median(lambda function=function: check(function, function), 1)
-    yield _speed("torch's own samples of all ops", slow, own)
+    if own:
+        yield _speed("torch's own samples of all ops", slow, own)
 
 
 def _torch_gradcheck(function: Callable[..., Any], call: Any) -> None:
