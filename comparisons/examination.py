@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -72,6 +73,7 @@ class Trial:
     results: dict[str, Any]
     truth: Results  # the reference in float64
     native: Results  # the reference in the dtype
+    lay: Callable[[Any], Any] | None = None  # how the inputs were laid out in memory
 
     @property
     def derived(self) -> bool:
@@ -191,7 +193,7 @@ class Examination:
         """What must not change the result: layout in memory, calls before and between, the size of
         dy."""
 
-        def tried(name: str, call: Function, lay: Callable[[Any], Any] = _private) -> None:
+        def tried(name: str, call: Function, lay: Callable[[Any], Any] | None = None) -> None:
             self._tried(replace(self.own, name=name), base.dtype, base.inputs, call, base, lay)
 
         for kind in ("non-contiguous", "read-only", "negative strides", "Fortran order"):
@@ -334,15 +336,18 @@ class Examination:
             ):
                 self._none(probe, dtype, "the reference is finite nowhere")
                 return None
-        call, lay = call or self.subject, lay or _private
-        passed = lay(inputs)
+        call, laid = call or self.subject, lay or _private
+        passed = laid(inputs)
         try:
             results = dict(call(passed))
         except Misuse as misuse:
             self._fail(probe, "", dtype, inputs, str(misuse), row=True)
             return None
         except Exception as refusal:
-            self._refused(probe, dtype, inputs, refusal)
+            if lay and self._refuses_layout(lay(inputs)):
+                self._none(probe, dtype, f"torch as well refuses the layout: {_said(refusal)}")
+            else:
+                self._refused(probe, dtype, inputs, refusal)
             return None
         self._unchanged(probe, dtype, _arrays(inputs), passed, inputs)
         if truth is None:
@@ -350,7 +355,7 @@ class Examination:
         if native is None:
             native = truth if dtype == "float64" else self._truth(inputs)
         self._without_none(probe, dtype, inputs, results, truth)
-        trial = Trial(probe, dtype, inputs, lambda i: call(lay(i)), results, truth, native)
+        trial = Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, native, lay)
         if not self.reference and dtype == "float64" and not base:
             self._differentiate(trial)
         if held:
@@ -384,8 +389,39 @@ class Examination:
         names = iter([*self.order, *(["dy"] * len(before))])
         for a, b in zip(before, _arrays(passed), strict=True):
             what = next(names) if is_floating(a) else "an array of whole numbers"
-            if not np.array_equal(a, b, equal_nan=is_floating(a)):
+            if not np.array_equal(a, b, equal_nan=is_floating(a)) and not self._written(what):
                 self._fail(probe, what, dtype, inputs, f"{what} was changed in place", row=True)
+
+    def _written(self, name: str) -> bool:
+        """Whether the reference writes into this argument itself: running statistics."""
+        if not self.reference or name not in self.sample.constant:
+            return False
+        return any(name == n for n, a, b in self._touched if not np.array_equal(a, b))
+
+    @functools.cached_property
+    def _touched(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """Each floating argument by name, before and after a call of the reference."""
+        before = self.sample.args, self.sample.kwargs
+        after = _private(before)
+        self._sharing.run(*after)
+        sides = ([a for a in leaves(side) if is_floating(a)] for side in (before, after))
+        return list(zip(self.order, *sides, strict=True))
+
+    def _refuses_layout(self, laid: Any) -> bool:
+        try:
+            if self.reference:
+                self._sharing(laid)
+        except Exception:
+            return True
+        return False
+
+    @functools.cached_property
+    def _sharing(self) -> Subject:
+        """The reference over the memory of the arrays themselves."""
+        assert self.reference
+        function, names = self.reference.in_torch, self.sample.constant
+        assert function
+        return of_torch(function, self.subject.signature, names)
 
     # How it is judged --------------------------------------------------------------------------
 
@@ -487,6 +523,10 @@ class Examination:
         """Class and note of what is outside the floor, and does not shrink with u."""
         if trial.probe.far and not np.isfinite(trial.results[name][outside]).any():
             return IMPRECISE, "overflows here"
+        if trial.lay and self.reference:
+            theirs = self._sharing(trial.lay(trial.inputs))[name]
+            if theirs is not None and np.array_equal(theirs, trial.results[name], equal_nan=True):
+                return NOT_APPLICABLE, "torch as well depends on the layout"
         if self.reference and name in self.order and trial.dtype == "float64":
             direction = Direction(self.subject, trial.inputs, self.order.index(name), self.seed)
             vote = direction.vote(name, trial.results[name], trial.truth[name], outside)
@@ -632,7 +672,9 @@ class _Shape:
 
 
 def _shapes(y: Any) -> Any:
-    """The shape of each floating output, None for the others."""
+    """The shape of each floating output, None for whole numbers; complex ones are not judged."""
+    if any(np.asarray(part).dtype.kind == "c" for part in leaves(y)):
+        raise TypeError("expected floating results, got complex ones")
     return tree_map(
         lambda part: _Shape(np.shape(part)) if np.asarray(part).dtype.kind == "f" else None, y
     )

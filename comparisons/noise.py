@@ -126,7 +126,7 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
             shift = (factors - 1) / 2 * np.max(magnitude, initial=0, where=np.isfinite(leaf))
             shift = shift if np.any(leaf < 0) else abs(shift)
             result = np.where(leaf == 0, shift.astype(leaf.dtype), result)
-        return result
+        return np.asarray(result)  # of an array without axes, arithmetic makes a number
 
     return tree_map(move, tree)
 

@@ -60,7 +60,7 @@ def points(
     yield probe("× 2⁻¹⁰", mapped(lambda a: a * 2.0**-10))
     yield probe("× 2⁻⁴⁰", mapped(lambda a: a * 2.0**-40))
     yield probe("× 32", mapped(lambda a: a * 32), far=True)
-    yield probe("× 2⁴⁰", mapped(lambda a: a * 2.0**40), far=True)
+    yield probe("× 2²⁰", mapped(lambda a: a * 2.0**20), far=True)
 
     yield probe("ties", mapped(lambda a: rng.choice(a.ravel()[:3], a.shape)))
     yield probe("all equal", mapped(lambda a: np.full_like(a, a.flat[0])))

@@ -404,7 +404,7 @@ def _drowned(
     found = set()
     for k in range(1, 17 if small else 0):
         scaled = tree_map(
-            lambda leaf, k=k: leaf * 2.0 ** (-k / 2) if is_floating(leaf) else leaf,
+            lambda leaf, k=k: np.asarray(leaf * 2.0 ** (-k / 2)) if is_floating(leaf) else leaf,
             cast(inputs, np.float64),
         )
         single = cast(scaled, np.float32)

@@ -86,7 +86,8 @@ def tree_map(function, tree):
     if isinstance(tree, dict):
         return {key: tree_map(function, branch) for key, branch in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)([tree_map(function, branch) for branch in tree])
+        kind = tuple if isinstance(tree, torch.Size) else type(tree)
+        return kind([tree_map(function, branch) for branch in tree])
     return function(tree)
 
 
@@ -104,7 +105,7 @@ def tensor(leaf):
 
 def array(leaf):
     """A tensor as an array of its own memory; anything else as it is."""
-    return leaf.detach().cpu().numpy().copy() if isinstance(leaf, torch.Tensor) else leaf
+    return leaf.numpy(force=True).copy() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _is_floating(leaf):
