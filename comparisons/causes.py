@@ -474,8 +474,9 @@ class _Search:
             return
         position = self.e.order.index(case.name)
         ours, truth = _where_finite(case.ours, case.truth)
+        double = cast(case.inputs, np.float64)
         parts = []
-        for path, gradients in left_out(function, cast(case.inputs, np.float64)):
+        for path, gradients in left_out(function, double, self.e.order):
             part = case.truth - gradients[position]
             missing = np.where(np.isfinite(part), part, 0)
             square = float(np.sum(missing * missing))
@@ -532,9 +533,10 @@ class _Search:
         return None
 
     def _bounds(self, f: Failure) -> Iterator[tuple[Failure, str, str, str]]:
-        assert f.outside is not None
-        args, kwargs, _ = f.inputs
-        arrays = [a for a in leaves((args, kwargs)) if is_floating(a)]
+        if (where := self._outside(f)) is None:
+            return
+        inputs, outside = where
+        arrays = [a for a in leaves(inputs[:2]) if is_floating(a)]
         named = list(zip(self.e.order, arrays, strict=True))
         named += [
             (f"{name} − {other}", a - b)
@@ -542,9 +544,17 @@ class _Search:
             if a.shape == b.shape
         ]
         for name, a in named:
-            for what, value, outside in _views(name, a, f.outside):
-                if found := _threshold(value, outside):
+            for what, value, wrong in _views(name, a, outside):
+                if found := _threshold(value, wrong):
                     yield (f, what, *found)
+
+    def _outside(self, f: Failure) -> tuple[Any, np.ndarray] | None:
+        """The inputs, and which elements are wrong; differences found but one of them."""
+        if f.truth is not None and f.outside is not None:
+            return f.inputs, f.outside
+        if (case := self._case(f)) is None:
+            return None
+        return case.inputs, abs(case.ours - case.truth) > 1e-6 * np.max(abs(case.truth), initial=0)
 
     def _factor_there(self, f: Failure, sign: str, text: str) -> str:
         """On one side of 0 lies a branch of the function, not a range: its factor, if it is one."""

@@ -277,41 +277,58 @@ def _lints(
 
 
 def _page(r: Report) -> Iterator[str]:
-    counts = r.table["class"].value_counts()
-    kinds = [f"{counts[k]} {k}" for k in (*CLASSES, NOT_APPLICABLE) if k in counts]
     yield f"{r.subject} against {r.against}: {'right' if r.passed else 'WRONG'}"
     for warning in r.warnings:
         yield f"  warning: {warning}"
-    if r.cause and not r.passed:
-        yield f"  cause: {r.cause}"
     if not r.passed:
-        failed = r.failed
-        seen = failed[failed["margin"].notna()]
-        for row in (seen if len(seen) else failed).head(1).to_dict("records"):
-            where = f"{row['argument']}{row['index']}" if row["index"] else row["argument"]
-            yield f"  first at: {row['sample']} · {row['probe']} · {row['dtype']} · {where}"
-            if not math.isnan(row["subject"]):
-                yield f"    the subject gives {row['subject']:.17g}"
-                yield f"    it should be {row['reference']:.17g}"
-        alone = {v.alone for v in r.votes if v.alone}
-        for v in r.votes[: 4 if alone else 0]:
-            if v.alone:
-                says = (
-                    "each says something else" if v.alone == "each" else f"{v.alone} stands alone"
-                )
-                yield (
-                    f"  along one direction of {v.name}: subject {v.subject:.9g}, torch "
-                    f"{v.reference:.9g}, differences {v.derivative:.9g} ± {v.error:.1g}: {says}"
-                )
-    shown = r.failed if not r.passed else r.table[r.table["class"] == IMPRECISE]
-    for row in shown.head(LINES).to_dict("records"):
-        parts = [row["class"], row["probe"], row["dtype"], f"{row['argument']}{row['index']}"]
-        if not math.isnan(row["error"]):
-            parts.append(f"relative error {row['error']:.2g}")
-        yield "  " + " · ".join(p for p in [*parts, row["note"]] if p)
-    if len(shown) > LINES:
-        yield f"  … and {len(shown) - LINES} more"
+        yield f"  cause: {r.cause or 'none of those that are known'}"
+        yield from _first(r.failed)
+        yield from _voices(r.votes)
+        yield from _groups(r.failed, r.table)
+    yield from _groups(r.table[r.table["class"] == IMPRECISE] if r.passed else r.table[:0], r.table)
+    counts = r.table["class"].value_counts()
+    kinds = [f"{counts[k]} {k}" for k in (*CLASSES, NOT_APPLICABLE) if k in counts]
     resolution = r.table[r.table["dtype"] == "float64"]["resolution"].median()
-    yield f"  {len(r.table)} rows: {', '.join(kinds)}" + (
-        f"; resolution {resolution:.1g}" if math.isfinite(resolution) else ""
-    )
+    sharp = f"; relative errors from {resolution:.1g} on are seen" if resolution > 0 else ""
+    yield f"  {len(r.table)} rows: {', '.join(kinds)}{sharp}"
+
+
+def _first(failed: pd.DataFrame) -> Iterator[str]:
+    """The first wrong element."""
+    with_values = failed[failed["subject"].notna()]
+    row = (with_values if len(with_values) else failed).iloc[0]
+    yield f"  first at: {row['argument']}{row['index']} · {row['probe']} · {row['dtype']}"
+    yield f"    of the call ({row['sample']})"
+    if not math.isnan(row["subject"]):
+        yield f"    the subject gives {row['subject']:.17g}"
+        yield f"    it should be      {row['reference']:.17g}"
+    elif row["note"]:
+        yield f"    {row['note']}"
+
+
+def _voices(votes: Sequence[Vote]) -> Iterator[str]:
+    """What the three oracles say, where they do not agree."""
+    for v in [v for v in votes if v.alone][:4]:
+        alone = "no two agree" if v.alone == "each" else f"the {v.alone} stands alone"
+        yield f"  along one direction of {v.name}, {alone}:"
+        yield f"    subject {v.subject:.9g} · reference {v.reference:.9g}"
+        yield f"    differences {v.derivative:.9g} ± {v.error:.1g}"
+
+
+def _groups(rows: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
+    """Rows of one argument, dtype and note together, with the probes they are about."""
+    groups = list(rows.groupby(["argument", "dtype", "class", "note"], sort=False))
+    for (argument, dtype, kind, note), part in groups[:LINES]:
+        probes = list(dict.fromkeys(part["probe"]))
+        tried = table[(table["argument"] == argument) & (table["dtype"] == dtype)][
+            "probe"
+        ].nunique()
+        every = len(probes) == tried > 1
+        where = "every probe" if every else ", ".join(probes[:3])
+        more = "" if every or len(probes) <= 3 else f" and {len(probes) - 3} more of {tried}"
+        error = part["error"].max()
+        size = f" · relative error up to {error:.2g}" if error > 0 else ""
+        named = f" · {note}" if note else ""
+        yield f"  {kind}: {argument or 'the call'} · {dtype} · {where}{more}{size}{named}"
+    if len(groups) > LINES:
+        yield f"  … and {len(groups) - LINES} more groups"

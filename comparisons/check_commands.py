@@ -36,7 +36,8 @@ def check_command(
     against: Annotated[
         str | None,
         typer.Option(
-            help="A torch callable by its full name, or one of our rules; differences without."
+            help="A torch callable by its full name or as FILE:NAME, or one of our rules; without, "
+            "differences."
         ),
     ] = None,
     shape: Annotated[
@@ -124,7 +125,9 @@ def _loaded(text: str) -> Any:
 
 
 def _named(text: str) -> Any:
-    """A rule's name as it is, else the callable behind a dotted name."""
+    """A rule's name as it is, else the callable behind a dotted name, or in a file."""
+    if ":" in text:
+        return _loaded(text)
     if "." not in text:
         if text not in samples.ops():
             raise ValueError(
@@ -167,7 +170,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _files(found: Report) -> dict[str, bytes]:
-    page = report.page({f"check of {found.subject}": found.table}, {}, str(found))
+    page = report.page({f"check of {found.subject}": found.table}, {}, "", str(found))
     return {"check.html": page, **report.contents(found.table, "check")}
 
 

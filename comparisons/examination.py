@@ -568,6 +568,7 @@ class Examination:
                         trial.dtype,
                         trial.inputs,
                         note,
+                        x,
                         gradient,
                         None,
                         only,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,10 @@ Edge = tuple[str, int]  # a node of the graph, and which of its inputs
 Without = tuple[str, list[np.ndarray]]
 
 
-def left_out(function: Callable[..., Any], inputs: Any) -> Iterator[Without]:
+def left_out(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> Iterator[Without]:
     """(what was left out, the gradient of each floating array then), for every path of the
-    function as torch's decompositions write it; inputs are (args, kwargs, dy), y a single array.
+    function as torch's decompositions write it; inputs are (args, kwargs, dy), y a single array,
+    `names` those of the floating arrays.
 
     Nothing for a function that cannot be traced.
     """
@@ -54,7 +55,7 @@ def left_out(function: Callable[..., Any], inputs: Any) -> Iterator[Without]:
             graph = make_fx(forward, decomposition_table=TABLE)(*map(tensor, spots))
     except Exception:
         return
-    trace = _Trace(graph.graph, spots, dy)
+    trace = _Trace(graph.graph, spots, dy, names)
     edges = trace.edges()[:PATHS]
     groups: list[tuple[Edge, ...]] = [(edge,) for edge in edges]
     if len(edges) <= PAIRED:
@@ -70,9 +71,11 @@ def left_out(function: Callable[..., Any], inputs: Any) -> Iterator[Without]:
 class _Trace:
     """A traced function that can be run again with some of its edges cut."""
 
-    def __init__(self, graph: Any, spots: list[np.ndarray], dy: Any) -> None:
+    def __init__(self, graph: Any, spots: list[np.ndarray], dy: Any, names: Sequence[str]) -> None:
         self.graph, self.spots, self.dy = graph, spots, dy
-        self.names = {node.name: node for node in graph.nodes}
+        self.nodes = {node.name: node for node in graph.nodes}
+        arguments = [n.name for n in graph.nodes if n.op == "placeholder"]
+        self.arguments = dict(zip(arguments, names, strict=True))
 
     def edges(self) -> list[Edge]:
         """Every input of every operation that depends on an argument."""
@@ -90,9 +93,13 @@ class _Trace:
         return found
 
     def name(self, edge: Edge) -> str:
-        node = self.names[edge[0]]
+        node = self.nodes[edge[0]]
         source = [a for a in leaves((node.args, node.kwargs)) if _moves(a, self.moving)][edge[1]]
-        return f"{_plain(source)} → {_plain(node)}"
+        return f"{self._plain(source)} → {self._plain(node)}"
+
+    def _plain(self, node: Any) -> str:
+        """The argument's name, or the operation without the spelling of its overload."""
+        return self.arguments.get(node.name) or str(node.name).rstrip("_0123456789")
 
     def gradients(self, cut: frozenset[Edge]) -> list[np.ndarray]:
         values: dict[str, Any] = {}
@@ -153,10 +160,3 @@ def _broadcast_in_dim(x: torch.Tensor, shape: Any, dims: Any) -> torch.Tensor:
 
 def _moves(leaf: Any, moving: set[str]) -> bool:
     return getattr(leaf, "name", None) in moving and hasattr(leaf, "users")
-
-
-def _plain(node: Any) -> str:
-    """The node's operation, without the spelling of its overload."""
-    if node.op == "placeholder":
-        return "argument " + "".join(c for c in node.name if c.isdigit())
-    return str(node.name).rstrip("_0123456789")

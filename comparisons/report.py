@@ -172,14 +172,18 @@ PAGE = Path(__file__).with_name("page.html")
 
 
 def page(
-    frames: Mapping[str, pd.DataFrame], pictures: Mapping[str, Sequence[bytes]], summary: str
+    frames: Mapping[str, pd.DataFrame],
+    pictures: Mapping[str, Sequence[bytes]],
+    summary: str,
+    text: str = "",
 ) -> bytes:
-    """One self-contained page with every table and picture."""
+    """One self-contained page with every table and picture; `text` keeps its lines."""
     template = jinja2.Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
     return template.render(
         frames={title: frame.drop(columns=["schema", "id"]) for title, frame in frames.items()},
         pictures={t: [base64.b64encode(p).decode() for p in ps] for t, ps in pictures.items()},
         summary=summary,
+        text=text,
         cell=number,
     ).encode()
 

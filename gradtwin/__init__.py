@@ -1,14 +1,23 @@
-"""Every gradient twice: by hand in NumPy, by PyTorch, and compared."""
+"""Every gradient twice: by hand in NumPy (`gradtwin.manual`), by PyTorch (`gradtwin.reference`),
+and compared.
+
+`check` examines a backward pass, `assert_gradient` raises if it is wrong.
+"""
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["check"]
+__all__ = ["assert_gradient", "check"]
 
 
-def __getattr__(name: str) -> Any:  # torch is imported when it is needed, not before
+def __getattr__(name: str) -> Any:
+    """Both are imported when they are needed, for torch takes its time."""
     if name == "check":
         from .comparisons.check import check
 
         return check
+    if name == "assert_gradient":
+        from .pytest_plugin import assert_gradient
+
+        return assert_gradient
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
