@@ -241,7 +241,7 @@ def mutants_command(
             (table.manual_row, (op, s)) for op in samples.ops() for s in range(seed, seed + seeds)
         ]
     if torch_ops:
-        tasks += [(table.torch_row, (name,)) for name in table.database()]
+        tasks += [(table.torch_row, (name,)) for name in table.public()]
     rows = session.run("Mutants", tasks, MUTANT_COLUMNS, lambda row: [row])
     frame = report.table(rows)
     report.save(frame, "mutants", session.out)

@@ -473,10 +473,10 @@ class Examination:
         for name, ours in trial.results.items():
             verdict = verdicts[name]
             kind, note = verdict.kind, verdict.note
-            lost = ~np.isfinite(ours)
+            overflown = not note and (trial.probe.far or not self.reference)
             if name in outside and kind == DIFFERENT:
                 kind, note = self._named(trial, name, outside[name])
-            elif not self.reference and np.any(lost & np.isfinite(trial.truth[name])):
+            elif overflown and _overflown(trial, name).any():
                 kind, note = IMPRECISE, "overflows here"
             elif kind == IMPRECISE:
                 note = f"{_digits_lost(verdict, trial.dtype):.1f} digits lost"
@@ -510,6 +510,8 @@ class Examination:
 
         floor = Floor(some(self._truth), trial.inputs, np.dtype(trial.dtype), frugal=True)
         ours = {n: trial.results[n] for n in names}
+        if trial.probe.far:  # what overflows there is listed, and all else is judged
+            ours |= {n: np.where(_overflown(trial, n), trial.native[n], ours[n]) for n in names}
         verdicts = settle(floor, some(trial.call), trial.inputs, ours, finite=trial.derived)
         outside = {}
         for name, verdict in verdicts.items():
@@ -521,8 +523,6 @@ class Examination:
 
     def _named(self, trial: Trial, name: str, outside: np.ndarray) -> tuple[str, str]:
         """Class and note of what is outside the floor, and does not shrink with u."""
-        if trial.probe.far and not np.isfinite(trial.results[name][outside]).any():
-            return IMPRECISE, "overflows here"
         if trial.lay and self.reference:
             theirs = self._sharing(trial.lay(trial.inputs))[name]
             if theirs is not None and np.array_equal(theirs, trial.results[name], equal_nan=True):
@@ -741,6 +741,12 @@ def _identical(a: Results, b: Results) -> bool:
     return all(
         g is not None and np.array_equal(g, b[n], equal_nan=True) for n, g in a.items() if n in b
     )
+
+
+def _overflown(trial: Trial, name: str) -> np.ndarray:
+    """Which elements are not finite where the reference is, and has the same shape."""
+    ours, truth = trial.results[name], trial.truth[name]
+    return ~np.isfinite(ours) & np.isfinite(truth) if ours.shape == truth.shape else np.array(False)
 
 
 def _same_bits(a: Trial, b: Trial, name: str) -> bool:

@@ -220,6 +220,8 @@ def _raw(outputs: Sequence[torch.Tensor], dys: Sequence[Any], sources: Sequence[
                     raise Misuse(f"backward: expected tensors, got {_described(gradient)}")
             own = dict(zip(map(id, variables), gradients, strict=True))
             return [own.get(id(source)) for source in sources]
+    if not any(o.numel() for o in outputs):  # a sum over nothing; torch may divide by its size
+        return [torch.zeros_like(source) for source in sources]
     attached = [(o, d) for o, d in zip(outputs, dys, strict=True) if o.requires_grad]
     if not attached:
         return [None] * len(sources)

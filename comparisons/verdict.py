@@ -22,6 +22,7 @@ LIMIT = 8.0
 FREE_LIMIT = 4.0
 
 DRAWS = 6  # of noise
+HOPELESS = 1e4  # margin from which no further draw is made
 SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
 WINDOW = 10  # steps before and after, over which the floor of a free run takes the largest drift
 
@@ -212,7 +213,9 @@ def settle(
         return margins
 
     margins = measured()
-    while (thorough or any(m.max(initial=0) > 1 for m in margins.values())) and floor.widen():
+    while thorough or _open(floor, margins):
+        if not floor.widen():
+            break
         margins = measured()
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
@@ -232,6 +235,13 @@ def settle(
         else _described(ours[name], name, floor, margins[name], kinds.get(name), before)
         for name, note in notes.items()
     }
+
+
+def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
+    """Whether more noise could still bring a result inside: after two draws it will not come from
+    HOPELESS times as far."""
+    worst = [m.max(initial=0) for m in margins.values()]
+    return any(1 < w <= (HOPELESS if floor.draws >= 2 else math.inf) for w in worst)
 
 
 def screen(

@@ -492,6 +492,168 @@ def avg_pool1d(x, kernel_size, stride=None):
     return y, pullback
 
 
+def mish(x):
+    """x τ with τ = tanh(log(1 + eˣ)); the slope is τ + x σ(x) (1 − τ²)."""
+    tau = np.tanh(np.logaddexp(0, x))
+    y = x * tau
+
+    def pullback(dy):
+        return dy * (tau + x * expit(x) * (1 - tau * tau))
+
+    return y, pullback
+
+
+def clamp(x, min, max):
+    """x, clipped; the slope is 1 from edge to edge, also at the edges, and 0 beyond."""
+    y = np.clip(x, min, max)
+
+    def pullback(dy):
+        return np.where((x >= min) & (x <= max), dy, 0)
+
+    return y, pullback
+
+
+def glu(x, dim=-1):
+    """a σ(b) of the two halves a, b of one axis; the slope is σ(b) in a and a σ(b) σ(−b) in b."""
+    a, b = np.split(x, 2, dim)
+    y = a * expit(b)
+
+    def pullback(dy):
+        da = dy * expit(b)
+        db = dy * a * expit(b) * expit(-b)
+        return np.concatenate([da, db], dim)
+
+    return y, pullback
+
+
+def logaddexp(x, other):
+    """log(eˣ + eᶻ); the slope is σ(x − z) in x and σ(z − x) in z."""
+    y = np.logaddexp(x, other)
+
+    def pullback(dy):
+        dx = sum_to(dy * expit(x - other), x.shape)
+        dother = sum_to(dy * expit(other - x), other.shape)
+        return dx, dother
+
+    return y, pullback
+
+
+def lerp(x, end, weight):
+    """x + w (z − x), reckoned from the nearer end; the slope is 1 − w in x, w in z, z − x in w."""
+    near = x + weight * (end - x)
+    y = np.where(abs(weight) < 0.5, near, end - (1 - weight) * (end - x))
+
+    def pullback(dy):
+        dx = sum_to(dy * (1 - weight), x.shape)
+        dend = sum_to(dy * weight, end.shape)
+        dweight = sum_to(dy * (end - x), weight.shape)
+        return dx, dend, dweight
+
+    return y, pullback
+
+
+def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+    """w x̂ + b, where x̂ is normed over groups of channels; the slope is layer_norm's, per group."""
+    N, C, *rest = x.shape
+    rows = x.reshape(N, num_groups, C // num_groups * math.prod(rest))
+    centred = rows - rows.mean(-1, keepdims=True)
+    sigma = np.sqrt((centred * centred).mean(-1, keepdims=True) + eps)
+    hat = centred / sigma
+    channels = (C, *(1 for _ in rest))
+    y = hat.reshape(x.shape)
+    y = y if weight is None else weight.reshape(channels) * y
+    y = y if bias is None else y + bias.reshape(channels)
+
+    def pullback(dy):
+        dhat = dy if weight is None else dy * weight.reshape(channels)
+        dhat = dhat.reshape(rows.shape)
+        along = hat * (dhat * hat).mean(-1, keepdims=True)
+        dx = (dhat - dhat.mean(-1, keepdims=True) - along) / sigma
+        dweight = sum_to(dy * hat.reshape(x.shape), channels).reshape(C)
+        dbias = sum_to(dy, channels).reshape(C)
+        return _present(
+            dx.reshape(x.shape),
+            None if weight is None else dweight,
+            None if bias is None else dbias,
+        )
+
+    return y, pullback
+
+
+def pairwise_distance(x1, x2, *, eps=1e-6):
+    """‖d‖ over the last axis, d = x₁ − x₂ + ε; the slope in d is d / ‖d‖, and 0 where d = 0."""
+    d = x1 - x2 + eps
+    norm = np.sqrt((d * d).sum(-1, keepdims=True))
+    y = norm[..., 0]
+
+    def pullback(dy):
+        dd = dy[..., np.newaxis] * (d / np.where(norm > 0, norm, 1))
+        return sum_to(dd, x1.shape), sum_to(-dd, x2.shape)
+
+    return y, pullback
+
+
+def margin_ranking_loss(x1, x2, target, margin=0.0, *, reduction="mean"):
+    """max(e, 0) with e = m − t (x₁ − x₂); the slope in e is 1 from 0 on."""
+    e = margin - target * (x1 - x2)
+    y, spread = reduce(np.maximum(e, 0), reduction)
+
+    def pullback(dy):
+        de = np.where(e >= 0, spread(dy), 0)
+        dx1 = sum_to(-target * de, x1.shape)
+        dx2 = sum_to(target * de, x2.shape)
+        return dx1, dx2, sum_to((x2 - x1) * de, target.shape)
+
+    return y, pullback
+
+
+def bilinear(x1, x2, weight, bias=None):
+    """y_o = x₁ᵀ W_o x₂ + b_o; the slope in each is the product of dy and the other two."""
+    y = np.einsum("...i,oij,...j->...o", x1, weight, x2)
+    y = y if bias is None else y + bias
+
+    def pullback(dy):
+        dx1 = np.einsum("...o,oij,...j->...i", dy, weight, x2)
+        dx2 = np.einsum("...o,oij,...i->...j", dy, weight, x1)
+        N = math.prod(dy.shape[:-1])
+        rows, rows1, rows2 = (a.reshape(N, a.shape[-1]) for a in (dy, x1, x2))
+        dweight = np.einsum("no,ni,nj->oij", rows, rows1, rows2)
+        return _present(dx1, dx2, dweight, None if bias is None else sum_to(dy, bias.shape))
+
+    return y, pullback
+
+
+def max_pool1d(x, kernel_size, stride=None):
+    """The largest of each window; the slope is 1 for it, for the first in a tie."""
+    stride = kernel_size if stride is None else stride
+    windows = _windows(x, kernel_size, stride)
+    winner = windows.argmax(-1)
+    y = windows.max(-1)
+
+    def pullback(dy):
+        dx = np.zeros(x.shape, x.dtype)
+        scattered = _windows(dx, kernel_size, stride, writeable=True)
+        for k in range(kernel_size):
+            scattered[..., k] += np.where(winner == k, dy, 0)
+        return dx
+
+    return y, pullback
+
+
+def diff(x, *, dim=-1):
+    """yᵢ = xᵢ₊₁ − xᵢ over one axis; the slope is dxᵢ = dyᵢ₋₁ − dyᵢ."""
+    y = np.diff(x, axis=dim)
+
+    def pullback(dy):
+        dx = np.zeros(x.shape, x.dtype)
+        rows, drows = np.moveaxis(dx, dim, 0), np.moveaxis(dy, dim, 0)
+        rows[1:] += drows
+        rows[:-1] -= drows
+        return dx
+
+    return y, pullback
+
+
 def _windows(x, size, stride, writeable=False):
     """Every window of the last axis as a view (…, window, size)."""
     view = np.lib.stride_tricks.sliding_window_view(x, size, -1, writeable=writeable)

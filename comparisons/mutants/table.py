@@ -94,6 +94,12 @@ def manual_row(op: str, seed: int) -> dict[str, Any]:
     return _alarm(f"manual/{op}/{seed}", "manual", op, run)
 
 
+def public() -> list[str]:
+    """The entries of torch's database, without what is internal: that does not check its arguments,
+    and ends the process where they do not fit."""
+    return [name for name in database() if not name.startswith(("_", "native_"))]
+
+
 def torch_row(name: str) -> dict[str, Any]:
     """One of torch's own functions as the subject, held to itself on its own samples."""
     function = database()[name].op
