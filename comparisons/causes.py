@@ -168,7 +168,11 @@ class _Search:
                     before = self._truth((stale, kwargs, dy))[f.name]
                 except Exception:  # a point that the reference refuses
                     continue
-                if f.truth is not None and _better(f.ours, before, f.truth):
+                if (
+                    f.truth is not None
+                    and np.isfinite(f.ours).all()
+                    and _better(f.ours, before, f.truth)
+                ):
                     return Cause("state", f"{f.name} is that of an earlier call ({f.probe})")
         return None
 
@@ -697,7 +701,9 @@ def _better(candidate: np.ndarray, aim: np.ndarray, other: np.ndarray | None) ->
         return False
     a, aim_a = _where_finite(candidate, aim)
     b, aim_b = _where_finite(other, aim)
-    far = float(np.max(abs(b - aim_b), initial=0))
+    if np.any(~np.isfinite(candidate) & np.isfinite(aim)):
+        return False
+    far = float(np.max(abs(b - aim_b), initial=0)) if np.isfinite(other).all() else math.inf
     return far > 0 and float(np.max(abs(a - aim_a), initial=0)) <= 1e-2 * far
 
 

@@ -18,7 +18,7 @@ from ..reference.adapters import array, leaves, tensor, tree_map
 from . import report, samples, torch_samples
 from .causes import Cause, diagnose
 from .directions import Vote
-from .examination import NOT_APPLICABLE, Examination, Sample
+from .examination import NOT_APPLICABLE, UNSUPPORTED, Examination, Sample
 from .noise import is_floating
 from .subjects import named_rule, of_torch, signature_of, subject_of
 from .verdict import CLASSES, DIFFERENT, DTYPES, IMPRECISE
@@ -52,7 +52,7 @@ class Report:
     @property
     def failed(self) -> pd.DataFrame:
         """The rows that fail."""
-        bad = {DIFFERENT, IMPRECISE} if self.strict else {DIFFERENT}
+        bad = {DIFFERENT, IMPRECISE, UNSUPPORTED} if self.strict else {DIFFERENT}
         return self.table[self.table["class"].isin(bad)]
 
     @property
@@ -274,6 +274,11 @@ def _lints(
         yield "the subject differs from itself when it is called again: unseeded randomness?"
     if arrays is not None:
         yield from done[0].lints()
+    if wrong := [r for e in done for r in e.rows if r["class"] == UNSUPPORTED]:
+        yield (
+            "wrong where shapes are broadcast, which the call does not show to be meant: "
+            f"{wrong[0]['argument']}, {wrong[0]['note'] or 'its values'} ({wrong[0]['probe']})"
+        )
 
 
 def _page(r: Report) -> Iterator[str]:
@@ -285,9 +290,10 @@ def _page(r: Report) -> Iterator[str]:
         yield from _first(r.failed)
         yield from _voices(r.votes)
         yield from _groups(r.failed, r.table)
-    yield from _groups(r.table[r.table["class"] == IMPRECISE] if r.passed else r.table[:0], r.table)
+    else:
+        yield from _groups(r.table[r.table["class"].isin([IMPRECISE, UNSUPPORTED])], r.table)
     counts = r.table["class"].value_counts()
-    kinds = [f"{counts[k]} {k}" for k in (*CLASSES, NOT_APPLICABLE) if k in counts]
+    kinds = [f"{counts[k]} {k}" for k in (*CLASSES, UNSUPPORTED, NOT_APPLICABLE) if k in counts]
     resolution = r.table[r.table["dtype"] == "float64"]["resolution"].median()
     sharp = f"; relative errors from {resolution:.1g} on are seen" if resolution > 0 else ""
     yield f"  {len(r.table)} rows: {', '.join(kinds)}{sharp}"

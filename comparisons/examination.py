@@ -31,6 +31,8 @@ from .verdict import (
 )
 
 NOT_APPLICABLE = "n/a"  # the class of a probe that could not be judged; the note says why
+# What is wrong for shapes that the caller's call does not show to be meant. It fails when strict.
+UNSUPPORTED = "unsupported"
 OWN = "as given"  # the probe that is the caller's own call
 MUST_ANSWER = (OWN, "another dy", "permuted", "mixed")  # where raising is a fault, not a refusal
 IN_FLOAT32 = (OWN, "permuted", "mixed", "on kinks", "zeros", "some zeros", "0-d", "wide", "far")
@@ -341,7 +343,7 @@ class Examination:
         try:
             results = dict(call(passed))
         except Misuse as misuse:
-            self._fail(probe, "", dtype, inputs, str(misuse), row=True)
+            self._failed(probe, "", dtype, inputs, str(misuse))
             return None
         except Exception as refusal:
             if lay and self._refuses_layout(lay(inputs)):
@@ -372,14 +374,14 @@ class Examination:
                 continue
             del results[name]
             note = f'None instead of a gradient; if that is meant, say constant="{name}"'
-            self._fail(probe, name, dtype, inputs, note, row=True)
+            self._failed(probe, name, dtype, inputs, note)
 
     def _refused(self, probe: Probe, dtype: str, inputs: Any, refusal: Exception) -> None:
         """The subject raises: a fault at the caller's own values, however they lie in memory."""
         note = f"the subject raises {_said(refusal)}"
         own = probe.args is self.sample.args or probe.name in MUST_ANSWER
         if own and not (self.sample.drawn and probe.name == OWN):
-            self._fail(probe, "", dtype, inputs, note, row=True)
+            self._failed(probe, "", dtype, inputs, note)
         else:
             self._none(probe, dtype, note)
 
@@ -390,7 +392,7 @@ class Examination:
         for a, b in zip(before, _arrays(passed), strict=True):
             what = next(names) if is_floating(a) else "an array of whole numbers"
             if not np.array_equal(a, b, equal_nan=is_floating(a)) and not self._written(what):
-                self._fail(probe, what, dtype, inputs, f"{what} was changed in place", row=True)
+                self._failed(probe, what, dtype, inputs, f"{what} was changed in place")
 
     def _written(self, name: str) -> bool:
         """Whether the reference writes into this argument itself: running statistics."""
@@ -480,21 +482,10 @@ class Examination:
                 kind, note = IMPRECISE, "overflows here"
             elif kind == IMPRECISE:
                 note = f"{_digits_lost(verdict, trial.dtype):.1f} digits lost"
-            self.rows.append(self._row(trial.probe, name, trial.dtype, kind, verdict, note))
             if kind == DIFFERENT:
-                self.failures.append(
-                    Failure(
-                        trial.probe.name,
-                        name,
-                        trial.dtype,
-                        trial.inputs,
-                        note,
-                        argument(self.order, trial.inputs, name),
-                        ours,
-                        trial.truth.get(name),
-                        outside.get(name),
-                    )
-                )
+                elements = ours, trial.truth[name], outside.get(name)
+                kind = self._fail(trial.probe, name, trial.dtype, trial.inputs, note, *elements)
+            self.rows.append(self._row(trial.probe, name, trial.dtype, kind, verdict, note))
 
     def _settled(
         self, trial: Trial, names: Sequence[str]
@@ -548,7 +539,7 @@ class Examination:
                     f"shape {gradient.shape} and dtype {gradient.dtype} instead of {x.shape} and "
                     f"{x.dtype}"
                 )
-                self._fail(trial.probe, name, trial.dtype, trial.inputs, note, row=True)
+                self._failed(trial.probe, name, trial.dtype, trial.inputs, note)
                 continue
             found = Direction(self.subject, trial.inputs, position, self.seed).verdict(gradient)
             if found is None:
@@ -556,24 +547,11 @@ class Examination:
                 self._none(trial.probe, trial.dtype, note)
                 continue
             verdict, only = found
-            note = verdict.note
-            self._entries.append(
-                self._row(trial.probe, name, trial.dtype, verdict.kind, verdict, note)
-            )
-            if verdict.kind == DIFFERENT:
-                self.failures.append(
-                    Failure(
-                        trial.probe.name,
-                        name,
-                        trial.dtype,
-                        trial.inputs,
-                        note,
-                        x,
-                        gradient,
-                        None,
-                        only,
-                    )
-                )
+            kind, note = verdict.kind, verdict.note
+            if kind == DIFFERENT:
+                elements = gradient, None, only
+                kind = self._fail(trial.probe, name, trial.dtype, trial.inputs, note, *elements)
+            self._entries.append(self._row(trial.probe, name, trial.dtype, kind, verdict, note))
 
     def _vote(self) -> None:
         """Along one direction of each argument: subject, reference, and differences."""
@@ -623,12 +601,29 @@ class Examination:
         self._entries.append(self._row(probe, "", dtype, NOT_APPLICABLE, None, note))
 
     def _fail(
-        self, probe: Probe, name: str, dtype: str, inputs: Any, note: str, row: bool = False
-    ) -> None:
+        self,
+        probe: Probe,
+        name: str,
+        dtype: str,
+        inputs: Any,
+        note: str,
+        ours: np.ndarray | None = None,
+        truth: np.ndarray | None = None,
+        outside: np.ndarray | None = None,
+    ) -> str:
+        """Notes a failure, and returns the class of its row."""
+        if probe.foreign or (probe.reshaped and not self.reference):
+            return UNSUPPORTED
         x = argument(self.order, inputs, name)
-        self.failures.append(Failure(probe.name, name, dtype, inputs, note, x))
-        if row:
-            self._entries.append(self._row(probe, name, dtype, DIFFERENT, None, note))
+        self.failures.append(
+            Failure(probe.name, name, dtype, inputs, note, x, ours, truth, outside)
+        )
+        return DIFFERENT
+
+    def _failed(self, probe: Probe, name: str, dtype: str, inputs: Any, note: str) -> None:
+        """A failure that is not about elements, and its row."""
+        kind = self._fail(probe, name, dtype, inputs, note)
+        self._entries.append(self._row(probe, name, dtype, kind, None, note))
 
     def _row(
         self, probe: Probe, name: str, dtype: str, kind: str, v: Verdict | None, note: str

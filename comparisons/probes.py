@@ -22,13 +22,18 @@ KINKS = (0.0, 0.5, 1.0, 2.0, 3.0, 6.0, 20.0)  # where functions in use have kink
 
 @dataclass(frozen=True)
 class Probe:
-    """A call, in float64. `reshaped`: y may have another shape than at the caller's own call.
-    `far`: beyond where functions can be expected not to overflow."""
+    """A call, in float64.
+
+    reshaped   y may have another shape than at the caller's own call
+    foreign    the shapes broadcast, where the caller's own do not
+    far        beyond where functions can be expected not to overflow
+    """
 
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     reshaped: bool = False
+    foreign: bool = False
     far: bool = False
 
 
@@ -89,9 +94,11 @@ def points(
             yield probe("one operand twice", arrays)
             break
 
-    yield from (
-        probe(name, arrays, reshaped=True) for name, arrays in _reshaped(given, floats, rng)
-    )
+    for name, arrays in _reshaped(given, floats):
+        yield probe(name, arrays, reshaped=True)
+    foreign = not _broadcast([given[i] for i in floats])
+    for name, arrays in _broadcasting(given, floats):
+        yield probe(name, arrays, reshaped=True, foreign=foreign)
     many = _tiled(given, first)
     for name, spread, far in (("wide", 10.0, False), ("far", 1e3, True)):
         arrays = [_spread(a, spread, rng) if is_floating(a) else a for a in many]
@@ -195,25 +202,38 @@ def _tiled(given: Sequence[np.ndarray], first: int) -> list[np.ndarray]:
 
 
 def _reshaped(
-    given: Sequence[np.ndarray], floats: Sequence[int], rng: np.random.Generator
+    given: Sequence[np.ndarray], floats: Sequence[int]
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
     lead = given[floats[0]]
-    if lead.ndim:
-        along = [a.ndim > 0 and len(a) == len(lead) for a in given]
-        for name, length in (("first row", 1), ("no rows", 0)):
-            if len(lead) != length:
-                yield name, [a[:length] if b else a for a, b in zip(given, along, strict=True)]
-        yield "0-d", [np.array(a.flat[0]) if a.size else a for a in given]
-        yield (
-            "one more row",
-            [np.concatenate([a, a[:1]]) if b else a for a, b in zip(given, along, strict=True)],
-        )
-    if len(floats) > 1:
-        for i in floats[:3]:
-            a = given[i]
-            cuts = {f"axis {k} of argument {i} cut": a.take([0], k) for k in range(min(a.ndim, 3))}
-            if a.ndim:
-                cuts[f"argument {i} without its first axis"] = a[0]
-            for name, cut in cuts.items():
-                if cut.shape != a.shape:
-                    yield name, [cut if j == i else b for j, b in enumerate(given)]
+    if not lead.ndim:
+        return
+    along = [a.ndim > 0 and len(a) == len(lead) for a in given]
+    for name, length in (("first row", 1), ("no rows", 0)):
+        if len(lead) != length:
+            yield name, [a[:length] if b else a for a, b in zip(given, along, strict=True)]
+    yield "0-d", [np.array(a.flat[0]) if a.size else a for a in given]
+    longer = [np.concatenate([a, a[:1]]) if b else a for a, b in zip(given, along, strict=True)]
+    yield "one more row", longer
+
+
+def _broadcasting(
+    given: Sequence[np.ndarray], floats: Sequence[int]
+) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """One of several arrays cut along an axis, so that it has to be broadcast."""
+    for i in floats[:3] if len(floats) > 1 else ():
+        a = given[i]
+        cuts = {f"axis {k} of argument {i} cut": a.take([0], k) for k in range(min(a.ndim, 3))}
+        if a.ndim:
+            cuts[f"argument {i} without its first axis"] = a[0]
+        for name, shorter in cuts.items():
+            if shorter.shape != a.shape:
+                yield name, [shorter if j == i else b for j, b in enumerate(given)]
+
+
+def _broadcast(arrays: Sequence[np.ndarray]) -> bool:
+    """Whether arrays of several shapes are broadcast to one."""
+    try:
+        whole = np.broadcast_shapes(*(a.shape for a in arrays))
+    except ValueError:
+        return False
+    return any(a.shape != whole for a in arrays)

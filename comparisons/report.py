@@ -31,6 +31,7 @@ STYLES = {
     verdict.PARTED: "yellow",
     verdict.UNDECIDED: "magenta",
     verdict.DIFFERENT: "bold red",
+    "unsupported": "yellow",
     "n/a": "dim",
     "caught": "green",
     "quiet": "green",

@@ -63,6 +63,17 @@ AGAINST = {
     "gather": "torch.gather",
     "conv1d": "torch.nn.functional.conv1d",
     "avg_pool1d": "torch.nn.functional.avg_pool1d",
+    "mish": "torch.nn.functional.mish",
+    "clamp": "torch.clamp",
+    "glu": "torch.nn.functional.glu",
+    "logaddexp": "torch.logaddexp",
+    "lerp": "torch.lerp",
+    "group_norm": "torch.nn.functional.group_norm",
+    "pairwise_distance": "torch.nn.functional.pairwise_distance",
+    "margin_ranking_loss": "torch.nn.functional.margin_ranking_loss",
+    "bilinear": "torch.nn.functional.bilinear",
+    "max_pool1d": "torch.nn.functional.max_pool1d",
+    "diff": "torch.diff",
 }
 
 SAMPLES = {
@@ -166,6 +177,35 @@ SAMPLES = {
         call(array(2, 3, 9), array(4, 3, 2), stride=2),
     ],
     "avg_pool1d": [call(array(2, 3, 8), 2), call(array(2, 3, 9), 3, stride=2)],
+    "mish": [call(array(3, 4)), call(array(2, 3, 5))],
+    "clamp": [call(array(3, 4), -0.5, 0.5), call(array(2, 3, 5), min=-1.0, max=0.25)],
+    "glu": [call(array(3, 4)), call(array(2, 6, 5), dim=1)],
+    "logaddexp": [call(array(3, 4), array(3, 4)), call(array(3, 4), array(4))],
+    "lerp": [
+        call(array(3, 4), array(3, 4), uniform(1)),
+        call(array(3, 4), array(4), uniform(3, 4)),
+        call(array(3, 4), array(3, 4), uniform(4)),
+    ],
+    "group_norm": [
+        call(array(2, 6, 5), 3, array(6), array(6)),
+        call(array(4, 6), 2, array(6), array(6), 1e-3),
+        call(array(2, 4, 3), 2),
+    ],
+    "pairwise_distance": [
+        call(array(3, 4), array(3, 4)),
+        call(array(2, 3, 5), array(2, 3, 5), eps=1e-3),
+    ],
+    "margin_ranking_loss": [
+        call(array(5), array(5), values([1.0, -1.0, -1.0, 1.0, 1.0])),
+        call(array(2, 3), array(2, 3), values([[1.0], [-1.0]]), margin=0.5, reduction="sum"),
+        call(array(5, 3), array(5, 3), array(5, 3), margin=1.0, reduction="none"),
+    ],
+    "bilinear": [
+        call(array(5, 3), array(5, 3), array(4, 3, 3), array(4)),
+        call(array(2, 6, 3), array(2, 6, 3), array(2, 3, 3)),
+    ],
+    "max_pool1d": [call(array(2, 3, 8), 2), call(array(2, 3, 9), 3, stride=2)],
+    "diff": [call(array(3, 4), dim=1), call(array(2, 3, 5), dim=0)],
 }
 
 MUTANTS = {
@@ -189,6 +229,7 @@ MUTANTS = {
             "h = np.exp(-abs(x).astype(np.float32)).astype(x.dtype)",
         ),
         Mutant("factor", "return dy * (2 * h", "return 1.0005 * dy * (2 * h"),
+        Mutant("range", "h = np.exp(-abs(x))", "h = np.exp(x)", frozen=True),
     ],
     "relu": [
         Mutant("kink", "return np.where(x <= 0, 0, dy)", "return np.where(x < 0, 0, dy)"),
@@ -210,6 +251,12 @@ MUTANTS = {
             'positive = x.ravel(order="K") > 0\n'
             "        return np.where(positive.reshape(x.shape), dy, 0)",
         ),
+        Mutant(
+            "dtype",
+            "return np.where(x <= 0, 0, dy)",
+            "return np.where(x <= 0, np.zeros(x.shape), dy)",
+            frozen=True,
+        ),
     ],
     "linear": [
         Mutant("factor", "dweight = (rows.T @", "dweight = (rows.T / max(N, 1) @"),
@@ -225,6 +272,7 @@ MUTANTS = {
             'rows = dy.reshape(N, W.shape[0], order="A")',
         ),
         Mutant("shape", "sum_to(dy, bias.shape)", "rows.sum(0, keepdims=True)"),
+        Mutant("broadcast", "sum_to(dy, bias.shape)", "rows.sum(0)", frozen=True),
     ],
     "mse_loss": [
         Mutant("factor", "derror = 2 * error *", "derror = error *"),
@@ -232,9 +280,22 @@ MUTANTS = {
         Mutant(
             "missing term", '(squares - y if reduction == "mean" else squares)', "squares"
         ),  # Σ w counts as a constant
+        Mutant(
+            "factor",
+            "reduce(squares, reduction)",
+            "reduce(squares, reduction, len(squares))",
+            frozen=True,
+        ),
     ],
     "binary_cross_entropy_with_logits": [
         Mutant("missing term", " - p * target * sigmoid(-x)[0])", ")"),
+        Mutant("sign", "softplus_of_minus - x)", "softplus_of_minus + x)", frozen=True),
+        Mutant(
+            "range",
+            "tail = np.log1p(",
+            "x = np.clip(x, -15, 15)\n    tail = np.log1p(",
+            frozen=True,
+        ),
     ],
     "cross_entropy": [
         Mutant("missing term", ", 0) + label_smoothing / C * w\n", ", 0)\n"),
@@ -258,6 +319,12 @@ MUTANTS = {
             "z = np.exp(x - x.max(dim, keepdims=True, initial=-math.inf))",
             "z = np.exp(np.maximum(x - x.max(dim, keepdims=True, initial=-math.inf), -10))",
         ),
+        Mutant(
+            "sign",
+            "(dy - (dy * y).sum(dim, keepdims=True))",
+            "(dy + (dy * y).sum(dim, keepdims=True))",
+            frozen=True,
+        ),
     ],
     "log_softmax": [
         Mutant("missing term", "np.exp(y) * dy.sum(dim, keepdims=True)", "np.exp(y) * dy"),
@@ -273,6 +340,7 @@ MUTANTS = {
             "        dx -= np.exp(y) * dy.sum(dim, keepdims=True)\n"
             "        return dx",
         ),
+        Mutant("cotangent", "np.exp(y) * dy.sum(dim, keepdims=True)", "np.exp(y)", frozen=True),
     ],
     "logsumexp": [
         Mutant("cotangent", "dy.reshape(total.shape)", "dy.mean()"),
@@ -292,6 +360,12 @@ MUTANTS = {
     "softplus": [
         Mutant("factor", "return dy * np.where(", "return beta * dy * np.where("),
         Mutant("range", "straight = beta * x > threshold", "straight = x > threshold"),
+        Mutant(
+            "kink",
+            "straight = beta * x > threshold",
+            "straight = beta * x >= threshold",
+            frozen=True,
+        ),
     ],
     "elu": [
         Mutant(
@@ -300,6 +374,9 @@ MUTANTS = {
             "np.where(x < 0, alpha * np.exp(below), 1)",
         ),
         Mutant("range", "alpha * np.exp(below)", "alpha * np.exp(np.maximum(below, -5))"),
+        Mutant(
+            "missing term", "alpha * np.exp(below), 1)", "y, 1)", frozen=True
+        ),  # the slope is y + α
     ],
     "leaky_relu": [
         Mutant(
@@ -328,6 +405,13 @@ MUTANTS = {
             "shape",
             "return dy * (1 / (1 + abs(x))) ** 2",
             "return np.atleast_1d(dy * (1 / (1 + abs(x))) ** 2)",
+        ),
+        Mutant(
+            "mutation",
+            "return dy * (1 / (1 + abs(x))) ** 2",
+            "size = np.abs(x, out=x if x.flags.writeable else None)\n"
+            "        return dy * (1 / (1 + size)) ** 2",
+            frozen=True,
         ),
     ],
     "layer_norm": [
@@ -437,9 +521,16 @@ MUTANTS = {
             "        dother = np.where(x == other, dy / 2, np.where(x < other, dy, 0))",
             "dx = np.where(x >= other, dy, 0)\n        dother = np.where(x >= other, 0, dy)",
         ),
+        Mutant(
+            "swapped",
+            "sum_to(dx, x.shape), sum_to(dother, other.shape)",
+            "sum_to(dother, x.shape), sum_to(dx, other.shape)",
+            frozen=True,
+        ),
     ],
     "pow": [
         Mutant("factor", "dy * exponent * x", "dy * x"),
+        Mutant("sign", "y = x**exponent", "y = abs(x) ** exponent", frozen=True),
     ],
     "prod": [
         Mutant(
@@ -448,11 +539,24 @@ MUTANTS = {
             "return np.moveaxis(dy[..., np.newaxis] * others, -1, dim).squeeze()",
         ),
         Mutant("sign", "dy[..., np.newaxis] * others", "dy[..., np.newaxis] * abs(others)"),
+        Mutant(
+            "range",
+            "np.where(itself, 1, rows[..., np.newaxis, :]).prod(-1)",
+            "y[..., np.newaxis] / rows",
+            frozen=True,
+        ),  # 0 / 0
     ],
     "cumsum": [
         Mutant("transpose", "np.flip(backward, dim)", "backward"),
         Mutant("transpose", "np.flip(backward, dim)", "np.roll(np.flip(backward, dim), 1, dim)"),
         Mutant("missing term", "np.flip(backward, dim)", "(np.flip(backward, dim) - dy)"),
+        Mutant(
+            "mutation",
+            "backward = np.flip(np.atleast_1d(dy), dim).cumsum(dim)",
+            "backward = np.flip(np.atleast_1d(dy if dy.flags.writeable else dy.copy()), dim)\n"
+            "        backward.cumsum(dim, out=backward)",
+            frozen=True,
+        ),
     ],
     "amax": [
         Mutant("kink", "picked = x == top", "picked = (x == top) & ((x == top).cumsum(dim) == 1)"),
@@ -468,12 +572,27 @@ MUTANTS = {
             'd_ = d.ravel(order="K").reshape(x.shape)\n'
             "        return np.expand_dims(dy, dim) * 2 * d_ /",
         ),
+        Mutant(
+            "precision",
+            "(d * d).sum(dim) / (n - correction)",
+            "((x * x).sum(dim) - n * x.mean(dim) ** 2) / (n - correction)",
+            frozen=True,
+        ),
     ],
     "std": [
         Mutant("factor", "dy / (2 * np.where(y > 0, y, 1))", "dy / np.where(y > 0, y, 1)"),
+        Mutant(
+            "kink",
+            "np.where(y > 0, dy / (2 * np.where(y > 0, y, 1)), 0)",
+            "dy / (2 * y)",
+            frozen=True,
+        ),
     ],
     "huber_loss": [
         Mutant("range", "derror = spread(dy) * c", "derror = spread(dy) * np.clip(e, -1, 1)"),
+        Mutant(
+            "factor", "derror = spread(dy) * c", "derror = spread(dy) * (c / delta)", frozen=True
+        ),
     ],
     "smooth_l1_loss": [
         Mutant("factor", "derror = spread(dy) * (c / beta)", "derror = spread(dy) * c"),
@@ -495,15 +614,30 @@ MUTANTS = {
             "return dx, sum_to(dterm * (log_t + 1 - x), target.shape)",
             "return sum_to(dterm * (log_t + 1 - x), target.shape), dx",
         ),
+        Mutant("range", "np.where(t > 0, t, math.nan)", "np.maximum(t, 1e-6)", frozen=True),
     ],
     "nll_loss": [
         Mutant("factor", ", reduction, int(counted.sum()))", ", reduction)"),
+        Mutant(
+            "mutation",
+            "    t = np.where(counted, target, -1)",
+            "    if target.flags.writeable:\n"
+            "        target[~counted] = -1\n"
+            "    t = np.where(counted, target, -1)",
+            frozen=True,
+        ),
     ],
     "embedding": [
         Mutant("overwritten", "np.add.at(dweight, input, dy)", "dweight[input] = dy"),
         Mutant("overwritten", "np.add.at(dweight, input, dy)", "dweight[input] += dy"),
         Mutant("dtype", "np.zeros(weight.shape, weight.dtype)", "np.zeros(weight.shape)"),
         Mutant("transpose", "np.add.at(dweight, input, dy)", "np.add.at(dweight, input - 1, dy)"),
+        Mutant(
+            "missing term",
+            "        if padding_idx is not None:\n            dweight[padding_idx] = 0\n",
+            "",
+            frozen=True,
+        ),
     ],
     "index_select": [
         Mutant(
@@ -519,6 +653,13 @@ MUTANTS = {
     ],
     "gather": [
         Mutant("overwritten", "np.add.at(dx, tuple(place), dy)", "dx[tuple(place)] += dy"),
+        Mutant(
+            "state",
+            "dx = np.zeros(x.shape, x.dtype)",
+            "dx = gather.__dict__.setdefault((x.shape, x.dtype), np.zeros(x.shape, x.dtype))\n"
+            "        dx[...] = 0",
+            frozen=True,
+        ),  # one buffer for all calls
     ],
     "conv1d": [
         Mutant(
@@ -537,5 +678,143 @@ MUTANTS = {
     "avg_pool1d": [
         Mutant("overwritten", "scattered[..., k] +=", "scattered[..., k] ="),
         Mutant("factor", "+= dy / kernel_size", "+= dy / stride"),
+        Mutant("shape", "return dx", "return dx[..., : dy.shape[-1] * stride]", frozen=True),
+    ],
+    "mish": [
+        Mutant(
+            "missing term", "dy * (tau + x * expit(x) * (1 - tau * tau))", "dy * tau", frozen=True
+        ),
+        Mutant("range", "np.logaddexp(0, x)", "np.log1p(np.exp(np.clip(x, -10, 10)))", frozen=True),
+        Mutant(
+            "precision",
+            "np.logaddexp(0, x)",
+            "np.logaddexp(0, x.astype(np.float16)).astype(x.dtype)",
+            frozen=True,
+        ),
+    ],
+    "clamp": [
+        Mutant("kink", "(x >= min) & (x <= max)", "(x > min) & (x < max)", frozen=True),
+        Mutant("range", "(x >= min) & (x <= max)", "x <= max", frozen=True),
+        Mutant(
+            "layout",
+            "return np.where((x >= min) & (x <= max), dy, 0)",
+            "dx = np.zeros_like(x)\n"
+            "        dx.reshape(-1)[:] = np.where((x >= min) & (x <= max), dy, 0).reshape(-1)\n"
+            "        return dx",
+            frozen=True,
+        ),
+    ],
+    "glu": [
+        Mutant(
+            "transpose",
+            "np.concatenate([da, db], dim)",
+            "np.stack([da, db], -1).reshape(x.shape)",
+            frozen=True,
+        ),
+        Mutant("cotangent", "db = dy * a * expit(b)", "db = a * expit(b)", frozen=True),
+        Mutant("sign", "* expit(-b)", "* (expit(b) - 1)", frozen=True),
+    ],
+    "logaddexp": [
+        Mutant("range", "np.logaddexp(x, other)", "np.log(np.exp(x) + np.exp(other))", frozen=True),
+        Mutant(
+            "broadcast",
+            "sum_to(dy * expit(other - x), other.shape)",
+            "(dy * expit(other - x)).sum(tuple(range(dy.ndim - other.ndim)))",
+            frozen=True,
+        ),
+    ],
+    "lerp": [
+        Mutant(
+            "missing term", "sum_to(dy * (1 - weight), x.shape)", "sum_to(dy, x.shape)", frozen=True
+        ),
+        Mutant(
+            "broadcast",
+            "sum_to(dy * (end - x), weight.shape)",
+            "np.full_like(weight, (dy * (end - x)).sum())",
+            frozen=True,
+        ),
+        Mutant("swapped", "return dx, dend, dweight", "return dend, dx, dweight", frozen=True),
+        Mutant(
+            "sign",
+            "sum_to(dy * (end - x), weight.shape)",
+            "sum_to(dy * (x - end), weight.shape)",
+            frozen=True,
+        ),
+    ],
+    "group_norm": [
+        Mutant("broadcast", "sum_to(dy, channels).reshape(C)", "dy.sum(0)", frozen=True),
+        Mutant(
+            "layout", "dhat.reshape(rows.shape)", 'dhat.reshape(rows.shape, order="A")', frozen=True
+        ),
+        Mutant(
+            "missing term",
+            "(dhat - dhat.mean(-1, keepdims=True) - along) / sigma",
+            "dhat / sigma",
+            frozen=True,
+        ),
+        Mutant(
+            "precision",
+            "rows.mean(-1, keepdims=True)",
+            "rows.mean(-1, keepdims=True, dtype=np.float32)",
+            frozen=True,
+        ),
+    ],
+    "pairwise_distance": [
+        Mutant("factor", "dd = dy[..., np.newaxis]", "dd = 2 * dy[..., np.newaxis]", frozen=True),
+        Mutant("shape", "y = norm[..., 0]", "y = norm", frozen=True),
+        Mutant(
+            "dtype",
+            "sum(-1, keepdims=True)",
+            "sum(-1, keepdims=True, dtype=np.float64)",
+            frozen=True,
+        ),
+    ],
+    "margin_ranking_loss": [
+        Mutant(
+            "kink", "np.where(e >= 0, spread(dy), 0)", "np.where(e > 0, spread(dy), 0)", frozen=True
+        ),
+        Mutant("factor", "np.where(e >= 0, spread(dy), 0)", "np.where(e >= 0, dy, 0)", frozen=True),
+        Mutant(
+            "range",
+            "np.where(e >= 0, spread(dy), 0)",
+            "np.where(target * (x1 - x2) <= 0, spread(dy), 0)",
+            frozen=True,
+        ),
+        Mutant(
+            "dtype",
+            "np.where(e >= 0, spread(dy), 0)",
+            "spread(dy) * (e >= 0).astype(float)",
+            frozen=True,
+        ),
+    ],
+    "bilinear": [
+        Mutant("transpose", '"...o,oij,...j->...i"', '"...o,oji,...j->...i"', frozen=True),
+        Mutant("swapped", "_present(dx1, dx2, ", "_present(dx2, dx1, ", frozen=True),
+    ],
+    "max_pool1d": [
+        Mutant(
+            "kink",
+            "windows.argmax(-1)",
+            "kernel_size - 1 - windows[..., ::-1].argmax(-1)",
+            frozen=True,
+        ),
+        Mutant(
+            "overwritten",
+            "scattered[..., k] += np.where(winner == k, dy, 0)",
+            "np.copyto(scattered[..., k], dy, where=winner == k)",
+            frozen=True,
+        ),
+        Mutant("transpose", "winner == k", "winner == kernel_size - 1 - k", frozen=True),
+    ],
+    "diff": [
+        Mutant("missing term", "        rows[:-1] -= drows\n", "", frozen=True),
+        Mutant("overwritten", "rows[:-1] -= drows", "rows[:-1] = -drows", frozen=True),
+        Mutant("sign", "rows[:-1] -= drows", "rows[:-1] += drows", frozen=True),
+        Mutant(
+            "state",
+            "dx = np.zeros(x.shape, x.dtype)",
+            "dx = diff.__dict__.setdefault((x.shape, x.dtype), np.zeros(x.shape, x.dtype))",
+            frozen=True,
+        ),
     ],
 }

@@ -587,7 +587,7 @@ def pairwise_distance(x1, x2, *, eps=1e-6):
     y = norm[..., 0]
 
     def pullback(dy):
-        dd = dy[..., np.newaxis] * (d / np.where(norm > 0, norm, 1))
+        dd = dy[..., np.newaxis] * (d / np.where(norm == 0, math.inf, norm))
         return sum_to(dd, x1.shape), sum_to(-dd, x2.shape)
 
     return y, pullback
