@@ -101,7 +101,8 @@ def _said(by_hand: Sequence[Failure]) -> Cause | None:
             if o.argument is not None and f.ours.shape == o.argument.shape != x.shape:
                 return Cause("swapped", f"the gradient of {f.name} has the shape of {o.name}")
         came, wanted = f.ours.shape, x.shape
-        if _broadcasts(wanted, came) and math.prod(came) > math.prod(wanted):
+        more = math.prod(came) > math.prod(wanted)
+        if more and (_broadcasts(wanted, came) or len(came) > len(wanted)):
             return Cause(
                 "broadcast", f"the gradient of {f.name} has shape {came}: not summed to {wanted}"
             )
@@ -151,14 +152,14 @@ class _Search:
     def _state(self) -> Cause | None:
         if self.e.random:
             return Cause("state", "the subject differs from itself when it is called again")
-        if "called again" in self.probes and OWN not in self.probes:
-            return Cause(
-                "state", "right at first, wrong when the pullback or the rule was called before"
-            )
+        if OWN not in self.probes and self.probes & {"called again", "after later calls"}:
+            return Cause("state", "right at first, wrong when there are other calls around it")
         base = self.e.base.inputs if self.e.base else None
         for f in self.failures if base else ():
             args, kwargs, dy = f.inputs
             if f.dtype != "float64" or f.ours is None or OWN in self.probes:
+                continue
+            if f.probe not in ("permuted", "mixed"):
                 continue
             for i, (mine, earlier) in enumerate(zip(args, base[0], strict=True)):
                 if not is_floating(mine) or mine.shape != earlier.shape:
@@ -314,7 +315,7 @@ class _Search:
             other = _redrawn(dy)
 
             def at(dy: Any, args: Any = args, kwargs: Any = kwargs, f: Failure = f) -> np.ndarray:
-                return np.asarray(self._ours((args, kwargs, dy))[f.name], float)
+                return np.array(self._ours((args, kwargs, dy))[f.name], float)
 
             def scaled(factor: float, dy: Any = dy) -> Any:
                 return tree_map(lambda d: d * d.dtype.type(factor) if is_floating(d) else d, dy)
@@ -341,9 +342,9 @@ class _Search:
         return None
 
     def _candidates(self, case: Case) -> Iterator[Candidate]:
+        yield from self._exchanged(case)
         yield from self._scaled(case)
         yield from _rearranged(case)
-        yield from self._exchanged(case)
         yield from self._other_dy(case)
         yield from self._forgotten(case)
         yield from self._multiplied(case)
@@ -382,10 +383,15 @@ class _Search:
         return [y.size // max(case.x.size, 1), *(n for n in y.shape if n > 1)]
 
     def _exchanged(self, case: Case) -> Iterator[Candidate]:
-        for name, other in self._truth(case.inputs).items():
-            if name in self.e.order and name != case.name and other.shape == case.truth.shape:
-                yield "swapped", f"that of {name}", other
-                yield "swapped", f"that of {name}, with the wrong sign", -other
+        """The gradient of another argument, which has this one's."""
+        ours, truths = self._ours(case.inputs), self._truth(case.inputs)
+        for name in self.e.order:
+            theirs, truth = ours.get(name), truths.get(name)
+            if name == case.name or truth is None or truth.shape != case.truth.shape:
+                continue
+            for sign, text in ((1, ""), (-1, ", with the wrong sign")):
+                if theirs is not None and _better(sign * theirs, case.truth, truth):
+                    yield "swapped", f"that of {name}{text}", sign * truth
 
     def _other_dy(self, case: Case) -> Iterator[Candidate]:
         """The right pullback of a wrong dy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -202,11 +202,7 @@ def _examined(
         twin = None
         if target.function:
             twin = of_torch(target.function, subject.signature, call.constant, tensor)
-        numbers = [
-            float(v)
-            for v in _settings_of(target.function, subject.signature, call.kwargs)
-            if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-        ]
+        numbers = _numbers(_settings_of(target.function, subject.signature, call.kwargs))
         examination = Examination(subject, twin, call, numbers, seed)
         if sampled and subject.signature:
             try:
@@ -244,6 +240,16 @@ def _settings_of(function: Any, signature: Any, kwargs: Mapping[str, Any]) -> It
         for parameter in source.parameters.values() if source else ():
             yield parameter.default
     yield from kwargs.values()
+
+
+def _numbers(settings: Iterable[Any]) -> list[float]:
+    """The numbers among settings, and their quotients: softplus bends at threshold / beta."""
+    found = {
+        float(v)
+        for v in settings
+        if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+    }
+    return sorted(found | {a / b for a in found for b in found if b not in (0, a)})
 
 
 def _double(leaf: Any) -> Any:
