@@ -154,8 +154,10 @@ class _Search:
             return Cause("state", "the subject differs from itself when it is called again")
         if OWN not in self.probes and self.probes & {"called again", "after later calls"}:
             return Cause("state", "right at first, wrong when there are other calls around it")
-        base = self.e.base.inputs if self.e.base else None
-        for f in self.failures if base else ():
+        if self.e.base is None:
+            return None
+        base = self.e.base.inputs
+        for f in self.failures:
             args, kwargs, dy = f.inputs
             if f.dtype != "float64" or f.ours is None or OWN in self.probes:
                 continue
@@ -221,13 +223,11 @@ class _Search:
         return None
 
     def _example(self, f: Failure) -> str:
-        index = tuple(map(int, np.argwhere(f.outside)[0])) if np.any(f.outside) else ()
+        assert f.outside is not None
+        index = tuple(map(int, np.argwhere(f.outside)[0])) if f.outside.any() else ()
         x = f.argument
-        place = (
-            f" where {f.name} is {x[index]:.6g}"
-            if x is not None and x.shape == np.shape(f.outside)
-            else ""
-        )
+        known = x is not None and x.shape == f.outside.shape
+        place = f" where {f.name} is {x[index]:.6g}" if x is not None and known else ""
         ours = f.ours[index] if f.ours is not None else math.nan
         truth = f"{f.truth[index]:.6g}" if f.truth is not None else "another"
         return f"{ours:.6g} instead of {truth}{place} ({f.probe})"
@@ -606,7 +606,7 @@ class _Search:
 
 def _holds(case: Case, candidates: Sequence[Candidate], name: str, k: int) -> bool:
     """Whether the cause makes another case as well: the same candidate, or one of its name."""
-    same = candidates[k : k + 1] + [c for c in candidates if c[0] == name]
+    same = [*candidates[k : k + 1], *(c for c in candidates if c[0] == name)]
     return any(c[0] == name and case.is_made(c[2]) for c in same)
 
 
@@ -637,12 +637,10 @@ def _views(
         yield f"|{name}|", abs(a), outside
     if a.ndim and outside.ndim and a.ndim == outside.ndim:
         for axis in range(a.ndim):
-            rows = outside.any(axis)
+            rows = np.asarray(outside.any(axis))
             if a.shape[:axis] + a.shape[axis + 1 :] == rows.shape:
                 yield f"the largest of {name} along axis {axis}", a.max(axis), rows
                 yield f"the smallest of {name} along axis {axis}", a.min(axis), rows
-    if _broadcasts(outside.shape, a.shape) and a.shape != outside.shape:
-        return
 
 
 def _threshold(a: np.ndarray, outside: np.ndarray) -> tuple[str, str] | None:
@@ -696,7 +694,7 @@ def _where_finite(ours: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _gapped(f: Failure, truth: np.ndarray) -> np.ndarray:
     """The truth, as wrong as the failure was."""
-    if f.ours is None or f.truth is None:
+    if f.ours is None or f.truth is None or f.outside is None:
         return truth + 1
     return truth + np.max(abs(f.ours - f.truth), where=f.outside, initial=0)
 

@@ -662,8 +662,9 @@ class Examination:
     def _cotangent(self, seed: int, probe: Probe | None = None) -> Any:
         """A random dy in the shape of y, None for outputs that are whole numbers."""
         rng = np.random.default_rng([self.seed, seed])
-        reshaped = probe is not None and probe.reshaped
-        shapes = _shapes(self._value(probe.args, probe.kwargs)) if reshaped else self._shapes
+        shapes = self._shapes
+        if probe and probe.reshaped:
+            shapes = _shapes(self._value(probe.args, probe.kwargs))
         return tree_map(lambda shape: shape and np.asarray(rng.standard_normal(shape.of)), shapes)
 
     def _inputs(self, probe: Probe, dtype: str, dy: Any) -> Any:

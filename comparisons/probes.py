@@ -50,7 +50,7 @@ def points(
         tree = tree_map(
             lambda leaf: next(made) if isinstance(leaf, np.ndarray) else leaf, (args, kwargs)
         )
-        return Probe(name, *tree, **flags)
+        return Probe(name, tree[0], tree[1], **flags)
 
     def mapped(function: Callable[[np.ndarray], np.ndarray], only: int | None = None) -> list[Any]:
         """The arrays, with the function applied to every floating one, or only to one."""

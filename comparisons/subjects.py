@@ -53,7 +53,7 @@ class Subject:
 
     def results(self, y: Any, gradients: Any, names: Sequence[str]) -> dict[str, Any]:
         """Value and gradients by name, None where there is no gradient. Raises Misuse."""
-        found = values(y)
+        found: dict[str, Any] = dict(values(y))
         wanted = [name for name in names if name not in self.constant]
         answers = leaves(gradients)
         if len(answers) > len(names):  # None for what has no gradient: indices, settings

@@ -93,7 +93,7 @@ class Floor:
             for name, value in self.native.items()
         }
         self._noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
-        self._own = dict(self._noise)
+        self._own: Results = dict(self._noise)
         self._knows_own = False
         if not frugal:
             self.widen()
@@ -264,7 +264,7 @@ def screen(
             continue
         sizes = [pairs[i][0].size for i in chosen]
         ends = np.cumsum(sizes)
-        starts = ends - sizes
+        starts: Any = ends - sizes
         ours, truth, native = (
             np.concatenate([pairs[i][k].ravel() for i in chosen]) for k in range(3)
         )
