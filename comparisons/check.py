@@ -18,12 +18,11 @@ from ..reference.adapters import array, leaves, tensor, tree_map
 from . import report, samples, torch_samples
 from .causes import Cause, diagnose
 from .directions import Vote
-from .examination import NOT_APPLICABLE, UNSUPPORTED, Examination, Sample
+from .examination import NOT_APPLICABLE, UNSUPPORTED, Examination, Sample, judge
 from .noise import is_floating
 from .subjects import named_rule, of_torch, signature_of, subject_of
 from .verdict import CLASSES, DIFFERENT, DTYPES, IMPRECISE
 
-PROBED = 1  # samples that all the probes are made from, where there are many
 LINES = 12  # of failing rows that the page shows
 
 
@@ -194,9 +193,21 @@ def _examined(
     sampled: bool,
     seed: int,
 ) -> list[Examination]:
-    """The examinations of all calls; of many, the largest ordinary ones have all the probes."""
-    probed = sorted(calls, key=_weight)[-PROBED:]
-    done, refusals = [], []
+    """The examinations of all calls; of many, the largest ordinary one has all the probes."""
+    probed = max(calls, key=_weight)
+    done = []
+    refusals: dict[Examination, ValueError | TypeError] = {}
+
+    def held(examination: Examination, step: Callable[..., None], *args: Any) -> None:
+        """Does one step; what the reference refuses is an error only for the caller's own call."""
+        if examination not in refusals:
+            try:
+                step(*args)
+            except ValueError as refusal:
+                if not sampled:
+                    raise
+                refusals[examination] = refusal
+
     for call in calls:
         subject = subject_of(thing, call.args, call.kwargs, call.constant)
         twin = None
@@ -204,24 +215,22 @@ def _examined(
             twin = of_torch(target.function, subject.signature, call.constant, tensor)
         numbers = _numbers(_settings_of(target.function, subject.signature, call.kwargs))
         examination = Examination(subject, twin, call, numbers, seed)
+        done.append(examination)
         if sampled and subject.signature:
             try:
                 subject.signature.bind(*call.args, **call.kwargs)
             except TypeError as error:
-                examination.skip(dtypes, f"the subject takes no such call: {error}")
-                done.append(examination)
-                continue
-        try:
-            examination.run(dtypes, probing=any(call is p for p in probed))
-        except ValueError as refusal:
-            if not sampled:
-                raise
-            refusals.append(refusal)
-            examination.skip(dtypes, str(refusal))
-        done.append(examination)
+                refusals[examination] = TypeError(f"the subject takes no such call: {error}")
+        held(examination, examination.run, dtypes, call is probed)
+    judge([e for e in done if e not in refusals])
+    for examination in done:
+        held(examination, examination.conclude, examination.sample is probed)
+    for examination, refusal in refusals.items():
+        examination.skip(dtypes, str(refusal))
     if all(row["class"] == NOT_APPLICABLE for e in done for row in e.rows):
-        if refusals:
-            raise refusals[0]
+        for refusal in refusals.values():
+            if isinstance(refusal, ValueError):
+                raise refusal
         notes = {row["note"] for e in done for row in e.rows}
         raise ValueError(f"subject: nothing could be judged: {'; '.join(sorted(notes)[:3])}")
     return done

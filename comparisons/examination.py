@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,9 +116,10 @@ class Examination:
     # What is judged ----------------------------------------------------------------------------
 
     def run(self, dtypes: Sequence[str], probing: bool) -> None:
-        """Examines the sample in every dtype, with all the probes or at its own point alone.
+        """Tries the sample in every dtype, with all the probes or at its own point alone; `judge`
+        must follow, and `conclude`.
 
-        Raises ValueError where the reference refuses the call itself, or differs from itself.
+        Raises ValueError where the reference refuses the call itself.
         """
         try:
             self._shapes = _shapes(self._value(self.sample.args, self.sample.kwargs))
@@ -126,15 +127,17 @@ class Examination:
             if self.reference:
                 raise ValueError(f"against: it refuses this call: {_said(refusal)}") from refusal
             self._refused(self.own, dtypes[0], None, refusal)
-        else:
-            self._dy = self._cotangent(1)
-            answered = [self._at_own_point(dtype, probing) for dtype in dtypes]
-            if all(answered) and probing:
-                self._at_probes(dtypes)
-        self._judge()
+            return
+        self._dy = self._cotangent(1)
+        answered = [self._at_own_point(dtype, probing) for dtype in dtypes]
+        if all(answered) and probing:
+            self._at_probes(dtypes)
+
+    def conclude(self, probing: bool) -> None:
+        """Raises ValueError where the reference differs from itself; else the oracles vote."""
         if any(f.probe == OWN for f in self.failures) or probing:
             self._repeat()
-        if probing and self.base and "float64" in dtypes:
+        if probing:
             self._vote()
 
     def _at_own_point(self, dtype: str, probing: bool) -> bool:
@@ -437,22 +440,12 @@ class Examination:
 
     # How it is judged --------------------------------------------------------------------------
 
-    def _judge(self) -> None:
-        """Judges all trials: most are settled together by the first term of the floor."""
-        trials = [entry for entry in self._entries if isinstance(entry, Trial)]
-        asked = [
-            (trial, name)
-            for trial in trials
-            for name, ours in trial.results.items()
-            if name in trial.truth
-            and ours.dtype == trial.dtype
-            and ours.shape == trial.truth[name].shape
-        ]
-        pairs = [(t.results[n], t.truth[n], t.native[n]) for t, n in asked]
-        settled = screen(pairs, [t.derived for t, _ in asked])
-        known: dict[tuple[int, str], Verdict] = {
-            (id(t), n): v for (t, n), v in zip(asked, settled, strict=True) if v
-        }
+    @property
+    def trials(self) -> list[Trial]:
+        return [entry for entry in self._entries if isinstance(entry, Trial)]
+
+    def record(self, known: Mapping[tuple[int, str], Verdict]) -> None:
+        """Puts all that was tried into rows; what is not known yet is settled."""
         for entry in self._entries:
             if isinstance(entry, Trial):
                 names = [n for n in entry.results if (id(entry), n) not in known]
@@ -602,8 +595,9 @@ class Examination:
     # Rows --------------------------------------------------------------------------------------
 
     def skip(self, dtypes: Sequence[str], note: str) -> None:
-        """Marks the sample as not judged."""
-        self.rows += [self._row(self.own, "", d, NOT_APPLICABLE, None, note) for d in dtypes]
+        """Marks the sample as not judged, whatever was found."""
+        self.failures, self.votes = [], []
+        self.rows = [self._row(self.own, "", d, NOT_APPLICABLE, None, note) for d in dtypes]
 
     def _none(self, probe: Probe, dtype: str, note: str) -> None:
         self._entries.append(self._row(probe, "", dtype, NOT_APPLICABLE, None, note))
@@ -688,6 +682,24 @@ def _shapes(y: Any) -> Any:
 def _to(leaf: Any, dtype: torch.dtype) -> Any:
     floating = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
     return leaf.to(dtype) if floating else leaf
+
+
+def judge(examinations: Sequence[Examination]) -> None:
+    """Judges all trials: most are settled together, by the first terms of the floor."""
+    asked = [
+        (trial, name)
+        for examination in examinations
+        for trial in examination.trials
+        for name, ours in trial.results.items()
+        if name in trial.truth
+        and ours.dtype == trial.dtype
+        and ours.shape == trial.truth[name].shape == trial.native[name].shape
+    ]
+    pairs = [(t.results[n], t.truth[n], t.native[n]) for t, n in asked]
+    settled = screen(pairs, [t.derived for t, _ in asked])
+    known = {(id(t), n): v for (t, n), v in zip(asked, settled, strict=True) if v}
+    for examination in examinations:
+        examination.record(known)
 
 
 def argument(order: Sequence[str], inputs: Any, name: str) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -329,6 +330,7 @@ def as_tensor(leaf: Any) -> Any:
     return torch.from_numpy(leaf)
 
 
+@functools.lru_cache(maxsize=256)
 def signature_of(function: Any) -> inspect.Signature | None:
     """Its signature, if it has one that says something."""
     try:

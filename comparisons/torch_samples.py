@@ -22,12 +22,11 @@ def database() -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch.testing._internal.common_methods_invocations import op_db
-    named = {}
-    for info in op_db:
-        if info.supports_autograd and torch.float64 in info.dtypes:
-            name = f"{info.name}.{info.variant_test_name}" if info.variant_test_name else info.name
-            named[name] = info
-    return named
+    return {
+        _name(info): info
+        for info in op_db
+        if info.supports_autograd and torch.float64 in info.dtypes
+    }
 
 
 def infos_of(function: Callable[..., Any]) -> list[Any]:
@@ -44,8 +43,21 @@ def infos_of(function: Callable[..., Any]) -> list[Any]:
     ]
 
 
-def samples_of(info: Any, names_from: Callable[..., Any] | None = None) -> Iterator[Sample]:
+def samples_of(info: Any, names_from: Callable[..., Any] | None = None) -> tuple[Sample, ...]:
     """Its sample inputs in float64; what does not require a gradient there is constant."""
+    return _cached(_name(info), names_from)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached(name: str, names_from: Callable[..., Any] | None) -> tuple[Sample, ...]:
+    return tuple(_drawn(database()[name], names_from))
+
+
+def _name(info: Any) -> str:
+    return f"{info.name}.{info.variant_test_name}" if info.variant_test_name else info.name
+
+
+def _drawn(info: Any, names_from: Callable[..., Any] | None) -> Iterator[Sample]:
     signature = signature_of(names_from or info.op)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
