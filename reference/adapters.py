@@ -83,12 +83,12 @@ def step(optimizer):
 
 def tree_map(function, tree):
     """The tree, of dicts, lists and tuples, with the function applied to every leaf in order."""
+    if not isinstance(tree, (dict, list, tuple)):
+        return function(tree)
     if isinstance(tree, dict):
         return {key: tree_map(function, branch) for key, branch in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        kind = tuple if isinstance(tree, torch.Size) else type(tree)
-        return kind([tree_map(function, branch) for branch in tree])
-    return function(tree)
+    kind = tuple if isinstance(tree, torch.Size) else type(tree)
+    return kind([tree_map(function, branch) for branch in tree])
 
 
 def leaves(tree):
