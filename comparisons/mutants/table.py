@@ -190,13 +190,13 @@ def speeds(ops: Sequence[str]) -> Iterator[dict[str, Any]]:
     yield _speed("softmax of (100, 100)", time.perf_counter() - started, ours)
     slow = own = 0.0
     for function in map(against, ops):
+        calls = [s for info in infos_of(function) for s in samples_of(info, function)]
         started = time.perf_counter()
         try:
             check(function, function)
         except ValueError:  # torch's samples are for a function with another order of arguments
             continue
         own += time.perf_counter() - started
-        calls = [s for info in infos_of(function) for s in samples_of(info, function)]
         started = time.perf_counter()
         for call in calls:
             _torch_gradcheck(function, call)
