@@ -346,6 +346,7 @@ class _Search:
         yield from self._scaled(case)
         yield from _rearranged(case)
         yield from self._other_dy(case)
+        yield from self._other_argument(case)
         yield from self._forgotten(case)
         yield from self._multiplied(case)
 
@@ -447,6 +448,39 @@ class _Search:
                 )
         if self.e.reference:
             yield from self._accumulated(case, of, dy)
+
+    def _other_argument(self, case: Case) -> Iterator[Candidate]:
+        """The right pullback at an argument that was turned round, or taken for another."""
+        args, kwargs, dy = case.inputs
+        arrays = [a for a in leaves((args, kwargs)) if is_floating(a)]
+        y = self._ours(case.inputs).get("value")
+
+        def at(position: int, changed: np.ndarray) -> np.ndarray | None:
+            count = itertools.count()
+            tree = tree_map(
+                lambda a: changed if is_floating(a) and next(count) == position else a,
+                (args, kwargs),
+            )
+            try:
+                return self._truth((*tree, dy)).get(case.name)
+            except Exception:  # the reference refuses it
+                return None
+
+        for position, (name, a) in enumerate(zip(self.e.order, arrays, strict=True)):
+            turned = [np.flip(a, axis) for axis in range(a.ndim)]
+            turned += [np.flip(a, axes) for axes in ((-2, -1), None) if a.ndim > 1]
+            turned += [
+                a.transpose(axes)
+                for axes in itertools.permutations(range(a.ndim))
+                if a.ndim <= 4
+                and axes != tuple(range(a.ndim))
+                and a.transpose(axes).shape == a.shape
+            ]
+            for changed in turned:
+                if (found := at(position, changed)) is not None:
+                    yield "transpose", f"that at {name} with its axes turned round", found
+            if y is not None and y.shape == a.shape and (found := at(position, y)) is not None:
+                yield "missing term", f"that at y in place of {name}", found
 
     def _accumulated(
         self, case: Case, of: Callable[[np.ndarray], np.ndarray], dy: np.ndarray

@@ -289,9 +289,10 @@ def _lints(
         yield "the subject differs from itself when it is called again: unseeded randomness?"
     if arrays is not None:
         yield from done[0].lints()
-    if wrong := [r for e in done for r in e.rows if r["class"] == UNSUPPORTED]:
+    wrong = [r for e in done for r in e.rows if r["class"] == UNSUPPORTED]
+    if wrong and not any(e.failures for e in done):
         yield (
-            "wrong where shapes are broadcast, which the call does not show to be meant: "
+            "wrong for other shapes, which the call does not show to be meant: "
             f"{wrong[0]['argument']}, {wrong[0]['note'] or 'its values'} ({wrong[0]['probe']})"
         )
 

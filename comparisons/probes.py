@@ -25,7 +25,7 @@ class Probe:
     """A call, in float64.
 
     reshaped   y may have another shape than at the caller's own call
-    foreign    the shapes broadcast, where the caller's own do not
+    foreign    the shapes broadcast, where the caller's own do not, or to another shape
     """
 
     name: str
@@ -94,9 +94,10 @@ def points(
 
     for name, arrays in _reshaped(given, floats):
         yield probe(name, arrays, reshaped=True)
-    foreign = not _broadcast([given[i] for i in floats])
+    whole = _broadcast([given[i] for i in floats])
     for name, arrays in _broadcasting(given, floats):
-        yield probe(name, arrays, reshaped=True, foreign=foreign)
+        meant = whole is not None and _broadcast([arrays[i] for i in floats]) == whole
+        yield probe(name, arrays, reshaped=True, foreign=not meant)
     many = _tiled(given, first)
     for name, spread in (("wide", 10.0), ("far", 1e3)):
         arrays = [_spread(a, spread, rng) if is_floating(a) else a for a in many]
@@ -228,10 +229,10 @@ def _broadcasting(
                 yield name, [shorter if j == i else b for j, b in enumerate(given)]
 
 
-def _broadcast(arrays: Sequence[np.ndarray]) -> bool:
-    """Whether arrays of several shapes are broadcast to one."""
+def _broadcast(arrays: Sequence[np.ndarray]) -> tuple[int, ...] | None:
+    """The shape that arrays of several shapes are broadcast to, if they are."""
     try:
         whole = np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:
-        return False
-    return any(a.shape != whole for a in arrays)
+        return None
+    return whole if any(a.shape != whole for a in arrays) else None
