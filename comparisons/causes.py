@@ -331,15 +331,16 @@ class _Search:
         return None
 
     def _reproduced(self) -> Cause | None:
-        for cases in self._cases():
-            made = [list(self._candidates(case)) for case in cases[:1]]
-            for k, (name, text, values) in enumerate(made[0]):
-                if not cases[0].is_made(values):
-                    continue
-                rest = [list(self._candidates(case)) for case in cases[1:]]
-                if all(_holds(case, c, name, k) for case, c in zip(cases[1:], rest, strict=True)):
-                    return Cause(name, f"the gradient of {cases[0].name} is {text}")
+        """The first candidate that makes the wrong values of one case, and has its like in the
+        others."""
+        for first, *others in self._cases():
+            for name, text, values in self._candidates(first):
+                if first.is_made(values) and all(self._holds(case, name) for case in others):
+                    return Cause(name, f"the gradient of {first.name} is {text}")
         return None
+
+    def _holds(self, case: Case, name: str) -> bool:
+        return any(c[0] == name and case.is_made(c[2]) for c in self._candidates(case))
 
     def _candidates(self, case: Case) -> Iterator[Candidate]:
         yield from self._exchanged(case)
@@ -636,12 +637,6 @@ class _Search:
         if self.e.reference:
             return self.e._truth(inputs)
         return numeric(self.e.subject, inputs, self.e.order, SMALL)
-
-
-def _holds(case: Case, candidates: Sequence[Candidate], name: str, k: int) -> bool:
-    """Whether the cause makes another case as well: the same candidate, or one of its name."""
-    same = [*candidates[k : k + 1], *(c for c in candidates if c[0] == name)]
-    return any(c[0] == name and case.is_made(c[2]) for c in same)
 
 
 def _rearranged(case: Case) -> Iterator[Candidate]:

@@ -48,7 +48,7 @@ class Subject:
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
         """y and pullback of one call."""
         answer = self.rule(*args, **kwargs)
-        if not (isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])):
+        if not _is_answer(answer):
             raise Misuse(f"{self.kind}: expected (y, pullback), got {_described(answer)}")
         return answer
 
@@ -269,7 +269,7 @@ def _plain(
     over_arrays = Subject(name, kind, rule, signature, None, constant)
     try:
         answer = rule(*tree_map(_copied, tuple(args)), **tree_map(_copied, dict(kwargs)))
-        if not isinstance(answer, torch.Tensor):
+        if _is_answer(answer):
             return over_arrays
     except Exception:  # that it takes no arrays, or that it is wrong: tensors will tell
         pass
@@ -282,7 +282,9 @@ def _plain(
         return over_arrays  # what it says to arrays is what its author expects to read
     if all(isinstance(part, torch.Tensor) for part in _listed(answer)):
         return of_torch(rule, signature, constant)
-    return Subject(name, kind, _over_tensors(rule), signature, None, constant)
+    if _is_answer(answer):
+        return Subject(name, kind, _over_tensors(rule), signature, None, constant)
+    return over_arrays
 
 
 def _paired(forward: Callable[..., Any], backward: Callable[..., Any]) -> Rule:
@@ -304,7 +306,7 @@ def _over_tensors(rule: Rule) -> Rule:
     def over_arrays(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = tree_map(as_tensor, (args, kwargs))
         answer = rule(*args, **kwargs)
-        if not (isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])):
+        if not _is_answer(answer):
             return answer
         y, pull = answer
 
@@ -352,6 +354,11 @@ def _is_torch(thing: Any) -> bool:
         or thing in vars(torch).values()
         or thing in vars(torch._C._nn).values()
     )
+
+
+def _is_answer(answer: Any) -> bool:
+    """Whether it is (y, pullback)."""
+    return isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])
 
 
 def _array(what: str, leaf: Any) -> np.ndarray:

@@ -44,11 +44,11 @@ def right_slope(x, y, dy):
 
 
 def first_of_each():
-    """The first mutant of every op, and of every cause."""
+    """The first mutant of every cause, and of every fourth op: `gradtwin mutants` has them all."""
     chosen, causes = [], set()
-    for op, mutants in MUTANTS.items():
+    for i, (op, mutants) in enumerate(MUTANTS.items()):
         for number, mutant in enumerate(mutants):
-            if not number or mutant.cause not in causes:
+            if (not number and i % 4 == 1) or mutant.cause not in causes:
                 chosen.append((op, number))
                 causes.add(mutant.cause)
     return chosen
@@ -61,8 +61,7 @@ def first_of_each():
 def test_a_planted_mistake_is_caught(op, number):
     subject = table.planted(op, MUTANTS[op][number])
     calls = [call.draw(0, np.dtype(float)) for call in SAMPLES[op]]
-    reports = [check(subject, table.against(op), args, kwargs) for args, kwargs in calls]
-    assert not all(report.passed for report in reports)
+    assert not all(check(subject, table.against(op), *call).passed for call in calls)
 
 
 @pytest.mark.parametrize("op", AGAINST)
