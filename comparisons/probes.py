@@ -94,9 +94,9 @@ def points(
 
     for name, arrays in _reshaped(given, floats):
         yield probe(name, arrays, reshaped=True)
-    whole = _broadcast([given[i] for i in floats])
+    shape = _broadcast([given[i] for i in floats])
     for name, arrays in _broadcasting(given, floats):
-        meant = whole is not None and _broadcast([arrays[i] for i in floats]) == whole
+        meant = shape is not None and _broadcast([arrays[i] for i in floats]) == shape
         yield probe(name, arrays, reshaped=True, foreign=not meant)
     many = _tiled(given, first)
     for name, spread in (("wide", 10.0), ("far", 1e3)):
