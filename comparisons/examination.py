@@ -339,7 +339,7 @@ class Examination:
         truth, native = (base.truth, base.native) if base else (None, None)
         if truth is None and self.reference:
             try:
-                truth = self._truth(_double(inputs))
+                truth, native = self._twice(inputs, dtype)
             except Exception as refusal:
                 self._none(probe, dtype, f"the reference refuses it: {_said(refusal)}")
                 return None
@@ -365,10 +365,12 @@ class Examination:
                 self._refused(probe, dtype, inputs, refusal)
             return None
         self._unchanged(probe, dtype, _arrays(inputs), passed, inputs)
-        if truth is None:
-            truth = self._truth(_double(inputs))
-        if native is None:
-            native = truth if dtype == "float64" else self._truth(inputs)
+        if truth is None or native is None:
+            try:
+                truth, native = self._twice(inputs, dtype)
+            except Exception as refusal:  # it answers once, or in one dtype only
+                self._refused(probe, dtype, inputs, refusal)
+                return None
         self._without_none(probe, dtype, inputs, results, truth)
         trial = Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, native, lay)
         if not self.reference and dtype == "float64" and not base:
@@ -376,6 +378,11 @@ class Examination:
         if held:
             self._entries.append(trial)
         return trial
+
+    def _twice(self, inputs: Any, dtype: str) -> tuple[Results, Results]:
+        """The truth in float64, and in the dtype itself."""
+        truth = self._truth(_double(inputs))
+        return truth, truth if dtype == "float64" else self._truth(inputs)
 
     def _without_none(
         self, probe: Probe, dtype: str, inputs: Any, results: dict[str, Any], truth: Results
