@@ -234,7 +234,7 @@ class _Search:
 
     # By its values ------------------------------------------------------------------------------
 
-    def _cases(self, ordinary: bool = True) -> Iterator[list[Case]]:
+    def _cases(self) -> Iterator[list[Case]]:
         """For each argument: up to CASES of its failures, the most ordinary first."""
         names = [n for n in self.e.order if any(f.name == n for f in self.wrong)]
         for name in names:
@@ -281,10 +281,8 @@ class _Search:
             rest = float(np.linalg.norm(ours - factor * truth)) / norm
             if rest < 0.3 * error and truth.size > 1:
                 return None  # a factor
-            for bits, dtype in ((24, "float32"), (11, "float16"), (8, "bfloat16")):
-                held = ours.astype(dtype) if bits != 8 else ours
-                whole = bits != 8 and np.array_equal(held.astype(float), ours)
-                if whole or (bits == 24 and error < 2.0**-20):
+            for dtype, largest in (("float32", 2.0**-20), ("float16", 0.0)):
+                if error < largest or np.array_equal(ours.astype(dtype).astype(float), ours):
                     return Cause("precision", f"{f.name} is computed in {dtype} ({f.probe})")
             if self._made_by_rounding(f, ours):
                 return Cause("precision", f"{f.name} is computed in half precision ({f.probe})")

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from .. import reference
-from ..reference.adapters import array, leaves, tensor, tree_map
+from ..reference.adapters import array, is_differentiable, leaves, tensor, tree_map
 from . import report, samples, torch_samples
 from .causes import Cause, diagnose
 from .directions import Vote
@@ -167,11 +167,9 @@ def _calls(
         return [Sample(torch_samples.text(args, settings), args, settings, constant)]
     op = target.op or (subject if isinstance(subject, str) else "")
     if op:
-        drawn = [
-            (kind, repr(row), *row.draw(0, np.dtype(float))) for kind, row in samples.calls(op)
-        ]
+        drawn = [(repr(row), *row.draw(0, np.dtype(float))) for _, row in samples.calls(op)]
         return [
-            Sample(text, args, {**kwargs, **settings}, constant) for _, text, args, kwargs in drawn
+            Sample(text, args, {**kwargs, **settings}, constant) for text, args, kwargs in drawn
         ]
     infos = torch_samples.infos_of(target.function) if target.function else []
     found = [s for info in infos for s in torch_samples.samples_of(info, target.function)]
@@ -263,12 +261,8 @@ def _numbers(settings: Iterable[Any]) -> list[float]:
 
 def _double(leaf: Any) -> Any:
     """A floating array or tensor as an array in float64; numbers and the like as they are."""
-    leaf = array(leaf.double() if _half(leaf) else leaf)
+    leaf = array(leaf.double() if is_differentiable(leaf) else leaf)
     return leaf.astype(np.float64) if is_floating(leaf) else leaf
-
-
-def _half(leaf: Any) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
 
 
 def _kind(leaf: Any) -> str:
@@ -280,7 +274,9 @@ def _lints(
 ) -> Iterator[str]:
     """What makes a check say less than it seems to."""
     if arrays is not None and all(
-        a.dtype in (np.float32, torch.float32) for a in leaves(arrays) if is_floating(a) or _half(a)
+        a.dtype in (np.float32, torch.float32)
+        for a in leaves(arrays)
+        if is_floating(a) or is_differentiable(a)
     ):
         yield "every array came in float32, where only errors 2²⁹ times larger can be seen"
     if "float64" not in dtypes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference.adapters import leaves, tree_map
+from ..reference.adapters import leaves, listed, tree_map
 from .differences import derivative
 from .noise import is_floating, unit_roundoff
 from .subjects import Subject, values
@@ -60,7 +60,7 @@ class Direction:
 
             moved_args, moved_kwargs = tree_map(moved, (args, kwargs))
             y, _ = self.subject.run(moved_args, moved_kwargs)
-            parts = zip(_listed(y), _listed(dy), strict=True)
+            parts = zip(listed(y), listed(dy), strict=True)
             return [np.asarray(part) * d for part, d in parts if d is not None]
 
         def total(h: float) -> float:
@@ -187,7 +187,3 @@ def numeric(subject: Subject, inputs: Any, order: Sequence[str], most: int) -> R
             slopes.append(direction.slope(only.reshape(x.shape))[0] / x.flat[k])
         found[name] = np.reshape(slopes, x.shape)
     return found
-
-
-def _listed(one_or_many: Any) -> Sequence[Any]:
-    return one_or_many if isinstance(one_or_many, (list, tuple)) else [one_or_many]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import manual
-from ..reference.adapters import array, leaves, tree_map
+from ..reference.adapters import array, is_differentiable, leaves, listed, tree_map
 from . import samples
 from .noise import is_floating
 from .verdict import Results
@@ -182,7 +182,7 @@ def of_torch(
     def rule(*args: Any, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
         names = array_names(args, kwargs, signature) if constant else []
         args, kwargs = tree_map(convert, (args, kwargs))
-        floating = [t for t in leaves((args, kwargs)) if _differentiable(t)]
+        floating = [t for t in leaves((args, kwargs)) if is_differentiable(t)]
         frozen = [name in constant for name in names] or [False] * len(floating)
         sources = [t for t, still in zip(floating, frozen, strict=True) if not still]
         for t in sources:
@@ -190,7 +190,7 @@ def of_torch(
         y = function(*args, **kwargs)
 
         def pullback(dy: Any) -> list[Any]:
-            pairs = [(o, d) for o, d in zip(_listed(y), _listed(dy), strict=True) if d is not None]
+            pairs = [(o, d) for o, d in zip(listed(y), listed(dy), strict=True) if d is not None]
             found = _raw([o for o, _ in pairs], [convert(d) for _, d in pairs], sources)
             return [array(g) for g in found]
 
@@ -274,13 +274,13 @@ def _plain(
     except Exception:  # that it takes no arrays, or that it is wrong: tensors will tell
         pass
     tensors = tree_map(as_tensor, tree_map(_copied, (tuple(args), dict(kwargs))))
-    for t in filter(_differentiable, leaves(tensors)):
+    for t in filter(is_differentiable, leaves(tensors)):
         t.requires_grad_()
     try:
         answer = rule(*tensors[0], **tensors[1])
     except Exception:
         return over_arrays  # what it says to arrays is what its author expects to read
-    if all(isinstance(part, torch.Tensor) for part in _listed(answer)):
+    if all(isinstance(part, torch.Tensor) for part in listed(answer)):
         return of_torch(rule, signature, constant)
     if _is_answer(answer):
         return Subject(name, kind, _over_tensors(rule), signature, None, constant)
@@ -373,14 +373,6 @@ def _array(what: str, leaf: Any) -> np.ndarray:
 
 def _copied(leaf: Any) -> Any:
     return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
-
-
-def _differentiable(t: Any) -> bool:
-    return isinstance(t, torch.Tensor) and t.is_floating_point()
-
-
-def _listed(one_or_many: Any) -> Sequence[Any]:
-    return one_or_many if isinstance(one_or_many, (list, tuple)) else [one_or_many]
 
 
 def _name(function: Any) -> str:

@@ -29,23 +29,23 @@ def rule(function, constant=""):
         wanted = [
             argument
             for name, argument in arguments.items()
-            if name not in frozen and any(map(_is_floating, leaves(argument)))
+            if name not in frozen and any(map(is_differentiable, leaves(argument)))
         ]
-        sources = [leaf.requires_grad_() for leaf in leaves(wanted) if _is_floating(leaf)]
+        sources = [leaf.requires_grad_() for leaf in leaves(wanted) if is_differentiable(leaf)]
         y = function(*args, **kwargs)
 
         def pullback(dy):
             pairs = [
-                (o, tensor(d))
-                for o, d in zip(_listed(y), _listed(dy), strict=True)
-                if d is not None
+                (o, tensor(d)) for o, d in zip(listed(y), listed(dy), strict=True) if d is not None
             ]
             outputs, cotangents = zip(*pairs, strict=True)
             found = torch.autograd.grad(
                 outputs, sources, cotangents, retain_graph=True, materialize_grads=True
             )
             gradients = map(array, found)
-            trees = tree_map(lambda leaf: next(gradients) if _is_floating(leaf) else leaf, wanted)
+            trees = tree_map(
+                lambda leaf: next(gradients) if is_differentiable(leaf) else leaf, wanted
+            )
             return trees[0] if len(trees) == 1 else tuple(trees)
 
         return tree_map(array, y), pullback
@@ -64,11 +64,11 @@ def step(optimizer):
 
     @functools.wraps(optimizer, updated=())
     def twin(param, grad, state, **settings):
-        parameters = [torch.nn.Parameter(tensor(p)) for p in _listed(param)]
-        for p, g in zip(parameters, _listed(grad), strict=True):
+        parameters = [torch.nn.Parameter(tensor(p)) for p in listed(param)]
+        for p, g in zip(parameters, listed(grad), strict=True):
             p.grad = tensor(g)
         machine = optimizer(parameters, **settings)
-        for p, s in zip(parameters, _listed(state), strict=True):
+        for p, s in zip(parameters, listed(state), strict=True):
             if s:
                 machine.state[p] = tree_map(tensor, dict(s))
         machine.step()
@@ -108,9 +108,11 @@ def array(leaf):
     return leaf.numpy(force=True).copy() if isinstance(leaf, torch.Tensor) else leaf
 
 
-def _is_floating(leaf):
+def is_differentiable(leaf):
+    """Whether the leaf is a floating tensor."""
     return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
 
 
-def _listed(one_or_many):
+def listed(one_or_many):
+    """A list or tuple as it is, anything else as a list of one."""
     return one_or_many if isinstance(one_or_many, (list, tuple)) else [one_or_many]
