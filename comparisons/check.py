@@ -21,7 +21,7 @@ from .directions import Vote
 from .examination import NOT_APPLICABLE, UNSUPPORTED, Examination, Sample, judge
 from .noise import is_floating
 from .subjects import named_rule, of_torch, signature_of, subject_of
-from .verdict import CLASSES, DIFFERENT, DTYPES, IMPRECISE
+from .verdict import CLASSES, DIFFERENT, DTYPES, IMPRECISE, UNDECIDED
 
 LINES = 12  # of failing rows that the page shows
 
@@ -51,7 +51,7 @@ class Report:
     @property
     def failed(self) -> pd.DataFrame:
         """The rows that fail."""
-        bad = {DIFFERENT, IMPRECISE, UNSUPPORTED} if self.strict else {DIFFERENT}
+        bad = {DIFFERENT, UNDECIDED} | ({IMPRECISE, UNSUPPORTED} if self.strict else set())
         return self.table[self.table["class"].isin(bad)]
 
     @property

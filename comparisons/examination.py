@@ -22,6 +22,7 @@ from .verdict import (
     LIMIT,
     REFERENCE_IMPRECISE,
     ROUNDING,
+    UNDECIDED,
     Floor,
     Function,
     Results,
@@ -474,10 +475,8 @@ class Examination:
             try:
                 found, where = self._settled(trial, names)
             except Exception as refusal:  # at a point nearby
-                note = f"undecided: {_said(refusal)}"
-                self.rows.append(
-                    self._row(trial.probe, "", trial.dtype, NOT_APPLICABLE, None, note)
-                )
+                note = f"outside the first floor, and nearby {_said(refusal)}"
+                self.rows.append(self._row(trial.probe, "", trial.dtype, UNDECIDED, None, note))
                 return
             verdicts, outside = verdicts | found, outside | where
             if trial.probe is self.own:

@@ -486,3 +486,15 @@ def test_a_report_can_be_shown():
     columns = {"id", "sample", "probe", "argument", "dtype", "class", "margin", "resolution"}
     assert columns <= set(report.table.columns)
     assert report.table["id"].is_unique
+
+
+def test_a_wrong_gradient_is_not_excused_by_raising_nearby():
+    def tanh(x):
+        if x.dtype == np.float32 or not np.isin(abs(x), abs(X)).all():
+            raise ValueError("only these numbers")
+        return np.tanh(x), lambda dy: dy * (1 + np.tanh(x))
+
+    report = check(tanh, torch.tanh, [X], dtypes=["float64"])
+    own = report.failed[report.failed["probe"] == "as given"]
+    assert set(own["class"]) == {verdict.UNDECIDED}
+    assert not report.passed
