@@ -211,7 +211,9 @@ def _examined(
         twin = None
         if target.function:
             twin = of_torch(target.function, subject.signature, call.constant, tensor)
-        numbers = _numbers(_settings_of(target.function, subject.signature, call.kwargs))
+        numbers = []
+        if call is probed:
+            numbers = _numbers(_settings_of(target.function, subject.signature, call.kwargs))
         examination = Examination(subject, twin, call, numbers, seed)
         done.append(examination)
         if sampled and subject.signature:

@@ -223,7 +223,7 @@ def _broadcasting(
         a = given[i]
         cuts = {f"axis {k} of argument {i} cut": a.take([0], k) for k in range(min(a.ndim, 3))}
         if a.ndim:
-            cuts[f"argument {i} without its first axis"] = a[0]
+            cuts[f"argument {i} without its first axis"] = np.asarray(a[0])
         for name, shorter in cuts.items():
             if shorter.shape != a.shape:
                 yield name, [shorter if j == i else b for j, b in enumerate(given)]

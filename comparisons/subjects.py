@@ -181,10 +181,17 @@ def of_torch(
 
     def rule(*args: Any, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
         names = array_names(args, kwargs, signature) if constant else []
-        args, kwargs = tree_map(convert, (args, kwargs))
-        floating = [t for t in leaves((args, kwargs)) if is_differentiable(t)]
-        frozen = [name in constant for name in names] or [False] * len(floating)
-        sources = [t for t, still in zip(floating, frozen, strict=True) if not still]
+        sources = []
+
+        def taken(leaf: Any) -> Any:
+            made = convert(leaf)
+            if is_differentiable(made):
+                sources.append(made)
+            return made
+
+        args, kwargs = tree_map(taken, (args, kwargs))
+        if constant:
+            sources = [t for n, t in zip(names, sources, strict=True) if n not in constant]
         for t in sources:
             t.requires_grad_()
         y = function(*args, **kwargs)

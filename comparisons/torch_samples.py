@@ -12,7 +12,7 @@ import torch
 
 from ..reference.adapters import array, leaves, tree_map
 from .examination import Sample
-from .noise import is_floating
+from .noise import cast, is_floating
 from .subjects import array_names, signature_of
 
 
@@ -44,7 +44,8 @@ def infos_of(function: Callable[..., Any]) -> list[Any]:
 
 
 def samples_of(info: Any, names_from: Callable[..., Any] | None = None) -> tuple[Sample, ...]:
-    """Its sample inputs in float64; what does not require a gradient there is constant."""
+    """Its sample inputs in float64, rounded to float32 so that one truth serves both; what does
+    not require a gradient there is constant."""
     return _cached(_name(info), names_from)
 
 
@@ -68,7 +69,7 @@ def _drawn(info: Any, names_from: Callable[..., Any] | None) -> Iterator[Sample]
         tensors = [t for t in leaves(tree) if isinstance(t, torch.Tensor)]
         if any(t.is_complex() or t.layout is not torch.strided for t in tensors):
             continue
-        args, kwargs = tree_map(array, tree)
+        args, kwargs = cast(cast(tree_map(array, tree), np.float32), np.float64)
         floating = [t for t in tensors if t.is_floating_point()]
         if not floating or not any(t.requires_grad for t in floating):
             continue

@@ -77,16 +77,25 @@ class Floor:
 
     where `own` is what torch itself loses in the subject's dtype, and `noise` how far the result
     moves when all that the reference sees or computes moves by one ulp. Both are the largest seen
-    so far; each draw adds to both. With `frugal`, even `own` is measured only when the first term
-    does not settle it.
+    so far; each draw adds to both. Where truth and native are `known`, even `own` is measured only
+    when the first term does not settle it.
     """
 
-    def __init__(self, reference: Function, inputs: Any, dtype: Any, frugal: bool = False) -> None:
+    def __init__(
+        self,
+        reference: Function,
+        inputs: Any,
+        dtype: Any,
+        known: Sequence[Results] = (),
+    ) -> None:
         self.reference, self.inputs, self.dtype = reference, cast(inputs, np.float64), dtype
         self.draws = 0
-        self.truth = reference(self.inputs)
-        as_given = {leaf.dtype for leaf in leaves(inputs) if is_floating(leaf)} == {np.dtype(float)}
-        self.native = self.truth if as_given else reference(inputs)
+        if known:
+            self.truth, self.native = known
+        else:
+            self.truth = reference(self.inputs)
+            given = {leaf.dtype for leaf in leaves(inputs) if is_floating(leaf)}
+            self.native = self.truth if given == {np.dtype(float)} else reference(inputs)
         self._rounding = {
             name: unit_roundoff(value.dtype) * abs(_finite(self.truth[name]))
             + float(np.finfo(value.dtype).tiny)
@@ -95,7 +104,7 @@ class Floor:
         self._noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
         self._own: Results = dict(self._noise)
         self._knows_own = False
-        if not frugal:
+        if not known:
             self.widen()
 
     def widen(self) -> bool:
@@ -245,68 +254,79 @@ def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
 
 
 def screen(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], finite: Sequence[bool]
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool]
 ) -> list[Verdict | None]:
-    """For each (ours, truth, native), shapes being equal: its verdict if u |truth| + |native −
-    truth| settles it, else None.
+    """For each (ours, truth), shapes being equal: its verdict if u |truth|, the first term of the
+    floor, settles it, else None.
 
     All are looked at together, because there are many and most are small. With `finite`, only the
     elements count where the truth is finite.
     """
-    verdicts: list[Verdict | None] = [None] * len(pairs)
-    for dtype in {ours.dtype for ours, _, _ in pairs}:
-        chosen = [i for i, (ours, _, _) in enumerate(pairs) if ours.dtype == dtype]
-        for i in chosen:
-            if not pairs[i][0].size:
-                verdicts[i] = EMPTY
-        chosen = [i for i in chosen if pairs[i][0].size]
-        if not chosen:
-            continue
-        sizes = [pairs[i][0].size for i in chosen]
-        ends = np.cumsum(sizes)
-        starts: Any = ends - sizes
-        ours, truth, native = (
-            np.concatenate([pairs[i][k].ravel() for i in chosen]) for k in range(3)
-        )
-        ignored = np.repeat([finite[i] for i in chosen], sizes) & ~np.isfinite(truth)
-        u = unit_roundoff(dtype)
-        size = abs(_finite(truth))
-        floor = u * size + float(np.finfo(dtype).tiny) + _distance(native, truth)
-        both = np.isfinite(ours) & np.isfinite(truth)
-        gap = _distance(ours, truth)
-        margin = np.where(
-            both,
-            gap / (LIMIT * floor),
-            np.where(_same(ours, truth) | _same(ours, native), 0, np.inf),
-        )
-        margin[ignored] = 0
-        distances = np.where(ignored, 0, ulps(ours, truth))
-        relative = floor / np.where(size > 0, size, math.nan)
-        worst = np.maximum.reduceat(margin, starts)
-        furthest = np.maximum.reduceat(distances, starts)
-        largest = np.maximum.reduceat(size, starts)
-        scale = np.repeat(np.where(largest > 0, largest, 1), sizes)
-        norm = np.sqrt(np.add.reduceat((size / scale) ** 2, starts))
-        apart = np.sqrt(np.add.reduceat((gap / scale) ** 2, starts))
-        for k, i in enumerate(chosen):
-            if worst[k] > 1:
-                continue
-            part = slice(starts[k], ends[k])
-            at = int(np.argmax(margin[part] if worst[k] else distances[part]))
-            error = apart[k] / norm[k] if norm[k] else (math.inf if apart[k] else 0.0)
-            verdicts[i] = Verdict(
-                ROUNDING if furthest[k] else IDENTICAL,
-                float(worst[k]),
-                int(furthest[k]),
-                tuple(map(int, np.unravel_index(at, pairs[i][0].shape))),
-                float(ours[starts[k] + at]),
-                float(truth[starts[k] + at]),
-                float(error),
-                float(floor[starts[k] + at]),
-                float(floor[part].max() / largest[k]) if largest[k] else 0.0,
-                LIMIT * _middle(relative[part][size[part] > 0]),
-            )
+    verdicts: list[Verdict | None] = [None if ours.size else EMPTY for ours, _ in pairs]
+    for dtype in {ours.dtype for ours, _ in pairs}:
+        chosen = [i for i, (a, _) in enumerate(pairs) if a.dtype == dtype and a.size]
+        if chosen:
+            found = _screened([pairs[i] for i in chosen], [finite[i] for i in chosen])
+            for i, verdict in zip(chosen, found, strict=True):
+                verdicts[i] = verdict
     return verdicts
+
+
+def _screened(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool]
+) -> list[Verdict | None]:
+    """As `screen`, for pairs of one dtype that are not empty, laid end to end."""
+    shapes = [a.shape for a, _ in pairs]
+    sizes = np.array([a.size for a, _ in pairs])
+    ends = np.cumsum(sizes)
+    starts: Any = ends - sizes
+    ours = np.concatenate([a.ravel() for a, _ in pairs])
+    truth = np.concatenate([t.ravel() for _, t in pairs])
+    ignored = np.repeat(finite, sizes) & ~np.isfinite(truth)
+    size, gap = abs(_finite(truth)), _distance(ours, truth)
+    floor = unit_roundoff(ours.dtype) * size + float(np.finfo(ours.dtype).tiny)
+    both = np.isfinite(ours) & np.isfinite(truth)
+    margin = np.where(both, gap / (LIMIT * floor), np.where(_same(ours, truth), 0, np.inf))
+    margin[ignored] = 0
+    distances = np.where(ignored, 0, ulps(ours, truth))
+
+    def largest(values: np.ndarray) -> np.ndarray:
+        return np.maximum.reduceat(values, starts)
+
+    def norms(values: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.add.reduceat((values / np.repeat(scale, sizes)) ** 2, starts))
+
+    worst, furthest, most = largest(margin), largest(distances), largest(size)
+    scale = np.where(most > 0, most, 1)  # so that no square overflows
+    apart, norm = norms(gap), norms(size)
+    error = np.where(apart > 0, apart / norm, 0)
+    # The first element of each pair that has its largest margin, or its largest distance.
+    by = np.where(np.repeat(worst > 0, sizes), margin, distances)
+    first = np.flatnonzero(by == np.repeat(np.where(worst > 0, worst, furthest), sizes))
+    at = first[np.searchsorted(first, starts)]
+    # The middle of the relative floors; those of zeros, which have none, are sorted to the end.
+    relative = np.where(size > 0, floor / size, math.inf)
+    counts = np.add.reduceat(size > 0, starts, dtype=int)
+    ordered = relative[np.lexsort((relative, np.repeat(np.arange(len(pairs)), sizes)))]
+    middle = np.where(counts > 0, ordered[starts + np.minimum(counts // 2, sizes - 1)], math.nan)
+    level = np.where(most > 0, largest(floor) / most, 0)
+    columns = (
+        worst, furthest, at - starts, ours[at], truth[at], error, floor[at], level, LIMIT * middle
+    )
+    return [
+        Verdict(
+            ROUNDING if far else IDENTICAL,
+            margin_,
+            far,
+            tuple(map(int, np.unravel_index(place, shape))),
+            *rest,
+        )
+        if margin_ <= 1
+        else None
+        for shape, margin_, far, place, *rest in zip(
+            shapes, *(c.tolist() for c in columns), strict=True
+        )
+    ]
 
 
 def _described(
