@@ -241,7 +241,7 @@ def mutants_command(
             (table.manual_row, (op, s)) for op in samples.ops() for s in range(seed, seed + seeds)
         ]
     if torch_ops:
-        tasks += [(table.torch_row, (name,)) for name in table.public()]
+        tasks += [(table.torch_row, (name, speed)) for name in table.public()]
     rows = session.run("Mutants", tasks, MUTANT_COLUMNS, lambda row: [row])
     frame = report.table(rows)
     report.save(frame, "mutants", session.out)
@@ -278,6 +278,11 @@ def _summaries(frame: pd.DataFrame, speeds: Sequence[dict[str, Any]]) -> list[An
         times.add_row(
             s["what"], f"{s['seconds']:.3g} s", f"{s['slow_seconds']:.3g} s", f"{s['ratio']:.3g}"
         )
+    timed = frame[(frame["kind"] == "torch") & frame["slow_seconds"].notna()]
+    if len(timed):
+        ours, slow = timed["seconds"].sum(), timed["slow_seconds"].sum()
+        what = f"torch's own samples of {len(timed)} of its functions, at least"
+        times.add_row(what, f"{ours:.3g} s", f"{slow:.3g} s", f"{slow / ours:.3g}")
     times.add_row(
         "all mutants",
         f"{took['seconds']:.3g} s",

@@ -192,6 +192,9 @@ class Examination:
             probe = replace(self.own, name=name)
             results = self._answer(probe, base.dtype, base.inputs, call, lay)
             if results is not None:
+                for n, g in base.results.items():  # most do not change, and are kept once
+                    if (other := results.get(n)) is not None and _same_bits(g, other):
+                        results[n] = g
                 self._hold(probe, base.dtype, base.inputs, base.truth, results, call, lay)
 
         for kind in ("non-contiguous", "read-only", "negative strides", "Fortran order"):
@@ -363,15 +366,14 @@ class Examination:
         That is known already where the other dtype holds the same numbers.
         """
         args, kwargs = _cast((probe.args, probe.kwargs), np.dtype(dtype))
-        call = _double((args, kwargs))
-        answer = None
+        call, answer = _double((args, kwargs), dtype), None
         if dy is None:
-            answer = self._side.run(*call)
+            answer = self._side.run(*_private(call))
             dy = self._cotangent(answer[0])
         inputs = args, kwargs, _cast(dy, np.dtype(dtype))
         if not self.reference:
             return inputs, None
-        double = *call, _double(inputs[2])
+        double = *call, _double(inputs[2], dtype)
         point = [(a.shape, a.tobytes()) for a in _arrays(double)]
         if self._last is None or self._last[0] != point:
             answer = answer or self.reference.run(*call)
@@ -504,7 +506,7 @@ class Examination:
         outside: dict[str, np.ndarray] = {}
         if names and self._settled_base and self._settled_base[0].truth is trial.truth:
             base, found, where = self._settled_base  # most layouts do not change a bit
-            same = [n for n in names if n in found and _same_bits(trial, base, n)]
+            same = [n for n in names if n in found and trial.results[n] is base.results[n]]
             verdicts = verdicts | {n: found[n] for n in same}
             outside = {n: where[n] for n in same if n in where}
             names = [n for n in names if n not in same]
@@ -764,8 +766,9 @@ def _times(factor: float, dy: Any) -> Any:
     return tree_map(lambda d: np.asarray(d * factor) if is_floating(d) else d, dy)
 
 
-def _double(tree: Any) -> Any:
-    return _cast(tree, np.dtype(float))
+def _double(tree: Any, dtype: str = "") -> Any:
+    """The tree in float64, which it may be already."""
+    return tree if dtype == "float64" else _cast(tree, np.dtype(float))
 
 
 def _cast(tree: Any, dtype: np.dtype) -> Any:
@@ -778,8 +781,7 @@ def _cast(tree: Any, dtype: np.dtype) -> Any:
             return np.broadcast_to(cast(once, dtype), leaf.shape)
         return leaf.astype(dtype) if leaf.dtype.kind == "f" else leaf.copy()
 
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
-        return _once_each(converted, tree)
+    return _once_each(converted, tree)
 
 
 def _private(tree: Any) -> Any:
@@ -809,9 +811,8 @@ def _identical(a: Results, b: Results) -> bool:
     )
 
 
-def _same_bits(a: Trial, b: Trial, name: str) -> bool:
-    x, y = a.results[name], b.results[name]
-    return x.dtype == y.dtype and np.array_equal(x, y, equal_nan=True)
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _said(error: Exception) -> str:

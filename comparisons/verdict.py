@@ -22,6 +22,7 @@ LIMIT = 8.0
 FREE_LIMIT = 4.0
 
 DRAWS = 6  # of noise
+TOGETHER = 2**16  # elements that are screened at a time
 HOPELESS = 1e4  # margin from which no further draw is made
 SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
 WINDOW = 10  # steps before and after, over which the floor of a free run takes the largest drift
@@ -259,16 +260,20 @@ def screen(
     """For each (ours, truth), shapes being equal: its verdict if u |truth|, the first term of the
     floor, settles it, else None.
 
-    All are looked at together, because there are many and most are small. With `finite`, only the
-    elements count where the truth is finite.
+    Many are looked at together, because most are small. With `finite`, only the elements count
+    where the truth is finite.
     """
     verdicts: list[Verdict | None] = [None if ours.size else EMPTY for ours, _ in pairs]
-    for dtype in {ours.dtype for ours, _ in pairs}:
-        chosen = [i for i, (a, _) in enumerate(pairs) if a.dtype == dtype and a.size]
-        if chosen:
-            found = _screened([pairs[i] for i in chosen], [finite[i] for i in chosen])
-            for i, verdict in zip(chosen, found, strict=True):
-                verdicts[i] = verdict
+    groups: dict[tuple[np.dtype, int], list[int]] = {}
+    elements = 0
+    for i, (ours, _) in enumerate(pairs):
+        if ours.size:
+            elements += ours.size
+            groups.setdefault((ours.dtype, elements // TOGETHER), []).append(i)
+    for chosen in groups.values():
+        found = _screened([pairs[i] for i in chosen], [finite[i] for i in chosen])
+        for i, verdict in zip(chosen, found, strict=True):
+            verdicts[i] = verdict
     return verdicts
 
 
@@ -284,7 +289,8 @@ def _screened(
     truth = np.concatenate([t.ravel() for _, t in pairs])
     ignored = np.repeat(finite, sizes) & ~np.isfinite(truth)
     size, gap = abs(_finite(truth)), _distance(ours, truth)
-    floor = unit_roundoff(ours.dtype) * size + float(np.finfo(ours.dtype).tiny)
+    u = unit_roundoff(ours.dtype)
+    floor = u * size + float(np.finfo(ours.dtype).tiny)
     both = np.isfinite(ours) & np.isfinite(truth)
     margin = np.where(both, gap / (LIMIT * floor), np.where(_same(ours, truth), 0, np.inf))
     margin[ignored] = 0
@@ -304,14 +310,10 @@ def _screened(
     by = np.where(np.repeat(worst > 0, sizes), margin, distances)
     first = np.flatnonzero(by == np.repeat(np.where(worst > 0, worst, furthest), sizes))
     at = first[np.searchsorted(first, starts)]
-    # The middle of the relative floors; those of zeros, which have none, are sorted to the end.
-    relative = np.where(size > 0, floor / size, math.inf)
-    counts = np.add.reduceat(size > 0, starts, dtype=int)
-    ordered = relative[np.lexsort((relative, np.repeat(np.arange(len(pairs)), sizes)))]
-    middle = np.where(counts > 0, ordered[starts + np.minimum(counts // 2, sizes - 1)], math.nan)
-    level = np.where(most > 0, largest(floor) / most, 0)
+    level = np.where(most > 0, u, 0)
+    resolution = np.where(most > 0, LIMIT * u, math.nan)
     columns = (
-        worst, furthest, at - starts, ours[at], truth[at], error, floor[at], level, LIMIT * middle
+        worst, furthest, at - starts, ours[at], truth[at], error, floor[at], level, resolution
     )
     return [
         Verdict(

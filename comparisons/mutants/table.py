@@ -22,6 +22,7 @@ from ..torch_samples import database, infos_of, samples_of
 from . import rules
 from .corpus import AGAINST, MUTANTS, SAMPLES, Mutant
 
+PATIENCE = 20.0  # seconds for the samples of one function, after which gradcheck is stopped
 LARGE = (100, 100)  # the shape of the 10,000 elements that speed is measured on
 
 
@@ -101,14 +102,19 @@ def public() -> list[str]:
     return [name for name in database() if not name.startswith(("_", "native_"))]
 
 
-def torch_row(name: str) -> dict[str, Any]:
-    """One of torch's own functions as the subject, held to itself on its own samples."""
+def torch_row(name: str, timed: bool) -> dict[str, Any]:
+    """One of torch's own functions as the subject, held to itself on its own samples; and how long
+    slow gradcheck takes for them, which is stopped after PATIENCE."""
     function = database()[name].op
+    calls = samples_of(database()[name], function)
 
     def run() -> Iterator[Report]:
         yield check(function, function)
 
-    return _alarm(f"torch/{name}", "torch", name, run)
+    row = _alarm(f"torch/{name}", "torch", name, run)
+    if timed and row["class"] == "quiet":
+        row["slow_seconds"] = _patiently(function, calls)
+    return row
 
 
 def _alarm(row: str, kind: str, op: str, run: Callable[[], Iterator[Report]]) -> dict[str, Any]:
@@ -197,12 +203,19 @@ def speeds(ops: Sequence[str]) -> Iterator[dict[str, Any]]:
         except ValueError:  # torch's samples are for a function with another order of arguments
             continue
         own += time.perf_counter() - started
-        started = time.perf_counter()
-        for call in calls:
-            _torch_gradcheck(function, call)
-        slow += time.perf_counter() - started
+        slow += _patiently(function, calls)
     if own:
         yield _speed("torch's own samples of all ops", slow, own)
+
+
+def _patiently(function: Callable[..., Any], calls: Sequence[Any]) -> float:
+    """The seconds that slow gradcheck takes for the calls, or for the first that take PATIENCE."""
+    started = time.perf_counter()
+    for call in calls:
+        _torch_gradcheck(function, call)
+        if time.perf_counter() - started > PATIENCE:
+            break
+    return time.perf_counter() - started
 
 
 def _torch_gradcheck(function: Callable[..., Any], call: Any) -> None:
