@@ -313,7 +313,15 @@ def _screened(
     level = np.where(most > 0, u, 0)
     resolution = np.where(most > 0, LIMIT * u, math.nan)
     columns = (
-        worst, furthest, at - starts, ours[at], truth[at], error, floor[at], level, resolution
+        worst,
+        furthest,
+        at - starts,
+        ours[at],
+        truth[at],
+        error,
+        floor[at],
+        level,
+        resolution,
     )
     return [
         Verdict(

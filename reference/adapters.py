@@ -54,29 +54,59 @@ def rule(function, constant=""):
     return twin
 
 
-def step(optimizer):
+def step(optimizer, gradient=None):
     """A torch optimizer as one pure step: `param, state = step(param, grad, state, **settings)`.
 
     Every step builds the optimizer anew around the state, which equals one that is kept, bit for
     bit. Lists of parameters, gradients and states step together, as in one parameter group, and
-    give two lists.
+    give two lists. `gradient(grad, shape)` makes a tensor of what is no array. None stays None.
     """
+    if optimizer is None:
+        return None
+    gradient = gradient or (lambda grad, shape: tensor(grad))
 
     @functools.wraps(optimizer, updated=())
     def twin(param, grad, state, **settings):
-        parameters = [torch.nn.Parameter(tensor(p)) for p in listed(param)]
-        for p, g in zip(parameters, listed(grad), strict=True):
-            p.grad = tensor(g)
+        many = isinstance(param, list)
+        params, grads, states = (param, grad, state) if many else ([param], [grad], [state])
+        parameters = [torch.nn.Parameter(tensor(p)) for p in params]
+        for p, g in zip(parameters, grads, strict=True):
+            p.grad = gradient(g, p.shape)
         machine = optimizer(parameters, **settings)
-        for p, s in zip(parameters, listed(state), strict=True):
+        for p, s in zip(parameters, states, strict=True):
             if s:
                 machine.state[p] = tree_map(tensor, dict(s))
         machine.step()
-        states = [
+        stepped = [array(p) for p in parameters]
+        new = [
             {k: array(v) for k, v in machine.state[p].items() if v is not None} for p in parameters
         ]
-        stepped = [array(p) for p in parameters]
-        return (stepped, states) if isinstance(param, list) else (stepped[0], states[0])
+        return (stepped, new) if many else (stepped[0], new[0])
+
+    return twin
+
+
+def search(optimizer):
+    """A torch optimizer that evaluates the loss itself, as one pure step over all parameters:
+    `params, state = search(params, closure, state, **settings)`.
+
+    closure(params) gives the loss and the list of gradients, all as arrays.
+    """
+
+    @functools.wraps(optimizer, updated=())
+    def twin(params, closure, state, **settings):
+        parameters = [torch.nn.Parameter(tensor(p)) for p in params]
+        machine = optimizer(parameters, **settings)
+        machine.state[parameters[0]] = tree_map(tensor, dict(state))
+
+        def evaluate():
+            loss, grads = closure([array(p) for p in parameters])
+            for p, g in zip(parameters, grads, strict=True):
+                p.grad = tensor(g)
+            return tensor(loss)
+
+        machine.step(evaluate)
+        return [array(p) for p in parameters], tree_map(array, dict(machine.state[parameters[0]]))
 
     return twin
 
@@ -106,6 +136,12 @@ def tensor(leaf):
 def array(leaf):
     """A tensor as an array of its own memory; anything else as it is."""
     return leaf.numpy(force=True).copy() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def sparse(grad, shape):
+    """A gradient (indices, values) of some rows or elements as a sparse tensor of that shape."""
+    indices, values = grad
+    return torch.sparse_coo_tensor(np.atleast_2d(indices), tensor(values), shape)
 
 
 def is_differentiable(leaf):
