@@ -484,9 +484,9 @@ def sparse_adam(param, grad, state, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, ma
     expected = (indices.shape[1], *param.shape[len(indices) :])
     if values.shape != expected:
         raise ValueError(f"values: expected shape {expected}, got {values.shape}")
-    if not 0 < lr:
+    if not lr > 0:
         raise ValueError(f"lr: expected above 0, got {lr}")
-    if not 0 < eps:
+    if not eps > 0:
         raise ValueError(f"eps: expected above 0, got {eps}")
     beta1, beta2 = _betas(betas)
     t = state.get("step", 0) + 1
