@@ -281,7 +281,7 @@ def _summaries(frame: pd.DataFrame, speeds: Sequence[dict[str, Any]]) -> list[An
     timed = frame[(frame["kind"] == "torch") & frame["slow_seconds"].notna()]
     if len(timed):
         ours, slow = timed["seconds"].sum(), timed["slow_seconds"].sum()
-        what = f"torch's own samples of {len(timed)} of its functions, at least"
+        what = f"torch's samples of {len(timed)} of its functions, at least"
         times.add_row(what, f"{ours:.3g} s", f"{slow:.3g} s", f"{slow / ours:.3g}")
     times.add_row(
         "all mutants",
