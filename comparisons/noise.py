@@ -140,17 +140,26 @@ class OneUlpNoise(TorchDispatchMode):
     taken apart by torch's own decompositions, so that noise reaches what it computes inside. A sum
     and a matrix product become PIECES partial sums, each with the noise of as many additions as it
     makes.
+
+    Results in 16 bits are left alone, but counted in `halves`; with `half` they alone are moved, as
+    they come: a kernel rounds to 16 bits once, at its end.
     """
 
-    def __init__(self, size: float, seed: int) -> None:
+    def __init__(self, size: float, seed: int, half: bool = False) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.half = size, half
         self.rng = np.random.default_rng(seed)
+        self.halves = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.half:
+            result = function(*args, **kwargs)
+            for t in leaves(result):
+                self._disturb(t)
+            return result
         schema = function._schema
         if function in PRODUCTS:
             return self._product(*args)
@@ -203,13 +212,20 @@ class OneUlpNoise(TorchDispatchMode):
 
     def _disturb(self, t: Any, size: float | None = None) -> None:
         if isinstance(t, torch.Tensor) and t.is_floating_point() and t.numel():
+            self.halves += _is_half(t)
+            if _is_half(t) != self.half:
+                return
             size = size or self.size
             factors = 1 + size * _even(t.numel(), self.rng)
             at_most_1 = t.abs().max() <= 1
-            t.mul_(torch.from_numpy(factors).view(t.shape))
+            t.mul_(torch.from_numpy(factors).view(t.shape).to(t.dtype))
             if at_most_1:
                 most = size * math.sqrt(3)
                 t.mul_(torch.where(t.abs() > 1, (1 - most) / (1 + most), 1.0).to(t.dtype))
+
+
+def _is_half(t: Any) -> bool:
+    return isinstance(t, torch.Tensor) and t.dtype in (torch.float16, torch.bfloat16)
 
 
 def _long(t: torch.Tensor) -> bool:

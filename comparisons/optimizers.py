@@ -1,138 +1,260 @@
-"""The trajectory-parity table: every optimizer and its mirror on one recorded stream of
-gradients."""
+"""The trajectory-parity table: every optimizer and its mirror on recorded streams of gradients."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import manual, reference
+from ..reference.adapters import listed
 from .curves import RUNS
+from .datasets import load
 from .lockstep import Lockstep, Pair
-from .noise import moved, unit_roundoff
-from .verdict import DIFFERENT, IMPRECISE, PARTED, Drift, free_drift, ulps, worst
+from .noise import OneUlpNoise, moved, unit_roundoff
+from .training import Cell, Side, by_hand, by_torch, start, train
+from .verdict import DIFFERENT, HALF, IMPRECISE, PARTED, Drift, free_drift, ulps, worst
 
 STEPS = 1000
 SHOWN = (1, 10, 100, 1000)
+SHAPE = (4, 6)
+ONE_ITERATION = {"max_iter": 1, "max_eval": 26}  # of L-BFGS, so that each is judged by itself
+WHOLE = ("adafactor", "muon", "sparse_adam", "lbfgs")  # that treat not every element alike
 
 Optimizer = Callable[..., tuple[Any, Any]]
 Results = dict[str, np.ndarray]
 
 
-def stream(steps: int, seed: int, dtype: Any) -> np.ndarray:
-    """Recorded gradients (steps, 4, 6): ordinary, tiny (1e-8) and huge (1e4) rows, and one that
-    changes.
+@dataclass(frozen=True)
+class Stream:
+    """What an optimizer starts from and what it is given at every step, a gradient.
+
+    To an optimizer that evaluates the loss itself that is a batch, and the functions make of it
+    what it takes: by hand, and with torch.
+    """
+
+    param: Any  # an array, or a list of them
+    given: Iterable[Any]
+    by_hand: Callable[[Any], Any] = lambda grad: grad
+    by_torch: Callable[[Any], Any] = lambda grad: grad
+
+
+def mixed(steps: int, seed: int) -> np.ndarray:
+    """Gradients (steps, 4, 6): ordinary, tiny (1e-8) and huge (1e4) rows, and one that changes.
 
     The last row is zero most of the time, or changes its size every fifty steps, element by
     element.
     """
     rng = np.random.default_rng([seed, 3])
-    scale = np.ones((steps, 4, 6))
+    scale = np.ones((steps, *SHAPE))
     scale[:, 1], scale[:, 2] = 1e-8, 1e4
     scale[:, 3, :2] = rng.random((steps, 2)) < 0.1
     scale[:, 3, 2] = 0
     sizes = rng.choice([0, 1e-8, 1, 1e4], (steps // 50 + 1, 3))
     scale[:, 3, 3:] = np.repeat(sizes, 50, axis=0)[:steps]
-    return (scale * rng.standard_normal(scale.shape)).astype(dtype)
+    return scale * rng.standard_normal(scale.shape)
 
 
-def run(
-    optimizer: Optimizer, param: np.ndarray, gradients: np.ndarray, settings: dict[str, Any]
-) -> Iterator[tuple[Any, ...]]:
-    """Yields (param, gradient, state, new results) of every step."""
-    state: dict[str, Any] = {}
-    for grad in gradients:
-        new, new_state = optimizer(param, grad, state, **settings)
-        yield param, grad, state, _named(new, new_state)
-        param, state = new, new_state
+@functools.lru_cache(maxsize=4)
+def trained(steps: int, seed: int) -> np.ndarray:
+    """Gradients (steps, 4, 6) from a training: of some weights of a network on the digits."""
+    cell = Cell("mlp", "digits", "sgd", 0.1, regime="mini-batch", steps=steps, seed=seed)
+    data = load(cell.data)
+    side = by_torch(cell, data)
+    run = train(side, start(cell, data.x.shape[1], data.outputs), steps, cell.all_settings)
+    found = [step.gradients["0.weight"][: SHAPE[0], 10 : 10 + SHAPE[1]] for step in run]
+    return np.array(found)
 
 
-def noisy_runs(
-    optimizer: Optimizer,
-    param: np.ndarray,
-    gradients: np.ndarray,
-    settings: dict[str, Any],
-    seed: int,
-) -> Results:
-    """RUNS runs (runs, steps, …) of the reference, parameter and gradient moved by one ulp at every
-    step.
+def fading(steps: int, seed: int) -> np.ndarray:
+    """Gradients (steps, 4, 6) that turn less and less, and fall from 1 to 1e-6: a convergence."""
+    rng = np.random.default_rng([seed, 6])
+    t = np.arange(steps)[:, None, None]
+    waves = np.cos(t / (5 + t / 10) * rng.uniform(0.5, 2, SHAPE) + rng.uniform(0, 6, SHAPE))
+    return 10 ** (-6 * t / max(steps, 1)) * (waves + 0.1 * rng.standard_normal((steps, *SHAPE)))
 
-    They run side by side as one parameter, because these optimizers work element by element.
+
+STREAMS: dict[str, Callable[[int, int], np.ndarray]] = {
+    "mixed": mixed,
+    "trained": trained,
+    "fading": fading,
+}
+# What an optimizer that evaluates the loss itself is tried on, in place of each stream.
+OBJECTIVES = {
+    "mixed": ("mlp", "diabetes"),
+    "trained": ("mlp", "digits"),
+    "fading": ("linear_regression", "diabetes"),
+}
+
+
+def stream_of(name: str, kind: str, dtype: str, seed: int = 0, steps: int = STEPS) -> Stream:
+    """The stream of this kind, as the optimizer of this name takes it."""
+    if name == "lbfgs":
+        return _objective(kind, dtype, seed, steps)
+    gradients = STREAMS[kind](steps, seed).astype(dtype)
+    param = np.random.default_rng([seed, 5]).standard_normal(SHAPE).astype(dtype)
+    if name == "sparse_adam":
+        rng = np.random.default_rng([seed, 7])
+        rows = rng.integers(SHAPE[0], size=(steps, 3))  # of which some occur twice
+        return Stream(param, [(i, g[i]) for i, g in zip(rows, gradients, strict=True)])
+    return Stream(param, list(gradients))
+
+
+def _objective(kind: str, dtype: str, seed: int, steps: int) -> Stream:
+    model, data = OBJECTIVES[kind]
+    cell = Cell(model, data, "sgd", 0.1, dtype=dtype, seed=seed, hidden=(8,))
+    known = load(data)
+    parameters = start(cell, known.x.shape[1], known.outputs)
+
+    def closure_of(side: Side) -> Callable[[Any], Any]:
+        def of_batch(batch: Any) -> Callable[[Sequence[np.ndarray]], Any]:
+            def closure(params: Sequence[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+                given = dict(zip(parameters, params, strict=True))
+                loss, gradients = side.gradient(given, *batch)
+                return loss, [gradients[name] for name in parameters]
+
+            return closure
+
+        return of_batch
+
+    ours, theirs = by_hand(cell, known), by_torch(cell, known)
+    batches = [ours.batch(t) for t in range(steps)]
+    return Stream(list(parameters.values()), batches, closure_of(ours), closure_of(theirs))
+
+
+def free_run(
+    optimizer: Optimizer, stream: Stream, settings: dict[str, Any]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yields parameter and state of the hand-written side after every step."""
+    param, state = stream.param, {}
+    for given in stream.given:
+        param, state = optimizer(param, stream.by_hand(given), state, **settings)
+        yield param, state
+
+
+def torch_run(
+    twin: Any, stream: Stream, settings: dict[str, Any], disturb: Any = lambda tree: tree
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yields parameter and state of torch's own run after every step."""
+    if not isinstance(stream.param, list):
+        gradients = ([g] for g in stream.given)
+        for (param,), (state,) in twin.run([stream.param], gradients, settings, disturb):
+            yield param, state
+        return
+    params, state = stream.param, {}
+    for given in stream.given:
+        params, given = disturb((params, given))
+        closure = stream.by_torch(given)
+        params, state = twin(params, lambda p, c=closure: disturb(c(p)), state, **settings)
+        yield params, state
+
+
+def noisy_runs(name: str, stream: Stream, settings: dict[str, Any], seed: int) -> list[Results]:
+    """RUNS runs of the reference, parameter and gradient moved by one ulp at every step, and all
+    that it computes in 16 bits by one ulp of that.
+
+    Where every element is treated alike they run side by side, as one parameter.
     """
+    twin = getattr(reference.optimizers, name)
     rng = np.random.default_rng([seed, 4])
-    size = 2 * unit_roundoff(param.dtype)
-    params = np.array([param] * RUNS)
-    state: dict[str, Any] = {}
+    size = 2 * unit_roundoff(listed(stream.param)[0].dtype)
+
+    def disturb(tree: Any) -> Any:
+        return moved(tree, size, rng)
+
+    if name not in WHOLE:
+        many = Stream(np.array([stream.param] * RUNS), (np.array([g] * RUNS) for g in stream.given))
+        together = stacked(torch_run(twin, many, settings, disturb))
+        return [{n: a[:, i] if a.ndim > 1 else a for n, a in together.items()} for i in range(RUNS)]
+    with OneUlpNoise(0, 0) as watch:
+        next(torch_run(twin, stream, settings))
     found = []
-    for grad in gradients:
-        seen, pushed = moved((params, np.array([grad] * RUNS)), size, rng)
-        params, state = optimizer(seen, pushed, state, **settings)
-        found.append(_named(params, state))
-    return {
-        name: np.moveaxis(a, 1, 0) if a.ndim > 1 else np.array([a] * RUNS)
-        for name, a in _stacked(found).items()
-    }
+    for i in range(RUNS):
+        noise = OneUlpNoise(HALF[0], i, half=True) if watch.halves else contextlib.nullcontext()
+        with noise:
+            found.append(stacked(torch_run(twin, stream, settings, disturb)))
+    return found
 
 
 def other_paths(name: str) -> list[dict[str, bool]]:
     """The settings for torch's other implementations than its loop, which is what it does on a
     CPU."""
-    paths = [{"foreach": True}]
-    if "fused" in inspect.signature(getattr(reference.optimizers, name)).parameters:
-        paths.append({"fused": True})
-    return paths
+    accepted = inspect.signature(getattr(reference.optimizers, name)).parameters
+    return [{path: True} for path in ("foreach", "fused") if path in accepted]
 
 
 def rows(
     name: str,
     settings: dict[str, Any],
     dtype: str,
+    kind: str = "mixed",
     seed: int = 0,
     steps: int = STEPS,
     thorough: bool = False,
 ) -> list[dict[str, Any]]:
-    """The rows of one optimizer with one choice of settings."""
+    """The rows of one optimizer with one choice of settings on one stream."""
     ours, twin = getattr(manual.optimizers, name), getattr(reference.optimizers, name)
-    gradients = stream(steps, seed, dtype)
-    param = np.random.default_rng([seed, 5]).standard_normal(gradients.shape[1:]).astype(dtype)
+    stream = stream_of(name, kind, dtype, seed, steps)
+    settings = settings | (ONE_ITERATION if name == "lbfgs" else {})
+
+    def side(step: Optimizer, made: Callable[[Any], Any]) -> Callable[[Any], Results]:
+        def results(inputs: Any) -> Results:
+            param, given, state, chosen = inputs
+            return named(*step(param, made(given), state, **chosen))
+
+        return results
 
     lockstep = Lockstep(np.dtype(dtype), steps, thorough)
-    reference_run = []
-    for t, (p, grad, state, results) in enumerate(run(twin, param, gradients, settings)):
+    recorded = []
+    param, state = stream.param, {}
+    pairs = zip(stream.given, torch_run(twin, stream, settings), strict=True)
+    for t, (given, (new, new_state)) in enumerate(pairs):
         pair = Pair(
-            lambda i: _named(*ours(*i[:3], **i[3])),
-            lambda i: _named(*twin(*i[:3], **i[3])),
-            (p, grad, state, settings),
-            before={"param": p},
+            side(ours, stream.by_hand),
+            side(twin, stream.by_torch),
+            (param, given, state, settings),
+            before=named(param, {}),
         )
-        lockstep.look(t + 1, [pair], results)
-        reference_run.append(results)
-    theirs = _stacked(reference_run)
-    free = _stacked(r for *_, r in run(ours, param, gradients, settings))
-    noisy = noisy_runs(twin, param, gradients, settings, seed)
+        recorded.append((new, new_state))
+        lockstep.look(t + 1, [pair], named(new, new_state))
+        param, state = new, new_state
+    theirs = stacked(recorded)
+    free = stacked(free_run(ours, stream, settings))
+    noisy = noisy_runs(name, stream, settings, seed)
     paths = [theirs] + [
-        _stacked(r for *_, r in run(twin, param, gradients, settings | path))
-        for path in other_paths(name)
+        stacked(torch_run(twin, stream, settings | path)) for path in other_paths(name)
     ]
-    scale = {n: _scale(a) for n, a in theirs.items()}
+    kept = [n for n in theirs if all(n in r for r in (free, *noisy))]
+    scale = {n: _scale(theirs[n]) for n in kept}
     drifts = {
-        n: free_drift(free[n], theirs[n], noisy[n], unit_roundoff(dtype), scale[n]) for n in theirs
+        n: free_drift(
+            free[n], theirs[n], np.array([r[n] for r in noisy]), unit_roundoff(dtype), scale[n]
+        )
+        for n in kept
     }
     shown = sorted({s for s in SHOWN if s < steps} | {steps})
     return [
-        _row(name, settings, dtype, seed, quantity, step, lockstep, drifts[quantity])
+        _row(name, settings, dtype, kind, seed, quantity, step, lockstep, drifts[quantity])
         | {
             "max_ulp": int(ulps(free[quantity][step - 1], theirs[quantity][step - 1]).max()),
             "torch_spread": max(
-                float((abs(a[quantity] - b[quantity])[step - 1] / scale[quantity][step - 1]).max())
-                for a, b in itertools.combinations(paths, 2)
+                (
+                    float(
+                        (abs(a[quantity] - b[quantity])[step - 1] / scale[quantity][step - 1]).max()
+                    )
+                    for a, b in itertools.combinations(paths, 2)
+                ),
+                default=math.nan,
             ),
         }
-        for quantity in theirs
+        for quantity in kept
         for step in shown
     ]
 
@@ -141,6 +263,7 @@ def _row(
     name: str,
     settings: dict[str, Any],
     dtype: str,
+    kind: str,
     seed: int,
     quantity: str,
     step: int,
@@ -155,9 +278,10 @@ def _row(
         kind, outside = PARTED, drift.parted + 1
     text = ", ".join(f"{k}={v}" for k, v in settings.items())
     return {
-        "id": f"{name}({text})/{quantity}/{step}/{dtype}/{seed}",
+        "id": f"{name}({text})/{kind}/{quantity}/{step}/{dtype}/{seed}",
         "optimizer": name,
         "settings": text,
+        "stream": kind,
         "dtype": dtype,
         "seed": seed,
         "quantity": quantity,
@@ -178,14 +302,35 @@ def _row(
     }
 
 
-def _named(param: np.ndarray, state: dict[str, Any]) -> Results:
-    return {"param": param, **{name: np.asarray(value) for name, value in state.items()}}
+def named(param: Any, state: dict[str, Any]) -> Results:
+    """The parameter and the state by name, whole numbers as floats.
+
+    A list of parameters is laid end to end. Of a history, the last entry counts, 0 if there is
+    none, and its length.
+    """
+    found = {"param": np.concatenate([np.ravel(p) for p in listed(param)])}
+    if not isinstance(param, list):
+        found["param"] = param
+    for name, value in state.items():
+        if isinstance(value, list):
+            if name != "al":  # which is scratch
+                last = np.zeros_like(state["d"]) if name != "ro" else np.zeros((), state["d"].dtype)
+                found[name] = np.asarray(value[-1] if value else last)
+                found["history"] = np.asarray(float(len(value)))
+        elif value is not None:
+            array = np.asarray(value)
+            found[name] = array if array.dtype.kind == "f" else array.astype(float)
+    return found
 
 
-def _stacked(results: Any) -> Results:
-    """One array per quantity, steps first."""
-    listed = list(results)
-    return {name: np.array([r[name] for r in listed]) for name in listed[0]}
+def stacked(steps: Iterable[tuple[Any, dict[str, Any]]]) -> Results:
+    """One array per quantity, steps first; without what changes its shape on the way."""
+    results = [named(*step) for step in steps]
+    return {
+        name: np.array([r[name] for r in results])
+        for name, first in results[0].items()
+        if all(name in r and r[name].shape == first.shape for r in results)
+    }
 
 
 def _scale(trajectory: np.ndarray) -> np.ndarray:

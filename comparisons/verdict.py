@@ -25,6 +25,7 @@ DRAWS = 6  # of noise
 TOGETHER = 2**16  # elements that are screened at a time
 HOPELESS = 1e4  # margin from which no further draw is made
 SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
+HALF = (2.0**-9, 2.0**-4)  # the same of results in 16 bits: one ulp of bfloat16, and 32
 WINDOW = 10  # steps before and after, over which the floor of a free run takes the largest drift
 
 IDENTICAL, ROUNDING, IMPRECISE = "identical", "rounding", "imprecise"
@@ -102,8 +103,8 @@ class Floor:
             + float(np.finfo(value.dtype).tiny)
             for name, value in self.native.items()
         }
-        self._noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
-        self._own: Results = dict(self._noise)
+        self.noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
+        self._own: Results = dict(self.noise)
         self._knows_own = False
         if not known:
             self.widen()
@@ -124,7 +125,7 @@ class Floor:
 
     @property
     def values(self) -> Results:
-        return {n: self._rounding[n] + self._own[n] + self._noise[n] for n in self.truth}
+        return {n: self._rounding[n] + self._own[n] + self.noise[n] for n in self.truth}
 
     def draw(self) -> None:
         """One more draw: of noise, at two sizes with the same signs, and of what torch loses,
@@ -134,20 +135,30 @@ class Floor:
         gives no slack.
         """
         self.draws += 1
-        small, large = (self._disturbed(size) for size in (SMALL, LARGE))
         u = unit_roundoff(self.dtype)
-        for name, value in self.truth.items():
-            movement = _distance(small[name], value) / SMALL
-            further = _distance(large[name], value) / SMALL
-            smooth = (movement <= further / 32) | (movement <= 4 * u * abs(_finite(value)))
-            self._noise[name] = np.maximum(self._noise[name], np.where(smooth, movement, 0))
+        halves = self._move(SMALL * u, LARGE * u, u, SMALL)
+        if halves:  # what is computed in 16 bits on the way has a far larger ulp
+            self._move(*HALF, u, 1, half=True)
         lost = self._lost(nearby(self.inputs, self.draws))
         self._own = {name: np.maximum(own, lost[name]) for name, own in self._own.items()}
 
-    def _disturbed(self, size: float) -> Results:
-        size *= unit_roundoff(self.dtype)
-        with OneUlpNoise(size, self.draws):
-            return self.reference(moved(self.inputs, size, np.random.default_rng(self.draws)))
+    def _move(self, small: float, large: float, u: float, units: float, half: bool = False) -> int:
+        """Adds how far noise of the small size moves the results, divided by `units`; gives how
+        many 16-bit results were seen."""
+        (a, halves), (b, _) = (self._disturbed(size, half) for size in (small, large))
+        for name, value in self.truth.items():
+            movement = _distance(a[name], value) / units
+            further = _distance(b[name], value) / units
+            smooth = movement <= further / math.sqrt(large / small)
+            smooth |= movement <= 4 * u * abs(_finite(value))
+            self.noise[name] = np.maximum(self.noise[name], np.where(smooth, movement, 0))
+        return halves
+
+    def _disturbed(self, size: float, half: bool) -> tuple[Results, int]:
+        rng = np.random.default_rng(self.draws)
+        inputs = self.inputs if half else moved(self.inputs, size, rng)
+        with OneUlpNoise(size, self.draws, half) as mode:
+            return self.reference(inputs), mode.halves
 
     def _lost(self, single: Any) -> Results:
         return self._loss_of(self.reference(single), self.reference(cast(single, np.float64)))
@@ -249,9 +260,11 @@ def settle(
 
 def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
     """Whether more noise could still bring a result inside: after two draws it will not come from
-    HOPELESS times as far."""
-    worst = [m.max(initial=0) for m in margins.values()]
-    return any(1 < w <= (HOPELESS if floor.draws >= 2 else math.inf) for w in worst)
+    HOPELESS times as far, unless no draw has moved that element at all."""
+    return any(
+        np.any((m > 1) & ((floor.draws < 2) | (m <= HOPELESS) | (floor.noise[name] == 0)))
+        for name, m in margins.items()
+    )
 
 
 def screen(
@@ -375,7 +388,7 @@ def _described(
 def ulps(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """How many floating-point numbers of the dtype of `ours` lie between it and the truth, rounded
     to that dtype."""
-    bits: Any = {4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
+    bits: Any = {2: np.uint16, 4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
     with np.errstate(over="ignore"):
         pair = [np.ascontiguousarray(a, ours.dtype).view(bits) for a in (ours, truth)]
     negative = bits(1 << (8 * ours.dtype.itemsize - 1))

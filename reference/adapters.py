@@ -60,29 +60,44 @@ def step(optimizer, gradient=None):
     Every step builds the optimizer anew around the state, which equals one that is kept, bit for
     bit. Lists of parameters, gradients and states step together, as in one parameter group, and
     give two lists. `gradient(grad, shape)` makes a tensor of what is no array. None stays None.
+
+    `run(params, gradients, settings)` keeps one optimizer, and yields both lists after every step.
     """
     if optimizer is None:
         return None
     gradient = gradient or (lambda grad, shape: tensor(grad))
+
+    def stepped(machine, parameters, grads):
+        for p, g in zip(parameters, grads, strict=True):
+            p.grad = gradient(g, p.shape)
+        machine.step()
+        states = [machine.state[p] for p in parameters]
+        new = [{k: array(v) for k, v in s.items() if v is not None} for s in states]
+        return [array(p) for p in parameters], new
 
     @functools.wraps(optimizer, updated=())
     def twin(param, grad, state, **settings):
         many = isinstance(param, list)
         params, grads, states = (param, grad, state) if many else ([param], [grad], [state])
         parameters = [torch.nn.Parameter(tensor(p)) for p in params]
-        for p, g in zip(parameters, grads, strict=True):
-            p.grad = gradient(g, p.shape)
         machine = optimizer(parameters, **settings)
         for p, s in zip(parameters, states, strict=True):
             if s:
                 machine.state[p] = tree_map(tensor, dict(s))
-        machine.step()
-        stepped = [array(p) for p in parameters]
-        new = [
-            {k: array(v) for k, v in machine.state[p].items() if v is not None} for p in parameters
-        ]
-        return (stepped, new) if many else (stepped[0], new[0])
+        stepped_params, new = stepped(machine, parameters, grads)
+        return (stepped_params, new) if many else (stepped_params[0], new[0])
 
+    def run(params, gradients, settings, disturb=lambda tree: tree):
+        parameters = [torch.nn.Parameter(tensor(p)) for p in params]
+        machine = optimizer(parameters, **settings)
+        for grads in gradients:
+            params, grads = disturb((params, grads))
+            for p, seen in zip(parameters, params, strict=True):
+                p.data.copy_(tensor(seen))
+            params, states = stepped(machine, parameters, grads)
+            yield params, states
+
+    twin.run = run
     return twin
 
 

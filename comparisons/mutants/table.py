@@ -22,7 +22,7 @@ from ..torch_samples import database, infos_of, samples_of
 from . import rules
 from .corpus import AGAINST, MUTANTS, SAMPLES, Mutant
 
-PATIENCE = 20.0  # seconds for the samples of one function, after which gradcheck is stopped
+PATIENCE = 60.0  # seconds for the samples of one function, after which gradcheck is stopped
 SMALL = 10_000  # elements of a sample, up to which gradcheck's Jacobian fits in memory
 LARGE = (100, 100)  # the shape of the 10,000 elements that speed is measured on
 

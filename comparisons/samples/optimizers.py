@@ -1,41 +1,68 @@
-"""Settings of each optimizer that differ in kind; {} are the defaults."""
+"""Settings of each optimizer that differ in kind; {} are the defaults.
 
+SAMPLES are what torch's own tests leave out, `configurations` those and torch's together.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
 from typing import Any
+
+import torch
+
+from ... import reference
 
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "sgd": [
-        {"lr": 0.01},
-        {"lr": 0.01, "momentum": 0.9, "dampening": 0.5},
         {"lr": 0.01, "momentum": 0.9, "nesterov": True},
-        {"lr": 0.01, "weight_decay": 0.1},
         {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.01, "nesterov": True, "maximize": True},
     ],
-    "rmsprop": [
-        {},
-        {"alpha": 0.9, "eps": 1e-6},
-        {"centered": True},
-        {"momentum": 0.5, "centered": True, "weight_decay": 0.1},
-        {"lr": 0.001, "maximize": True},
-    ],
     "adagrad": [
-        {},
-        {"lr": 0.1, "lr_decay": 0.01},
         {"initial_accumulator_value": 0.1},
         {"weight_decay": 0.1, "eps": 1e-6},
         {"lr": 0.1, "lr_decay": 0.001, "weight_decay": 0.01, "maximize": True},
     ],
+    "rmsprop": [
+        {"alpha": 0.9, "eps": 1e-6},
+        {"centered": True},
+        {"momentum": 0.5, "centered": True, "weight_decay": 0.1},
+    ],
+    "adadelta": [{"rho": 0.5, "eps": 1e-3}],
     "adam": [
-        {},
         {"betas": (0.5, 0.9), "eps": 1e-4},
-        {"amsgrad": True},
         {"lr": 0.01, "amsgrad": True, "weight_decay": 0.01, "maximize": True},
         {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True},
     ],
-    "adamw": [
-        {},
-        {"lr": 0.01, "weight_decay": 0.1},
-        {"weight_decay": 0.0},
-        {"amsgrad": True},
-        {"betas": (0.8, 0.99), "eps": 1e-6, "maximize": True},
-    ],
+    "adamw": [{"amsgrad": True}, {"betas": (0.8, 0.99), "eps": 1e-6, "maximize": True}],
+    "adamax": [{"betas": (0.5, 0.9), "eps": 1e-3}],
+    "nadam": [{"betas": (0.5, 0.9), "eps": 1e-4}],
+    "radam": [{"betas": (0.5, 0.9)}, {"betas": (0.5, 0.7)}],
+    "rprop": [{"etas": (0.3, 1.1), "step_sizes": (1e-3, 0.1)}],
+    "asgd": [{"lr": 0.05, "lambd": 0.01, "alpha": 0.5, "t0": 20}],
+    "adafactor": [{"eps": (1e-6, 0.1), "d": 2.0}, {"lr": 0.5}],
+    "sparse_adam": [{"betas": (0.5, 0.9), "eps": 1e-4}],
+    "muon": [{"nesterov": False}, {"adjust_lr_fn": "match_rms_adamw", "eps": 1e-3}],
+    "lbfgs": [{"history_size": 3, "max_iter": 7, "line_search_fn": "strong_wolfe"}],
 }
+
+
+@functools.cache
+def configurations(name: str) -> list[dict[str, Any]]:
+    """Every configuration that torch's own tests have for this optimizer, and ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.testing._internal.common_optimizers import optim_db
+    twin = getattr(reference.optimizers, name)
+    if twin is None:  # newer than this torch
+        return []
+    found: list[dict[str, Any]] = []
+    for info in optim_db:
+        if info.optim_cls is twin.__wrapped__:
+            for made in info.optim_inputs_func(device="cpu"):
+                settings = {
+                    k: v.item() if isinstance(v, torch.Tensor) else v
+                    for k, v in made.kwargs.items()
+                }
+                found += [settings] if settings not in found else []
+    return found + [s for s in SAMPLES[name] if s not in found]
