@@ -22,13 +22,14 @@ from .. import manual, reference
 from . import curves, gradients, optimizers, report, samples, training, verdict
 from .check_commands import check_command, mutants_command
 from .curves import Comparison
-from .samples.optimizers import SAMPLES as SETTINGS
+from .samples.optimizers import SAMPLES as OPTIMIZERS
+from .samples.optimizers import configurations
 from .session import RESULTS, Jobs, Json, Out, Seed, Session, Strict, known
 from .training import Cell
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-LR = {"sgd": 0.1, "rmsprop": 0.01, "adagrad": 0.05, "adam": 0.01, "adamw": 0.01}
+LR = {"sgd": 0.1, "adagrad": 0.05, "adam": 0.01, "adamw": 0.01}  # where not torch's default
 DATA = {"linear_regression": "line", "logistic_regression": "breast_cancer", "mlp": "digits"}
 
 
@@ -59,8 +60,9 @@ GRADIENT_DETAIL: list[report.Column] = [
     ("class", 20, lambda r: r["class"]),
 ]
 OPTIMIZER_COLUMNS: list[report.Column] = [
-    ("optimizer", 9, lambda r: r["optimizer"]),
+    ("optimizer", 11, lambda r: r["optimizer"]),
     ("settings", 46, lambda r: r["settings"] or "defaults"),
+    ("stream", 7, lambda r: r["stream"]),
     ("dtype", 8, lambda r: r["dtype"]),
     ("margin", -9, lambda r: r["lockstep_margin"]),
     ("drift", -10, lambda r: r["drift"]),
@@ -116,12 +118,15 @@ def _run_gradients(session: Session, ops: Sequence[str], seed: int, detail: bool
     session.frames["gradients"] = report.table(itertools.chain(*found))
 
 
-def _run_optimizers(session: Session, names: Sequence[str], seed: int) -> None:
+def _run_optimizers(
+    session: Session, names: Sequence[str], streams: Sequence[str], seed: int
+) -> None:
     tasks = [
-        (optimizers.rows, (name, settings, dtype, seed))
+        (optimizers.rows, (name, settings, dtype, stream, seed))
         for name in names
-        for settings in SETTINGS[name]
+        for settings in configurations(name)
         for dtype in verdict.DTYPES
+        for stream in streams
     ]
     found = session.run("Optimizers", tasks, OPTIMIZER_COLUMNS, _summed_optimizer)
     session.frames["optimizers"] = report.table(itertools.chain(*found))
@@ -164,7 +169,7 @@ def everything(
         return
     session = Session(out, as_json, jobs, strict)
     _run_gradients(session, samples.ops(), seed, detail=False)
-    _run_optimizers(session, list(SETTINGS), seed)
+    _run_optimizers(session, list(OPTIMIZERS), ["mixed"], seed)
     _run_curves(session, [_reseeded(cell, seed) for cell in curves.GRID])
     session.finish()
 
@@ -193,6 +198,10 @@ def optimizers_command(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]…", help="Optimizers; all without.")
     ] = None,
+    stream: Annotated[
+        list[str] | None,
+        typer.Option(help="mixed, trained or fading gradients; all without. Can be repeated."),
+    ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
     jobs: Jobs = 0,
@@ -201,9 +210,11 @@ def optimizers_command(
 ) -> None:
     """The trajectory-parity table: 1,000 steps of every optimizer, in lockstep and free."""
     for name in names or ():
-        known("optimizer", name, SETTINGS)
+        known("optimizer", name, OPTIMIZERS)
+    for kind in stream or ():
+        known("stream", kind, optimizers.STREAMS)
     session = Session(out, as_json, jobs, strict)
-    _run_optimizers(session, names or list(SETTINGS), seed)
+    _run_optimizers(session, names or list(OPTIMIZERS), stream or list(optimizers.STREAMS), seed)
     session.finish()
 
 
@@ -256,7 +267,7 @@ def curves_command(
     choices = {
         "model": training.MODELS,
         "data": training.DATASETS,
-        "optimizer": SETTINGS,
+        "optimizer": training.OPTIMIZERS,
         "regime": training.REGIMES,
         "dtype": verdict.DTYPES,
     }
@@ -280,14 +291,14 @@ def curves_command(
 @app.command()
 def show(op: Annotated[str, typer.Argument(help="An op or an optimizer.")]) -> None:
     """Rule, mirror, samples and corners on one screen."""
-    known("op", op, [*samples.ops(), *SETTINGS])
+    known("op", op, [*samples.ops(), *OPTIMIZERS])
     console = Console(highlight=False)
 
     def code(title: str, text: str) -> None:
         console.print(Text(title, style="bold"))
         console.print(Syntax(text.rstrip(), "python", background_color="default", word_wrap=True))
 
-    if op in SETTINGS:
+    if op in OPTIMIZERS:
         rule, module = getattr(manual.optimizers, op), reference.optimizers
     else:
         rule, _ = gradients.rule_pair(op)
@@ -296,10 +307,10 @@ def show(op: Annotated[str, typer.Argument(help="An op or an optimizer.")]) -> N
     mirror = re.search(rf"^{op} = .*", inspect.getsource(module), re.MULTILINE)
     text = mirror[0] if mirror else inspect.getsource(getattr(module, op).__wrapped__)
     code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
-    if op in SETTINGS:
+    if op in OPTIMIZERS:
         rows = [
             ("settings", ", ".join(f"{k}={v}" for k, v in s.items()) or "defaults")
-            for s in SETTINGS[op]
+            for s in configurations(op)
         ]
     else:
         rows = [(f"{kind}s", repr(row)) for kind, row in samples.calls(op)]
@@ -324,8 +335,8 @@ def calibrate(
         *((_calibrated_curve, (cell,)) for cell in curves.GRID),
         *(
             (_calibrated_optimizer, (name, settings, dtype, seed))
-            for name in SETTINGS
-            for settings in SETTINGS[name]
+            for name in OPTIMIZERS
+            for settings in configurations(name)
             for dtype in verdict.DTYPES
             for seed in every
         ),
@@ -383,8 +394,8 @@ def _calibrated_optimizer(
     name: str, settings: dict[str, Any], dtype: str, seed: int
 ) -> list[dict[str, Any]]:
     found = []
-    for r in optimizers.rows(name, settings, dtype, seed, thorough=True):
-        if r["step"] == optimizers.STEPS:
+    for r in optimizers.rows(name, settings, dtype, seed=seed, thorough=True):
+        if r["step"] == r["steps"]:
             found.append(
                 _calibrated(
                     "optimizers, lockstep",
@@ -428,7 +439,9 @@ def _widths(text: str) -> tuple[int, ...]:
 def _cell(given: dict[str, Any], settings: dict[str, Any]) -> Cell:
     given = {"model": "mlp", "optimizer": "sgd", **given}
     given.setdefault("data", DATA[given["model"]])
-    given.setdefault("lr", LR[given["optimizer"]])
+    if given["optimizer"] in training.OPTIMIZERS:
+        accepted = inspect.signature(getattr(manual.optimizers, given["optimizer"])).parameters
+        given.setdefault("lr", LR.get(given["optimizer"], accepted["lr"].default))
     try:
         return Cell(settings=settings, **given)
     except (ValueError, TypeError) as error:

@@ -212,6 +212,8 @@ class OneUlpNoise(TorchDispatchMode):
 
     def _disturb(self, t: Any, size: float | None = None) -> None:
         if isinstance(t, torch.Tensor) and t.is_floating_point() and t.numel():
+            if t.layout is not torch.strided:  # the values that it is made of have moved
+                return
             self.halves += _is_half(t)
             if _is_half(t) != self.half:
                 return
@@ -234,7 +236,8 @@ def _long(t: torch.Tensor) -> bool:
 
 
 def _storage(t: Any) -> int | None:
-    return t.untyped_storage()._cdata if isinstance(t, torch.Tensor) else None
+    dense = isinstance(t, torch.Tensor) and t.layout is torch.strided
+    return t.untyped_storage()._cdata if dense else None
 
 
 def _coins(n: int, rng: np.random.Generator) -> np.ndarray:

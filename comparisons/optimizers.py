@@ -25,6 +25,7 @@ from .verdict import DIFFERENT, HALF, IMPRECISE, PARTED, Drift, free_drift, ulps
 STEPS = 1000
 SHOWN = (1, 10, 100, 1000)
 SHAPE = (4, 6)
+ITERATIONS = 100  # of L-BFGS, which by then has converged
 ONE_ITERATION = {"max_iter": 1, "max_eval": 26}  # of L-BFGS, so that each is judged by itself
 WHOLE = ("adafactor", "muon", "sparse_adam", "lbfgs")  # that treat not every element alike
 
@@ -201,8 +202,9 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The rows of one optimizer with one choice of settings on one stream."""
     ours, twin = getattr(manual.optimizers, name), getattr(reference.optimizers, name)
+    if name == "lbfgs":
+        settings, steps = settings | ONE_ITERATION, min(steps, ITERATIONS)
     stream = stream_of(name, kind, dtype, seed, steps)
-    settings = settings | (ONE_ITERATION if name == "lbfgs" else {})
 
     def side(step: Optimizer, made: Callable[[Any], Any]) -> Callable[[Any], Results]:
         def results(inputs: Any) -> Results:
@@ -286,6 +288,7 @@ def _row(
         "seed": seed,
         "quantity": quantity,
         "step": step,
+        "steps": lockstep.steps,
         "lockstep_margin": largest.verdict.margin,
         "lockstep_step": largest.step,
         "manual": largest.verdict.manual,

@@ -14,7 +14,7 @@ import numpy as np
 from .. import manual, reference
 from ..reference.adapters import rule
 from .datasets import DATASETS, Data, load
-from .samples.optimizers import SAMPLES as OPTIMIZERS
+from .samples.optimizers import SAMPLES
 from .verdict import DTYPES
 
 Arrays = dict[str, np.ndarray]
@@ -29,6 +29,8 @@ MODELS = {
         "multiclass": "cross_entropy",
     },
 }
+# Those that step any parameter from its gradient alone.
+OPTIMIZERS = [name for name in SAMPLES if name not in ("sparse_adam", "muon", "lbfgs")]
 REGIMES = ("batch", "stochastic", "mini-batch")  # all samples, one at random, a few at random
 
 
