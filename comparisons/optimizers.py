@@ -265,7 +265,7 @@ def _row(
     name: str,
     settings: dict[str, Any],
     dtype: str,
-    kind: str,
+    stream: str,
     seed: int,
     quantity: str,
     step: int,
@@ -280,10 +280,10 @@ def _row(
         kind, outside = PARTED, drift.parted + 1
     text = ", ".join(f"{k}={v}" for k, v in settings.items())
     return {
-        "id": f"{name}({text})/{kind}/{quantity}/{step}/{dtype}/{seed}",
+        "id": f"{name}({text})/{stream}/{quantity}/{step}/{dtype}/{seed}",
         "optimizer": name,
         "settings": text,
-        "stream": kind,
+        "stream": stream,
         "dtype": dtype,
         "seed": seed,
         "quantity": quantity,
