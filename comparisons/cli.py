@@ -19,11 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import manual, reference
-from . import curves, gradients, optimizers, report, samples, training, verdict
+from . import curves, gradients, optimizers, report, samples, schedules, training, verdict
 from .check_commands import check_command, mutants_command
 from .curves import Comparison
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
+from .samples.schedules import SAMPLES as SCHEDULES
 from .session import RESULTS, Jobs, Json, Out, Seed, Session, Strict, known
 from .training import Cell
 
@@ -68,6 +69,16 @@ OPTIMIZER_COLUMNS: list[report.Column] = [
     ("drift", -10, lambda r: r["drift"]),
     ("drift/floor", -11, lambda r: r["max_ratio"]),
     ("torch's own", -11, lambda r: r["torch_spread"]),
+    ("class", 20, lambda r: r["class"]),
+]
+SCHEDULE_COLUMNS: list[report.Column] = [
+    ("schedule", 30, lambda r: r["schedule"]),
+    ("settings", 46, lambda r: r["settings"] or "defaults"),
+    ("quantity", 8, lambda r: r["quantity"]),
+    ("at", -4, lambda r: r["step"]),
+    ("manual", -11, lambda r: r["manual"]),
+    ("torch", -11, lambda r: r["reference"]),
+    ("margin", -10, lambda r: r["margin"]),
     ("class", 20, lambda r: r["class"]),
 ]
 CURVE_COLUMNS: list[report.Column] = [
@@ -132,6 +143,28 @@ def _run_optimizers(
     session.frames["optimizers"] = report.table(itertools.chain(*found))
 
 
+def _run_schedules(session: Session, names: Sequence[str], seed: int) -> None:
+    chosen = [(name, settings) for name in names for settings in SCHEDULES[name]]
+    tasks = [
+        (_schedule_rows, (name, i, seed)) for name in names for i in range(len(SCHEDULES[name]))
+    ]
+    found = session.run("Schedules", tasks, SCHEDULE_COLUMNS, list)
+    frame = report.table(itertools.chain(*found))
+    session.frames["schedules"] = frame
+    texts = [rows[0]["settings"] for rows in found]
+    drawn = [
+        (f"{name}({text})", schedules.curves(name, settings, seed))
+        for (name, settings), text in zip(chosen, texts, strict=True)
+    ]
+    picture = report.png(report.schedules_figure(drawn))
+    session.pictures["schedules"] = {"schedules.png": picture}
+
+
+def _schedule_rows(name: str, number: int, seed: int) -> list[dict[str, Any]]:
+    """By number, because a function among the settings cannot be sent to another process."""
+    return schedules.rows(name, SCHEDULES[name][number], seed)
+
+
 def _run_curves(session: Session, cells: Sequence[Cell]) -> None:
     tasks = [(curves.compare, (cell,)) for cell in cells]
     found: list[Comparison] = session.run("Loss curves", tasks, CURVE_COLUMNS, lambda c: [c.row])
@@ -170,6 +203,7 @@ def everything(
     session = Session(out, as_json, jobs, strict)
     _run_gradients(session, samples.ops(), seed, detail=False)
     _run_optimizers(session, list(OPTIMIZERS), ["mixed"], seed)
+    _run_schedules(session, list(SCHEDULES), seed)
     _run_curves(session, [_reseeded(cell, seed) for cell in curves.GRID])
     session.finish()
 
@@ -215,6 +249,25 @@ def optimizers_command(
         known("stream", kind, optimizers.STREAMS)
     session = Session(out, as_json, jobs, strict)
     _run_optimizers(session, names or list(OPTIMIZERS), stream or list(optimizers.STREAMS), seed)
+    session.finish()
+
+
+@app.command("schedules")
+def schedules_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]…", help="Schedules; all without.")
+    ] = None,
+    out: Out = RESULTS,
+    as_json: Json = False,
+    jobs: Jobs = 0,
+    seed: Seed = 0,
+    strict: Strict = False,
+) -> None:
+    """The schedule-parity table and picture: every closed form beside torch's, step by step."""
+    for name in names or ():
+        known("schedule", name, SCHEDULES)
+    session = Session(out, as_json, jobs, strict)
+    _run_schedules(session, names or list(SCHEDULES), seed)
     session.finish()
 
 

@@ -1,6 +1,6 @@
 """The same rules and optimizers, obtained from torch. Nothing in here knows the hand-written
 side."""
 
-from . import activations, linear, losses, models, optimizers
+from . import activations, linear, losses, models, optimizers, schedules
 
-__all__ = ["activations", "linear", "losses", "models", "optimizers"]
+__all__ = ["activations", "linear", "losses", "models", "optimizers", "schedules"]

@@ -126,6 +126,44 @@ def search(optimizer):
     return twin
 
 
+def rate(scheduler):
+    """A torch scheduler as a function of all steps: `lr = rate(steps, lr=0.1, **settings)`.
+
+    The scheduler runs once, up to the last step. Where it moves the momentum as well, that is
+    returned beside the rate. One that takes metrics goes through `steps` as these, and gives the
+    rate after each. `disturb` is applied to the rate before every step. With `closed` it is
+    torch's own closed form that is asked at every step, None where there is none.
+    """
+
+    @functools.wraps(scheduler, updated=())
+    def twin(steps, *, lr=0.1, disturb=lambda lr: lr, closed=False, **settings):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.5)
+        machine = scheduler(optimizer, **settings)
+        by_metric = isinstance(machine, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        (group,) = optimizer.param_groups
+        if closed and not hasattr(machine, "_get_closed_form_lr"):
+            return None
+
+        def now():
+            lr = machine._get_closed_form_lr()[0] if closed else group["lr"]
+            return lr, group["momentum"]
+
+        seen = [now()]
+        optimizer.step()  # which torch wants to see first
+        for step in range(len(steps) if by_metric else int(np.max(steps, initial=0))):
+            group["lr"] = disturb(group["lr"])
+            machine.step(float(steps[step])) if by_metric else machine.step()
+            seen.append(now())
+        lrs, momenta = np.array(seen, dtype=float).T
+        if by_metric:
+            return lrs[1:]
+        at = np.asarray(steps)
+        moves = np.any(momenta != 0.5)
+        return (lrs[at], momenta[at]) if moves else lrs[at]
+
+    return twin
+
+
 def tree_map(function, tree):
     """The tree, of dicts, lists and tuples, with the function applied to every leaf in order."""
     if not isinstance(tree, (dict, list, tuple)):

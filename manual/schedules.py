@@ -1,0 +1,297 @@
+"""Schedules of the learning rate, each a closed form over all steps at once:
+
+    lr = cosine_annealing_lr(steps, lr=0.1, T_max=50)
+
+steps are whole numbers from 0, in any shape; lr is the rate that the optimizer began with. What
+also cycles the momentum gives (lr, momentum). A setting out of range raises ValueError.
+
+Two cannot be written so: reduce_lr_on_plateau goes through the metrics one after another, and a
+composition takes its parts as (name, settings).
+"""
+
+import math
+
+import numpy as np
+
+from .arrays import within
+
+
+def lambda_lr(steps, *, lr, lr_lambda):
+    """lr λ(t), for any function λ of the step."""
+    return lr * np.vectorize(lr_lambda, otypes=[float])(_whole(steps))
+
+
+def multiplicative_lr(steps, *, lr, lr_lambda):
+    """lr λ(1) λ(2) … λ(t)."""
+    steps = _whole(steps)
+    factors = [1.0, *(lr_lambda(t) for t in range(1, steps.max(initial=0) + 1))]
+    return lr * np.cumprod(factors)[steps]
+
+
+def step_lr(steps, *, lr, step_size, gamma=0.1):
+    """lr γ^⌊t / size⌋."""
+    _positive(step_size=step_size)
+    return lr * gamma ** (_whole(steps) // step_size)
+
+
+def multi_step_lr(steps, *, lr, milestones, gamma=0.1):
+    """lr γⁿ, where n counts the milestones up to t, t itself included."""
+    return lr * gamma ** np.searchsorted(sorted(milestones), _whole(steps), side="right")
+
+
+def constant_lr(steps, *, lr, factor=1 / 3, total_iters=5):
+    """lr times the factor before total_iters, lr from then on."""
+    within(0, 1, factor=factor)
+    return np.where(_whole(steps) < total_iters, lr * factor, lr)
+
+
+def linear_lr(steps, *, lr, start_factor=1 / 3, end_factor=1.0, total_iters=5):
+    """lr times a factor that goes straight from one to the other, within total_iters steps."""
+    within(0, 1, start_factor=start_factor, end_factor=end_factor)
+    if not start_factor > 0:
+        raise ValueError(f"start_factor: expected above 0, got {start_factor}")
+    share = np.minimum(_whole(steps), total_iters) / total_iters
+    return lr * (start_factor + (end_factor - start_factor) * share)
+
+
+def exponential_lr(steps, *, lr, gamma):
+    """lr γᵗ."""
+    return lr * gamma ** _whole(steps).astype(float)
+
+
+def polynomial_lr(steps, *, lr, total_iters=5, power=1.0):
+    """lr (1 − t / T)^power, 0 from T on."""
+    return lr * (1 - np.minimum(_whole(steps), total_iters) / total_iters) ** power
+
+
+def cosine_annealing_lr(steps, *, lr, T_max, eta_min=0.0):
+    """η + (lr − η) (1 + cos(π t / T)) / 2: down to η at T, and up again by 2 T.
+
+    Loshchilov & Hutter, 2017, arXiv:1608.03983
+    """
+    return _cosine(lr, eta_min, _whole(steps) / T_max)
+
+
+def cosine_annealing_warm_restarts(steps, *, lr, T_0, T_mult=1, eta_min=0.0):
+    """Down a cosine from lr to η within T₀ steps; then from lr again, each time T_mult times as
+    long.
+
+    Loshchilov & Hutter, 2017, arXiv:1608.03983
+    """
+    steps = _whole(steps)
+    for name, value in (("T_0", T_0), ("T_mult", T_mult)):
+        if value < 1 or value != int(value):
+            raise ValueError(f"{name}: expected a whole number from 1 on, got {value}")
+    lengths, starts = [T_0], [0]
+    while starts[-1] + lengths[-1] <= steps.max(initial=0):
+        starts.append(starts[-1] + lengths[-1])
+        lengths.append(lengths[-1] * T_mult)
+    period = np.searchsorted(starts, steps, side="right") - 1
+    return _cosine(lr, eta_min, (steps - np.take(starts, period)) / np.take(lengths, period))
+
+
+def cyclic_lr(
+    steps,
+    *,
+    base_lr,
+    max_lr,
+    step_size_up=2000,
+    step_size_down=None,
+    mode="triangular",
+    gamma=1.0,
+    scale_fn=None,
+    scale_mode="cycle",
+    cycle_momentum=True,
+    base_momentum=0.8,
+    max_momentum=0.9,
+    lr=None,
+):
+    """base + (max − base) s h: h goes straight up from 0 to 1 and down again, and s scales it.
+
+    s is 1 ("triangular"), halved with every cycle ("triangular2") or γᵗ ("exp_range"), or scale_fn
+    of the number of the cycle, from 1, or of the step. The momentum mirrors it, from max down to
+    base and up again. lr is not used: the rate begins at base_lr.
+
+    Smith, 2017, arXiv:1506.01186
+    """
+    steps = _whole(steps)
+    down = step_size_up if step_size_down is None else step_size_down
+    length = step_size_up + down
+    cycle = steps // length
+    place, top = (steps - cycle * length) / length, step_size_up / length
+    height = np.where(place <= top, place / top, (place - 1) / (top - 1))
+    if scale_fn:
+        at = cycle + 1 if scale_mode == "cycle" else steps
+        scale = np.vectorize(scale_fn, otypes=[float])(at)
+    elif mode not in ("triangular", "triangular2", "exp_range"):
+        raise ValueError(f"mode: expected 'triangular', 'triangular2' or 'exp_range', got {mode!r}")
+    else:
+        rates = {"triangular": (1.0, 0), "triangular2": (0.5, cycle), "exp_range": (gamma, steps)}
+        base, power = rates[mode]
+        scale = base ** np.asarray(power, float)
+    rate = base_lr + (max_lr - base_lr) * scale * height
+    if not cycle_momentum:
+        return rate
+    return rate, max_momentum - (max_momentum - base_momentum) * scale * height
+
+
+def one_cycle_lr(
+    steps,
+    *,
+    max_lr,
+    total_steps=None,
+    epochs=None,
+    steps_per_epoch=None,
+    pct_start=0.3,
+    anneal_strategy="cos",
+    cycle_momentum=True,
+    base_momentum=0.85,
+    max_momentum=0.95,
+    div_factor=25.0,
+    final_div_factor=1e4,
+    three_phase=False,
+    lr=None,
+):
+    """From max / div_factor up to max within the share pct_start of all steps, then down to the
+    start / final_div_factor.
+
+    With three phases it first comes back down to the start, as fast as it rose. Each phase is a
+    cosine or a line. The momentum goes the other way. lr is not used.
+
+    Smith & Topin, 2018, arXiv:1708.07120
+    """
+    steps = _whole(steps)
+    if total_steps is None and (epochs is None or steps_per_epoch is None):
+        raise ValueError("total_steps: expected a number, or epochs and steps_per_epoch, got None")
+    total = epochs * steps_per_epoch if total_steps is None else total_steps
+    _positive(total_steps=total)
+    within(0, 1, pct_start=pct_start)
+    if anneal_strategy not in ("cos", "linear"):
+        raise ValueError(f"anneal_strategy: expected 'cos' or 'linear', got {anneal_strategy!r}")
+    if steps.max(initial=0) >= total:
+        raise ValueError(f"steps: expected below total_steps, {total}, got {steps.max()}")
+    start, peak = max_lr / div_factor, pct_start * total - 1
+    least = start / final_div_factor
+    rates, momenta = [start, max_lr, least], [max_momentum, base_momentum, max_momentum]
+    ends = [0, peak, total - 1]
+    if three_phase:
+        rates, momenta = [start, max_lr, start, least], [*momenta, max_momentum]
+        ends = [0, peak, 2 * peak, total - 1]
+
+    def along(values):
+        found = np.full(steps.shape, float(values[-1]))
+        for i in reversed(range(len(ends) - 1)):
+            share = (steps - ends[i]) / (ends[i + 1] - ends[i])
+            if anneal_strategy == "cos":
+                part = _cosine(values[i], values[i + 1], share)
+            else:
+                part = values[i] + (values[i + 1] - values[i]) * share
+            found = np.where(steps <= ends[i + 1], part, found)
+        return found
+
+    return (along(rates), along(momenta)) if cycle_momentum else along(rates)
+
+
+def swa_lr(steps, *, lr, swa_lr, anneal_epochs=10, anneal_strategy="cos"):
+    """From lr to swa_lr within anneal_epochs steps, along a cosine or a line, and there it stays.
+
+    Izmailov, Podoprikhin, Garipov, Vetrov & Wilson, 2018, arXiv:1803.05407
+    """
+    if anneal_strategy not in ("cos", "linear"):
+        raise ValueError(f"anneal_strategy: expected 'cos' or 'linear', got {anneal_strategy!r}")
+    within(0, anneal_epochs=anneal_epochs)
+    share = np.minimum(1, _whole(steps) / max(1, anneal_epochs))
+    if anneal_epochs == 0:
+        share = np.ones_like(share)
+    if anneal_strategy == "cos":
+        return _cosine(lr, swa_lr, share)
+    return lr + (swa_lr - lr) * share
+
+
+def reduce_lr_on_plateau(
+    metrics,
+    *,
+    lr,
+    mode="min",
+    factor=0.1,
+    patience=10,
+    threshold=1e-4,
+    threshold_mode="rel",
+    cooldown=0,
+    min_lr=0.0,
+    eps=1e-8,
+):
+    """The rate after each metric: it is multiplied by the factor once more than `patience` of them
+    in a row were not better than the best.
+
+    Better is below best (1 − threshold), or below best − threshold ("abs"); above for "max". After
+    a reduction that many are not counted as `cooldown` says. A reduction of at most eps is not
+    made.
+    """
+    if not factor < 1:
+        raise ValueError(f"factor: expected below 1, got {factor}")
+    if mode not in ("min", "max"):
+        raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
+    if threshold_mode not in ("rel", "abs"):
+        raise ValueError(f"threshold_mode: expected 'rel' or 'abs', got {threshold_mode!r}")
+    sign = 1 if mode == "min" else -1
+    best, bad, cooling = sign * math.inf, 0, 0
+    found = []
+    for metric in map(float, metrics):
+        edge = best - sign * threshold
+        if threshold_mode == "rel":
+            edge = best * (1 - sign * threshold)
+        if sign * metric < sign * edge:
+            best, bad = metric, 0
+        else:
+            bad += 1
+        if cooling:
+            cooling, bad = cooling - 1, 0
+        if bad > patience:
+            lower = max(lr * factor, min_lr)
+            lr = lower if lr - lower > eps else lr
+            cooling, bad = cooldown, 0
+        found.append(lr)
+    return np.array(found)
+
+
+def sequential_lr(steps, *, lr, schedules, milestones):
+    """One schedule after another, each from its own step 0 at its milestone; a schedule is (name,
+    settings)."""
+    if len(milestones) != len(schedules) - 1:
+        raise ValueError(
+            f"milestones: expected one fewer than the {len(schedules)} schedules, got "
+            f"{len(milestones)}"
+        )
+    steps = _whole(steps)
+    starts = [0, *milestones]
+    which = np.searchsorted(milestones, steps, side="right")
+    local = steps - np.take(starts, which)
+    found = np.empty(steps.shape)
+    for i, (name, settings) in enumerate(schedules):
+        found[which == i] = globals()[name](local[which == i], lr=lr, **settings)
+    return found
+
+
+def chained_scheduler(steps, *, lr, schedules):
+    """lr times what each schedule multiplies it with; a schedule is (name, settings)."""
+    factors = [globals()[name](steps, lr=1.0, **settings) for name, settings in schedules]
+    return lr * np.prod(factors, axis=0)
+
+
+def _cosine(high, low, share):
+    """From high at 0 to low at 1, along half a cosine."""
+    return low + (high - low) * (1 + np.cos(np.pi * share)) / 2
+
+
+def _whole(steps):
+    steps = np.asarray(steps)
+    if steps.dtype.kind not in "iu" or steps.min(initial=0) < 0:
+        raise ValueError(f"steps: expected whole numbers from 0 on, got {steps!r:.80}")
+    return steps
+
+
+def _positive(**settings):
+    for name, value in settings.items():
+        if not value > 0:
+            raise ValueError(f"{name}: expected above 0, got {value}")
