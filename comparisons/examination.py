@@ -109,7 +109,7 @@ class Examination:
         self.base: Trial | None = None  # the first, at the caller's own point
         self._entries: list[dict[str, Any] | Trial] = []
         self._settled_base: tuple[Trial, dict[str, Verdict], dict[str, np.ndarray]] | None = None
-        self._last: tuple[list[bytes], Results] | None = None  # a point, and the truth there
+        self._last: tuple[list[Any], Results] | None = None  # a point, and the truth there
         self._rng = np.random.default_rng(seed)  # of cotangents
 
     # What is judged ----------------------------------------------------------------------------

@@ -134,7 +134,8 @@ def free_run(
     optimizer: Optimizer, stream: Stream, settings: dict[str, Any]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yields parameter and state of the hand-written side after every step."""
-    param, state = stream.param, {}
+    param = stream.param
+    state: dict[str, Any] = {}
     for given in stream.given:
         param, state = optimizer(param, stream.by_hand(given), state, **settings)
         yield param, state
@@ -215,7 +216,8 @@ def rows(
 
     lockstep = Lockstep(np.dtype(dtype), steps, thorough)
     recorded = []
-    param, state = stream.param, {}
+    param = stream.param
+    state: dict[str, Any] = {}
     pairs = zip(stream.given, torch_run(twin, stream, settings), strict=True)
     for t, (given, (new, new_state)) in enumerate(pairs):
         pair = Pair(
@@ -311,19 +313,22 @@ def named(param: Any, state: dict[str, Any]) -> Results:
     A list of parameters is laid end to end. Of a history, the last entry counts, 0 if there is
     none, and its length.
     """
-    found = {"param": np.concatenate([np.ravel(p) for p in listed(param)])}
     if not isinstance(param, list):
-        found["param"] = param
+        arrays = {name: np.asarray(value) for name, value in state.items()}
+        return {
+            "param": param,
+            **{n: a if a.dtype.kind == "f" else a.astype(float) for n, a in arrays.items()},
+        }
+    found = {"param": np.concatenate([p.ravel() for p in param])}
     for name, value in state.items():
         if isinstance(value, list):
-            if name != "al":  # which is scratch
-                last = np.zeros_like(state["d"]) if name != "ro" else np.zeros((), state["d"].dtype)
-                found[name] = np.asarray(value[-1] if value else last)
-                found["history"] = np.asarray(float(len(value)))
-        elif value is not None:
-            array = np.asarray(value)
-            found[name] = array if array.dtype.kind == "f" else array.astype(float)
-    return found
+            if name == "al":  # scratch
+                continue
+            found["history"] = np.asarray(len(value))
+            value = value[-1] if value else np.zeros_like(state["d"] if name != "ro" else 0)
+        if value is not None:
+            found[name] = np.asarray(value)
+    return {name: a.astype(param[0].dtype) for name, a in found.items()}
 
 
 def stacked(steps: Iterable[tuple[Any, dict[str, Any]]]) -> Results:

@@ -460,13 +460,15 @@ def adafactor(
         v = row @ column
         v /= np.maximum(row.mean(axis=-2, keepdims=True), least)
     else:
-        v = _toward(state.get("variance", np.zeros_like(param)), g * g, share)
-        new = {"variance": v}
-    update = np.sqrt(np.maximum(v, least * least))
-    np.divide(g, update, out=update)
+        new = {"variance": _toward(state.get("variance", np.zeros_like(param)), g * g, share)}
+        v = np.array(new["variance"])
+    np.maximum(v, least * least, out=v)
+    np.sqrt(v, out=v)
+    update = np.divide(g, v, out=v)
     update *= alpha / max(1.0, _rms(update) / d)
-    kept = param * (1 - lr * weight_decay) if weight_decay else param
-    return np.asarray(kept - update), {"step": step, **new}
+    param = param * (1 - lr * weight_decay)
+    param -= update
+    return param, {"step": step, **new}
 
 
 def sparse_adam(param, grad, state, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, maximize=False):
@@ -756,7 +758,7 @@ def _rms(x):
 
 
 def _mean_square(x, axis):
-    return np.linalg.norm(x, axis=axis, keepdims=True) ** 2 / x.shape[axis]
+    return np.expand_dims(np.vecdot(x, x, axis=axis) / x.shape[axis], axis)
 
 
 def _bfloat16(x):

@@ -1,6 +1,15 @@
 """The same rules and optimizers, obtained from torch. Nothing in here knows the hand-written
 side."""
 
-from . import activations, linear, losses, models, optimizers, schedules
+from . import activations, averaging, clipping, linear, losses, models, optimizers, schedules
 
-__all__ = ["activations", "linear", "losses", "models", "optimizers", "schedules"]
+__all__ = [
+    "activations",
+    "averaging",
+    "clipping",
+    "linear",
+    "losses",
+    "models",
+    "optimizers",
+    "schedules",
+]

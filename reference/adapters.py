@@ -126,6 +126,22 @@ def search(optimizer):
     return twin
 
 
+def in_place(clip):
+    """A torch function that changes the gradients of parameters, as one of a list of gradients: the
+    new list, behind what the function returns, if that is something."""
+
+    @functools.wraps(clip)
+    def twin(grads, *args, **kwargs):
+        parameters = [torch.nn.Parameter(torch.zeros_like(tensor(g))) for g in grads]
+        for p, g in zip(parameters, grads, strict=True):
+            p.grad = tensor(g)
+        answer = clip(parameters, *args, **kwargs)
+        clipped = [array(p.grad) for p in parameters]
+        return clipped if answer is None else (array(answer), clipped)
+
+    return twin
+
+
 def rate(scheduler):
     """A torch scheduler as a function of all steps: `lr = rate(steps, lr=0.1, **settings)`.
 
@@ -194,7 +210,9 @@ def array(leaf):
 def sparse(grad, shape):
     """A gradient (indices, values) of some rows or elements as a sparse tensor of that shape."""
     indices, values = grad
-    return torch.sparse_coo_tensor(np.atleast_2d(indices), tensor(values), shape)
+    return torch.sparse_coo_tensor(
+        np.atleast_2d(indices), tensor(values), shape, check_invariants=True
+    )
 
 
 def is_differentiable(leaf):

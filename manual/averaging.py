@@ -1,0 +1,29 @@
+"""Averages of a parameter along its training, one step each: the mean of n, moved by one more."""
+
+from .arrays import floating, same_shape, within
+
+
+def swa_update(averaged_param, current_param, num_averaged):
+    """The mean of all, the newest included: a ← a + (p − a) / (n + 1).
+
+    Izmailov, Podoprikhin, Garipov, Vetrov & Wilson, 2018, arXiv:1803.05407
+    """
+    averaged_param, current_param = _checked(averaged_param, current_param)
+    within(0, num_averaged=num_averaged)
+    return averaged_param + (current_param - averaged_param) / (num_averaged + 1)
+
+
+def ema_update(ema_param, current_param, decay=0.999):
+    """The mean in which everything fades: a ← β a + (1 − β) p.
+
+    Polyak & Juditsky, 1992; Tarvainen & Valpola, 2017, arXiv:1703.01780 (of a network's weights)
+    """
+    ema_param, current_param = _checked(ema_param, current_param)
+    within(0, 1, decay=decay)
+    return decay * ema_param + (1 - decay) * current_param
+
+
+def _checked(averaged_param, current_param):
+    floating(averaged_param=averaged_param, current_param=current_param)
+    same_shape(averaged_param=averaged_param, current_param=current_param)
+    return averaged_param, current_param

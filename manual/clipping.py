@@ -1,0 +1,46 @@
+"""Clipping of gradients, a list of arrays of any shapes at once. Nothing that was passed is
+changed."""
+
+import math
+
+import numpy as np
+
+from .arrays import floating, within
+
+
+def clip_grad_norm_(grads, max_norm, norm_type=2.0, error_if_nonfinite=False):
+    """g ← g min(1, c / (‖g‖ + 10⁻⁶)), where ‖g‖ is the norm of all of them laid end to end.
+
+    Returns ‖g‖ and the list. A norm that is not finite makes all of them so, or raises ValueError.
+    norm_type is any number, or math.inf for the largest element.
+
+    Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063
+    """
+    grads = _all(grads)
+    norms = [_norm(g.reshape(-1), norm_type) for g in grads]
+    total = _norm(np.array(norms, grads[0].dtype), norm_type) if grads else np.zeros(())
+    if error_if_nonfinite and not np.isfinite(total):
+        raise ValueError(f"grads: expected a finite norm of order {norm_type}, got {total}")
+    share = np.minimum(max_norm / (total + 1e-6), 1.0).astype(total.dtype)
+    return total, [np.asarray(g * share) for g in grads]
+
+
+def clip_grad_value_(grads, clip_value):
+    """Every element between ± clip_value."""
+    within(0, clip_value=clip_value)
+    return [np.clip(g, -clip_value, clip_value) for g in _all(grads)]
+
+
+def _norm(x, order):
+    """The norm of a vector, scaled by its largest element so that no power overflows."""
+    size = np.max(abs(x), initial=0)
+    if order == math.inf or size == 0 or not np.isfinite(size):
+        return np.asarray(size)
+    if order == 0:
+        return np.asarray(np.count_nonzero(x), x.dtype)
+    return np.asarray(size * np.sum((abs(x) / size) ** order) ** (1 / order), x.dtype)
+
+
+def _all(grads):
+    found = floating(**{f"grads[{i}]": g for i, g in enumerate(grads)}) if len(grads) else ()
+    return list(found) if isinstance(found, tuple) else [found]
