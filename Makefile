@@ -11,7 +11,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
-compare: $(VENV)/.run  ## the three tables, written to results/
+compare: $(VENV)/.run  ## the four tables, written to results/
 	@$(BIN)/gradtwin
 
 test: $(VENV)/.test  ## the test suite

@@ -22,6 +22,7 @@ from .. import manual, reference
 from . import curves, gradients, optimizers, report, samples, schedules, training, verdict
 from .check_commands import check_command, mutants_command
 from .curves import Comparison
+from .lockstep import JUDGED
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
 from .samples.schedules import SAMPLES as SCHEDULES
@@ -130,10 +131,14 @@ def _run_gradients(session: Session, ops: Sequence[str], seed: int, detail: bool
 
 
 def _run_optimizers(
-    session: Session, names: Sequence[str], streams: Sequence[str], seed: int
+    session: Session,
+    names: Sequence[str],
+    streams: Sequence[str],
+    seed: int,
+    steps: int = optimizers.STEPS,
 ) -> None:
     tasks = [
-        (optimizers.rows, (name, settings, dtype, stream, seed))
+        (optimizers.rows, (name, settings, dtype, stream, seed, steps))
         for name in names
         for settings in configurations(name)
         for dtype in verdict.DTYPES
@@ -192,7 +197,7 @@ def everything(
 ) -> None:
     """Every gradient twice: by hand in NumPy, by PyTorch, and compared.
 
-    Without a command: all three tables. Exit status: 0 all explained, 1 something different, 2
+    Without a command: all four tables. Exit status: 0 all explained, 1 something different, 2
     wrong usage.
     """
     if ctx.invoked_subcommand:
@@ -202,7 +207,7 @@ def everything(
         return
     session = Session(out, as_json, jobs, strict)
     _run_gradients(session, samples.ops(), seed, detail=False)
-    _run_optimizers(session, list(OPTIMIZERS), ["mixed"], seed)
+    _run_optimizers(session, list(OPTIMIZERS), ["mixed"], seed, steps=JUDGED)
     _run_schedules(session, list(SCHEDULES), seed)
     _run_curves(session, [_reseeded(cell, seed) for cell in curves.GRID])
     session.finish()
