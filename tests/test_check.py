@@ -69,11 +69,20 @@ def test_a_hand_written_rule_causes_no_alarm(op):
     [
         *("add", "cumprod", "view", "as_strided_copy", "linalg.det", "max.reduction_with_dim"),
         *("nn.functional.conv2d", "nn.functional.batch_norm", "nn.functional.pdist"),
+        "half",  # its results are in 16 bits
     ],
 )
 def test_a_function_of_torch_causes_no_alarm(name):
     row = table.torch_row(name, timed=False)
     assert row["class"] == "quiet", row["says"]
+
+
+def test_an_element_that_the_first_draws_of_noise_leave_alone_causes_no_alarm():
+    """y(1 − y) is 0 in torch where y rounds to 1; only noise in y tells, and a small draw of it may
+    round away."""
+    for seed in (4, 7, 15):
+        row = table.right_row("sigmoid", seed)
+        assert row["class"] == "quiet", row["says"]
 
 
 def test_the_corpus_is_what_it_says():
