@@ -347,17 +347,20 @@ def curves_command(
 
 
 @app.command()
-def show(op: Annotated[str, typer.Argument(help="An op or an optimizer.")]) -> None:
+def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedule.")]) -> None:
     """Rule, mirror, samples and corners on one screen."""
-    known("op", op, [*samples.ops(), *OPTIMIZERS])
+    known("op", op, [*samples.ops(), *OPTIMIZERS, *SCHEDULES])
     console = Console(highlight=False)
 
     def code(title: str, text: str) -> None:
         console.print(Text(title, style="bold"))
         console.print(Syntax(text.rstrip(), "python", background_color="default", word_wrap=True))
 
+    settings = configurations(op) if op in OPTIMIZERS else SCHEDULES.get(op, [])
     if op in OPTIMIZERS:
         rule, module = getattr(manual.optimizers, op), reference.optimizers
+    elif op in SCHEDULES:
+        rule, module = getattr(manual.schedules, op), reference.schedules
     else:
         rule, _ = gradients.rule_pair(op)
         module = getattr(reference, samples.family(op))
@@ -365,11 +368,8 @@ def show(op: Annotated[str, typer.Argument(help="An op or an optimizer.")]) -> N
     mirror = re.search(rf"^{op} = .*", inspect.getsource(module), re.MULTILINE)
     text = mirror[0] if mirror else inspect.getsource(getattr(module, op).__wrapped__)
     code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
-    if op in OPTIMIZERS:
-        rows = [
-            ("settings", ", ".join(f"{k}={v}" for k, v in s.items()) or "defaults")
-            for s in configurations(op)
-        ]
+    if settings:
+        rows = [("settings", schedules.text(s) or "defaults") for s in settings]
     else:
         rows = [(f"{kind}s", repr(row)) for kind, row in samples.calls(op)]
     for kind, group in itertools.groupby(rows, key=lambda row: row[0]):

@@ -56,7 +56,7 @@ def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, A
         return lr * (1 + U * rng.choice([-2.0, 2.0]))
 
     noisy = [_listed(twin(at, lr=LR, disturb=disturb, **settings)) for _ in range(DRAWS)]
-    text = ", ".join(f"{k}={_shown(v)}" for k, v in settings.items())
+    written = text(settings)
     made = []
     for i, (quantity, (ours, theirs, *closed)) in enumerate(found.items()):
         gap = abs(ours - theirs)
@@ -74,9 +74,9 @@ def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, A
         worst = int(np.argmax(margin))
         made.append(
             {
-                "id": f"{name}({text})/{quantity}/{seed}",
+                "id": f"{name}({written})/{quantity}/{seed}",
                 "schedule": name,
-                "settings": text,
+                "settings": written,
                 "quantity": quantity,
                 "step": worst,
                 "manual": ours[worst],
@@ -95,5 +95,6 @@ def _listed(rates: Any) -> list[np.ndarray]:
     return list(rates) if isinstance(rates, tuple) else [rates]
 
 
-def _shown(value: Any) -> str:
-    return "λ" if callable(value) else str(value)
+def text(settings: dict[str, Any]) -> str:
+    """Settings as one would write them."""
+    return ", ".join(f"{k}={'λ' if callable(v) else v}" for k, v in settings.items())
