@@ -98,6 +98,8 @@ def test_the_first_different_step_and_tensor_are_named(call, monkeypatch):
         (["curves", "--hidden", "a"], "widths like 32"),
         (["curves", "--regime", "minibatch"], "did you mean mini-batch"),
         (["show", "gelo"], "Choices: "),
+        (["schedules", "cosine"], "Choices: "),
+        (["optimizers", "--stream", "smooth"], "Choices: mixed, trained, fading"),
         (["--seed", "1", "gradients"], "behind gradients"),
         (["nonsense"], "nonsense"),
     ],
@@ -117,13 +119,20 @@ def test_an_out_that_cannot_be_written(call, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["relu", "mlp", "cross_entropy", "adam"])
+@pytest.mark.parametrize("name", ["relu", "mlp", "cross_entropy", "adam", "lbfgs", "cyclic_lr"])
 def test_show_fits_the_rule_and_its_mirror(call, name):
     result = call("show", name)
     assert result.exit_code == 0
     assert f"def {name}(" in result.output
     assert "reference/" in result.output
     assert f"  {name}(" in result.output
+
+
+def test_the_schedules_are_a_table_and_a_picture(call, tmp_path):
+    result = call("schedules", "step_lr", "cyclic_lr", "--out", str(tmp_path))
+    assert result.exit_code == 0
+    assert (tmp_path / "schedules.png").read_bytes().startswith(b"\x89PNG")
+    assert set(pd.read_csv(tmp_path / "schedules.csv")["quantity"]) == {"lr", "momentum"}
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
