@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import pandas as pd
@@ -357,6 +358,7 @@ def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedu
         console.print(Syntax(text.rstrip(), "python", background_color="default", word_wrap=True))
 
     settings = configurations(op) if op in OPTIMIZERS else SCHEDULES.get(op, [])
+    module: ModuleType
     if op in OPTIMIZERS:
         rule, module = getattr(manual.optimizers, op), reference.optimizers
     elif op in SCHEDULES:
