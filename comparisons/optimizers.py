@@ -25,7 +25,7 @@ from .verdict import DIFFERENT, HALF, IMPRECISE, PARTED, Drift, free_drift, ulps
 STEPS = 1000
 SHOWN = (1, 10, 100, 1000)
 SHAPE = (4, 6)
-ITERATIONS = 100  # of L-BFGS, which by then has converged
+ITERATIONS = 30  # of L-BFGS, each of which evaluates the loss many times over
 ONE_ITERATION = {"max_iter": 1, "max_eval": 26}  # of L-BFGS, so that each is judged by itself
 WHOLE = ("adafactor", "muon", "sparse_adam", "lbfgs")  # that treat not every element alike
 
