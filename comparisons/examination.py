@@ -492,8 +492,9 @@ class Examination:
         return [entry for entry in self._entries if isinstance(entry, Trial)]
 
     def record(self, known: Mapping[tuple[int, str], Verdict]) -> None:
-        """Puts all that was tried into rows; what is not known yet is settled."""
-        for entry in self._entries:
+        """Puts all that was tried into rows; what is not known yet is settled, and what is found
+        then comes last."""
+        for entry in self._entries:  # to which settling adds
             if isinstance(entry, Trial):
                 names = [n for n in entry.results if (id(entry), n) not in known]
                 verdicts = {n: known[id(entry), n] for n in entry.results if n not in names}
@@ -514,10 +515,12 @@ class Examination:
             try:
                 native = trial.truth if trial.dtype == "float64" else self._truth(trial.inputs)
             except Exception as refusal:
-                note = f"the reference refuses it: {_said(refusal)}"
-                self.rows.append(
-                    self._row(trial.probe, "", trial.dtype, NOT_APPLICABLE, None, note)
-                )
+                if self.reference:
+                    self._none(
+                        trial.probe, trial.dtype, f"the reference refuses it: {_said(refusal)}"
+                    )
+                else:  # the subject itself, which has answered before
+                    self._refused(trial.probe, trial.dtype, trial.inputs, refusal)
                 return
             try:
                 found, where = self._settled(trial, names, native)

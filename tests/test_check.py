@@ -507,3 +507,24 @@ def test_a_wrong_gradient_is_not_excused_by_raising_nearby():
     own = report.failed[report.failed["probe"] == "as given"]
     assert set(own["class"]) == {verdict.UNDECIDED}
     assert not report.passed
+
+
+def test_a_subject_that_stops_answering_fails_also_where_its_own_loss_is_measured():
+    """Without a reference it is asked again in float32: that it raises then is its own fault."""
+    asked = []
+
+    def rule(x):
+        asked.append(x.dtype)
+        if asked.count(np.dtype(np.float32)) > 2:
+            raise RuntimeError("no more")
+        slope = np.exp(x) - 1  # loses digits, so that more than the first term is needed
+
+        def pullback(dy):
+            return dy * slope
+
+        return slope - x, pullback
+
+    table = check(rule, None, [X * 1e-3]).table
+    own = table[(table["probe"] == "as given") & (table["dtype"] == "float32")]
+    assert list(own["class"]) == ["different"]
+    assert "the subject raises RuntimeError: no more" in own["note"].iloc[0]
