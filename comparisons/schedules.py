@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import manual, reference
+from ..reference.adapters import listed
 from .noise import unit_roundoff
 from .samples.schedules import STEPS
 from .verdict import DIFFERENT, DRAWS, IDENTICAL, LIMIT, REFERENCE_IMPRECISE, ROUNDING
@@ -28,9 +29,9 @@ def curves(name: str, settings: dict[str, Any], seed: int = 0) -> dict[str, np.n
     """Each quantity by hand and by torch: (2 or 3, STEPS); the third is torch's closed form, where
     it has one."""
     at = inputs(name, seed)
-    ours = _listed(getattr(manual.schedules, name)(at, lr=LR, **settings))
+    ours = listed(getattr(manual.schedules, name)(at, lr=LR, **settings))
     twin = getattr(reference.schedules, name)
-    theirs = _listed(twin(at, lr=LR, **settings))
+    theirs = listed(twin(at, lr=LR, **settings))
     closed = twin(at, lr=LR, closed=True, **settings)
     if len(ours) != len(theirs):
         raise ValueError(f"{name}: expected {len(theirs)} quantities, got {len(ours)}")
@@ -55,7 +56,7 @@ def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, A
     def disturb(lr: float) -> float:
         return lr * (1 + U * rng.choice([-2.0, 2.0]))
 
-    noisy = [_listed(twin(at, lr=LR, disturb=disturb, **settings)) for _ in range(DRAWS)]
+    noisy = [listed(twin(at, lr=LR, disturb=disturb, **settings)) for _ in range(DRAWS)]
     written = text(settings)
     made = []
     for i, (quantity, (ours, theirs, *closed)) in enumerate(found.items()):
@@ -89,10 +90,6 @@ def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, A
             }
         )
     return made
-
-
-def _listed(rates: Any) -> list[np.ndarray]:
-    return list(rates) if isinstance(rates, tuple) else [rates]
 
 
 def text(settings: dict[str, Any]) -> str:

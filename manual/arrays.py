@@ -31,6 +31,14 @@ def same_shape(**arrays):
         raise ValueError(f"{second}: expected the shape of {first}, {a.shape}, got {b.shape}")
 
 
+def alike(**arrays):
+    """The two named arrays. Raises TypeError unless both are floating of one dtype, ValueError
+    unless they have one shape."""
+    found = floating(**arrays)
+    same_shape(**dict(zip(arrays, found, strict=True)))
+    return found
+
+
 def broadcastable(shape, **arrays):
     """Raises ValueError unless each named array, where there is one, broadcasts to `shape`."""
     for name, a in arrays.items():

@@ -1,6 +1,6 @@
 """Averages of a parameter along its training, one step each: the mean of n, moved by one more."""
 
-from .arrays import floating, same_shape, within
+from .arrays import alike, within
 
 
 def swa_update(averaged_param, current_param, num_averaged):
@@ -8,7 +8,9 @@ def swa_update(averaged_param, current_param, num_averaged):
 
     Izmailov, Podoprikhin, Garipov, Vetrov & Wilson, 2018, arXiv:1803.05407
     """
-    averaged_param, current_param = _checked(averaged_param, current_param)
+    averaged_param, current_param = alike(
+        averaged_param=averaged_param, current_param=current_param
+    )
     within(0, num_averaged=num_averaged)
     return averaged_param + (current_param - averaged_param) / (num_averaged + 1)
 
@@ -18,12 +20,6 @@ def ema_update(ema_param, current_param, decay=0.999):
 
     Polyak & Juditsky, 1992; Tarvainen & Valpola, 2017, arXiv:1703.01780 (of a network's weights)
     """
-    ema_param, current_param = _checked(ema_param, current_param)
+    ema_param, current_param = alike(ema_param=ema_param, current_param=current_param)
     within(0, 1, decay=decay)
     return decay * ema_param + (1 - decay) * current_param
-
-
-def _checked(averaged_param, current_param):
-    floating(averaged_param=averaged_param, current_param=current_param)
-    same_shape(averaged_param=averaged_param, current_param=current_param)
-    return averaged_param, current_param

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from .arrays import floating, same_shape, within
+from .arrays import alike, floating, within
 from .line_search import Point, strong_wolfe
 
 BLOCK = 2**15  # elements of a parameter that are updated at a time: they stay in the cache
@@ -39,7 +39,7 @@ def sgd(
 
     Robbins & Monro, 1951; Polyak, 1964; Sutskever, Martens, Dahl & Hinton, 2013 (Nesterov's form)
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
     if nesterov and (momentum == 0 or dampening != 0):
         raise ValueError(
@@ -76,7 +76,7 @@ def adagrad(
 
     Duchi, Hazan & Singer, 2011, "Adaptive Subgradient Methods"
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(
         0,
         lr=lr,
@@ -117,7 +117,7 @@ def rmsprop(
 
     Tieleman & Hinton, 2012, lecture 6.5; Graves, 2013, arXiv:1308.0850 (centered)
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
     kept = ["square_avg"] + centered * ["grad_avg"] + bool(momentum) * ["momentum_buffer"]
 
@@ -146,7 +146,7 @@ def adadelta(param, grad, state, *, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0,
 
     Zeiler, 2012, arXiv:1212.5701
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay)
     within(0, 1, rho=rho)
     step, _ = _next(state)
@@ -184,16 +184,17 @@ def adam(
     Kingma & Ba, 2015, arXiv:1412.6980; Reddi, Kale & Kumar, 2018, arXiv:1904.09237 (amsgrad);
     Loshchilov & Hutter, 2019, arXiv:1711.05101 (decoupled)
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay)
     beta1, beta2 = _betas(betas)
+    coupled = 0.0 if decoupled_weight_decay else weight_decay
     step, t = _next(state)
     rate, root = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
-    shrink, decay = _decay(lr, weight_decay, decoupled_weight_decay)
 
     def update(p, g, m, v, *largest):
-        p = p * shrink if decoupled_weight_decay else p
-        g = _direction(p, g, decay, maximize)
+        if decoupled_weight_decay:
+            p = p * (1 - lr * weight_decay)
+        g = _direction(p, g, coupled, maximize)
         m = _toward(m, g, 1 - beta1)
         v = beta2 * v + (1 - beta2) * g * g
         largest = [np.maximum(vmax, v) for vmax in largest]
@@ -250,7 +251,7 @@ def adamax(
 
     Kingma & Ba, 2015, arXiv:1412.6980, section 7.1
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay)
     beta1, beta2 = _betas(betas)
     step, t = _next(state)
@@ -287,7 +288,7 @@ def nadam(
 
     Dozat, 2016, "Incorporating Nesterov Momentum into Adam"
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
     beta1, beta2 = _betas(betas)
     step, t = _next(state)
@@ -296,11 +297,12 @@ def nadam(
     total = float(product)
     now, later = lr * (1 - mu) / (1 - total), lr * ahead / (1 - total * ahead)
     corrected = 1 - beta2**t
-    shrink, decay = _decay(lr, weight_decay, decoupled_weight_decay)
+    coupled = 0.0 if decoupled_weight_decay else weight_decay
 
     def update(p, g, m, v):
-        p = p * shrink if decoupled_weight_decay else p
-        g = _direction(p, g, decay, maximize)
+        if decoupled_weight_decay:
+            p = p * (1 - lr * weight_decay)
+        g = _direction(p, g, coupled, maximize)
         m = _toward(m, g, 1 - beta1)
         v = beta2 * v + (1 - beta2) * g * g
         denominator = np.sqrt(v / corrected) + eps
@@ -331,7 +333,7 @@ def radam(
 
     Liu, Jiang, He, Chen, Liu, Gao & Han, 2020, arXiv:1908.03265
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay)
     beta1, beta2 = _betas(betas)
     step, t = _next(state)
@@ -342,11 +344,12 @@ def radam(
     if adaptive := rho > 5:
         variance = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
         rate *= math.sqrt(variance) * math.sqrt(corrected)
-    shrink, decay = _decay(lr, weight_decay, decoupled_weight_decay)
+    coupled = 0.0 if decoupled_weight_decay else weight_decay
 
     def update(p, g, m, v):
-        p = p * shrink if decoupled_weight_decay else p
-        g = _direction(p, g, decay, maximize)
+        if decoupled_weight_decay:
+            p = p * (1 - lr * weight_decay)
+        g = _direction(p, g, coupled, maximize)
         m = _toward(m, g, 1 - beta1)
         v = beta2 * v + (1 - beta2) * g * g
         return p - rate * (m / (np.sqrt(v) + eps) if adaptive else m), m, v
@@ -362,7 +365,7 @@ def rprop(param, grad, state, *, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50)
 
     Riedmiller & Braun, 1993, "A Direct Adaptive Method for Faster Backpropagation Learning"
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr)
     shrink, grow = etas
     if not 0 < shrink < 1 < grow:
@@ -400,7 +403,7 @@ def asgd(
 
     Polyak & Juditsky, 1992; Xu, 2011, arXiv:1107.2490 (the rate)
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     within(0, lr=lr, weight_decay=weight_decay)
     step, t = _next(state)
     eta, mu = (float(np.float32(state.get(n, v))) for n, v in (("eta", lr), ("mu", 1.0)))
@@ -442,7 +445,7 @@ def adafactor(
 
     Shazeer & Stern, 2018, arXiv:1804.04235
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     if not beta2_decay <= 0:
         raise ValueError(f"beta2_decay: expected at most 0, got {beta2_decay}")
     least = float(np.finfo(param.dtype).eps) if eps[0] is None else eps[0]
@@ -533,7 +536,7 @@ def muon(
 
     Jordan, 2024, https://kellerjordan.github.io/posts/muon; Liu et al., 2025, arXiv:2502.16982
     """
-    param, grad = _checked(param, grad)
+    param, grad = alike(param=param, grad=grad)
     if param.ndim != 2:
         raise ValueError(f"param: expected a matrix, got shape {param.shape}")
     within(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -717,12 +720,6 @@ def _elementwise(update, param, grad, state, **start):
     return made[0], dict(zip(start, made[1:], strict=True))
 
 
-def _checked(param, grad):
-    param, grad = floating(param=param, grad=grad)
-    same_shape(param=param, grad=grad)
-    return param, grad
-
-
 def _betas(betas):
     for i, beta in enumerate(betas):
         if not 0 <= beta < 1:
@@ -734,11 +731,6 @@ def _direction(param, grad, weight_decay, maximize):
     """The gradient to descend: its sign turned to maximize, λ p added for an L2 penalty."""
     g = -grad if maximize else grad
     return g + weight_decay * param if weight_decay else g
-
-
-def _decay(lr, weight_decay, decoupled):
-    """What weight decay multiplies p with, and what it adds to g: one or the other."""
-    return (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
 
 
 def _toward(mean, new, share):

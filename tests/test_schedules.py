@@ -9,6 +9,7 @@ import pytest
 import torch
 from gradtwin.comparisons import schedules, verdict
 from gradtwin.comparisons.samples.schedules import SAMPLES
+from gradtwin.reference.adapters import listed
 from torch.optim import lr_scheduler
 
 from gradtwin import manual, reference
@@ -50,7 +51,7 @@ def test_a_closed_form_takes_any_steps_in_any_shape(name):
     settings = SAMPLES[name][-1]
     whole = closed(np.arange(60), lr=0.1, **settings)
     some = closed(np.array([[7, 0], [59, 7]]), lr=0.1, **settings)
-    for a, b in zip(schedules._listed(whole), schedules._listed(some), strict=True):
+    for a, b in zip(listed(whole), listed(some), strict=True):
         assert np.array_equal(a[[[7, 0], [59, 7]]], b)
     with pytest.raises(ValueError, match="steps: expected whole numbers from 0 on"):
         closed(np.array([0.5]), lr=0.1, **settings)
