@@ -371,7 +371,7 @@ def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedu
     text = mirror[0] if mirror else inspect.getsource(getattr(module, op).__wrapped__)
     code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
     if settings:
-        rows = [("settings", schedules.text(s) or "defaults") for s in settings]
+        rows = [("settings", samples.written(s) or "defaults") for s in settings]
     else:
         rows = [(f"{kind}s", repr(row)) for kind, row in samples.calls(op)]
     for kind, group in itertools.groupby(rows, key=lambda row: row[0]):

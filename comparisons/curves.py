@@ -14,6 +14,7 @@ from . import verdict
 from .datasets import Data, load
 from .lockstep import Lockstep, Pair
 from .noise import cast, moved, unit_roundoff
+from .samples import written
 from .training import Arrays, Cell, Side, Step, by_hand, by_torch, start, train
 from .verdict import Drift, Results, free_drift, ulps
 
@@ -127,7 +128,7 @@ def _row(
     growth, growth_from, growth_to = growth_rate(drift.drift)
     parted = None if drift.parted is None else drift.parted + 1
     outside = lockstep.outside or (parted, "loss" if parted else "", "")
-    settings = ", ".join(f"{k}={v}" for k, v in cell.settings.items())
+    settings = written(cell.settings)
     shape = f"{'-'.join(map(str, cell.hidden))} {cell.activation}" if cell.model == "mlp" else ""
     regime = f"{cell.regime} {cell.batch_size}" if cell.regime == "mini-batch" else cell.regime
     what = (

@@ -19,6 +19,7 @@ from .curves import RUNS
 from .datasets import load
 from .lockstep import Lockstep, Pair
 from .noise import OneUlpNoise, moved, unit_roundoff
+from .samples import written
 from .training import Cell, Side, by_hand, by_torch, start, train
 from .verdict import DIFFERENT, HALF, IMPRECISE, PARTED, Drift, free_drift, ulps, worst
 
@@ -280,7 +281,7 @@ def _row(
     outside = next((r.step for r in records if r.verdict.kind == DIFFERENT), None)
     if kind != DIFFERENT and drift.parted is not None and drift.parted < step:
         kind, outside = PARTED, drift.parted + 1
-    text = ", ".join(f"{k}={v}" for k, v in settings.items())
+    text = written(settings)
     return {
         "id": f"{name}({text})/{stream}/{quantity}/{step}/{dtype}/{seed}",
         "optimizer": name,

@@ -9,6 +9,7 @@ import numpy as np
 from .. import manual, reference
 from ..reference.adapters import listed
 from .noise import unit_roundoff
+from .samples import written
 from .samples.schedules import STEPS
 from .verdict import DIFFERENT, DRAWS, IDENTICAL, LIMIT, REFERENCE_IMPRECISE, ROUNDING
 
@@ -57,7 +58,7 @@ def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, A
         return lr * (1 + U * rng.choice([-2.0, 2.0]))
 
     noisy = [listed(twin(at, lr=LR, disturb=disturb, **settings)) for _ in range(DRAWS)]
-    written = text(settings)
+    text = written(settings)
     made = []
     for i, (quantity, (ours, theirs, *closed)) in enumerate(found.items()):
         gap = abs(ours - theirs)
@@ -75,9 +76,9 @@ def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, A
         worst = int(np.argmax(margin))
         made.append(
             {
-                "id": f"{name}({written})/{quantity}/{seed}",
+                "id": f"{name}({text})/{quantity}/{seed}",
                 "schedule": name,
-                "settings": written,
+                "settings": text,
                 "quantity": quantity,
                 "step": worst,
                 "manual": ours[worst],
@@ -90,8 +91,3 @@ def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, A
             }
         )
     return made
-
-
-def text(settings: dict[str, Any]) -> str:
-    """Settings as one would write them."""
-    return ", ".join(f"{k}={'λ' if callable(v) else v}" for k, v in settings.items())

@@ -7,7 +7,7 @@ array; `Call.draw` makes the arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -28,6 +28,11 @@ class Array:
 
     def __repr__(self) -> str:
         return self.text
+
+
+def written(settings: Mapping[str, Any]) -> str:
+    """Settings as one would write them."""
+    return ", ".join(f"{k}={'λ' if callable(v) else v}" for k, v in settings.items())
 
 
 def _text(name: str, shape: tuple[int, ...]) -> str:
