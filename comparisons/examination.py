@@ -195,7 +195,8 @@ class Examination:
                 for n, g in base.results.items():  # most do not change, and are kept once
                     if (other := results.get(n)) is not None and _same_bits(g, other):
                         results[n] = g
-                self._hold(probe, base.dtype, base.inputs, base.truth, results, call, lay)
+                trial = self._trial(probe, base.dtype, base.inputs, base.truth, results, call, lay)
+                self._entries.append(trial)
 
         for kind in ("non-contiguous", "read-only", "negative strides", "Fortran order"):
 
@@ -358,7 +359,13 @@ class Examination:
             except Exception as refusal:  # it answers once, or in one dtype only
                 self._refused(probe, dtype, inputs, refusal)
                 return None
-        return self._hold(probe, dtype, inputs, truth, results, self._call)
+        trial = self._trial(probe, dtype, inputs, truth, results, self._call)
+        alone = not self.reference and dtype == "float64"
+        if alone:
+            self._differentiate(trial)
+        if not alone or probe.name == OWN:
+            self._entries.append(trial)
+        return trial
 
     def _known(self, probe: Probe, dtype: str, dy: Any) -> tuple[Any, Results | None]:
         """What the subject is called with, and the reference's truth about it, if there is one.
@@ -404,7 +411,7 @@ class Examination:
         self._unchanged(probe, dtype, inputs, passed)
         return results
 
-    def _hold(
+    def _trial(
         self,
         probe: Probe,
         dtype: str,
@@ -414,16 +421,10 @@ class Examination:
         call: Function,
         lay: Callable[[Any], Any] | None = None,
     ) -> Trial:
-        """Takes what the subject gave to be judged."""
+        """What the subject gave, to be judged."""
         self._without_none(probe, dtype, inputs, results, truth)
         laid = lay or _private
-        trial = Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, lay)
-        alone = not self.reference and dtype == "float64" and call == self._call and not lay
-        if alone:
-            self._differentiate(trial)
-        if not alone or probe.name == OWN:
-            self._entries.append(trial)
-        return trial
+        return Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, lay)
 
     def _without_none(
         self, probe: Probe, dtype: str, inputs: Any, results: dict[str, Any], truth: Results
