@@ -237,7 +237,7 @@ def rows(
         stacked(torch_run(twin, stream, settings | path)) for path in other_paths(name)
     ]
     kept = [n for n in theirs if all(n in r for r in (free, *noisy))]
-    scale = {n: _scale(theirs[n]) for n in kept}
+    scale = {n: trajectory_scale(theirs[n]) for n in kept}
     drifts = {
         n: free_drift(
             free[n], theirs[n], np.array([r[n] for r in noisy]), unit_roundoff(dtype), scale[n]
@@ -342,7 +342,7 @@ def stacked(steps: Iterable[tuple[Any, dict[str, Any]]]) -> Results:
     }
 
 
-def _scale(trajectory: np.ndarray) -> np.ndarray:
+def trajectory_scale(trajectory: np.ndarray) -> np.ndarray:
     """The largest size that each element has had so far, 1 where it was always 0."""
     largest = np.maximum.accumulate(abs(trajectory.astype(float)), axis=0)
     return np.where(largest > 0, largest, 1)

@@ -46,17 +46,17 @@ def sgd(
             f"nesterov: expected momentum above 0 and no dampening, got {momentum} and {dampening}"
         )
 
-    def update(p, g):
-        return (p - lr * _direction(p, g, weight_decay, maximize),)
-
-    def with_momentum(p, g, b):
+    def update(p, g, *buffer):
         d = _direction(p, g, weight_decay, maximize)
+        if not momentum:
+            return (p - lr * d,)
+        (b,) = buffer
         b = momentum * b + (1 - dampening) * d if state else d
         return p - lr * (d + momentum * b if nesterov else b), b
 
-    if momentum:
-        return _elementwise(with_momentum, param, grad, state, momentum_buffer=0.0)
-    return _elementwise(update, param, grad, state)[0], dict(state)
+    kept = {"momentum_buffer": 0.0} if momentum else {}
+    param, new = _elementwise(update, param, grad, state, **kept)
+    return param, {**state, **new}
 
 
 def adagrad(
@@ -135,7 +135,8 @@ def rmsprop(
         return p - lr * d, *new.values()
 
     step, _ = _next(state)
-    param, new = _elementwise(update, param, grad, state, **dict.fromkeys(kept, 0.0))
+    start = dict.fromkeys(kept, 0.0)
+    param, new = _elementwise(update, param, grad, state, **start)
     return param, {"step": step, **new}
 
 
@@ -198,8 +199,8 @@ def adam(
         m = _toward(m, g, 1 - beta1)
         v = beta2 * v + (1 - beta2) * g * g
         largest = [np.maximum(vmax, v) for vmax in largest]
-        denominator = np.sqrt(largest[0] if amsgrad else v) / root + eps
-        return p - rate * (m / denominator), m, v, *largest
+        spread = np.sqrt(largest[0] if amsgrad else v) / root
+        return p - rate * (m / (spread + eps)), m, v, *largest
 
     start = {"exp_avg": 0.0, "exp_avg_sq": 0.0} | ({"max_exp_avg_sq": 0.0} if amsgrad else {})
     param, new = _elementwise(update, param, grad, state, **start)
@@ -463,7 +464,8 @@ def adafactor(
         v = row @ column
         v /= np.maximum(row.mean(axis=-2, keepdims=True), least)
     else:
-        new = {"variance": _toward(state.get("variance", np.zeros_like(param)), g * g, share)}
+        squares = g * g
+        new = {"variance": _toward(state.get("variance", np.zeros_like(param)), squares, share)}
         v = np.array(new["variance"])
     np.maximum(v, least * least, out=v)
     np.sqrt(v, out=v)
@@ -548,15 +550,16 @@ def muon(
         raise ValueError(
             f"adjust_lr_fn: expected None, 'original' or 'match_rms_adamw', got {adjust_lr_fn!r}"
         )
+    rounded = _bfloat16
     b = _toward(state.get("momentum_buffer", np.zeros_like(param)), grad, 1 - momentum)
     tall = param.shape[0] > param.shape[1]
-    x = _bfloat16(_toward(grad, b, momentum) if nesterov else b)
+    x = rounded(_toward(grad, b, momentum) if nesterov else b)
     x = x.T if tall else x
-    x = _bfloat16(x / max(_bfloat16(np.linalg.norm(x)), _bfloat16(np.float32(eps))))
+    x = rounded(x / max(rounded(np.linalg.norm(x)), rounded(np.float32(eps))))
     first, third, fifth = ns_coefficients
     for _ in range(ns_steps):
-        a = _bfloat16(x @ x.T)
-        x = _bfloat16(first * x + _bfloat16(third * a + fifth * (a @ a)) @ x)
+        a = rounded(x @ x.T)
+        x = rounded(first * x + rounded(third * a + fifth * (a @ a)) @ x)
     x = x.T if tall else x
     rows, columns = param.shape
     if adjust_lr_fn == "match_rms_adamw":

@@ -1,0 +1,493 @@
+"""Which optimizer, dialect and settings a recorded trajectory was made by."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from scipy.optimize import least_squares
+
+from ..manual import dialects, optimizers
+from ..manual.dialects import Dialect
+from .curves import RUNS
+from .noise import moved, unit_roundoff
+from .optimizers import WHOLE, trajectory_scale
+from .verdict import FREE_LIMIT, free_drift
+
+PREFIXES = (2, 4)  # steps that a first look fits the settings to, one after the other
+LONGER = (8, 16, 32)  # steps that they are then fitted to
+ELEMENTS = 64  # that they are fitted to, of as many as were recorded
+KEPT = 6  # candidates of a tier that are looked at for longer
+EVALUATIONS = 30
+
+# How a setting is looked for: by its logarithm, by that of 1 less it, or as it is, from 0 on. What
+# is `left out` at first is 0 unless the record asks for it.
+SCALE, SHARE, AMOUNT = "scale", "share", "amount"
+BOUNDS = {SCALE: (math.log(1e-30), math.log(1e4)), SHARE: (0.0, 14.0), AMOUNT: (0.0, 1e4)}
+MOMENTS = {"lr": SCALE, "betas": (SHARE, SHARE), "eps": SCALE, "weight_decay": AMOUNT}
+FREE: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": SCALE, "momentum": SHARE, "dampening": SHARE, "weight_decay": AMOUNT},
+    "adagrad": {
+        "lr": SCALE,
+        "eps": SCALE,
+        "initial_accumulator_value": AMOUNT,
+        "lr_decay": AMOUNT,
+        "weight_decay": AMOUNT,
+    },
+    "rmsprop": {
+        "lr": SCALE,
+        "alpha": SHARE,
+        "eps": SCALE,
+        "momentum": SHARE,
+        "weight_decay": AMOUNT,
+    },
+    "adadelta": {"lr": SCALE, "rho": SHARE, "eps": SCALE, "weight_decay": AMOUNT},
+    "adam": MOMENTS,
+    "adamax": MOMENTS,
+    "nadam": {**MOMENTS, "momentum_decay": SCALE},
+    "radam": MOMENTS,
+    "rprop": {"lr": SCALE, "etas": (SHARE, SCALE), "step_sizes": (SCALE, SCALE)},
+    "asgd": {"lr": SCALE, "lambd": AMOUNT, "alpha": AMOUNT, "weight_decay": AMOUNT},
+    "adafactor": {"lr": SCALE, "eps": (SCALE, SCALE), "weight_decay": AMOUNT},
+}
+# The choices that are tried besides the defaults; a setting that stands here is not open.
+CHOICES: dict[str, list[dict[str, Any]]] = {
+    "sgd": [{"nesterov": True, "dampening": 0.0}],
+    "rmsprop": [{"centered": True}],
+    "adam": [
+        {"amsgrad": True},
+        {"decoupled_weight_decay": True},
+        {"amsgrad": True, "decoupled_weight_decay": True},
+    ],
+    "nadam": [{"decoupled_weight_decay": True}],
+    "radam": [{"decoupled_weight_decay": True}],
+}
+# Settings that are usually 0: left alone at first, and then looked for from here.
+RARE = {
+    "momentum": 0.5,
+    "dampening": 0.1,
+    "weight_decay": 1e-3,
+    "initial_accumulator_value": 0.1,
+    "lr_decay": 1e-3,
+}
+# Where else to start than at the defaults: an ε that is seen, a memory of a few steps.
+STARTS: list[dict[str, Any]] = [
+    {},
+    {"eps": 1e-4},
+    {"betas": (0.5, 0.7), "rho": 0.5, "alpha": 0.5, "eps": 1e-4},
+]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A trajectory: tensors (parameters (steps + 1, …), gradients (steps, …)), all of one dtype.
+
+    lr has the rate of every step, or is None: one that is not known, and does not change.
+    """
+
+    tensors: tuple[tuple[np.ndarray, np.ndarray], ...]
+    lr: np.ndarray | None = None
+
+    @property
+    def steps(self) -> int:
+        return len(self.tensors[0][1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.tensors[0][0].dtype
+
+    def first(self, steps: int) -> Record:
+        lr = self.lr if self.lr is None else self.lr[:steps]
+        return Record(tuple((p[: steps + 1], g[:steps]) for p, g in self.tensors), lr)
+
+    def double(self) -> Record:
+        tensors = ((p.astype(np.float64), g.astype(np.float64)) for p, g in self.tensors)
+        return Record(tuple(tensors), self.lr)
+
+    def flat(self, elements: int | None = None) -> Record:
+        """All tensors as one, or so many of its elements, drawn at random."""
+        p, g = (
+            np.concatenate([t[i].reshape(len(t[i]), -1) for t in self.tensors], 1) for i in (0, 1)
+        )
+        if elements is not None and elements < p.shape[1]:
+            chosen = np.random.default_rng(0).choice(p.shape[1], elements, replace=False)
+            p, g = p[:, chosen], g[:, chosen]
+        return Record(((p, g),), self.lr)
+
+    def parameters(self) -> np.ndarray:
+        """(steps, elements), what was recorded after every step."""
+        return np.concatenate([p[1:].reshape(self.steps, -1) for p, _ in self.tensors], axis=1)
+
+
+def read(path: Path) -> Record:
+    """The record in an .npz file: params (steps + 1, …) and grads (steps, …), or params.NAME and
+    grads.NAME for each of several tensors, and lr (steps,) if the rate changes.
+
+    Raises ValueError, naming the array, if it is anything else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: expected an .npz file of arrays ({error})") from None
+    names = [match[1] for name in arrays if (match := re.fullmatch(r"params(|\..+)", name))]
+    if not names:
+        raise ValueError(f"{path}: expected arrays params and grads, got {', '.join(arrays)}")
+    tensors = []
+    for name in names:
+        if f"grads{name}" not in arrays:
+            raise ValueError(f"grads{name}: missing beside params{name}")
+        p, g = arrays[f"params{name}"], arrays[f"grads{name}"]
+        if p.dtype.kind != "f" or p.dtype != g.dtype or p.dtype.itemsize not in (4, 8):
+            raise ValueError(
+                f"params{name}, grads{name}: expected both float32 or both float64, got {p.dtype} "
+                f"and {g.dtype}"
+            )
+        if p.ndim == 0 or len(p) < 2 or g.shape != (len(p) - 1, *p.shape[1:]):
+            raise ValueError(
+                f"grads{name}: expected the shape of params{name} {p.shape} with one step less, "
+                f"got {g.shape}"
+            )
+        tensors.append((p, g))
+    if len({(p.dtype, len(p)) for p, _ in tensors}) > 1:
+        raise ValueError("params: expected one dtype and as many steps for all")
+    if not sum(p[0].size for p, _ in tensors):
+        raise ValueError("params: expected at least one element")
+    steps = len(tensors[0][1])
+    lr = arrays.get("lr")
+    if lr is not None and (lr.shape != (steps,) or lr.dtype.kind != "f"):
+        raise ValueError(f"lr: expected {steps} numbers, got {lr.dtype} {lr.shape}")
+    return Record(tuple(tensors), lr)
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """One number among the settings, as it is looked for."""
+
+    setting: str
+    index: int | None
+    kind: str
+
+    @property
+    def name(self) -> str:
+        return self.setting if self.index is None else f"{self.setting}[{self.index}]"
+
+    def of(self, settings: Mapping[str, Any]) -> float:
+        value = settings[self.setting]
+        return float(value if self.index is None else value[self.index])
+
+    def into(self, settings: Mapping[str, Any], value: float) -> dict[str, Any]:
+        if self.index is None:
+            return {**settings, self.setting: value}
+        several = list(settings[self.setting])
+        several[self.index] = value
+        return {**settings, self.setting: tuple(several)}
+
+    def there(self, value: float) -> float:
+        if self.kind == SCALE:
+            value = math.log(max(value, 1e-30))
+        elif self.kind == SHARE:
+            value = -math.log1p(-min(value, 1 - 1e-10))
+        return float(np.clip(value, *BOUNDS[self.kind]))
+
+    def back(self, x: float) -> float:
+        if self.kind == SCALE:
+            return math.exp(x)
+        return -math.expm1(-x) if self.kind == SHARE else x
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An optimizer in some dialects, its settings, and those of them that are still open."""
+
+    optimizer: str
+    dialects: tuple[Dialect, ...]
+    settings: Mapping[str, Any]
+    free: tuple[Coordinate, ...]
+
+    @property
+    def name(self) -> str:
+        """As torch calls it."""
+        decoupled = self.settings.get("decoupled_weight_decay")
+        return "adamw" if self.optimizer == "adam" and decoupled else self.optimizer
+
+    def unusual(self) -> dict[str, Any]:
+        """The settings that are not the defaults."""
+        usual = {**dict.fromkeys(self.settings, False), **_defaults(self.optimizer)}
+        return {n: v for n, v in self.settings.items() if v != usual[n]}
+
+    def moved(self, values: Sequence[float]) -> Candidate:
+        settings: Mapping[str, Any] = self.settings
+        for coordinate, value in zip(self.free, values, strict=True):
+            settings = coordinate.into(settings, value)
+        return replace(self, settings=settings)
+
+
+def candidates(record: Record, spoken: int, names: Sequence[str]) -> Iterator[Candidate]:
+    """The optimizers of these names in every choice, with so many dialects at a time: those that
+    are not the same as another on this record."""
+    p, g = record.flat().tensors[0]
+    maximize = bool((np.sign(p[1] - p[0]) * np.sign(g[0])).sum() > 0)
+    known = set()
+    for name in names:
+        several = [some for some in itertools.combinations(dialects.of(name), spoken)
+                   if len({d.about for d in some}) == spoken]
+        for choice, rare in itertools.product([{}, *CHOICES.get(name, ())], (False, True)):
+            settings = _defaults(name) | {"maximize": maximize} | choice
+            if rare:
+                settings |= {n: v for n, v in RARE.items() if n in settings and n not in choice}
+            fixed = choice.keys() | ({"lr"} if record.lr is not None else set())
+            fixed |= set() if rare else RARE.keys()
+            free = tuple(
+                Coordinate(n, i if isinstance(kind, tuple) else None, k)
+                for n, kind in FREE[name].items()
+                if n not in fixed
+                for i, k in enumerate(kind if isinstance(kind, tuple) else (kind,))
+            )
+            for some in several:
+                candidate = Candidate(name, some, settings, free)
+                try:
+                    same = run(candidate, record.first(3)).tobytes()
+                except ValueError:  # Nesterov without momentum
+                    continue
+                if same not in known:
+                    known.add(same)
+                    yield candidate
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    accepted = inspect.signature(getattr(optimizers, name)).parameters
+    settings = {n: accepted[n].default for n in FREE[name]}
+    return settings | ({"eps": (1e-30, 1e-3)} if name == "adafactor" else {})
+
+
+def run(
+    candidate: Candidate, record: Record, noise: Callable[[Any], Any] | None = None
+) -> np.ndarray:
+    """The parameters (steps, elements) of a free run from the record's start on its gradients.
+
+    Noise moves the settings once, and what a step sees at every step.
+    """
+    step = _step(candidate.optimizer, candidate.dialects)
+    settings = noise(dict(candidate.settings)) if noise else candidate.settings
+    found = []
+    for params, grads in record.tensors:
+        param, state, after = params[0], {}, []
+        for t, grad in enumerate(grads):
+            rate = {} if record.lr is None else {"lr": float(record.lr[t])}
+            if noise:
+                param, grad = noise((param, grad))
+            param, state = step(param, grad, state, **{**settings, **rate})
+            after.append(param)
+        found.append(np.reshape(after, (len(grads), -1)))
+    return np.concatenate(found, axis=1)
+
+
+@functools.lru_cache(maxsize=512)
+def _step(optimizer: str, spoken: tuple[Dialect, ...]) -> Callable[..., Any]:
+    return dialects.variant(optimizer, *spoken)
+
+
+def fit(candidate: Candidate, record: Record, rough: bool = False) -> tuple[Candidate, float]:
+    """The candidate with those open settings that bring its free run nearest to the record, and how
+    far that is: the root mean square over all steps and elements.
+
+    A difference is measured in units of rounding of the parameter. Rough, it is taken between the
+    inverse hyperbolic sines of the two ways from the start, in that unit: where both are long, that
+    is the logarithm of their ratio, which guides a search from far away.
+    """
+    double = record.double()
+    target = double.parameters()
+    unit = unit_roundoff(record.dtype) * trajectory_scale(target)
+    start = np.concatenate([p[0].ravel() for p, _ in double.tensors])
+    way = np.arcsinh((target - start) / unit)
+
+    def at(x: np.ndarray) -> Candidate:
+        return candidate.moved([c.back(v) for c, v in zip(candidate.free, x.tolist(), strict=True)])
+
+    def residual(x: np.ndarray) -> np.ndarray:
+        try:
+            found = run(at(x), double)
+        except (ValueError, OverflowError, ZeroDivisionError):
+            found = np.full(target.shape, math.inf)
+        apart = np.arcsinh((found - start) / unit) - way if rough else (found - target) / unit
+        return np.clip(np.nan_to_num(apart, nan=1e20), -1e20, 1e20).ravel()
+
+    x = np.array([c.there(c.of(candidate.settings)) for c in candidate.free])
+    with np.errstate(all="ignore"):
+        if len(x):
+            x = least_squares(
+                residual,
+                x,
+                bounds=tuple(np.transpose([BOUNDS[c.kind] for c in candidate.free])),
+                x_scale="jac",
+                xtol=1e-15,
+                ftol=1e-10 if rough else 1e-15,
+                gtol=None,
+                max_nfev=EVALUATIONS,
+            ).x
+        return at(x), float(np.sqrt(np.mean(residual(x) ** 2)))
+
+
+def looked(candidate: Candidate, record: Record) -> tuple[Candidate, float]:
+    """A first look: the best of all starts."""
+    starts = [_usual(candidate, start) for start in STARTS]
+    found = []
+    for i, settings in enumerate(starts):
+        if settings in starts[:i]:
+            continue
+        tried, distance = replace(candidate, settings=settings), math.inf
+        for steps in PREFIXES:
+            tried, distance = fit(tried, _part(record, tried, steps), rough=True)
+        found.append((tried, distance))
+    return min(found, key=lambda pair: pair[1])
+
+
+def _usual(candidate: Candidate, start: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the candidate, with the open ones where they start."""
+    usual = {**_defaults(candidate.optimizer), **start}
+    if candidate.optimizer == "adafactor":
+        usual |= _defaults("adafactor")
+    return {**candidate.settings, **{c.setting: usual[c.setting] for c in candidate.free}}
+
+
+def _part(record: Record, candidate: Candidate, steps: int) -> Record:
+    """What settings are fitted to: some elements, unless the optimizer looks at the whole."""
+    first = record.first(steps)
+    return first if candidate.optimizer in WHOLE else first.flat(ELEMENTS)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A candidate, fitted: how far its run is from the record, in floors, up to where it leaves."""
+
+    candidate: Candidate
+    ratio: float  # the largest drift / floor, over the steps before it leaves
+    leaves: int | None  # the first step, from 1, beyond FREE_LIMIT floors
+
+
+def judged(candidate: Candidate, record: Record) -> Match:
+    """The candidate's free run beside the record, against how far one ulp of noise drives it."""
+    whole = record if candidate.optimizer in WHOLE else record.flat()
+    u = unit_roundoff(record.dtype)
+    with np.errstate(all="ignore"):
+        clean = run(candidate, whole)
+        noisy = []
+        for seed in range(RUNS):
+            rng = np.random.default_rng(seed)
+            noisy.append(run(candidate, whole, lambda tree, rng=rng: moved(tree, 2 * u, rng)))
+    target = whole.parameters()
+    drift = free_drift(target, clean, np.array(noisy), u, trajectory_scale(target))
+    before = drift.ratio[: drift.parted]
+    leaves = None if drift.parted is None else drift.parted + 1
+    return Match(candidate, float(before.max(initial=0)), leaves)
+
+
+def followed(candidate: Candidate, record: Record) -> Match:
+    """The candidate, fitted to as many steps as it can follow."""
+    for steps in LONGER:
+        part = _part(record, candidate, steps)
+        starts = [settled(candidate, part, start) for start in STARTS]
+        fits = [fit(s, part, rough=True) for i, s in enumerate(starts) if s not in starts[:i]]
+        candidate, _ = min(fits, key=lambda pair: pair[1])
+    part = _part(record, candidate, LONGER[-1])
+    candidate, _ = fit(without(settled(candidate, part, {}), part), part)
+    match, steps = judged(candidate, record), LONGER[-1]
+    while match.leaves and match.leaves > steps:
+        steps = match.leaves
+        again, _ = fit(match.candidate, _part(record, candidate, steps))
+        further = judged(again, record)
+        if further.leaves and further.leaves <= match.leaves:
+            break
+        match = further
+    return match
+
+
+def settled(candidate: Candidate, record: Record, start: Mapping[str, Any]) -> Candidate:
+    """The same, with every setting where it usually starts that the fit does not need elsewhere:
+    one that ran away cannot come back where it has no effect."""
+    usual = _usual(candidate, start)
+
+    def distance(of: Candidate) -> float:
+        return fit(replace(of, free=()), record, rough=True)[1]
+
+    for c in candidate.free:
+        back = replace(candidate, settings=c.into(candidate.settings, c.of(usual)))
+        if distance(back) <= 1.1 * distance(candidate):
+            candidate = back
+    return candidate
+
+
+def without(candidate: Candidate, record: Record) -> Candidate:
+    """The same, without those settings that are usually 0 and that the fit can do without."""
+    candidate, distance = fit(candidate, record, rough=True)
+    for c in candidate.free:
+        if c.setting in RARE:
+            open_ = tuple(other for other in candidate.free if other != c)
+            none = replace(candidate, settings=c.into(candidate.settings, 0.0), free=open_)
+            try:
+                tried, further = fit(none, record, rough=True)
+            except ValueError:
+                continue
+            if further <= 1.1 * distance:
+                candidate, distance = tried, further
+    return candidate
+
+
+def rounded(match: Match, record: Record) -> Match:
+    """The same with the roundest settings that do as well, the default before all others."""
+    defaults = _defaults(match.candidate.optimizer)
+    steps = min(record.steps, max(LONGER))
+    enough = max(1.0, 1.5 * match.ratio)
+    for coordinate in match.candidate.free:
+        value = coordinate.of(match.candidate.settings)
+        zero = {coordinate.setting: 0.0} if coordinate.setting in RARE else defaults
+        tries = [coordinate.of(zero), *(float(f"{value:.{d}e}") for d in range(16))]
+        for number in dict.fromkeys(tries):
+            candidate = match.candidate
+            open_ = tuple(c for c in candidate.free if c != coordinate)
+            settings = coordinate.into(candidate.settings, number)
+            tried = replace(candidate, settings=settings, free=open_)
+            try:
+                tried, _ = fit(tried, _part(record, tried, steps))
+                found = judged(tried, record)
+            except ValueError:
+                continue
+            if found.leaves == match.leaves and found.ratio <= enough:
+                match = found
+                break
+    return match
+
+
+def search(record: Record, jobs: int = 1) -> list[Match]:
+    """What reproduces the record, with the fewest dialects, the plainest first; else the nearest.
+
+    What makes the same run, bit by bit, is one.
+    """
+    names = list(FREE)
+    nearest: list[Match] = []
+    with joblib.Parallel(n_jobs=jobs) as side_by_side:
+        for spoken in range(4):
+            tier = list(candidates(record, spoken, names))
+            found = side_by_side(joblib.delayed(looked)(c, record) for c in tier)
+            found.sort(key=lambda pair: pair[1])
+            names = list(dict.fromkeys(c.optimizer for c, _ in found))[:3]
+            best = [c for c, _ in found[:KEPT]]
+            matches = side_by_side(joblib.delayed(followed)(c, record) for c in best)
+            nearest += matches
+            if right := [m for m in matches if m.leaves is None]:
+                round_ = side_by_side(joblib.delayed(rounded)(m, record) for m in right)
+                round_.sort(key=lambda m: (len(m.candidate.unusual()), m.ratio))
+                short = record.first(LONGER[-1])
+                distinct = {run(m.candidate, short).tobytes(): m for m in reversed(round_)}
+                return list(reversed(distinct.values()))
+    return [max(nearest, key=lambda m: (m.leaves, -m.ratio))]
