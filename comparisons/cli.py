@@ -20,9 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import manual, reference
+from ..manual import dialects
 from . import curves, gradients, optimizers, report, samples, schedules, training, verdict
+from .bench import bench_command
 from .check_commands import check_command, mutants_command
 from .curves import Comparison
+from .dialect_command import dialect_command
 from .lockstep import JUDGED
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
@@ -185,6 +188,8 @@ def _run_curves(session: Session, cells: Sequence[Cell]) -> None:
 
 app.command("check")(check_command)
 app.command("mutants")(mutants_command)
+app.command("dialect")(dialect_command)
+app.command("bench")(bench_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -349,7 +354,7 @@ def curves_command(
 
 @app.command()
 def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedule.")]) -> None:
-    """Rule, mirror, samples and corners on one screen."""
+    """Rule, mirror, dialects, samples and corners on one screen."""
     known("op", op, [*samples.ops(), *OPTIMIZERS, *SCHEDULES])
     console = Console(highlight=False)
 
@@ -370,6 +375,12 @@ def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedu
     mirror = re.search(rf"^{op} = .*", inspect.getsource(module), re.MULTILINE)
     text = mirror[0] if mirror else inspect.getsource(getattr(module, op).__wrapped__)
     code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
+    for dialect in dialects.of("adam" if op == "adamw" else op):
+        console.print(Text(f"\n{dialect.about}: {dialect.name}", style="bold"))
+        console.print(Text(f"  {dialect.source}", style="dim"))
+        for line, instead in dialect.lines.items():
+            console.print(Text(f"  - {line}", style="red"))
+            console.print(Text(f"  + {instead}", style="green"))
     if settings:
         rows = [("settings", samples.written(s) or "defaults") for s in settings]
     else:

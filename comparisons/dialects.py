@@ -7,6 +7,7 @@ import inspect
 import itertools
 import math
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,22 +18,23 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ..manual import dialects, optimizers
-from ..manual.dialects import Dialect
+from ..manual.dialects import DIALECTS, Dialect
 from .curves import RUNS
 from .noise import moved, unit_roundoff
 from .optimizers import WHOLE, trajectory_scale
 from .verdict import FREE_LIMIT, free_drift
 
 PREFIXES = (2, 4)  # steps that a first look fits the settings to, one after the other
-LONGER = (8, 16, 32)  # steps that they are then fitted to
+ROUNDS = {8: 16, 16: 10, 32: 6}  # steps that they are then fitted to: how many of the best are
 ELEMENTS = 64  # that they are fitted to, of as many as were recorded
-KEPT = 6  # candidates of a tier that are looked at for longer
 EVALUATIONS = 30
+MOST = 3  # dialects at a time
+HOPELESS = 1e4  # times as far off as the nearest
 
 # How a setting is looked for: by its logarithm, by that of 1 less it, or as it is, from 0 on. What
 # is `left out` at first is 0 unless the record asks for it.
 SCALE, SHARE, AMOUNT = "scale", "share", "amount"
-BOUNDS = {SCALE: (math.log(1e-30), math.log(1e4)), SHARE: (0.0, 14.0), AMOUNT: (0.0, 1e4)}
+BOUNDS = {SCALE: (math.log(1e-30), math.log(1e4)), SHARE: (0.0, 14.0), AMOUNT: (0.0, 10.0)}
 MOMENTS = {"lr": SCALE, "betas": (SHARE, SHARE), "eps": SCALE, "weight_decay": AMOUNT}
 FREE: dict[str, dict[str, Any]] = {
     "sgd": {"lr": SCALE, "momentum": SHARE, "dampening": SHARE, "weight_decay": AMOUNT},
@@ -53,7 +55,7 @@ FREE: dict[str, dict[str, Any]] = {
     "adadelta": {"lr": SCALE, "rho": SHARE, "eps": SCALE, "weight_decay": AMOUNT},
     "adam": MOMENTS,
     "adamax": MOMENTS,
-    "nadam": {**MOMENTS, "momentum_decay": SCALE},
+    "nadam": {**MOMENTS, "momentum_decay": AMOUNT},
     "radam": MOMENTS,
     "rprop": {"lr": SCALE, "etas": (SHARE, SCALE), "step_sizes": (SCALE, SCALE)},
     "asgd": {"lr": SCALE, "lambd": AMOUNT, "alpha": AMOUNT, "weight_decay": AMOUNT},
@@ -83,7 +85,7 @@ RARE = {
 STARTS: list[dict[str, Any]] = [
     {},
     {"eps": 1e-4},
-    {"betas": (0.5, 0.7), "rho": 0.5, "alpha": 0.5, "eps": 1e-4},
+    {"eps": 1e-4, "betas": (0.5, 0.7), "rho": 0.5, "alpha": 0.5},
 ]
 
 
@@ -135,9 +137,9 @@ def read(path: Path) -> Record:
     Raises ValueError, naming the array, if it is anything else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, AttributeError, TypeError) as error:
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: expected an .npz file of arrays ({error})") from None
     names = [match[1] for name in arrays if (match := re.fullmatch(r"params(|\..+)", name))]
     if not names:
@@ -222,8 +224,20 @@ class Candidate:
 
     def unusual(self) -> dict[str, Any]:
         """The settings that are not the defaults."""
-        usual = {**dict.fromkeys(self.settings, False), **_defaults(self.optimizer)}
+        usual = {**dict.fromkeys(self.settings, False), **defaults(self.optimizer)}
         return {n: v for n, v in self.settings.items() if v != usual[n]}
+
+    def digits(self) -> int:
+        """How much has to be said: the digits of the unusual settings, and the dialects."""
+        numbers = (
+            float(n)
+            for value in self.unusual().values()
+            for n in (value if isinstance(value, tuple) else (value,))
+        )
+        return len(self.dialects) + sum(
+            len(np.format_float_scientific(n, trim="-").split("e")[0].replace(".", ""))
+            for n in numbers
+        )
 
     def moved(self, values: Sequence[float]) -> Candidate:
         settings: Mapping[str, Any] = self.settings
@@ -239,10 +253,13 @@ def candidates(record: Record, spoken: int, names: Sequence[str]) -> Iterator[Ca
     maximize = bool((np.sign(p[1] - p[0]) * np.sign(g[0])).sum() > 0)
     known = set()
     for name in names:
-        several = [some for some in itertools.combinations(dialects.of(name), spoken)
-                   if len({d.about for d in some}) == spoken]
+        several = [
+            some
+            for some in itertools.combinations(dialects.of(name), spoken)
+            if len({d.about for d in some}) == spoken
+        ]
         for choice, rare in itertools.product([{}, *CHOICES.get(name, ())], (False, True)):
-            settings = _defaults(name) | {"maximize": maximize} | choice
+            settings = defaults(name) | {"maximize": maximize} | choice
             if rare:
                 settings |= {n: v for n, v in RARE.items() if n in settings and n not in choice}
             fixed = choice.keys() | ({"lr"} if record.lr is not None else set())
@@ -256,7 +273,7 @@ def candidates(record: Record, spoken: int, names: Sequence[str]) -> Iterator[Ca
             for some in several:
                 candidate = Candidate(name, some, settings, free)
                 try:
-                    same = run(candidate, record.first(3)).tobytes()
+                    same = run(candidate, record.first(max(ROUNDS))).tobytes()
                 except ValueError:  # Nesterov without momentum
                     continue
                 if same not in known:
@@ -264,7 +281,7 @@ def candidates(record: Record, spoken: int, names: Sequence[str]) -> Iterator[Ca
                     yield candidate
 
 
-def _defaults(name: str) -> dict[str, Any]:
+def defaults(name: str) -> dict[str, Any]:
     accepted = inspect.signature(getattr(optimizers, name)).parameters
     settings = {n: accepted[n].default for n in FREE[name]}
     return settings | ({"eps": (1e-30, 1e-3)} if name == "adafactor" else {})
@@ -333,14 +350,15 @@ def fit(candidate: Candidate, record: Record, rough: bool = False) -> tuple[Cand
                 xtol=1e-15,
                 ftol=1e-10 if rough else 1e-15,
                 gtol=None,
-                max_nfev=EVALUATIONS,
+                diff_step=1e-5,  # NAdam and ASGD round to float32 on their way
+                max_nfev=EVALUATIONS if rough else 2 * EVALUATIONS,
             ).x
         return at(x), float(np.sqrt(np.mean(residual(x) ** 2)))
 
 
 def looked(candidate: Candidate, record: Record) -> tuple[Candidate, float]:
     """A first look: the best of all starts."""
-    starts = [_usual(candidate, start) for start in STARTS]
+    starts = [_from(candidate, start) for start in STARTS]
     found = []
     for i, settings in enumerate(starts):
         if settings in starts[:i]:
@@ -349,15 +367,19 @@ def looked(candidate: Candidate, record: Record) -> tuple[Candidate, float]:
         for steps in PREFIXES:
             tried, distance = fit(tried, _part(record, tried, steps), rough=True)
         found.append((tried, distance))
-    return min(found, key=lambda pair: pair[1])
+    return min(found, key=_distance)
 
 
-def _usual(candidate: Candidate, start: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the candidate, with the open ones where they start."""
-    usual = {**_defaults(candidate.optimizer), **start}
-    if candidate.optimizer == "adafactor":
-        usual |= _defaults("adafactor")
-    return {**candidate.settings, **{c.setting: usual[c.setting] for c in candidate.free}}
+def _from(candidate: Candidate, start: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the candidate, with the open ones from that start, if it has them."""
+    settings = dict(candidate.settings)
+    for c in candidate.free:
+        value = start.get(c.setting)
+        if isinstance(value, tuple):
+            settings = c.into(settings, value[c.index or 0])
+        elif value is not None and not c.index:
+            settings = c.into(settings, value)
+    return settings
 
 
 def _part(record: Record, candidate: Candidate, steps: int) -> Record:
@@ -372,7 +394,7 @@ class Match:
 
     candidate: Candidate
     ratio: float  # the largest drift / floor, over the steps before it leaves
-    leaves: int | None  # the first step, from 1, beyond FREE_LIMIT floors
+    leaves: int | None  # the first step, from 1, beyond its limit
 
 
 def judged(candidate: Candidate, record: Record) -> Match:
@@ -387,35 +409,57 @@ def judged(candidate: Candidate, record: Record) -> Match:
             noisy.append(run(candidate, whole, lambda tree, rng=rng: moved(tree, 2 * u, rng)))
     target = whole.parameters()
     drift = free_drift(target, clean, np.array(noisy), u, trajectory_scale(target))
-    before = drift.ratio[: drift.parted]
-    leaves = None if drift.parted is None else drift.parted + 1
+    lost = np.isfinite(target) & ~np.isfinite([clean, *noisy]).all(axis=0)
+    beyond = np.flatnonzero((drift.ratio > FREE_LIMIT) | lost.any(axis=1))
+    leaves = int(beyond[0]) + 1 if beyond.size else None
+    before = drift.ratio[: None if leaves is None else leaves - 1]
     return Match(candidate, float(before.max(initial=0)), leaves)
+
+
+def longer(candidate: Candidate, record: Record, steps: int) -> tuple[Candidate, float]:
+    """Fitted to so many steps, from where it is, with what does not matter at any of the starts."""
+    part = _part(record, candidate, steps)
+    starts = [settled(candidate, part, start) for start in STARTS]
+    fits = [fit(s, part, rough=True) for i, s in enumerate(starts) if s not in starts[:i]]
+    return min(fits, key=_distance)
+
+
+def _distance(pair: tuple[Candidate, float]) -> float:
+    return pair[1]
 
 
 def followed(candidate: Candidate, record: Record) -> Match:
     """The candidate, fitted to as many steps as it can follow."""
-    for steps in LONGER:
-        part = _part(record, candidate, steps)
-        starts = [settled(candidate, part, start) for start in STARTS]
-        fits = [fit(s, part, rough=True) for i, s in enumerate(starts) if s not in starts[:i]]
-        candidate, _ = min(fits, key=lambda pair: pair[1])
-    part = _part(record, candidate, LONGER[-1])
+    found = []
+    for steps in (max(ROUNDS), min(ROUNDS)):
+        match = _exactly(candidate, record, steps)
+        while match.leaves and match.leaves > steps:
+            steps = match.leaves
+            further = _exactly(match.candidate, record, steps)
+            if further.leaves and further.leaves <= match.leaves:
+                break
+            match = further
+        if match.leaves is None:
+            return match
+        found.append(match)
+    return max(found, key=_reach)
+
+
+def _reach(match: Match) -> tuple[float, float]:
+    return (math.inf if match.leaves is None else match.leaves, -match.ratio)
+
+
+def _exactly(candidate: Candidate, record: Record, steps: int) -> Match:
+    """The candidate, fitted to so many steps to the last digit."""
+    part = _part(record, candidate, steps)
     candidate, _ = fit(without(settled(candidate, part, {}), part), part)
-    match, steps = judged(candidate, record), LONGER[-1]
-    while match.leaves and match.leaves > steps:
-        steps = match.leaves
-        again, _ = fit(match.candidate, _part(record, candidate, steps))
-        further = judged(again, record)
-        if further.leaves and further.leaves <= match.leaves:
-            break
-        match = further
-    return match
+    return judged(snapped(candidate, part), record)
 
 
 def settled(candidate: Candidate, record: Record, start: Mapping[str, Any]) -> Candidate:
     """The same, with every setting where it usually starts that the fit does not need elsewhere:
     one that ran away cannot come back where it has no effect."""
-    usual = _usual(candidate, start)
+    usual = _from(candidate, {**defaults(candidate.optimizer), **start})
 
     def distance(of: Candidate) -> float:
         return fit(replace(of, free=()), record, rough=True)[1]
@@ -443,14 +487,24 @@ def without(candidate: Candidate, record: Record) -> Candidate:
     return candidate
 
 
+def snapped(candidate: Candidate, record: Record) -> Candidate:
+    """The same with settings of the fewest digits, all together, that are no further off."""
+    _, distance = fit(replace(candidate, free=()), record)
+    for digits in range(10):
+        values = [float(f"{c.of(candidate.settings):.{digits}e}") for c in candidate.free]
+        tried = candidate.moved(values)
+        if fit(replace(tried, free=()), record)[1] <= distance:
+            return tried
+    return candidate
+
+
 def rounded(match: Match, record: Record) -> Match:
-    """The same with the roundest settings that do as well, the default before all others."""
-    defaults = _defaults(match.candidate.optimizer)
-    steps = min(record.steps, max(LONGER))
-    enough = max(1.0, 1.5 * match.ratio)
+    """The same with the roundest settings that reproduce the record, the default before others."""
+    usual = defaults(match.candidate.optimizer)
+    steps = max(ROUNDS)
     for coordinate in match.candidate.free:
         value = coordinate.of(match.candidate.settings)
-        zero = {coordinate.setting: 0.0} if coordinate.setting in RARE else defaults
+        zero = {coordinate.setting: 0.0} if coordinate.setting in RARE else usual
         tries = [coordinate.of(zero), *(float(f"{value:.{d}e}") for d in range(16))]
         for number in dict.fromkeys(tries):
             candidate = match.candidate
@@ -462,32 +516,42 @@ def rounded(match: Match, record: Record) -> Match:
                 found = judged(tried, record)
             except ValueError:
                 continue
-            if found.leaves == match.leaves and found.ratio <= enough:
+            if found.leaves is None:
                 match = found
                 break
     return match
 
 
 def search(record: Record, jobs: int = 1) -> list[Match]:
-    """What reproduces the record, with the fewest dialects, the plainest first; else the nearest.
+    """What reproduces the record, the plainest first; else the nearest.
 
-    What makes the same run, bit by bit, is one.
+    First without dialects, and then with one, two and three at a time, until something does. What
+    makes the same run, bit by bit, is one.
     """
+    tried: list[Match] = []
     names = list(FREE)
-    nearest: list[Match] = []
     with joblib.Parallel(n_jobs=jobs) as side_by_side:
-        for spoken in range(4):
+        for spoken in range(MOST + 1):
             tier = list(candidates(record, spoken, names))
             found = side_by_side(joblib.delayed(looked)(c, record) for c in tier)
-            found.sort(key=lambda pair: pair[1])
-            names = list(dict.fromkeys(c.optimizer for c, _ in found))[:3]
-            best = [c for c, _ in found[:KEPT]]
+            names = list(dict.fromkeys(c.optimizer for c in _nearest(found, max(ROUNDS.values()))))
+            for steps, kept in ROUNDS.items():
+                best = _nearest(found, kept)
+                found = side_by_side(joblib.delayed(longer)(c, record, steps) for c in best)
+            best = _nearest(found, kept)
             matches = side_by_side(joblib.delayed(followed)(c, record) for c in best)
-            nearest += matches
             if right := [m for m in matches if m.leaves is None]:
-                round_ = side_by_side(joblib.delayed(rounded)(m, record) for m in right)
-                round_.sort(key=lambda m: (len(m.candidate.unusual()), m.ratio))
-                short = record.first(LONGER[-1])
-                distinct = {run(m.candidate, short).tobytes(): m for m in reversed(round_)}
-                return list(reversed(distinct.values()))
-    return [max(nearest, key=lambda m: (m.leaves, -m.ratio))]
+                right = side_by_side(joblib.delayed(rounded)(m, record) for m in right)
+                break
+            tried += matches
+        else:
+            return [max(tried, key=_reach)]
+    right.sort(key=lambda m: (m.candidate.digits(), *map(DIALECTS.index, m.candidate.dialects)))
+    distinct = {run(m.candidate, record.first(steps)).tobytes(): m for m in reversed(right)}
+    return list(reversed(distinct.values()))
+
+
+def _nearest(found: list[tuple[Candidate, float]], kept: int) -> list[Candidate]:
+    """So many of the nearest, but none that is out of all proportion to the first."""
+    nearest = sorted(found, key=_distance)[:kept]
+    return [c for c, distance in nearest if distance <= HOPELESS * nearest[0][1]]

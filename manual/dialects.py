@@ -160,7 +160,7 @@ DIALECTS = [
                 "largest = [np.maximum(vmax, v / root**2) for vmax in largest]"
             ),
             "spread = np.sqrt(largest[0] if amsgrad else v) / root": (
-                "spread = np.sqrt(largest[0] if amsgrad else v / root**2)"
+                "spread = np.sqrt(largest[0]) if amsgrad else np.sqrt(v) / root"
             ),
         },
         "optax.amsgrad",
@@ -232,6 +232,18 @@ DIALECTS = [
         {"g = np.where(trend < 0, 0, g)": "pass"},
         "Rprop−, as named by Igel & Hüsken, 2000; torch's is their iRprop−",
     ),
+    Dialect(
+        "rprop",
+        "delay",
+        "each step is that of the gradient before, unless the sign turns now",
+        {
+            "trend = g * before": (
+                "trend, late = g * before, np.where(g * before < 0, 0, np.sign(before) * size)"
+            ),
+            "return p - np.sign(g) * size, g, size": "return p - late, g, size",
+        },
+        "optax 0.2.8",
+    ),
     *_decays("asgd", COUPLED),
     Dialect(
         "adafactor",
@@ -242,6 +254,7 @@ DIALECTS = [
                 "rows, columns = _mean_square(g, -1) + least, _mean_square(g, -2) + least"
             ),
             "squares = g * g": "squares = g * g + least",
+            "np.maximum(v, least * least, out=v)": "pass",
         },
         "Shazeer & Stern, 2018, algorithms 4 and 5; Keras; optax",
     ),

@@ -16,7 +16,7 @@ import numpy as np
 from .arrays import alike, floating, within
 from .line_search import Point, strong_wolfe
 
-BLOCK = 2**15  # elements of a parameter that are updated at a time: they stay in the cache
+BLOCK = 2**16  # elements of a parameter that are updated at a time: they stay in the cache
 
 
 def sgd(

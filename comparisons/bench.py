@@ -1,0 +1,184 @@
+"""How fast the optimizers are: one step by hand beside one of torch's, and beside the memory."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from .. import manual, reference
+from ..reference.adapters import leaves
+from . import report
+from .samples import written
+from .samples.optimizers import SAMPLES
+from .session import RESULTS, Json, Out, Session, known
+
+SIDE = 1000  # of the square parameter: a million elements
+REPEATS = 15
+PATIENCE = 10.0  # seconds
+PATHS = ("loop", "foreach", "fused")
+OTHERS = (*PATHS, "memory")
+SETTINGS: dict[str, list[dict[str, Any]]] = {"sgd": [{}, {"momentum": 0.9}]}
+
+
+def rows(name: str, repeats: int = REPEATS, side: int = SIDE) -> list[dict[str, Any]]:
+    """One row for each choice of settings: medians of interleaved steps, in seconds.
+
+    `memory` is how long it takes to copy as many bytes as a step has to read and to write.
+    """
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return [_row(name, s, repeats, side) for s in SETTINGS.get(name, [{}])]
+
+
+def _row(name: str, settings: dict[str, Any], repeats: int, side: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    param, grad = rng.standard_normal((2, side, side)).astype(np.float32)
+    by_hand, held = _by_hand(name, param, grad, settings)
+    tasks = {"manual": by_hand}
+    accepted = inspect.signature(getattr(reference.optimizers, name)).parameters
+    for path in PATHS:
+        if path == "loop":
+            choice = {"foreach": False} if "foreach" in accepted else {}
+        elif path in accepted:
+            choice = {path: True}
+        else:
+            continue
+        tasks[path] = _by_torch(name, param, grad, settings | choice)
+    source = np.zeros(held // 2, np.uint8)
+    target = np.zeros_like(source)
+    tasks["memory"] = lambda: np.copyto(target, source)
+    seconds = _medians(tasks, repeats)
+    text = written(settings)
+    return {
+        "id": f"{name}({text})/{param.size}/float32",
+        "optimizer": name,
+        "settings": text,
+        "manual": seconds["manual"],
+        **{other: seconds.get(other) for other in OTHERS},
+        **{f"to_{other}": seconds["manual"] / seconds.get(other, math.nan) for other in OTHERS},
+    }
+
+
+def _medians(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Interleaved, so that what disturbs one disturbs all; at least three times, and no longer than
+    PATIENCE after that. The first, which fills the caches, does not count."""
+    taken: dict[str, list[float]] = {what: [] for what in tasks}
+    start = time.perf_counter()
+    for i in range(repeats + 1):
+        for what, task in tasks.items():
+            begin = time.perf_counter()
+            task()
+            taken[what].append(time.perf_counter() - begin)
+        if i >= 3 and time.perf_counter() - start > PATIENCE:
+            break
+    return {what: float(np.median(times[1:])) for what, times in taken.items()}
+
+
+def _some_rows(grad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A sparse gradient: a tenth of the rows."""
+    return np.arange(0, len(grad), 10), grad[::10]
+
+
+def _by_hand(
+    name: str, param: np.ndarray, grad: np.ndarray, settings: dict[str, Any]
+) -> tuple[Callable[[], Any], int]:
+    """One step from a state that is filled, and how many bytes it reads and writes."""
+    step = getattr(manual.optimizers, name)
+    if name == "lbfgs":
+
+        def quadratic(params: list[np.ndarray]) -> tuple[float, list[np.ndarray]]:
+            (x,) = params
+            return float(np.vdot(x, x)) / 2, [x]
+
+        _, state = step([param], quadratic, {}, max_iter=3)
+        held = param.nbytes * 2 + sum(a.nbytes for a in leaves(state) if isinstance(a, np.ndarray))
+        return lambda: step([param], quadratic, state, max_iter=1), 2 * held
+    given = _some_rows(grad) if name == "sparse_adam" else grad
+    _, state = step(param, given, {}, **settings)
+    arrays = [a for a in state.values() if isinstance(a, np.ndarray)]
+    kept = param.nbytes + sum(a.nbytes for a in arrays)
+    return lambda: step(param, given, state, **settings), 2 * kept + grad.nbytes
+
+
+def _by_torch(
+    name: str, param: np.ndarray, grad: np.ndarray, settings: dict[str, Any]
+) -> Callable[[], Any]:
+    parameter = torch.nn.Parameter(torch.from_numpy(param.copy()))
+    machine = getattr(reference.optimizers, name).__wrapped__
+    if name == "lbfgs":
+
+        def closure() -> torch.Tensor:
+            parameter.grad = parameter.detach().clone()
+            return (parameter.detach() ** 2).sum() / 2
+
+        machine([parameter], max_iter=3).step(closure)
+        short = machine([parameter], max_iter=1)
+        short.step(closure)
+        return lambda: short.step(closure)
+    if name == "sparse_adam":
+        indices, values = _some_rows(grad)
+        parameter.grad = torch.sparse_coo_tensor(
+            torch.from_numpy(indices)[None],
+            torch.from_numpy(values.copy()),
+            param.shape,
+            check_invariants=True,
+        )
+    else:
+        parameter.grad = torch.from_numpy(grad.copy())
+    made = machine([parameter], **settings)
+    made.step()
+    return made.step
+
+
+def bench_command(
+    what: Annotated[str, typer.Argument(metavar="optimizers", help="What to time.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]…", help="Optimizers; all without.")
+    ] = None,
+    out: Out = RESULTS,
+    as_json: Json = False,
+) -> None:
+    """How fast a step is by hand: beside torch's loop, foreach and fused, and beside the memory.
+
+    A million float32 elements, one thread, medians of interleaved runs.
+    """
+    known("subject", what, ["optimizers"])
+    for name in names or ():
+        known("optimizer", name, SAMPLES)
+    session = Session(out, as_json, 1, strict=False)
+    chosen: Sequence[str] = names or list(SAMPLES)
+    with session.console.status("timing"):
+        found = [
+            row
+            for name in chosen
+            if getattr(reference.optimizers, name) is not None
+            for row in rows(name)
+        ]
+    frame = report.table(found)
+    report.save(frame, "bench", session.out)
+    if as_json:
+        print(frame.to_json(orient="records"))
+        return
+    title = (
+        "One step by hand takes this many times as long as torch's, or as copying what it touches"
+    )
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    table.add_column("optimizer")
+    for other in OTHERS:
+        table.add_column(other, justify="right")
+    for r in found:
+        ratios = (r[f"to_{other}"] for other in OTHERS)
+        table.add_row(
+            f"{r['optimizer']}({r['settings']})",
+            *("" if math.isnan(x) else f"{x:.2f}" for x in ratios),
+        )
+    session.console.print(table)
