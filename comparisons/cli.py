@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import pandas as pd
+import torch
 import typer
 from rich.console import Console
 from rich.syntax import Syntax
@@ -149,6 +150,9 @@ def _run_optimizers(
         for stream in streams
     ]
     found = session.run("Optimizers", tasks, OPTIMIZER_COLUMNS, _summed_optimizer)
+    lacking = [name for name in names if getattr(reference.optimizers, name) is None]
+    if lacking:
+        session.console.print(f"not in torch {torch.__version__}: {', '.join(lacking)}")
     session.frames["optimizers"] = report.table(itertools.chain(*found))
 
 

@@ -67,9 +67,12 @@ def _tell(console: Console, run: Path, record: Record, matches: list[Match]) -> 
     console.print(f"{run}: {record.steps} steps of {elements} elements, {record.dtype}")
     for i, match in enumerate(matches):
         candidate = match.candidate
-        reproduced = match.leaves is None
-        lead = ("Reproduced by" if reproduced else "Nearest, but not it:") if i == 0 else "Also by"
-        style = "bold green" if reproduced else "bold red"
+        if match.leaves is None:
+            lead, style = ("Also by" if i else "Reproduced by"), "bold green"
+            reach = f"all {record.steps} steps within {match.ratio:.2g} floors of rounding"
+        else:
+            lead, style = "Nearest, but not it:", "bold red"
+            reach = f"follows it for {match.leaves - 1} steps and leaves at {match.leaves}"
         settings = written(candidate.unusual()) or "defaults"
         console.print(Text(f"\n{lead} {candidate.name}({settings})", style=style))
         for dialect in candidate.dialects:
@@ -77,7 +80,4 @@ def _tell(console: Console, run: Path, record: Record, matches: list[Match]) -> 
             for line, instead in dialect.lines.items():
                 console.print(Text(f"  - {line}", style="red"))
                 console.print(Text(f"  + {instead}", style="green"))
-        if reproduced:
-            console.print(f"  all {record.steps} steps within {match.ratio:.2g} floors of rounding")
-        else:
-            console.print(f"  follows it for {match.leaves - 1} steps and leaves at {match.leaves}")
+        console.print(f"  {reach}")

@@ -298,7 +298,8 @@ def run(
     settings = noise(dict(candidate.settings)) if noise else candidate.settings
     found = []
     for params, grads in record.tensors:
-        param, state, after = params[0], {}, []
+        param, after = params[0], []
+        state: dict[str, Any] = {}
         for t, grad in enumerate(grads):
             rate = {} if record.lr is None else {"lr": float(record.lr[t])}
             if noise:
@@ -401,12 +402,10 @@ def judged(candidate: Candidate, record: Record) -> Match:
     """The candidate's free run beside the record, against how far one ulp of noise drives it."""
     whole = record if candidate.optimizer in WHOLE else record.flat()
     u = unit_roundoff(record.dtype)
+    rngs = map(np.random.default_rng, range(RUNS))
     with np.errstate(all="ignore"):
         clean = run(candidate, whole)
-        noisy = []
-        for seed in range(RUNS):
-            rng = np.random.default_rng(seed)
-            noisy.append(run(candidate, whole, lambda tree, rng=rng: moved(tree, 2 * u, rng)))
+        noisy = [run(candidate, whole, functools.partial(moved, size=2 * u, rng=r)) for r in rngs]
     target = whole.parameters()
     drift = free_drift(target, clean, np.array(noisy), u, trajectory_scale(target))
     lost = np.isfinite(target) & ~np.isfinite([clean, *noisy]).all(axis=0)

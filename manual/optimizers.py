@@ -760,6 +760,12 @@ def _bfloat16(x):
     """Rounded to the nearest bfloat16, half to even, in float32: the 16 upper bits of it."""
     x = np.asarray(x, np.float32)
     bits = x.view(np.uint32)
-    up = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    rounded = ((bits + up) & np.uint32(0xFFFF0000)).view(np.float32)
-    return np.where(np.isnan(x), x, rounded)  # whose bits would run over
+    rounded = np.empty_like(bits)
+    np.right_shift(bits, 16, out=rounded)
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded &= 0xFFFF0000
+    rounded = rounded.view(np.float32)
+    np.copyto(rounded, x, where=np.isnan(x))  # whose bits would run over
+    return rounded

@@ -169,3 +169,13 @@ def test_an_interrupted_run_writes_nothing(tmp_path, kill):
     assert process.returncode != 0
     assert "Traceback" not in printed.read_text()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_bench_gives_ratios(call, tmp_path):
+    result = call("bench", "optimizers", "sgd", "sparse_adam")
+    assert result.exit_code == 0
+    assert "momentum=0.9" in result.output
+    frame = pd.read_csv(tmp_path / "results/bench.csv")
+    assert (frame["to_loop"] == frame["manual"] / frame["loop"]).all()
+    assert frame.set_index("optimizer").loc["sparse_adam", "to_fused"] != 0
+    assert call("bench", "rules").exit_code == 2
