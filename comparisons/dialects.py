@@ -225,6 +225,8 @@ class Candidate:
     def unusual(self) -> dict[str, Any]:
         """The settings that are not the defaults."""
         usual = {**dict.fromkeys(self.settings, False), **defaults(self.optimizer)}
+        if self.name == "adamw":
+            usual["decoupled_weight_decay"] = True
         return {n: v for n, v in self.settings.items() if v != usual[n]}
 
     def digits(self) -> int:

@@ -89,7 +89,7 @@ for framework, calls in (("optax", OPTAX), ("keras", KERAS)):
     for call, kind in calls.items():
         dtype, _, falling = kind.partition(" ")
         param, grads = stream(dtype)
-        rates = [0.05 * 0.95**t for t in range(STEPS)] if falling else [None] * STEPS
+        rates = [0.05 / (1 + 0.1 * t) for t in range(STEPS)] if falling else [None] * STEPS
         after = (
             by_optax(call, param, grads)
             if framework == "optax"
