@@ -14,7 +14,7 @@ from rich.text import Text
 from . import dialects
 from .dialects import Match, Record
 from .samples import written
-from .session import Jobs, Json
+from .session import Jobs, Json, known
 
 
 def dialect_command(
@@ -26,6 +26,9 @@ def dialect_command(
             "each of several; and lr (steps,) if the rate changes.",
         ),
     ],
+    optimizer: Annotated[
+        list[str] | None, typer.Option(help="Try this one alone; can be repeated.")
+    ] = None,
     as_json: Json = False,
     jobs: Jobs = 0,
 ) -> None:
@@ -33,6 +36,9 @@ def dialect_command(
 
     Or the nearest, and the step where it leaves. Exit status: 0 reproduced, 1 not, 2 wrong usage.
     """
+    names = tuple(optimizer or dialects.FREE)
+    for name in names:
+        known("optimizer", name, dialects.FREE)
     try:
         record = dialects.read(run)
     except (ValueError, OSError) as error:
@@ -40,7 +46,7 @@ def dialect_command(
         raise typer.BadParameter(text, param_hint="RUN.npz") from None
     console = Console(stderr=as_json, highlight=False)
     with console.status("trying every optimizer in every dialect"):
-        matches = dialects.search(record, jobs or joblib.cpu_count())
+        matches = dialects.search(record, jobs or joblib.cpu_count(), names)
     if as_json:
         print(json.dumps([_row(match) for match in matches]))
     else:

@@ -523,19 +523,18 @@ def rounded(match: Match, record: Record) -> Match:
     return match
 
 
-def search(record: Record, jobs: int = 1) -> list[Match]:
+def search(record: Record, jobs: int = 1, names: Sequence[str] = tuple(FREE)) -> list[Match]:
     """What reproduces the record, the plainest first; else the nearest.
 
     First without dialects, and then with one, two and three at a time, until something does. What
     makes the same run, bit by bit, is one.
     """
     tried: list[Match] = []
-    names = list(FREE)
     with joblib.Parallel(n_jobs=jobs) as side_by_side:
         for spoken in range(MOST + 1):
             tier = list(candidates(record, spoken, names))
             found = side_by_side(joblib.delayed(looked)(c, record) for c in tier)
-            names = list(dict.fromkeys(c.optimizer for c in _nearest(found, max(ROUNDS.values()))))
+            names = tuple(dict.fromkeys(c.optimizer for c in _nearest(found, max(ROUNDS.values()))))
             for steps, kept in ROUNDS.items():
                 best = _nearest(found, kept)
                 found = side_by_side(joblib.delayed(longer)(c, record, steps) for c in best)
