@@ -31,8 +31,7 @@ EVALUATIONS = 30
 MOST = 3  # dialects at a time
 HOPELESS = 1e4  # times as far off as the nearest
 
-# How a setting is looked for: by its logarithm, by that of 1 less it, or as it is, from 0 on. What
-# is `left out` at first is 0 unless the record asks for it.
+# How a setting is looked for: by its logarithm, by that of 1 less it, or as it is, from 0 on.
 SCALE, SHARE, AMOUNT = "scale", "share", "amount"
 BOUNDS = {SCALE: (math.log(1e-30), math.log(1e4)), SHARE: (0.0, 14.0), AMOUNT: (0.0, 10.0)}
 MOMENTS = {"lr": SCALE, "betas": (SHARE, SHARE), "eps": SCALE, "weight_decay": AMOUNT}
@@ -284,6 +283,7 @@ def candidates(record: Record, spoken: int, names: Sequence[str]) -> Iterator[Ca
 
 
 def defaults(name: str) -> dict[str, Any]:
+    """The rule's defaults of those settings that are looked for, as numbers."""
     accepted = inspect.signature(getattr(optimizers, name)).parameters
     settings = {n: accepted[n].default for n in FREE[name]}
     return settings | ({"eps": (1e-30, 1e-3)} if name == "adafactor" else {})
