@@ -138,8 +138,8 @@ def read(path: Path) -> Record:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: expected an .npz file of arrays ({error})") from None
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile):
+        raise ValueError(f"{path}: expected an .npz file of arrays") from None
     names = [match[1] for name in arrays if (match := re.fullmatch(r"params(|\..+)", name))]
     if not names:
         raise ValueError(f"{path}: expected arrays params and grads, got {', '.join(arrays)}")
