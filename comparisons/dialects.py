@@ -299,16 +299,17 @@ def run(
     step = _step(candidate.optimizer, candidate.dialects)
     settings = noise(dict(candidate.settings)) if noise else candidate.settings
     found = []
-    for params, grads in record.tensors:
-        param, after = params[0], []
-        state: dict[str, Any] = {}
-        for t, grad in enumerate(grads):
-            rate = {} if record.lr is None else {"lr": float(record.lr[t])}
-            if noise:
-                param, grad = noise((param, grad))
-            param, state = step(param, grad, state, **{**settings, **rate})
-            after.append(param)
-        found.append(np.reshape(after, (len(grads), -1)))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # wrong settings diverge
+        for params, grads in record.tensors:
+            param, after = params[0], []
+            state: dict[str, Any] = {}
+            for t, grad in enumerate(grads):
+                rate = {} if record.lr is None else {"lr": float(record.lr[t])}
+                if noise:
+                    param, grad = noise((param, grad))
+                param, state = step(param, grad, state, **{**settings, **rate})
+                after.append(param)
+            found.append(np.reshape(after, (len(grads), -1)))
     return np.concatenate(found, axis=1)
 
 
@@ -343,7 +344,7 @@ def fit(candidate: Candidate, record: Record, rough: bool = False) -> tuple[Cand
         return np.clip(np.nan_to_num(apart, nan=1e20), -1e20, 1e20).ravel()
 
     x = np.array([c.there(c.of(candidate.settings)) for c in candidate.free])
-    with np.errstate(all="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # what diverged is as far off as can be said
         if len(x):
             x = least_squares(
                 residual,
@@ -405,9 +406,8 @@ def judged(candidate: Candidate, record: Record) -> Match:
     whole = record if candidate.optimizer in WHOLE else record.flat()
     u = unit_roundoff(record.dtype)
     rngs = map(np.random.default_rng, range(RUNS))
-    with np.errstate(all="ignore"):
-        clean = run(candidate, whole)
-        noisy = [run(candidate, whole, functools.partial(moved, size=2 * u, rng=r)) for r in rngs]
+    clean = run(candidate, whole)
+    noisy = [run(candidate, whole, functools.partial(moved, size=2 * u, rng=r)) for r in rngs]
     target = whole.parameters()
     drift = free_drift(target, clean, np.array(noisy), u, trajectory_scale(target))
     lost = np.isfinite(target) & ~np.isfinite([clean, *noisy]).all(axis=0)
@@ -465,10 +465,11 @@ def settled(candidate: Candidate, record: Record, start: Mapping[str, Any]) -> C
     def distance(of: Candidate) -> float:
         return fit(replace(of, free=()), record, rough=True)[1]
 
+    so_far = distance(candidate)
     for c in candidate.free:
         back = replace(candidate, settings=c.into(candidate.settings, c.of(usual)))
-        if distance(back) <= 1.1 * distance(candidate):
-            candidate = back
+        if (further := distance(back)) <= 1.1 * so_far:
+            candidate, so_far = back, further
     return candidate
 
 

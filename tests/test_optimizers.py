@@ -206,9 +206,9 @@ TEMPORARIES = {"muon": 3, "lbfgs": 5}
 def test_a_large_step_makes_few_temporaries(name):
     """Beside the results, in multiples of the parameter, which has 10⁷ elements, or 10⁶ where no
     block is beside it."""
-    param = np.ones((100, 10_000 if name in TEMPORARIES else 100_000), np.float32)
+    param = np.ones((50, 20_000 if name in TEMPORARIES else 200_000), np.float32)
     grad = ([1, 2], param[:2]) if name == "sparse_adam" else param
-    allowed = (TEMPORARIES.get(name, 2) + 0.1) * param.nbytes
+    allowed = (TEMPORARIES.get(name, 2) + 0.01) * param.nbytes
     step, settings = getattr(manual.optimizers, name), SAMPLES[name][-1]
     if name == "lbfgs":
         weights = np.linspace(1, 2, param.size, dtype=np.float32)
@@ -221,10 +221,9 @@ def test_a_large_step_makes_few_temporaries(name):
     state = step(param, grad, {}, **settings)[1]
     tracemalloc.start()
     results = step(param, grad, state, **settings)
-    peak = tracemalloc.get_traced_memory()[1]
-    kept = tracemalloc.get_traced_memory()[0]
+    kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert results is not None
+    del results  # which were alive until here, so that they are in what was kept
     assert peak - kept <= allowed
 
 
