@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import time
@@ -17,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from .. import manual, reference
 from ..reference.adapters import leaves
 from . import report
+from .optimizers import other_paths
 from .samples import written
 from .samples.optimizers import SAMPLES
 from .session import RESULTS, Json, Out, Session, known
@@ -26,7 +28,11 @@ REPEATS = 15
 PATIENCE = 10.0  # seconds
 PATHS = ("loop", "foreach", "fused")
 OTHERS = (*PATHS, "memory")
-SETTINGS: dict[str, list[dict[str, Any]]] = {"sgd": [{}, {"momentum": 0.9}]}
+FILLED = 4  # steps before those that are timed, after which the state is full
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "sgd": [{}, {"momentum": 0.9}],
+    "lbfgs": [{"max_iter": 1, "history_size": 2, "tolerance_grad": 0, "tolerance_change": 0}],
+}
 
 
 def rows(name: str, repeats: int = REPEATS, side: int = SIDE) -> list[dict[str, Any]]:
@@ -45,13 +51,10 @@ def _row(name: str, settings: dict[str, Any], repeats: int, side: int) -> dict[s
     by_hand, held = _by_hand(name, param, grad, settings)
     tasks = {"manual": by_hand}
     accepted = inspect.signature(getattr(reference.optimizers, name)).parameters
-    for path in PATHS:
-        if path == "loop":
-            choice = {"foreach": False} if "foreach" in accepted else {}
-        elif path in accepted:
-            choice = {path: True}
-        else:
-            continue
+    loop = {"foreach": False} if "foreach" in accepted else {}
+    tasks["loop"] = _by_torch(name, param, grad, settings | loop)
+    for choice in other_paths(name):
+        (path,) = choice
         tasks[path] = _by_torch(name, param, grad, settings | choice)
     source = np.zeros(held // 2, np.uint8)
     target = np.zeros_like(source)
@@ -93,20 +96,25 @@ def _by_hand(
 ) -> tuple[Callable[[], Any], int]:
     """One step from a state that is filled, and how many bytes it reads and writes."""
     step = getattr(manual.optimizers, name)
+    given: Any = _some_rows(grad) if name == "sparse_adam" else grad
     if name == "lbfgs":
+        weights = _weights(param)
 
-        def quadratic(params: list[np.ndarray]) -> tuple[float, list[np.ndarray]]:
-            (x,) = params
-            return float(np.vdot(x, x)) / 2, [x]
+        def given(params: list[np.ndarray]) -> tuple[float, list[np.ndarray]]:
+            gradient = weights * params[0]
+            return float(np.vdot(gradient, params[0])) / 2, [gradient]
 
-        _, state = step([param], quadratic, {}, max_iter=3)
-        held = param.nbytes * 2 + sum(a.nbytes for a in leaves(state) if isinstance(a, np.ndarray))
-        return lambda: step([param], quadratic, state, max_iter=1), 2 * held
-    given = _some_rows(grad) if name == "sparse_adam" else grad
-    _, state = step(param, given, {}, **settings)
-    arrays = [a for a in state.values() if isinstance(a, np.ndarray)]
-    kept = param.nbytes + sum(a.nbytes for a in arrays)
-    return lambda: step(param, given, state, **settings), 2 * kept + grad.nbytes
+    new: Any = [param] if name == "lbfgs" else param
+    state: dict[str, Any] = {}
+    for _ in range(FILLED):
+        new, state = step(new, given, state, **settings)
+    kept = sum(a.nbytes for a in leaves((new, state)) if isinstance(a, np.ndarray))
+    return lambda: step(new, given, state, **settings), 2 * kept + grad.nbytes
+
+
+def _weights(param: np.ndarray) -> np.ndarray:
+    """Of a quadratic loss Σ w x² / 2 for L-BFGS, so unequal that no few steps reach its minimum."""
+    return np.geomspace(1, 1e6, param.size, dtype=param.dtype).reshape(param.shape)
 
 
 def _by_torch(
@@ -114,16 +122,18 @@ def _by_torch(
 ) -> Callable[[], Any]:
     parameter = torch.nn.Parameter(torch.from_numpy(param.copy()))
     machine = getattr(reference.optimizers, name).__wrapped__
+    made = machine([parameter], **settings)
     if name == "lbfgs":
+        weights = torch.from_numpy(_weights(param))
 
         def closure() -> torch.Tensor:
-            parameter.grad = parameter.detach().clone()
-            return (parameter.detach() ** 2).sum() / 2
+            x = parameter.detach()
+            parameter.grad = weights * x
+            return (parameter.grad * x).sum() / 2
 
-        machine([parameter], max_iter=3).step(closure)
-        short = machine([parameter], max_iter=1)
-        short.step(closure)
-        return lambda: short.step(closure)
+        task = functools.partial(made.step, closure)
+    else:
+        task = made.step
     if name == "sparse_adam":
         indices, values = _some_rows(grad)
         parameter.grad = torch.sparse_coo_tensor(
@@ -132,11 +142,11 @@ def _by_torch(
             param.shape,
             check_invariants=True,
         )
-    else:
+    elif name != "lbfgs":
         parameter.grad = torch.from_numpy(grad.copy())
-    made = machine([parameter], **settings)
-    made.step()
-    return made.step
+    for _ in range(FILLED):
+        task()
+    return task
 
 
 def bench_command(

@@ -26,7 +26,7 @@ from . import curves, gradients, optimizers, report, samples, schedules, trainin
 from .bench import bench_command
 from .check_commands import check_command, mutants_command
 from .curves import Comparison
-from .dialect_command import dialect_command
+from .dialect_command import dialect_command, print_lines
 from .lockstep import JUDGED
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
@@ -382,9 +382,7 @@ def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedu
     for dialect in dialects.of("adam" if op == "adamw" else op):
         console.print(Text(f"\n{dialect.about}: {dialect.name}", style="bold"))
         console.print(Text(f"  {dialect.source}", style="dim"))
-        for line, instead in dialect.lines.items():
-            console.print(Text(f"  - {line}", style="red"))
-            console.print(Text(f"  + {instead}", style="green"))
+        print_lines(console, dialect)
     if settings:
         rows = [("settings", samples.written(s) or "defaults") for s in settings]
     else:

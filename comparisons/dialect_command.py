@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ..manual.dialects import Dialect
 from . import dialects
 from .dialects import Match, Record
 from .samples import written
@@ -83,7 +84,12 @@ def _tell(console: Console, run: Path, record: Record, matches: list[Match]) -> 
         console.print(Text(f"\n{lead} {candidate.name}({settings})", style=style))
         for dialect in candidate.dialects:
             console.print(f"  {dialect.about}: {dialect.name} ({dialect.source})", markup=False)
-            for line, instead in dialect.lines.items():
-                console.print(Text(f"  - {line}", style="red"))
-                console.print(Text(f"  + {instead}", style="green"))
+            print_lines(console, dialect)
         console.print(f"  {reach}")
+
+
+def print_lines(console: Console, dialect: Dialect) -> None:
+    """The lines that differ, and what stands there instead."""
+    for line, instead in dialect.lines.items():
+        console.print(Text(f"  - {line}", style="red"))
+        console.print(Text(f"  + {instead}", style="green"))
