@@ -180,10 +180,19 @@ def noisy_runs(name: str, stream: Stream, settings: dict[str, Any], seed: int) -
         next(torch_run(twin, stream, settings))
     found = []
     for i in range(RUNS):
-        noise = OneUlpNoise(HALF[0], i, half=True) if watch.halves else contextlib.nullcontext()
-        with noise:
+        with _inside(stream, watch, size, i):
             found.append(stacked(torch_run(twin, stream, settings, disturb)))
     return found
+
+
+def _inside(stream: Stream, watch: OneUlpNoise, size: float, seed: int) -> Any:
+    """The noise inside a step: of what it computes in 16 bits, if it does, and of a loss that it
+    evaluates, whose gradients are sums with more error than one rounding."""
+    if watch.halves:
+        return OneUlpNoise(HALF[0], seed, half=True)
+    if isinstance(stream.param, list):
+        return OneUlpNoise(size, seed)
+    return contextlib.nullcontext()
 
 
 def other_paths(name: str) -> list[dict[str, bool]]:
