@@ -59,8 +59,15 @@ def cotangent(rule: Callable[..., Any], args: Any, kwargs: Any, seed: int) -> np
 
 def drawn(op: str, row: Call, dtype: str, seed: int) -> tuple[Any, Any, Any]:
     """What a call is evaluated with: its arguments, keywords and a random cotangent."""
-    args, kwargs = row.draw(seed, np.dtype(dtype))
-    return args, kwargs, cotangent(rule_pair(op)[1], args, kwargs, seed)
+    return completed(op, *row.draw(seed, np.dtype(dtype)), seed)
+
+
+def completed(op: str, args: Any, kwargs: dict[str, Any], seed: int) -> tuple[Any, Any, Any]:
+    """The arguments and keywords with what torch draws at random, and a random cotangent."""
+    twin = rule_pair(op)[1]
+    if hasattr(twin, "draw"):
+        kwargs = kwargs | twin.draw(*args, **kwargs)
+    return args, kwargs, cotangent(twin, args, kwargs, seed)
 
 
 def judge_inputs(op: str, inputs: Any, dtype: str, thorough: bool = False) -> dict[str, Verdict]:

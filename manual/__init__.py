@@ -4,12 +4,23 @@ A rule is `y, pullback = rule(...)`: the value, and the function that carries a 
 to a gradient of each floating array that was passed, in the order of the signature.
 """
 
-from . import activations, averaging, clipping, linear, losses, models, optimizers, schedules
+from . import (
+    activations,
+    averaging,
+    clipping,
+    dropout,
+    linear,
+    losses,
+    models,
+    optimizers,
+    schedules,
+)
 
 __all__ = [
     "activations",
     "averaging",
     "clipping",
+    "dropout",
     "linear",
     "losses",
     "models",

@@ -1,6 +1,7 @@
 """What the rules share: checks at the boundary, and the two adjoints of summing."""
 
 import math
+import numbers
 
 import numpy as np
 
@@ -53,8 +54,24 @@ def broadcastable(shape, **arrays):
                 )
 
 
+def real(**settings):
+    """Raises TypeError unless each named setting is a real number."""
+    for name, value in settings.items():
+        if not isinstance(value, numbers.Real):
+            raise TypeError(f"{name}: expected a number, got {value!r}")
+
+
+def flag(**settings):
+    """Raises TypeError unless each named setting is True or False."""
+    for name, value in settings.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
 def within(low, high=math.inf, **settings):
-    """Raises ValueError unless low ≤ setting ≤ high for each named setting; NaN is never within."""
+    """Raises TypeError unless each named setting is a number, ValueError unless low ≤ setting ≤
+    high; NaN is never within."""
+    real(**settings)
     for name, value in settings.items():
         if not low <= value <= high:
             bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"

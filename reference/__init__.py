@@ -1,12 +1,23 @@
 """The same rules and optimizers, obtained from torch. Nothing in here knows the hand-written
 side."""
 
-from . import activations, averaging, clipping, linear, losses, models, optimizers, schedules
+from . import (
+    activations,
+    averaging,
+    clipping,
+    dropout,
+    linear,
+    losses,
+    models,
+    optimizers,
+    schedules,
+)
 
 __all__ = [
     "activations",
     "averaging",
     "clipping",
+    "dropout",
     "linear",
     "losses",
     "models",

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ def rule(function, constant=""):
             if name not in frozen and any(map(is_differentiable, leaves(argument)))
         ]
         sources = [leaf.requires_grad_() for leaf in leaves(wanted) if is_differentiable(leaf)]
-        y = function(*args, **kwargs)
+        with warnings.catch_warnings(action="ignore"):  # advice on how it is called
+            y = function(*args, **kwargs)
 
         def pullback(dy):
             pairs = [
@@ -51,6 +53,31 @@ def rule(function, constant=""):
         return tree_map(array, y), pullback
 
     twin.constant = frozen
+    return twin
+
+
+def drawing(function, name, draw, constant=""):
+    """A torch function that draws at random, as a rule with what it draws as a keyword of that name.
+
+    Torch cannot be given a draw. It is seeded instead, so that it draws the same every time, and
+    `twin.draw(*args, **kwargs)` is {name: draw(seeded function, *args, **kwargs)}.
+    """
+    signature = inspect.signature(function)
+    keyword = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+
+    @functools.wraps(function)
+    def seeded(*args, **kwargs):
+        kwargs.pop(name, None)
+        args = tree_map(contiguous, args)  # it draws in the order of the memory
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+            torch.manual_seed(0)
+            return function(*args, **kwargs)
+
+    seeded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])
+    twin = rule(seeded, f"{constant} {name}")
+    twin.draw = lambda *args, **kwargs: {
+        name: array(draw(seeded, *tree_map(tensor, args), **tree_map(tensor, kwargs)))
+    }
     return twin
 
 
@@ -200,6 +227,11 @@ def leaves(tree):
 def tensor(leaf):
     """An array as a tensor of its own memory; anything else as it is."""
     return torch.from_numpy(np.array(leaf)) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
+
+
+def contiguous(leaf):
+    """A tensor in row-major order; anything else as it is."""
+    return leaf.contiguous() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def array(leaf):

@@ -1,0 +1,101 @@
+"""Dropout. What is drawn is the mask, a boolean array that broadcasts to x: what is kept. Without
+training nothing is drawn, and x is returned."""
+
+import math
+
+import numpy as np
+
+from .arrays import broadcastable, flag, floating, within
+
+_LIMIT = 1.0507009873554805 * 1.6732632423543772  # λ α: selu ends at −λ α on the left
+
+
+def dropout(x, p=0.5, training=True, *, mask=None):
+    """m x / (1 − p), where m is 1 with probability 1 − p and else 0, so that the mean is x; the
+    slope is m / (1 − p).
+
+    Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, 2014
+    """
+    return _scaled(*_drawn(x, p, training, mask))
+
+
+def dropout1d(x, p=0.5, training=True, *, mask=None):
+    """dropout of whole channels of x, (C, L) or (N, C, L): the mask is (…, C, 1).
+
+    Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
+    """
+    if np.ndim(x) not in (2, 3):
+        raise ValueError(f"x: expected (C, L) or (N, C, L), got shape {np.shape(x)}")
+    return _scaled(*_drawn(x, p, training, mask))
+
+
+def dropout2d(x, p=0.5, training=True, *, mask=None):
+    """dropout of whole channels of x, (N, C, …): the mask is (N, C, 1, …).
+
+    Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
+    """
+    return _scaled(*_drawn(x, p, training, mask, axes=2))
+
+
+def dropout3d(x, p=0.5, training=True, *, mask=None):
+    """dropout of whole channels of x, (N, C, D, H, W), or else (C, …): the mask is (…, C, 1, …).
+
+    Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
+    """
+    return _scaled(*_drawn(x, p, training, mask, axes=1))
+
+
+def alpha_dropout(x, p=0.5, training=False, *, mask=None):
+    """a (x + p s) where x is kept and a (p − 1) s where not; −s is the limit of selu on the left, and
+    a = ((1 − p) (1 + p s²))^(−½) keeps a mean of 0 and a variance of 1. The slope is a or 0.
+
+    Klambauer, Unterthiner, Mayr & Hochreiter, 2017, arXiv:1706.02515
+    """
+    return _saturated(*_drawn(x, p, training, mask))
+
+
+def feature_alpha_dropout(x, p=0.5, training=False, *, mask=None):
+    """alpha_dropout of whole channels of x, (N, C, …): the mask is (N, C, 1, …).
+
+    Klambauer, Unterthiner, Mayr & Hochreiter, 2017, arXiv:1706.02515
+    """
+    return _saturated(*_drawn(x, p, training, mask, axes=2))
+
+
+def _drawn(x, p, training, mask, axes=0):
+    """x with at least so many axes, p, and the mask; without training None."""
+    x = floating(x=x)
+    within(0, 1, p=p)
+    flag(training=training)
+    if not training:
+        return x, p, None
+    if x.ndim < axes:
+        raise ValueError(f"x: expected at least {axes} axes, got shape {x.shape}")
+    mask = np.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"mask: expected a boolean array of what is kept, got {mask.dtype}")
+    broadcastable(x.shape, mask=mask)
+    return x, p, mask
+
+
+def _scaled(x, p, mask):
+    kept = True if mask is None else mask & (p < 1)
+    factor = 1 if mask is None or p == 1 else 1 / (1 - p)
+    y = np.where(kept, x * factor, 0)
+
+    def pullback(dy):
+        return np.where(kept, dy * factor, 0)
+
+    return y, pullback
+
+
+def _saturated(x, p, mask):
+    if mask is None or p == 1:
+        return _scaled(x, p, mask)
+    a = 1 / math.sqrt((1 - p) * (1 + p * _LIMIT**2))
+    y = np.where(mask, a * x + a * p * _LIMIT, a * (p - 1) * _LIMIT)
+
+    def pullback(dy):
+        return np.where(mask, a * dy, 0)
+
+    return y, pullback
