@@ -1,0 +1,316 @@
+"""The coverage table: the rules on PyTorch's own test inputs, and on calls that must be refused."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..reference.adapters import array, leaves, tree_map
+from . import gradients, samples
+from .noise import is_floating
+from .torch_samples import database, text
+from .verdict import CLASSES, DIFFERENT, DTYPES, worst
+
+NO_RULE, NOT_JUDGEABLE = "no rule", "not judgeable"
+INEXPRESSIBLE = "not expressible"
+REFUSALS = (ValueError, TypeError, IndexError, NotImplementedError)
+LEFT_OUT = ("inplace", "_stacklevel")  # settings without a meaning here
+
+# Entries of op_db whose op is not called like the function of their name.
+BOUND: dict[str, Callable[..., Any]] = {
+    "nn.functional.embedding": lambda weight, indices, **settings: ((indices, weight), settings),
+    "nn.functional.embedding_bag": lambda weight, indices, *args, **settings: (
+        (indices, weight, *args),
+        settings,
+    ),
+}
+
+Case = dict[str, Any]
+
+
+class Inexpressible(Exception):
+    """A call that cannot be put in NumPy, and why."""
+
+
+def rule_name(info: Any) -> str | None:
+    """The name of our rule for an entry of op_db, None if there is none."""
+    names = (info.name, *(alias.name for alias in info.aliases))
+    known = {name.removeprefix("nn.functional.") for name in names} & set(samples.ops())
+    return known.pop() if known else None
+
+
+def entry(name: str, seed: int = 0) -> tuple[dict[str, Any], list[Case]]:
+    """The row of one entry of op_db, and all the cases that it sums up."""
+    info = database()[name]
+    op = rule_name(info)
+    cases: list[Case] = []
+    if not info.dtypes & {torch.float32, torch.float64}:
+        kind = NOT_JUDGEABLE
+    elif op is None:
+        kind = NO_RULE
+        cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, torch.float64)]
+    else:
+        cases = [
+            *_on_samples(info, op, seed),
+            *_on_error_inputs(info, op),
+            *(bad_calls(op) if name == _first_entry(op) else ()),
+        ]
+        kind = worst(c["class"] for c in cases if c["class"] in CLASSES)
+    return _summed(name, op, kind, cases), cases if op else []
+
+
+def own_entry(op: str, seed: int = 0) -> tuple[dict[str, Any], list[Case]]:
+    """The same of a rule that no entry of op_db is about, on our own samples."""
+    cases = [
+        _case(op, "sample", repr(row), dtype)
+        | _judged(op, *row.draw(seed, np.dtype(dtype)), dtype, seed)
+        for _, row in samples.calls(op)
+        for dtype in DTYPES
+    ]
+    cases += bad_calls(op)
+    kind = worst(c["class"] for c in cases if c["class"] in CLASSES)
+    return _summed(op, op, kind, cases), cases
+
+
+def _first_entry(op: str) -> str:
+    """Of the variants of one op, the entry that its bad calls are listed under."""
+    return next(name for name, info in database().items() if rule_name(info) == op)
+
+
+def _summed(name: str, op: str | None, kind: str, cases: list[Case]) -> dict[str, Any]:
+    def of(what: str) -> list[Case]:
+        return [c for c in cases if c["what"] == what]
+
+    drawn, errors, bad = of("sample"), of("error input"), of("bad call")
+    good = [c for c in drawn if c["class"] in CLASSES and c["class"] != DIFFERENT]
+    open_cases = [c["call"] for c in cases if c["class"] == DIFFERENT]
+    return {
+        "id": name,
+        "op": name,
+        "rule": op,
+        "samples": len(drawn),
+        "explained": len(good),
+        "inexpressible": sum(c["class"] == INEXPRESSIBLE for c in drawn),
+        "error_inputs": len(errors),
+        "refused": sum(c["class"] != DIFFERENT for c in errors),
+        "bad_calls": len(bad),
+        "matched": sum(c["class"] != DIFFERENT for c in bad),
+        "margin": max((c["margin"] for c in good), default=np.nan),
+        "class": kind,
+        "note": f"{len(open_cases)} open, first {open_cases[0]}" if open_cases else "",
+    }
+
+
+def _case(op: str, what: str, call: str, dtype: str = "float64") -> Case:
+    return {
+        "id": f"{op}({call})/{what}/{dtype}",
+        "op": op,
+        "what": what,
+        "call": call,
+        "dtype": dtype,
+        "argument": None,
+        "margin": np.nan,
+        "manual": None,
+        "torch": None,
+    }
+
+
+def _sampled(info: Any, dtype: torch.dtype) -> list[Any]:
+    with warnings.catch_warnings(action="ignore"):
+        torch.manual_seed(0)
+        return list(info.sample_inputs("cpu", dtype, requires_grad=True))
+
+
+def _on_samples(info: Any, op: str, seed: int) -> Iterator[Case]:
+    for dtype in DTYPES:
+        if getattr(torch, dtype) not in info.dtypes:
+            continue
+        for sample in _sampled(info, getattr(torch, dtype)):
+            try:
+                args, kwargs = expressed(info, op, sample)
+            except Inexpressible as reason:
+                case = _case(op, "sample", str(sample.input)[:40], dtype)
+                yield case | {"class": INEXPRESSIBLE, "note": str(reason)}
+                continue
+            call = text(args, kwargs)
+            yield _case(op, "sample", call, dtype) | _judged(op, args, kwargs, dtype, seed)
+
+
+def expressed(info: Any, op: str, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A SampleInput as the arguments of our rule. Raises Inexpressible."""
+    args, kwargs = (sample.input, *sample.args), dict(sample.kwargs)
+    if info.name in BOUND:
+        args, kwargs = BOUND[info.name](*args, **kwargs)
+    kwargs = {name: value for name, value in kwargs.items() if name not in LEFT_OUT}
+    for leaf in leaves((args, kwargs)):
+        if isinstance(leaf, torch.Tensor):
+            if leaf.layout is not torch.strided:
+                raise Inexpressible(f"a tensor of layout {leaf.layout}")
+            if leaf.dtype in (torch.bfloat16, torch.complex32) or leaf.is_quantized:
+                raise Inexpressible(f"NumPy has no {leaf.dtype}")
+    return tree_map(array, (tuple(args), kwargs))
+
+
+def _judged(op: str, args: Any, kwargs: Any, dtype: str, seed: int) -> Case:
+    try:
+        inputs = gradients.completed(op, args, kwargs, seed)
+        verdicts = gradients.judge_inputs(op, inputs, dtype)
+    except Exception as error:  # whatever a rule does on its samples is a finding, not a crash
+        return {"class": DIFFERENT, "note": f"{type(error).__name__}: {error}"}
+    kind = worst(v.kind for v in verdicts.values())
+    name, largest = max(verdicts.items(), key=lambda item: (item[1].kind == kind, item[1].margin))
+    return {
+        "class": kind,
+        "argument": name,
+        "margin": largest.margin,
+        "manual": str(largest.manual),
+        "torch": str(largest.reference),
+        "note": largest.note,
+    }
+
+
+def _on_error_inputs(info: Any, op: str) -> Iterator[Case]:
+    with warnings.catch_warnings(action="ignore"):
+        given = list(info.error_inputs("cpu")) if info.error_inputs_func else []
+    for error in given:
+        case = _case(op, "error input", str(error.error_regex))
+        try:
+            args, kwargs = expressed(info, op, error.sample_input)
+        except Inexpressible as reason:
+            yield case | {"class": INEXPRESSIBLE, "note": str(reason)}
+            continue
+        answer, refuses = outcome(gradients.rule_pair(op)[0], args, kwargs)
+        yield case | {
+            "call": text(args, kwargs),
+            "manual": answer,
+            "torch": f"{error.error_type.__name__}: {error.error_regex}",
+            "class": "identical" if refuses else DIFFERENT,
+            "note": "" if refuses else answer,
+        }
+
+
+def outcome(rule: Callable[..., Any], args: Any, kwargs: Any) -> tuple[str, bool]:
+    """What our rule says to a call, and whether that is a refusal: one of the four errors, with the
+    name of an argument at its head."""
+    try:
+        rule(*args, **kwargs)
+    except Exception as error:
+        names = "|".join(inspect.signature(rule).parameters)
+        named = re.match(rf"({names})\b.*: expected", str(error), re.DOTALL)
+        refuses = isinstance(error, REFUSALS) and named is not None
+        return f"{type(error).__name__}: {error}", refuses
+    return "computes", False
+
+
+def bad_calls(op: str) -> list[Case]:
+    """Calls that went wrong in one thing, each on both sides: where torch refuses, we refuse, and
+    where it computes, we compute the same."""
+    ours, twin = gradients.rule_pair(op)
+    found = []
+    for args, kwargs in _bases(op):
+        draw = twin.draw(*args, **kwargs) if hasattr(twin, "draw") else {}
+        bound = inspect.signature(ours).bind(*args, **kwargs | draw)
+        for what, arguments in _spoiled(ours, bound.arguments, twin.constant, frozenset(draw)):
+            call = inspect.BoundArguments(bound.signature, arguments)
+            found.append(_tried(op, what, call.args, call.kwargs))
+    return found
+
+
+def _bases(op: str) -> Iterator[tuple[Any, Any]]:
+    """Our samples, one of each kind of arrays."""
+    seen = set()
+    for kind, row in samples.calls(op):
+        args, kwargs = row.draw(0, np.dtype("float64"))
+        bound = inspect.signature(gradients.rule_pair(op)[0]).bind(*args, **kwargs)
+        shape = tuple(
+            (n, a.ndim, a.dtype.kind)
+            for n, a in bound.arguments.items()
+            if isinstance(a, np.ndarray)
+        )
+        if kind == "sample" and shape not in seen:
+            seen.add(shape)
+            yield args, kwargs
+
+
+def _spoiled(
+    rule: Callable[..., Any],
+    arguments: dict[str, Any],
+    constant: frozenset[str],
+    drawn: frozenset[str],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(what is wrong, the arguments with that) for everything that is tried."""
+    for name, parameter in inspect.signature(rule).parameters.items():
+        value = arguments.get(name, parameter.default)
+        if name in drawn:
+            continue
+        if isinstance(value, np.ndarray):
+            wrong = _spoiled_array(value)
+        else:
+            wrong = [(repr(v), v) for v in _spoiled_setting(value)]
+        for what, bad in wrong:
+            yield f"{name}: {what}", arguments | {name: bad}
+
+
+def _spoiled_array(a: np.ndarray) -> Iterator[tuple[str, Any]]:
+    yield "one axis more", a[np.newaxis]
+    if a.ndim and len(a):
+        yield "one axis less", a[0].copy()
+    for axis in range(a.ndim):
+        if a.shape[axis]:
+            longer = np.take(a, [*range(a.shape[axis]), 0], axis)
+            yield f"axis {axis} longer", longer
+    if is_floating(a):
+        yield "whole numbers", a.astype(np.int64)
+        yield "complex numbers", a.astype(np.complex128)
+    else:
+        yield "real numbers", a.astype(np.float64)
+        if a.size:
+            yield "a negative one", np.where(np.arange(a.size).reshape(a.shape) == 0, -7, a)
+            yield "one too large", np.where(np.arange(a.size).reshape(a.shape) == 0, 10**6, a)
+
+
+def _spoiled_setting(value: Any) -> list[Any]:
+    if isinstance(value, bool):
+        return ["wrong", None]
+    if isinstance(value, (int, float)):
+        return [-1, 7, 0.5, "wrong", None]
+    if isinstance(value, str):
+        return ["wrong", 3, None]
+    return ["wrong"]
+
+
+def _tried(op: str, what: str, args: Any, kwargs: Any) -> Case:
+    ours, twin = gradients.rule_pair(op)
+    case = _case(op, "bad call", f"{text(args, kwargs)}; {what}")
+    answer, refuses = outcome(ours, args, kwargs)
+    try:
+        if what.endswith("whole numbers"):
+            _differentiable(op, what.split(":")[0])
+        twin(*args, **kwargs)
+    except Exception as error:
+        theirs = f"{type(error).__name__}: {error}"
+        same = refuses
+    else:
+        theirs = "computes"
+        same = answer == "computes"
+    if answer == theirs == "computes":
+        case |= _judged(op, args, kwargs, "float64", 0)
+        same = case["class"] != DIFFERENT
+    return case | {
+        "manual": answer,
+        "torch": theirs,
+        "class": "identical" if same else DIFFERENT,
+        "note": case.get("note", "") if not same and answer == theirs else "",
+    }
+
+
+def _differentiable(op: str, name: str) -> None:
+    """Raises what torch raises where a gradient is asked of whole numbers."""
+    if name not in gradients.rule_pair(op)[1].constant:
+        torch.zeros(1, dtype=torch.int64).requires_grad_()
