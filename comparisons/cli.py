@@ -25,6 +25,7 @@ from ..manual import dialects
 from . import curves, gradients, optimizers, report, samples, schedules, training, verdict
 from .bench import bench_command
 from .check_commands import check_command, mutants_command
+from .coverage_command import coverage_command
 from .curves import Comparison
 from .dialect_command import dialect_command, print_lines
 from .lockstep import JUDGED
@@ -194,6 +195,7 @@ app.command("check")(check_command)
 app.command("mutants")(mutants_command)
 app.command("dialect")(dialect_command)
 app.command("bench")(bench_command)
+app.command("coverage")(coverage_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,12 +15,13 @@ import torch
 from ..reference.adapters import array, leaves, tree_map
 from . import gradients, samples
 from .noise import is_floating
-from .torch_samples import database, text
-from .verdict import CLASSES, DIFFERENT, DTYPES, worst
+from .torch_samples import differentiable, text
+from .verdict import CLASSES, DIFFERENT, DTYPES, IDENTICAL, worst
 
 NO_RULE, NOT_JUDGEABLE = "no rule", "not judgeable"
 INEXPRESSIBLE = "not expressible"
 REFUSALS = (ValueError, TypeError, IndexError, NotImplementedError)
+WHOLE, COMPLEX = "whole numbers", "complex numbers"
 LEFT_OUT = ("inplace", "_stacklevel")  # settings without a meaning here
 
 # Entries of op_db whose op is not called like the function of their name.
@@ -45,42 +47,42 @@ def rule_name(info: Any) -> str | None:
     return known.pop() if known else None
 
 
+def entries() -> dict[str, set[str]]:
+    """Every entry of op_db and every rule without one, and the names that it may be called by."""
+    found = {}
+    for name, info in differentiable().items():
+        found[name] = {name, info.name, info.name.removeprefix("nn.functional.")}
+        if op := rule_name(info):
+            found[name].add(op)
+    listed = set().union(*found.values())
+    own = [op for op in samples.ops() if samples.family(op) != "models" and op not in listed]
+    return found | {op: {op} for op in own}
+
+
 def entry(name: str, seed: int = 0) -> tuple[dict[str, Any], list[Case]]:
-    """The row of one entry of op_db, and all the cases that it sums up."""
-    info = database()[name]
-    op = rule_name(info)
+    """The row of one entry of op_db, or of a rule without one, and the cases that it sums up."""
+    info = differentiable().get(name)
+    op = rule_name(info) if info else name
     cases: list[Case] = []
-    if not info.dtypes & {torch.float32, torch.float64}:
-        kind = NOT_JUDGEABLE
+    if info is None:
+        cases = [*_on_own_samples(name, seed), *bad_calls(name)]
+    elif not info.dtypes & {getattr(torch, dtype) for dtype in DTYPES}:
+        return _summed(name, op, NOT_JUDGEABLE, []), []
     elif op is None:
-        kind = NO_RULE
-        cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, torch.float64)]
+        cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info)]
     else:
         cases = [
             *_on_samples(info, op, seed),
             *_on_error_inputs(info, op),
             *(bad_calls(op) if name == _first_entry(op) else ()),
         ]
-        kind = worst(c["class"] for c in cases if c["class"] in CLASSES)
+    kind = worst(c["class"] for c in cases if c["class"] in CLASSES) if op else NO_RULE
     return _summed(name, op, kind, cases), cases if op else []
-
-
-def own_entry(op: str, seed: int = 0) -> tuple[dict[str, Any], list[Case]]:
-    """The same of a rule that no entry of op_db is about, on our own samples."""
-    cases = [
-        _case(op, "sample", repr(row), dtype)
-        | _judged(op, *row.draw(seed, np.dtype(dtype)), dtype, seed)
-        for _, row in samples.calls(op)
-        for dtype in DTYPES
-    ]
-    cases += bad_calls(op)
-    kind = worst(c["class"] for c in cases if c["class"] in CLASSES)
-    return _summed(op, op, kind, cases), cases
 
 
 def _first_entry(op: str) -> str:
     """Of the variants of one op, the entry that its bad calls are listed under."""
-    return next(name for name, info in database().items() if rule_name(info) == op)
+    return next(name for name, info in differentiable().items() if rule_name(info) == op)
 
 
 def _summed(name: str, op: str | None, kind: str, cases: list[Case]) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _summed(name: str, op: str | None, kind: str, cases: list[Case]) -> dict[str
         "error_inputs": len(errors),
         "refused": sum(c["class"] != DIFFERENT for c in errors),
         "bad_calls": len(bad),
-        "matched": sum(c["class"] != DIFFERENT for c in bad),
+        "matched": sum(c["class"] in CLASSES and c["class"] != DIFFERENT for c in bad),
         "margin": max((c["margin"] for c in good), default=np.nan),
         "class": kind,
         "note": f"{len(open_cases)} open, first {open_cases[0]}" if open_cases else "",
@@ -121,17 +123,18 @@ def _case(op: str, what: str, call: str, dtype: str = "float64") -> Case:
     }
 
 
-def _sampled(info: Any, dtype: torch.dtype) -> list[Any]:
+def _sampled(info: Any, dtype: str = "") -> list[Any]:
+    given = dtype or next(d for d in DTYPES if getattr(torch, d) in info.dtypes)
     with warnings.catch_warnings(action="ignore"):
         torch.manual_seed(0)
-        return list(info.sample_inputs("cpu", dtype, requires_grad=True))
+        return list(info.sample_inputs("cpu", getattr(torch, given), requires_grad=True))
 
 
 def _on_samples(info: Any, op: str, seed: int) -> Iterator[Case]:
     for dtype in DTYPES:
         if getattr(torch, dtype) not in info.dtypes:
             continue
-        for sample in _sampled(info, getattr(torch, dtype)):
+        for sample in _sampled(info, dtype):
             try:
                 args, kwargs = expressed(info, op, sample)
             except Inexpressible as reason:
@@ -140,6 +143,13 @@ def _on_samples(info: Any, op: str, seed: int) -> Iterator[Case]:
                 continue
             call = text(args, kwargs)
             yield _case(op, "sample", call, dtype) | _judged(op, args, kwargs, dtype, seed)
+
+
+def _on_own_samples(op: str, seed: int) -> Iterator[Case]:
+    for kind, row in samples.calls(op):
+        for dtype in DTYPES if kind == "sample" else ():
+            inputs = row.draw(seed, np.dtype(dtype))
+            yield _case(op, "sample", repr(row), dtype) | _judged(op, *inputs, dtype, seed)
 
 
 def expressed(info: Any, op: str, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -190,14 +200,14 @@ def _on_error_inputs(info: Any, op: str) -> Iterator[Case]:
             "call": text(args, kwargs),
             "manual": answer,
             "torch": f"{error.error_type.__name__}: {error.error_regex}",
-            "class": "identical" if refuses else DIFFERENT,
+            "class": IDENTICAL if refuses else DIFFERENT,
             "note": "" if refuses else answer,
         }
 
 
 def outcome(rule: Callable[..., Any], args: Any, kwargs: Any) -> tuple[str, bool]:
-    """What our rule says to a call, and whether that is a refusal: one of the four errors, with the
-    name of an argument at its head."""
+    """What our rule says to a call, and whether that is a refusal: one of the four errors, which
+    begins with the name of an argument and says what was expected."""
     try:
         rule(*args, **kwargs)
     except Exception as error:
@@ -211,15 +221,8 @@ def outcome(rule: Callable[..., Any], args: Any, kwargs: Any) -> tuple[str, bool
 def bad_calls(op: str) -> list[Case]:
     """Calls that went wrong in one thing, each on both sides: where torch refuses, we refuse, and
     where it computes, we compute the same."""
-    ours, twin = gradients.rule_pair(op)
-    found = []
-    for args, kwargs in _bases(op):
-        draw = twin.draw(*args, **kwargs) if hasattr(twin, "draw") else {}
-        bound = inspect.signature(ours).bind(*args, **kwargs | draw)
-        for what, arguments in _spoiled(ours, bound.arguments, twin.constant, frozenset(draw)):
-            call = inspect.BoundArguments(bound.signature, arguments)
-            found.append(_tried(op, what, call.args, call.kwargs))
-    return found
+    ours = gradients.rule_pair(op)[0]
+    return [_tried(op, what, *call) for base in _bases(op) for what, call in _spoiled(ours, *base)]
 
 
 def _bases(op: str) -> Iterator[tuple[Any, Any]]:
@@ -238,36 +241,33 @@ def _bases(op: str) -> Iterator[tuple[Any, Any]]:
             yield args, kwargs
 
 
-def _spoiled(
-    rule: Callable[..., Any],
-    arguments: dict[str, Any],
-    constant: frozenset[str],
-    drawn: frozenset[str],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(what is wrong, the arguments with that) for everything that is tried."""
-    for name, parameter in inspect.signature(rule).parameters.items():
-        value = arguments.get(name, parameter.default)
-        if name in drawn:
-            continue
+def _spoiled(rule: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[tuple[str, Any]]:
+    """(what is wrong, the arguments and keywords with that) for everything that is tried."""
+    bound = inspect.signature(rule).bind(*args, **kwargs)
+    for name, parameter in bound.signature.parameters.items():
+        value = bound.arguments.get(name, parameter.default)
         if isinstance(value, np.ndarray):
             wrong = _spoiled_array(value)
         else:
-            wrong = [(repr(v), v) for v in _spoiled_setting(value)]
+            wrong = ((repr(v), v) for v in _spoiled_setting(value))
         for what, bad in wrong:
-            yield f"{name}: {what}", arguments | {name: bad}
+            spoiled = inspect.BoundArguments(
+                bound.signature, OrderedDict(bound.arguments | {name: bad})
+            )
+            yield f"{name}: {what}", (spoiled.args, spoiled.kwargs)
 
 
 def _spoiled_array(a: np.ndarray) -> Iterator[tuple[str, Any]]:
     yield "one axis more", a[np.newaxis]
     if a.ndim and len(a):
-        yield "one axis less", a[0].copy()
+        yield "one axis less", np.array(a[0])
     for axis in range(a.ndim):
         if a.shape[axis]:
             longer = np.take(a, [*range(a.shape[axis]), 0], axis)
             yield f"axis {axis} longer", longer
     if is_floating(a):
-        yield "whole numbers", a.astype(np.int64)
-        yield "complex numbers", a.astype(np.complex128)
+        yield WHOLE, a.astype(np.int64)
+        yield COMPLEX, a.astype(np.complex128)
     else:
         yield "real numbers", a.astype(np.float64)
         if a.size:
@@ -287,30 +287,23 @@ def _spoiled_setting(value: Any) -> list[Any]:
 
 def _tried(op: str, what: str, args: Any, kwargs: Any) -> Case:
     ours, twin = gradients.rule_pair(op)
+    name, _, fault = what.partition(": ")
     case = _case(op, "bad call", f"{text(args, kwargs)}; {what}")
-    answer, refuses = outcome(ours, args, kwargs)
+    theirs = "computes"
     try:
-        if what.endswith("whole numbers"):
-            _differentiable(op, what.split(":")[0])
+        if fault == WHOLE and name not in twin.constant:
+            torch.zeros(1, dtype=torch.int64).requires_grad_()  # a gradient is asked of it
+        if hasattr(twin, "draw"):
+            kwargs = kwargs | twin.draw(*args, **kwargs)
         twin(*args, **kwargs)
     except Exception as error:
         theirs = f"{type(error).__name__}: {error}"
-        same = refuses
-    else:
-        theirs = "computes"
-        same = answer == "computes"
-    if answer == theirs == "computes":
-        case |= _judged(op, args, kwargs, "float64", 0)
-        same = case["class"] != DIFFERENT
-    return case | {
-        "manual": answer,
-        "torch": theirs,
-        "class": "identical" if same else DIFFERENT,
-        "note": case.get("note", "") if not same and answer == theirs else "",
-    }
-
-
-def _differentiable(op: str, name: str) -> None:
-    """Raises what torch raises where a gradient is asked of whole numbers."""
-    if name not in gradients.rule_pair(op)[1].constant:
-        torch.zeros(1, dtype=torch.int64).requires_grad_()
+    answer, refuses = outcome(ours, args, kwargs)
+    found = {"manual": answer, "torch": theirs, "class": IDENTICAL, "note": ""}
+    if theirs == "computes" and fault == COMPLEX and refuses:
+        found |= {"class": INEXPRESSIBLE, "note": "the rules are of real numbers"}
+    elif theirs == answer == "computes":
+        found |= _judged(op, args, kwargs, "float64", 0)
+    elif theirs == "computes" or not refuses:
+        found |= {"class": DIFFERENT, "note": "torch refuses" if answer == "computes" else answer}
+    return case | found

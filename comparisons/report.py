@@ -34,6 +34,8 @@ STYLES = {
     verdict.DIFFERENT: "bold red",
     "unsupported": "yellow",
     "n/a": "dim",
+    "no rule": "dim",
+    "not judgeable": "dim",
     "caught": "green",
     "quiet": "green",
     "missed": "bold red",

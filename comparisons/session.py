@@ -94,8 +94,11 @@ class Session:
             raise typer.Exit(130) from None
         return results
 
-    def finish(self) -> None:
-        """Writes the files, prints the summary, and exits with 0 if all is explained, else 1."""
+    def finish(self, outcome: str = "") -> None:
+        """Writes the files, prints the summary, and exits with 0 if all is explained, else 1.
+
+        The last line, `outcome`, says without one how many rows are explained.
+        """
         written = []
         for name, frame in self.frames.items():
             written += report.save(frame, name, self.out)
@@ -106,7 +109,7 @@ class Session:
         failed = {n: f[f["class"].isin(bad)] for n, f in self.frames.items()}
         count = sum(map(len, failed.values()))
         total = sum(map(len, self.frames.values()))
-        outcome = f"{total - count} of {total} rows explained."
+        outcome = outcome or f"{total - count} of {total} rows explained."
         page = report.page(
             self.frames, {t: [*p.values()] for t, p in self.pictures.items()}, outcome
         )

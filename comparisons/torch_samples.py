@@ -17,16 +17,18 @@ from .subjects import array_names, signature_of
 
 
 @functools.cache
-def database() -> dict[str, Any]:
+def differentiable() -> dict[str, Any]:
     """The differentiable entries of torch's op_db by name, with the variant's behind a point."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch.testing._internal.common_methods_invocations import op_db
-    return {
-        _name(info): info
-        for info in op_db
-        if info.supports_autograd and torch.float64 in info.dtypes
-    }
+    return {_name(info): info for info in op_db if info.supports_autograd}
+
+
+@functools.cache
+def database() -> dict[str, Any]:
+    """Those of them that compute in float64."""
+    return {n: info for n, info in differentiable().items() if torch.float64 in info.dtypes}
 
 
 def infos_of(function: Callable[..., Any]) -> list[Any]:
