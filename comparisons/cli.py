@@ -22,7 +22,7 @@ from rich.text import Text
 
 from .. import manual, reference
 from ..manual import dialects
-from . import curves, gradients, optimizers, report, samples, schedules, training, verdict
+from . import accuracy, curves, gradients, optimizers, report, samples, schedules, training, verdict
 from .bench import bench_command
 from .check_commands import check_command, mutants_command
 from .coverage_command import coverage_command
@@ -66,6 +66,19 @@ GRADIENT_DETAIL: list[report.Column] = [
     ("exact", -11, lambda r: r["exact"]),
     ("margin", -10, lambda r: r["margin"]),
     ("class", 20, lambda r: r["class"]),
+]
+ACCURACY_COLUMNS: list[report.Column] = [
+    ("op", 34, lambda r: r["op"]),
+    ("result", 12, lambda r: r["argument"]),
+    ("dtype", 8, lambda r: r["dtype"]),
+    ("elements", -9, lambda r: r["elements"]),
+    ("by convention", -13, lambda r: r["conventions"] or ""),
+    ("manual ulp", -11, lambda r: r["manual_ulp"]),
+    ("torch ulp", -11, lambda r: r["torch_ulp"]),
+    ("manual", -11, lambda r: r["manual"]),
+    ("torch", -11, lambda r: r["torch"]),
+    ("exact", -11, lambda r: r["exact"]),
+    ("nearer", 8, lambda r: r["nearer"]),
 ]
 OPTIMIZER_COLUMNS: list[report.Column] = [
     ("optimizer", 11, lambda r: r["optimizer"]),
@@ -134,6 +147,37 @@ def _run_gradients(session: Session, ops: Sequence[str], seed: int, detail: bool
     columns, rows_of = (GRADIENT_DETAIL, list) if detail else (GRADIENT_COLUMNS, _summed_gradients)
     found = session.run("Gradients", tasks, columns, rows_of)
     session.frames["gradients"] = report.table(itertools.chain(*found))
+
+
+def _summed_accuracy(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line for each result and dtype: the worst case of either side."""
+    frame = pd.DataFrame(rows)
+    found = []
+    for _, group in frame.groupby(["argument", "dtype"], sort=False):
+        ours, theirs = int(group["manual_ulp"].max()), int(group["torch_ulp"].max())
+        line = group.loc[(group["manual_ulp"] + group["torch_ulp"]).idxmax()].to_dict()
+        found.append(
+            line
+            | {
+                "manual_ulp": ours,
+                "torch_ulp": theirs,
+                "elements": int(group["elements"].sum()),
+                "conventions": int(group["conventions"].sum()),
+                "nearer": accuracy.nearer(ours, theirs),
+                "class": verdict.worst(group["class"]),
+            }
+        )
+    return found
+
+
+def _run_accuracy(session: Session, ops: Sequence[str], seed: int) -> None:
+    tasks = [(_accuracy_rows, (op, seed)) for op in ops if samples.family(op) != "models"]
+    found = session.run("Accuracy", tasks, ACCURACY_COLUMNS, _summed_accuracy)
+    session.frames["accuracy"] = report.table(itertools.chain(*found))
+
+
+def _accuracy_rows(op: str, seed: int) -> list[dict[str, Any]]:
+    return list(accuracy.rows(op, seed))
 
 
 def _run_optimizers(
@@ -235,12 +279,18 @@ def gradients_command(
     jobs: Jobs = 0,
     seed: Seed = 0,
     strict: Strict = False,
+    truth: Annotated[
+        bool, typer.Option("--truth", help="Both sides beside the exact value instead.")
+    ] = False,
 ) -> None:
     """The gradient-parity table: every rule and its mirror, argument by argument."""
     for op in ops or ():
         known("op", op, samples.ops())
     session = Session(out, as_json, jobs, strict)
-    _run_gradients(session, ops or samples.ops(), seed, detail=bool(ops))
+    if truth:
+        _run_accuracy(session, ops or samples.ops(), seed)
+    else:
+        _run_gradients(session, ops or samples.ops(), seed, detail=bool(ops))
     session.finish()
 
 

@@ -46,8 +46,10 @@ def dropout3d(x, p=0.5, training=True, *, mask=None):
 
 
 def alpha_dropout(x, p=0.5, training=False, *, mask=None):
-    """a (x + p s) where x is kept and a (p − 1) s where not; −s is the limit of selu on the left, and
-    a = ((1 − p) (1 + p s²))^(−½) keeps a mean of 0 and a variance of 1. The slope is a or 0.
+    """a (x + p s) where x is kept and a (p − 1) s where not; the slope is a or 0.
+
+    −s is the limit of selu on the left, and a = ((1 − p) (1 + p s²))^(−½) keeps a mean of 0 and a
+    variance of 1.
 
     Klambauer, Unterthiner, Mayr & Hochreiter, 2017, arXiv:1706.02515
     """

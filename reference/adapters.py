@@ -57,7 +57,7 @@ def rule(function, constant=""):
 
 
 def drawing(function, name, draw, constant=""):
-    """A torch function that draws at random, as a rule with what it draws as a keyword of that name.
+    """A torch function that draws at random, as a rule; what it draws is the keyword `name`.
 
     Torch cannot be given a draw. It is seeded instead, so that it draws the same every time, and
     `twin.draw(*args, **kwargs)` is {name: draw(seeded function, *args, **kwargs)}.

@@ -22,8 +22,10 @@ from ..samples import family
 DIGITS = 240
 STEP = mpmath.mpf(10) ** -80
 
+Oracle = Callable[[str, tuple[int, ...]], float]
 
-def oracle(op: str, inputs: Any) -> Callable[[str, tuple[int, ...]], float]:
+
+def oracle(op: str, inputs: Any) -> Oracle:
     """(name of a result, index) → its exact value; the inputs are (args, kwargs, dy).
 
     The results are "value" and the names of arguments, for a dict with the key behind a point.
