@@ -68,6 +68,18 @@ def flag(**settings):
             raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
+def weights(x, **given):
+    """The named weights of the elements of x, None left alone, a lone one bare. They have no
+    gradient: whole numbers will do, and become floating like x."""
+    arrays = {name: None if a is None else np.asarray(a) for name, a in given.items()}
+    whole = {
+        n: a.astype(x.dtype) for n, a in arrays.items() if a is not None and a.dtype.kind in "iu"
+    }
+    _, *found = floating(x=x, **arrays | whole)
+    broadcastable(x.shape, **dict(zip(given, found, strict=True)))
+    return found[0] if len(found) == 1 else found
+
+
 def within(low, high=math.inf, **settings):
     """Raises TypeError unless each named setting is a number, ValueError unless low ≤ setting ≤
     high; NaN is never within."""

@@ -22,16 +22,19 @@ def linear(x, weight, bias=None):
         features = weight.shape[-1]
         raise ValueError(f"x: expected {features} features on its last axis, got shape {x.shape}")
     y = x @ weight.T
+    rows = (1, *y.shape) if x.ndim == 1 == y.ndim else y.shape  # a lone x is a matrix of one row
     if bias is not None:
-        broadcastable(y.shape, bias=bias)
-        y = y + bias
+        broadcastable(rows, bias=bias)
+        y = (y + bias).reshape(y.shape)
 
     def pullback(dy):
         W = np.atleast_2d(weight)
         N = math.prod(x.shape[:-1])
-        rows = dy.reshape(N, W.shape[0])
-        dx = (rows @ W).reshape(x.shape)
-        dweight = (rows.T @ x.reshape(N, W.shape[1])).reshape(weight.shape)
-        return (dx, dweight) if bias is None else (dx, dweight, sum_to(dy, bias.shape))
+        d = dy.reshape(N, W.shape[0])
+        dx = (d @ W).reshape(x.shape)
+        dweight = (d.T @ x.reshape(N, W.shape[1])).reshape(weight.shape)
+        if bias is None:
+            return dx, dweight
+        return dx, dweight, sum_to(dy.reshape(rows), bias.shape)
 
     return y, pullback

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from .activations import sigmoid
-from .arrays import broadcastable, floating, pairwise_sum, reduce, same_shape, sum_to, within
+from .arrays import alike, floating, pairwise_sum, reduce, same_shape, sum_to, weights, within
 
 _GUARD = float(np.float32(1e-12))
 
@@ -60,9 +60,8 @@ def binary_cross_entropy(x, target, weight=None, *, reduction="mean"):
 
     Raises ValueError for a p or t outside [0, 1]. Good, 1952, "Rational Decisions"
     """
-    x, target, weight = floating(x=x, target=target, weight=weight)
-    same_shape(x=x, target=target)
-    broadcastable(x.shape, weight=weight)
+    x, target = alike(x=x, target=target)
+    weight = weights(x, weight=weight)
     for name, a in (("x", x), ("target", target)):
         if not np.all((a >= 0) & (a <= 1)):
             raise ValueError(
@@ -93,11 +92,8 @@ def binary_cross_entropy_with_logits(x, target, weight=None, *, reduction="mean"
 
     Good, 1952, "Rational Decisions"
     """
-    x, target, weight, pos_weight = floating(
-        x=x, target=target, weight=weight, pos_weight=pos_weight
-    )
-    same_shape(x=x, target=target)
-    broadcastable(x.shape, weight=weight, pos_weight=pos_weight)
+    x, target = alike(x=x, target=target)
+    weight, pos_weight = weights(x, weight=weight, pos_weight=pos_weight)
     tail = np.log1p(np.exp(-abs(x)))
     softplus, softplus_of_minus = np.maximum(x, 0) + tail, np.maximum(-x, 0) + tail
     w, p = (1 if a is None else a for a in (weight, pos_weight))
