@@ -80,6 +80,46 @@ def weights(x, **given):
     return found[0] if len(found) == 1 else found
 
 
+def axis_of(ndim, **setting):
+    """The named axis of an array with so many, counted from 0.
+
+    Raises TypeError unless it is a whole number, IndexError where there is no such axis.
+    """
+    ((name, value),) = setting.items()
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    most = max(ndim, 1)
+    if not -most <= value < most:
+        raise IndexError(f"{name}: expected an axis from {-most} to {most - 1}, got {value}")
+    return value % most
+
+
+def one_of(allowed, **setting):
+    """Raises TypeError unless the named setting is a string, ValueError unless it is allowed."""
+    ((name, value),) = setting.items()
+    *others, last = map(repr, allowed)
+    text = f"{', '.join(others)} or {last}"
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected {text}, got {value!r}")
+    if value not in allowed:
+        raise ValueError(f"{name}: expected {text}, got {value!r}")
+
+
+def exponentials(rows):
+    """What a softmax over the last axis is made of: d = x − max x, z = eᵈ, where d is first 0, and
+    the sum of all other z.
+
+    The winner is left out of the sum because log Σ z = log1p(others) and 1 − p = others / (1 +
+    others) keep their digits where the others are small.
+    """
+    if not rows.shape[-1]:
+        return rows, rows, rows.astype(bool), rows.sum(axis=-1, keepdims=True)
+    d = rows - rows.max(axis=-1, keepdims=True)
+    z = np.exp(d)
+    winner = np.arange(rows.shape[-1]) == rows.argmax(axis=-1)[..., np.newaxis]
+    return d, z, winner, np.where(winner, 0, z).sum(axis=-1, keepdims=True)
+
+
 def within(low, high=math.inf, **settings):
     """Raises TypeError unless each named setting is a number, ValueError unless low ≤ setting ≤
     high; NaN is never within."""
@@ -119,8 +159,7 @@ def reduce(x, reduction, total=None):
     `total` is the number of elements where none is given. A mean over nothing is NaN and has no
     gradient.
     """
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
+    one_of(("none", "mean", "sum"), reduction=reduction)
     y = x if reduction == "none" else pairwise_sum(x, tuple(range(x.ndim)))
     share = 1
     if reduction == "mean":

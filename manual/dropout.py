@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 
+from .activations import SELU_ALPHA, SELU_SCALE
 from .arrays import broadcastable, flag, floating, within
 
-_LIMIT = 1.0507009873554805 * 1.6732632423543772  # λ α: selu ends at −λ α on the left
+_LIMIT = SELU_SCALE * SELU_ALPHA  # selu ends at its negative on the left
 
 
 def dropout(x, p=0.5, training=True, *, mask=None):

@@ -3,8 +3,40 @@
 import torch
 import torch.nn.functional as F
 
-from .adapters import rule
+from .adapters import drawing, rule
 
 sigmoid = rule(torch.sigmoid)
 tanh = rule(torch.tanh)
 relu = rule(F.relu)
+relu6 = rule(F.relu6)
+hardtanh = rule(F.hardtanh)
+leaky_relu = rule(F.leaky_relu)
+prelu = rule(F.prelu)
+rrelu = drawing(F.rrelu, "noise", lambda f, x, *args, **kw: -f(-torch.ones_like(x), *args, **kw))
+threshold = rule(F.threshold)
+hardshrink = rule(F.hardshrink)
+softshrink = rule(F.softshrink)
+tanhshrink = rule(F.tanhshrink)
+elu = rule(F.elu)
+selu = rule(F.selu)
+celu = rule(F.celu)
+gelu = rule(F.gelu)
+silu = rule(F.silu)
+mish = rule(F.mish)
+softplus = rule(F.softplus)
+logsigmoid = rule(F.logsigmoid)
+softsign = rule(F.softsign)
+hardsigmoid = rule(F.hardsigmoid)
+hardswish = rule(F.hardswish)
+glu = rule(F.glu)
+softmax = rule(F.softmax)
+log_softmax = rule(F.log_softmax)
+softmin = rule(F.softmin)
+
+
+def _gumbel(gumbel_softmax, logits, tau=1, hard=False, eps=1e-10, dim=-1):
+    """What is added to the logits, up to a number along dim."""
+    return gumbel_softmax(torch.zeros_like(logits), dim=dim).log()
+
+
+gumbel_softmax = drawing(F.gumbel_softmax, "noise", _gumbel)

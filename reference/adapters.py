@@ -225,7 +225,9 @@ def leaves(tree):
 
 
 def tensor(leaf):
-    """An array as a tensor of its own memory; anything else as it is."""
+    """An array as a tensor of its own memory, NumPy's dtype as torch's; anything else as it is."""
+    if isinstance(leaf, np.dtype):
+        return torch.from_numpy(np.empty(0, leaf)).dtype
     return torch.from_numpy(np.array(leaf)) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
 
 
@@ -235,7 +237,9 @@ def contiguous(leaf):
 
 
 def array(leaf):
-    """A tensor as an array of its own memory; anything else as it is."""
+    """A tensor as an array of its own memory, torch's dtype as NumPy's; anything else as it is."""
+    if isinstance(leaf, torch.dtype):
+        return torch.empty(0, dtype=leaf).numpy().dtype
     return leaf.numpy(force=True).copy() if isinstance(leaf, torch.Tensor) else leaf
 
 

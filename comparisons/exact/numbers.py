@@ -6,6 +6,8 @@ import numpy as np
 exp = np.frompyfunc(mpmath.exp, 1, 1)
 log = np.frompyfunc(mpmath.log, 1, 1)
 tanh = np.frompyfunc(mpmath.tanh, 1, 1)
+expm1 = np.frompyfunc(mpmath.expm1, 1, 1)
+ncdf = np.frompyfunc(mpmath.ncdf, 1, 1)
 
 
 def reduce(x, reduction, total=None):
