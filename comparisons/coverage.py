@@ -146,8 +146,8 @@ def _on_samples(info: Any, op: str, seed: int) -> Iterator[Case]:
 
 
 def _on_own_samples(op: str, seed: int) -> Iterator[Case]:
-    for kind, row in samples.calls(op):
-        for dtype in DTYPES if kind == "sample" else ():
+    for _, row in samples.calls(op):
+        for dtype in DTYPES:
             inputs = row.draw(seed, np.dtype(dtype))
             yield _case(op, "sample", repr(row), dtype) | _judged(op, *inputs, dtype, seed)
 

@@ -434,13 +434,13 @@ def softmax(x, dim=None, *, dtype=None):
 
     Without a dim it is 0 of an array with 0, 1 or 3 axes, else 1. Bridle, 1990
     """
-    x, axis = _along(x, dim)
+    x, axis, dtype = _along(x, dim, dtype)
     _, z, winner, others = exponentials(_rows(x, axis, dtype))
     p = z / (1 + others)
     y = _unrows(p, axis, x.shape)
 
     def pullback(dy):
-        g = _rows(dy, axis)
+        g = _rows(dy, axis, dtype)
         h = g - np.where(winner, g, 0).sum(axis=-1, keepdims=True)
         drows = p * (h - (p * h).sum(axis=-1, keepdims=True))
         return _unrows(drows, axis, x.shape).astype(x.dtype)
@@ -454,12 +454,12 @@ def log_softmax(x, dim=None, *, dtype=None):
 
     Bridle, 1990
     """
-    x, axis = _along(x, dim)
+    x, axis, dtype = _along(x, dim, dtype)
     d, z, winner, others = exponentials(_rows(x, axis, dtype))
     y = _unrows(d - np.log1p(others), axis, x.shape)
 
     def pullback(dy):
-        g = _rows(dy, axis)
+        g = _rows(dy, axis, dtype)
         p, rest = z / (1 + others), np.where(winner, others, 1 + others - z) / (1 + others)
         drows = g * rest - p * (g.sum(axis=-1, keepdims=True) - g)
         return _unrows(drows, axis, x.shape).astype(x.dtype)
@@ -477,9 +477,9 @@ def softmin(x, dim=None, *, dtype=None):
     return y, pullback
 
 
-def gumbel_softmax(logits, tau=1, hard=False, eps=1e-10, dim=-1, *, noise=None):
+def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise=None):
     """softmax((logits + noise) / τ); hard makes that one at its largest and zero elsewhere, and
-    leaves the slope as it is. eps has no effect.
+    leaves the slope as it is.
 
     noise, in the shape of the logits, is drawn from Gumbel's distribution, −log(−log u), up to a
     number along dim, which changes nothing. Jang, Gu & Poole, 2017, arXiv:1611.01144
@@ -493,7 +493,7 @@ def gumbel_softmax(logits, tau=1, hard=False, eps=1e-10, dim=-1, *, noise=None):
     soft, pull_softmax = softmax((logits + noise) / tau, axis)
     y = soft
     if hard:
-        rows = _rows(soft, axis)
+        rows = _rows(soft, axis, soft.dtype)
         ones = np.arange(rows.shape[-1]) == rows.argmax(axis=-1)[..., np.newaxis]
         y = _unrows(ones, axis, soft.shape).astype(soft.dtype)
 
@@ -503,15 +503,20 @@ def gumbel_softmax(logits, tau=1, hard=False, eps=1e-10, dim=-1, *, noise=None):
     return y, pullback
 
 
-def _along(x, dim):
-    """x, and the axis of a softmax over it."""
+def _along(x, dim, dtype):
+    """x, the axis of a softmax over it, and the dtype that it is done in."""
     x = floating(x=x)
-    return x, axis_of(x.ndim, dim=(0 if x.ndim in (0, 1, 3) else 1) if dim is None else dim)
+    axis = axis_of(x.ndim, dim=(0 if x.ndim in (0, 1, 3) else 1) if dim is None else dim)
+    if dtype is not None and not (
+        isinstance(dtype, (np.dtype, type)) and np.dtype(dtype).kind == "f"
+    ):
+        raise TypeError(f"dtype: expected None or a floating dtype, got {dtype!r}")
+    return x, axis, dtype or x.dtype
 
 
-def _rows(a, axis, dtype=None):
-    """a with this axis last, of an array without axes one of length 1, in the dtype asked for."""
-    return np.moveaxis(np.atleast_1d(a), axis, -1).astype(dtype or a.dtype, copy=False)
+def _rows(a, axis, dtype):
+    """a with this axis last, of an array without axes one of length 1, in the dtype."""
+    return np.moveaxis(np.atleast_1d(a), axis, -1).astype(dtype, copy=False)
 
 
 def _unrows(rows, axis, shape):

@@ -12,7 +12,16 @@ relu6 = rule(F.relu6)
 hardtanh = rule(F.hardtanh)
 leaky_relu = rule(F.leaky_relu)
 prelu = rule(F.prelu)
-rrelu = drawing(F.rrelu, "noise", lambda f, x, *args, **kw: -f(-torch.ones_like(x), *args, **kw))
+
+
+def _slopes(rrelu, x, *args, **kwargs):
+    """What is drawn where x ≤ 0, and only there: minus what becomes of −1."""
+    ones = torch.ones_like(x)
+    below = x <= 0
+    return torch.where(below, -rrelu(torch.where(below, -ones, ones), *args, **kwargs), ones)
+
+
+rrelu = drawing(F.rrelu, "noise", _slopes)
 threshold = rule(F.threshold)
 hardshrink = rule(F.hardshrink)
 softshrink = rule(F.softshrink)
@@ -34,7 +43,7 @@ log_softmax = rule(F.log_softmax)
 softmin = rule(F.softmin)
 
 
-def _gumbel(gumbel_softmax, logits, tau=1, hard=False, eps=1e-10, dim=-1):
+def _gumbel(gumbel_softmax, logits, tau=1, hard=False, dim=-1):
     """What is added to the logits, up to a number along dim."""
     return gumbel_softmax(torch.zeros_like(logits), dim=dim).log()
 

@@ -125,5 +125,5 @@ def softmin(x, dim=None, *, dtype=None):
     return softmax(-x, dim)
 
 
-def gumbel_softmax(logits, tau=1, hard=False, eps=1e-10, dim=-1, *, noise=None):
+def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise=None):
     return softmax((logits + noise) / mpmath.mpf(tau), dim)
