@@ -9,6 +9,7 @@ import numpy as np
 
 from ..reference.adapters import leaves
 from . import exact, gradients, samples
+from .noise import cast
 from .verdict import DTYPES, ulps
 
 TAKEN = 8  # elements of a result, those on which the two differ most: an exact value takes time
@@ -55,7 +56,7 @@ def _measured(
 ) -> dict[str, Any]:
     apart = ulps(manual, torch).ravel()
     taken = [np.unravel_index(i, manual.shape) for i in np.argsort(-apart, kind="stable")[:count]]
-    truth = np.array([oracle(name, tuple(map(int, i))) for i in taken]).astype(manual.dtype)
+    truth = cast(np.array([oracle(name, tuple(map(int, i))) for i in taken]), manual.dtype)
     ours, theirs = (np.array([side[i] for i in taken]) for side in (manual, torch))
     known = np.isfinite(truth) & np.isfinite(ours) & np.isfinite(theirs)
     a, b, c = (np.where(known, side, 0).astype(float) for side in (ours, theirs, truth))

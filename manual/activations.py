@@ -141,11 +141,7 @@ def rrelu(x, lower=1.0 / 8, upper=1.0 / 3, training=False, *, noise=None):
         raise ValueError(f"upper: expected at least lower, {lower}, both finite, got {upper}")
     if not training:
         return leaky_relu(x, (lower + upper) / 2)
-    if noise is None or noise.shape != x.shape:
-        came = "None" if noise is None else f"shape {noise.shape}"
-        raise ValueError(
-            f"noise: expected the slopes that were drawn, of shape {x.shape}, got {came}"
-        )
+    _as_drawn(noise, x.shape)
     y = np.where(x <= 0, x * noise, x)
 
     def pullback(dy):
@@ -487,9 +483,7 @@ def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise=None):
     logits, noise = floating(logits=logits, noise=noise)
     real(tau=tau)
     axis = axis_of(logits.ndim, dim=dim)
-    if noise is None or noise.shape != logits.shape:
-        came = "None" if noise is None else f"shape {noise.shape}"
-        raise ValueError(f"noise: expected what was drawn, of shape {logits.shape}, got {came}")
+    _as_drawn(noise, logits.shape)
     soft, pull_softmax = softmax((logits + noise) / tau, axis)
     y = soft
     if hard:
@@ -501,6 +495,14 @@ def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise=None):
         return pull_softmax(dy) / tau
 
     return y, pullback
+
+
+def _as_drawn(noise, shape):
+    """Raises TypeError without noise, ValueError for another shape."""
+    if noise is None:
+        raise TypeError("noise: expected an array of what was drawn, got None")
+    if noise.shape != shape:
+        raise ValueError(f"noise: expected shape {shape}, got {noise.shape}")
 
 
 def _along(x, dim, dtype):

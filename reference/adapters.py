@@ -75,9 +75,13 @@ def drawing(function, name, draw, constant=""):
 
     seeded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])
     twin = rule(seeded, f"{constant} {name}")
-    twin.draw = lambda *args, **kwargs: {
-        name: array(draw(seeded, *tree_map(tensor, args), **tree_map(tensor, kwargs)))
-    }
+
+    def drawn(*args, **kwargs):
+        args, kwargs = tree_map(tensor, (args, kwargs))
+        kwargs.pop(name, None)
+        return {name: array(draw(seeded, *args, **kwargs))}
+
+    twin.draw = drawn
     return twin
 
 

@@ -122,8 +122,8 @@ def log_softmax(x, dim=None, *, dtype=None):
 
 
 def softmin(x, dim=None, *, dtype=None):
-    return softmax(-x, dim)
+    return softmax(np.asarray(-x), dim)
 
 
 def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise=None):
-    return softmax((logits + noise) / mpmath.mpf(tau), dim)
+    return softmax(np.asarray((logits + noise) / mpmath.mpf(tau)), dim)

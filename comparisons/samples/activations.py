@@ -98,7 +98,6 @@ CORNERS = {
     ],
     "rrelu": [
         call(values(_KINKS), training=True),
-        call(array(3, 4), 0.25, 0.25, True),
         call(array(), 0.1, 0.2, True),
     ],
     "threshold": [call(values(_KINKS), 0.5, 7.0), call(array(), 0.0, 1.0)],

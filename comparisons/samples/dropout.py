@@ -11,7 +11,7 @@ _CHANNELS = [
     call(array(4, 5), 0.2, True),
     call(array(3, 4, 2), 0.3, False),
     call(array(2, 3, 4), 0.0, True),
-    call(array(6, 2), 0.7, True),
+    call(array(6, 2), 0.4, True),
 ]
 _VOLUMES = [
     call(array(3, 2, 2, 3, 2), training=True),
