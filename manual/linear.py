@@ -38,3 +38,43 @@ def linear(x, weight, bias=None):
         return dx, dweight, sum_to(dy.reshape(rows), bias.shape)
 
     return y, pullback
+
+
+def bilinear(input1, input2, weight, bias=None):
+    """yₒ = Σᵢⱼ x₁ᵢ Wₒᵢⱼ x₂ⱼ + bₒ over the last axes: (…, in1) and (…, in2) → (…, out), with weight
+    (out, in1, in2).
+
+    It is linear in each of the four, so that each gradient is the same sum with dy in its place.
+    """
+    input1, input2, weight, bias = floating(input1=input1, input2=input2, weight=weight, bias=bias)
+    if weight.ndim != 3:
+        raise ValueError(f"weight: expected (out, in1, in2), got shape {weight.shape}")
+    for name, x, features in (("input1", input1, 1), ("input2", input2, 2)):
+        if x.ndim == 0 or x.shape[-1] != weight.shape[features]:
+            raise ValueError(
+                f"{name}: expected {weight.shape[features]} features on its last axis, got shape "
+                f"{x.shape}"
+            )
+    if input1.shape[:-1] != input2.shape[:-1]:
+        raise ValueError(
+            f"input2: expected {input1.shape[:-1]} in front of its features, got shape "
+            f"{input2.shape}"
+        )
+    a, b = (x.reshape(-1, x.shape[-1]) for x in (input1, input2))
+    y = np.einsum("ni,oij,nj->no", a, weight, b, optimize=True)
+    y = y.reshape(*input1.shape[:-1], len(weight))
+    if bias is not None:
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias: expected shape {weight.shape[:1]}, got {bias.shape}")
+        y = y + bias
+
+    def pullback(dy):
+        d = dy.reshape(-1, len(weight))
+        found = (
+            np.einsum("no,oij,nj->ni", d, weight, b, optimize=True).reshape(input1.shape),
+            np.einsum("no,oij,ni->nj", d, weight, a, optimize=True).reshape(input2.shape),
+            np.einsum("no,ni,nj->oij", d, a, b, optimize=True),
+        )
+        return found if bias is None else (*found, sum_to(dy, bias.shape))
+
+    return y, pullback

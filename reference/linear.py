@@ -5,3 +5,4 @@ import torch.nn.functional as F
 from .adapters import rule
 
 linear = rule(F.linear)
+bilinear = rule(F.bilinear)

@@ -20,6 +20,7 @@ EVERY = [
 ]
 ROWS = pytest.mark.parametrize(("op", "row", "kind"), EVERY)
 RIGHT = {verdict.IDENTICAL, verdict.ROUNDING, verdict.REFERENCE_IMPRECISE}
+ALGORITHMS = {"compute_mode", "sparse"}  # how torch computes something, not what
 DTYPES = pytest.mark.parametrize("dtype", verdict.DTYPES)
 
 
@@ -184,7 +185,7 @@ def test_every_setting_matters(op):
     """Each argument with a default is sampled with a value that gives another result."""
     ours, _ = gradients.rule_pair(op)
     for name, parameter in inspect.signature(ours).parameters.items():
-        if parameter.default is inspect.Parameter.empty:
+        if parameter.default is inspect.Parameter.empty or name in ALGORITHMS:
             continue
         seen = set()
         for _, row in samples.calls(op):

@@ -1,0 +1,132 @@
+"""Distances and similarities of vectors."""
+
+import numpy as np
+
+from .arrays import axis_of, flag, floating, one_of, real, sum_to, within
+
+_MODES = (
+    "use_mm_for_euclid_dist_if_necessary",
+    "use_mm_for_euclid_dist",
+    "donot_use_mm_for_euclid_dist",
+)
+
+
+def pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False):
+    """‖x₁ − x₂ + ε‖ₚ over the last axis, which keepdim keeps with length 1. x₁ and x₂ broadcast."""
+    x1, x2 = floating(x1=x1, x2=x2)
+    real(p=p, eps=eps)
+    flag(keepdim=keepdim)
+    d = _difference(x1, x2) + eps
+    y, pull_norm = _norm(np.atleast_1d(d), p)
+    y = y[..., np.newaxis] if keepdim else y
+
+    def pullback(dy):
+        dd = pull_norm(dy[..., 0] if keepdim else dy).reshape(d.shape)
+        return sum_to(dd, x1.shape), sum_to(-dd, x2.shape)
+
+    return y, pullback
+
+
+def pdist(x, p=2.0):
+    """‖xᵢ − xⱼ‖ₚ of all rows i < j of a matrix, in the order (0, 1), (0, 2), …; each row collects
+    from all of its pairs."""
+    x = floating(x=x)
+    if x.ndim != 2:
+        raise ValueError(f"x: expected a matrix, got shape {x.shape}")
+    within(0, p=p)
+    i, j = np.triu_indices(len(x), 1)
+    y, pull_norm = _norm(x[i] - x[j], p)
+
+    def pullback(dy):
+        pairs = np.zeros((len(x), len(x), x.shape[1]), x.dtype)
+        pairs[i, j] = pull_norm(dy)
+        return sum_to(pairs, (len(x), 1, x.shape[1]))[:, 0] - sum_to(pairs, (1, *x.shape))[0]
+
+    return y, pullback
+
+
+def cdist(x1, x2, p=2.0, compute_mode="use_mm_for_euclid_dist_if_necessary"):
+    """‖x₁ᵢ − x₂ⱼ‖ₚ of all rows: (…, P, M) and (…, R, M) → (…, P, R). What stands in front
+    broadcasts. compute_mode is torch's choice of an algorithm; here the differences are taken."""
+    x1, x2 = floating(x1=x1, x2=x2)
+    within(0, p=p)
+    one_of(_MODES, compute_mode=compute_mode)
+    for name, x in (("x1", x1), ("x2", x2)):
+        if x.ndim < 2:
+            raise ValueError(f"{name}: expected at least two axes, got shape {x.shape}")
+    if x1.shape[-1] != x2.shape[-1]:
+        raise ValueError(f"x2: expected rows of length {x1.shape[-1]}, got shape {x2.shape}")
+    rows, columns = x1[..., :, np.newaxis, :], x2[..., np.newaxis, :, :]
+    y, pull_norm = _norm(_difference(rows, columns), p)
+
+    def pullback(dy):
+        dd = pull_norm(dy)
+        return (
+            sum_to(dd, rows.shape).reshape(x1.shape),
+            sum_to(-dd, columns.shape).reshape(x2.shape),
+        )
+
+    return y, pullback
+
+
+def cosine_similarity(x1, x2, dim=1, eps=1e-8):
+    """a · b along dim, a = x₁ / n₁, b = x₂ / n₂, where n is ‖x‖, but at least ε; x₁ and x₂
+    broadcast.
+
+    With û = x / ‖x‖, which is 0 at 0, dx₁ = dy / n₁ (b − y û₁): torch lets the slope of the norm
+    through where ε stands in for it, and so do we.
+    """
+    x1, x2 = floating(x1=x1, x2=x2)
+    within(0, eps=eps)
+    shape = _difference(x1, x2).shape
+    axis = axis_of(len(shape), dim=dim)
+    sides = []
+    for x in (x1, x2):
+        last = np.moveaxis(np.atleast_1d(np.broadcast_to(x, shape)), axis, -1)
+        norm = _norm(last, 2)[0][..., np.newaxis]
+        n = np.maximum(norm, eps)
+        sides.append((n, last / n, last / np.where(norm > 0, norm, 1)))
+    (n1, a, u1), (n2, b, u2) = sides
+    y = (a * b).sum(axis=-1)
+
+    def pullback(dy):
+        g, cosine = np.asarray(dy)[..., np.newaxis], y[..., np.newaxis]
+        dx1, dx2 = g / n1 * (b - cosine * u1), g / n2 * (a - cosine * u2)
+        back = [np.moveaxis(d, -1, axis).reshape(shape) for d in (dx1, dx2)]
+        return sum_to(back[0], x1.shape), sum_to(back[1], x2.shape)
+
+    return y, pullback
+
+
+def _difference(a, b):
+    try:
+        return a - b
+    except ValueError:
+        raise ValueError(
+            f"x2: expected a shape that broadcasts with x1, {a.shape}, got {b.shape}"
+        ) from None
+
+
+def _norm(d, p):
+    """‖d‖ₚ = (Σ |d|ᵖ)^(1 / p) over the last axis; the slope is sign(d) (|d| / ‖d‖)^(p − 1), and 0
+    where d is.
+
+    Divided by the largest |d| first, nothing overflows, and p = ∞ is the limit of both formulas;
+    equal largest elements share its slope. ‖d‖₀ is how many are not 0.
+    """
+    size = abs(d)
+    largest = size.max(axis=-1, keepdims=True, initial=0)
+    scaled = size / np.where((largest > 0) & np.isfinite(largest), largest, 1)
+    if p == 0:
+        norm = (d != 0).sum(axis=-1, keepdims=True).astype(d.dtype)
+    else:
+        norm = largest * (scaled**p).sum(axis=-1, keepdims=True) ** (1 / p)
+
+    def pullback(dnorm):
+        ratio = np.where(d == 0, 1, size / np.where(norm > 0, norm, 1))
+        slope = np.sign(d) * (0 if p == 0 else ratio ** (p - 1))
+        if p == np.inf:
+            slope = slope / (ratio == 1).sum(axis=-1, keepdims=True).astype(d.dtype)
+        return np.asarray(dnorm)[..., np.newaxis] * slope
+
+    return norm[..., 0], pullback
