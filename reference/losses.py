@@ -2,6 +2,7 @@
 
 import torch.nn.functional as F
 
+from . import distances
 from .adapters import rule
 
 mse_loss = rule(F.mse_loss)
@@ -10,3 +11,30 @@ binary_cross_entropy_with_logits = rule(
     F.binary_cross_entropy_with_logits, constant="weight pos_weight"
 )
 cross_entropy = rule(F.cross_entropy, constant="weight")
+l1_loss = rule(F.l1_loss)
+huber_loss = rule(F.huber_loss)
+smooth_l1_loss = rule(F.smooth_l1_loss)
+kl_div = rule(F.kl_div)
+poisson_nll_loss = rule(F.poisson_nll_loss)
+gaussian_nll_loss = rule(F.gaussian_nll_loss)
+hinge_embedding_loss = rule(F.hinge_embedding_loss, constant="target")
+soft_margin_loss = rule(F.soft_margin_loss, constant="target")
+margin_ranking_loss = rule(F.margin_ranking_loss)
+cosine_embedding_loss = rule(F.cosine_embedding_loss, constant="target")
+triplet_margin_loss = rule(F.triplet_margin_loss)
+
+
+def _with_distance(anchor, positive, negative, *, distance_function=None, **settings):
+    """A distance that is a rule is replaced by torch's function of its name."""
+    name = getattr(distance_function, "__name__", "")
+    known = getattr(distances, name, None)
+    return F.triplet_margin_with_distance_loss(
+        anchor,
+        positive,
+        negative,
+        distance_function=known.__wrapped__ if known else distance_function,
+        **settings,
+    )
+
+
+triplet_margin_with_distance_loss = rule(_with_distance)

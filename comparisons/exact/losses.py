@@ -1,5 +1,8 @@
+import mpmath
 import numpy as np
 
+from . import distances
+from .distances import pairwise_distance
 from .numbers import exp, log, reduce
 
 
@@ -38,3 +41,98 @@ def cross_entropy(
             if label_smoothing:
                 loss[i] -= label_smoothing / C * np.sum(w * log_p[i])
     return reduce(loss, reduction, np.sum(w_t))
+
+
+def l1_loss(x, target, *, reduction="mean", weight=None):
+    error = abs(x - target)
+    if weight is None:
+        return reduce(error, reduction)
+    return reduce(weight * error, reduction, np.sum(weight))
+
+
+def huber_loss(x, target, reduction="mean", delta=1.0, weight=None):
+    delta, error = mpmath.mpf(delta), abs(x - target)
+    loss = np.where(error < delta, error**2 / 2, delta * (error - delta / 2))
+    return reduce(loss if weight is None else weight * loss, reduction)
+
+
+def smooth_l1_loss(x, target, *, reduction="mean", beta=1.0):
+    if beta == 0:
+        return l1_loss(x, target, reduction=reduction)
+    return huber_loss(x, target, reduction, beta) / mpmath.mpf(beta)
+
+
+def kl_div(x, target, *, reduction="mean", log_target=False):
+    p = exp(target) if log_target else target
+    loss = p * ((target if log_target else log(target)) - x)
+    if reduction == "batchmean":
+        return np.sum(loss) / (len(x) if x.ndim else 1)
+    return reduce(loss, reduction)
+
+
+def poisson_nll_loss(x, target, log_input=True, full=False, *, eps=1e-8, reduction="mean"):
+    loss = exp(x) - target * x if log_input else x - target * log(x + mpmath.mpf(eps))
+    if full:
+        t = np.where(target > 1, target, 0 * target + 1)
+        stirling = t * log(t) - t + log(2 * mpmath.pi * t) / 2
+        loss = loss + np.where(target > 1, stirling, 0)
+    return reduce(loss, reduction)
+
+
+def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
+    """Where ε stands for var, the slope is 0 here, and not in torch."""
+    v = np.asarray(var, object)
+    v = v[..., np.newaxis] if v.ndim == x.ndim - 1 and v.ndim else v
+    v = np.frompyfunc(lambda a: max(mpmath.mpf(a), mpmath.mpf(eps)), 1, 1)(v)
+    loss = (log(v) + (x - target) ** 2 / v) / 2
+    return reduce(loss + (log(2 * mpmath.pi) / 2 if full else 0), reduction)
+
+
+def hinge_embedding_loss(x, target, margin=1.0, *, reduction="mean"):
+    loss = np.where(target != -1, x, 0) + np.where(target != 1, _above(margin - x), 0)
+    return reduce(loss, reduction)
+
+
+def soft_margin_loss(x, target, *, reduction="mean"):
+    return reduce(log(1 + exp(-target * x)), reduction)
+
+
+def margin_ranking_loss(input1, input2, target, margin=0, *, reduction="mean"):
+    return reduce(_above(margin - target * (input1 - input2)), reduction)
+
+
+def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean"):
+    square1, square2 = (np.sum(a * a, axis=-1) + mpmath.mpf(1e-12) for a in (input1, input2))
+    root = np.frompyfunc(mpmath.sqrt, 1, 1)
+    cosine = np.sum(input1 * input2, axis=-1) / root(square1 * square2)
+    loss = np.where(target == 1, 1 - cosine, np.where(target == -1, _above(cosine - margin), 0))
+    return reduce(loss, reduction)
+
+
+def triplet_margin_loss(
+    anchor, positive, negative, margin=1.0, p=2, eps=1e-6, swap=False, *, reduction="mean"
+):
+    def distance(x1, x2):
+        return pairwise_distance(x1, x2, p, eps)
+
+    return _triplet(distance, anchor, positive, negative, margin, swap, reduction)
+
+
+def triplet_margin_with_distance_loss(
+    anchor, positive, negative, *, distance_function=None, margin=1.0, swap=False, reduction="mean"
+):
+    name = distance_function.__name__ if distance_function else "pairwise_distance"
+    distance = getattr(distances, name)
+    return _triplet(distance, anchor, positive, negative, margin, swap, reduction)
+
+
+def _triplet(distance, anchor, positive, negative, margin, swap, reduction):
+    far = distance(anchor, negative)
+    if swap:
+        other = distance(positive, negative)
+        far = np.where(far < other, far, other)
+    return reduce(_above(margin + distance(anchor, positive) - far), reduction)
+
+
+def _above(gap):
+    return np.where(gap > 0, gap, 0 * gap)

@@ -56,6 +56,12 @@ def classes(*shape: int, below: int) -> Array:
     return Array(text, lambda rng, dtype: np.asarray(rng.integers(below, size=shape), np.int64))
 
 
+def signs(*shape: int) -> Array:
+    """Floating numbers 1 and −1."""
+    text = _text("signs", shape)
+    return Array(text, lambda rng, dtype: np.asarray(2 * rng.integers(2, size=shape) - 1, dtype))
+
+
 def values(numbers: Any) -> Array:
     """The numbers themselves, in the dtype asked for; whole numbers without a point stay whole."""
     return Array(

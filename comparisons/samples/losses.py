@@ -1,4 +1,5 @@
-from . import array, call, classes, uniform, values
+from ...manual.distances import cosine_similarity
+from . import array, call, classes, signs, uniform, values
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -7,6 +8,71 @@ SAMPLES = {
         *(call(array(5, 3), array(5, 3), reduction=r) for r in _REDUCTIONS),
         *(call(array(5, 3), array(5, 3), reduction=r, weight=uniform(5, 3)) for r in _REDUCTIONS),
         call(array(2000, scale=3.0), array(2000)),
+    ],
+    "l1_loss": [
+        *(call(array(5, 3), array(5, 3), reduction=r) for r in _REDUCTIONS),
+        *(call(array(5, 3), array(5, 3), reduction=r, weight=uniform(5, 3)) for r in _REDUCTIONS),
+        call(array(5, 3), array(3)),
+    ],
+    "huber_loss": [
+        *(call(array(5, 3, scale=2.0), array(5, 3), r, 0.7) for r in _REDUCTIONS),
+        *(call(array(5, 3), array(5, 3), reduction=r, weight=uniform(5, 3)) for r in _REDUCTIONS),
+    ],
+    "smooth_l1_loss": [
+        *(call(array(5, 3, scale=2.0), array(5, 3), reduction=r, beta=0.7) for r in _REDUCTIONS),
+        call(array(5, 3), array(3)),
+        call(array(5, 3), array(5, 3), beta=0.0),
+    ],
+    "kl_div": [
+        *(
+            call(array(5, 3), uniform(5, 3), reduction=r, log_target=log)
+            for r in (*_REDUCTIONS, "batchmean")
+            for log in (False, True)
+        ),
+        call(array(5, 3), uniform(3)),
+    ],
+    "poisson_nll_loss": [
+        call(array(5, 3), array(5, 3)),
+        *(call(array(5, 3), array(5, 3, scale=3.0), full=True, reduction=r) for r in _REDUCTIONS),
+        call(uniform(5, 3), array(5, 3), False, eps=0.1),
+        call(uniform(5, 3), array(3, scale=3.0), False, True),
+    ],
+    "gaussian_nll_loss": [
+        *(call(array(5, 3), array(5, 3), uniform(5, 3), reduction=r) for r in _REDUCTIONS),
+        call(array(5, 3), array(5, 3), uniform(5), True),
+        call(array(5, 3), array(5, 3), uniform(5, 1), eps=0.5),
+        call(array(5, 3), array(3), 0.7),
+    ],
+    "hinge_embedding_loss": [
+        *(call(array(5, 3), signs(5, 3), reduction=r) for r in _REDUCTIONS),
+        call(array(5, 3), signs(3), 0.3),
+        call(array(5, 3), values([1, -1, 1])),
+    ],
+    "soft_margin_loss": [
+        *(call(array(5, 3, scale=3.0), signs(5, 3), reduction=r) for r in _REDUCTIONS),
+        call(array(4), values([1, -1, 1, 1])),
+    ],
+    "margin_ranking_loss": [
+        *(call(array(5), array(5), signs(5), reduction=r) for r in _REDUCTIONS),
+        call(array(5, 3), array(1, 3), signs(5, 1), 0.7),
+        call(array(4), array(4), values([1, -1, 1, 1]), 0.5),
+    ],
+    "cosine_embedding_loss": [
+        *(call(array(5, 3), array(5, 3), signs(5), reduction=r) for r in _REDUCTIONS),
+        call(array(5, 3), array(5, 3), values([1, -1, 1, 1, -1]), -0.5),
+        call(array(3), array(3), signs()),
+    ],
+    "triplet_margin_loss": [
+        *(call(array(5, 3), array(5, 3), array(5, 3), reduction=r) for r in _REDUCTIONS),
+        call(array(5, 3), array(5, 3), array(5, 3), 2.0, 3, 0.1, True),
+        call(array(5, 3), array(1, 3), array(5, 3), 0.5, 1),
+    ],
+    "triplet_margin_with_distance_loss": [
+        *(call(array(5, 3), array(5, 3), array(5, 3), reduction=r) for r in _REDUCTIONS),
+        call(
+            array(5, 3), array(5, 3), array(5, 3), distance_function=cosine_similarity, margin=2.0
+        ),
+        call(array(5, 3), array(5, 3), array(5, 3), swap=True),
     ],
     "binary_cross_entropy": [
         *(call(uniform(5, 3), uniform(5, 3), reduction=r) for r in _REDUCTIONS),
@@ -42,6 +108,42 @@ SAMPLES = {
 }
 
 CORNERS = {
+    "l1_loss": [call(values([1.0, 2.0, -1.0]), values([1.0, 0.0, 3.0])), call(array(), array())],
+    "huber_loss": [
+        call(values([1.0, 2.0, -1e3]), values([1.0, 1.0, 3.0])),  # at 0, at δ, far outside
+        call(array(0, 3), array(0, 3)),
+    ],
+    "smooth_l1_loss": [
+        call(values([1.0, 2.0, -1e3]), values([1.0, 1.0, 3.0])),
+        call(array(0, 3), array(0, 3)),
+    ],
+    "kl_div": [
+        call(array(), uniform()),
+        call(array(2, 3), array(2, 3), log_target=True, reduction="batchmean"),
+    ],
+    "poisson_nll_loss": [call(values([50.0, -50.0]), values([3.0, 2.0])), call(array(), array())],
+    "gaussian_nll_loss": [
+        call(array(2), array(2), values([1e-9, 1.0])),  # torch lets the slope through below ε
+        call(array(0, 3), array(0, 3), uniform(0, 3)),
+    ],
+    "hinge_embedding_loss": [
+        call(values([1.0, 1.0, 0.5, 2.0]), values([1.0, -1.0, 0.0, -1.0])),  # edge; neither
+        call(array(), signs()),
+    ],
+    "soft_margin_loss": [call(values([1e3, -1e3, 0.0]), signs(3)), call(array(), signs())],
+    "margin_ranking_loss": [
+        call(values([1.0, 2.0]), values([1.0, 1.0]), values([1.0, -1.0])),  # at the edge
+        call(array(), array(), signs(), 0.5),
+    ],
+    "cosine_embedding_loss": [
+        call(values([[0.0, 0.0], [3.0, 4.0]]), values([[1.0, 2.0], [6.0, 8.0]]), signs(2)),
+        call(array(2, 3), array(2, 3), values([1.0, 0.0])),  # 0 is no class: loss 0
+    ],
+    "triplet_margin_loss": [
+        call(array(3), array(3), array(3)),
+        call(array(0, 3), array(0, 3), array(0, 3)),
+    ],
+    "triplet_margin_with_distance_loss": [call(array(3), array(3), array(3))],
     "mse_loss": [
         call(values([1.0, 2.0, -3.0]), values([1.0, 2.0, -3.0])),
         call(values([1e-30, 1e18, -1e18]), values([0.0, 1.0, 1e18]), reduction="none"),
