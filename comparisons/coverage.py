@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import manual
 from ..reference.adapters import array, leaves, tree_map
 from . import gradients, samples
 from .noise import is_floating
@@ -31,6 +32,11 @@ BOUND: dict[str, Callable[..., Any]] = {
         (indices, weight, *args),
         settings,
     ),
+}
+
+# Modules of torch among the arguments, and what they are here.
+DISTANCES: dict[type, Callable[[Any], Any]] = {
+    torch.nn.PairwiseDistance: lambda module: manual.distances.pairwise_distance
 }
 
 Case = dict[str, Any]
@@ -164,7 +170,7 @@ def expressed(info: Any, op: str, sample: Any) -> tuple[tuple[Any, ...], dict[st
                 raise Inexpressible(f"a tensor of layout {leaf.layout}")
             if leaf.dtype in (torch.bfloat16, torch.complex32) or leaf.is_quantized:
                 raise Inexpressible(f"NumPy has no {leaf.dtype}")
-    return tree_map(array, (tuple(args), kwargs))
+    return tree_map(lambda leaf: DISTANCES.get(type(leaf), array)(leaf), (tuple(args), kwargs))
 
 
 def _judged(op: str, args: Any, kwargs: Any, dtype: str, seed: int) -> Case:
@@ -291,14 +297,14 @@ def _tried(op: str, what: str, args: Any, kwargs: Any) -> Case:
     case = _case(op, "bad call", f"{text(args, kwargs)}; {what}")
     theirs = "computes"
     try:
-        if fault == WHOLE and name not in twin.constant:
-            torch.zeros(1, dtype=torch.int64).requires_grad_()  # a gradient is asked of it
         if hasattr(twin, "draw"):
             kwargs = kwargs | twin.draw(*args, **kwargs)
         twin(*args, **kwargs)
     except Exception as error:
         theirs = f"{type(error).__name__}: {error}"
     answer, refuses = outcome(ours, args, kwargs)
+    if fault == WHOLE and name not in twin.constant and refuses and theirs == "computes":
+        theirs = "no gradient of whole numbers"
     found = {"manual": answer, "torch": theirs, "class": IDENTICAL, "note": ""}
     if theirs == "computes" and fault == COMPLEX and refuses:
         found |= {"class": INEXPRESSIBLE, "note": "the rules are of real numbers"}

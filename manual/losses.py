@@ -8,6 +8,7 @@ import numpy as np
 from .activations import sigmoid
 from .arrays import (
     alike,
+    broadcastable,
     flag,
     floating,
     one_of,
@@ -272,11 +273,12 @@ def poisson_nll_loss(x, target, log_input=True, full=False, *, eps=1e-8, reducti
     """eˣ − t x, or without log_input x − t log(x + ε); full adds Stirling's log t! where t > 1:
     t log t − t + log(2π t) / 2.
 
-    The slopes are eˣ − t, or 1 − t / (x + ε), in x, and −x, or −log(x + ε), in t, to which full adds
-    log t + 1 / 2t. x and t broadcast. El Sayyad, 1973
+    The slopes are eˣ − t, or 1 − t / (x + ε), in x, and −x, or −log(x + ε), in t, and with full
+    also log t + 1 / 2t in t. x and t broadcast. El Sayyad, 1973
     """
     x, target = floating(x=x, target=target)
     real(eps=eps)
+    flag(log_input=log_input, full=full)
     _difference(x, target)
     rate, log_rate = (np.exp(x), x) if log_input else (x, _log(x + eps))
     loss = rate - target * log_rate
@@ -307,7 +309,7 @@ def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
     """
     lone = isinstance(var, float)
     x, target = floating(x=x, target=target)
-    v = np.full(x.shape, var, x.dtype) if lone else floating(x=x, var=var)[1]
+    v = np.full(x.shape, var, x.dtype) if lone else floating(x=x, var=np.asarray(var))[1]
     real(eps=eps)
     if np.any(v < 0):
         raise ValueError(f"var: expected at least 0, got {v[v < 0].flat[0]}")
@@ -365,7 +367,7 @@ def soft_margin_loss(x, target, *, reduction="mean"):
     """
     x = floating(x=x)
     t = _signs(target, x)
-    same_shape(x=x, target=t)
+    broadcastable(x.shape, target=t)
     v = t * x
     y, spread = reduce(np.maximum(-v, 0) + np.log1p(np.exp(-abs(v))), reduction)
 
@@ -441,7 +443,7 @@ def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean")
     def pullback(dy):
         dloss = spread(dy)
         sign = np.where(target == 1, -1, np.where((target == -1) & (gap >= 0), 1, 0))
-        dc = sum_to(sign * dloss, cosine.shape)[..., np.newaxis]
+        dc = sum_to(sign.astype(dloss.dtype) * dloss, cosine.shape)[..., np.newaxis]
         c = cosine[..., np.newaxis]
         return (
             sum_to(dc * (input2 / n - c * input1 / square1), input1.shape),
@@ -459,6 +461,7 @@ def triplet_margin_loss(
     Balntas, Riba, Ponsa & Mikolajczyk, 2016
     """
     real(p=p, eps=eps)
+    flag(swap=swap)
 
     def distance(x1, x2):
         return pairwise_distance(x1, x2, p, eps)
@@ -473,12 +476,14 @@ def triplet_margin_with_distance_loss(
 
     Balntas, Riba, Ponsa & Mikolajczyk, 2016
     """
-    distance = distance_function or pairwise_distance
+    distance = pairwise_distance if distance_function is None else distance_function
+    if not callable(distance):
+        raise TypeError(f"distance_function: expected a rule of two arrays, got {distance!r}")
     return _triplet(distance, anchor, positive, negative, margin, swap, reduction)
 
 
 def _triplet(distance, anchor, positive, negative, margin, swap, reduction):
-    """swap takes the lesser of d(a, n) and d(p, n), where they are equal with half the slope each."""
+    """swap takes the lesser of d(a, n) and d(p, n); where they are equal, half of each slope."""
     anchor, positive, negative = floating(anchor=anchor, positive=positive, negative=negative)
     real(margin=margin)
     if not margin > 0:

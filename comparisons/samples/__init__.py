@@ -56,6 +56,14 @@ def classes(*shape: int, below: int) -> Array:
     return Array(text, lambda rng, dtype: np.asarray(rng.integers(below, size=shape), np.int64))
 
 
+def positive(*shape: int, scale: float = 1.0) -> Array:
+    """The sizes of normal numbers of the given standard deviation."""
+    text = _text("positive", shape) if scale == 1 else f"{scale:g} * {_text('positive', shape)}"
+    return Array(
+        text, lambda rng, dtype: np.asarray(scale * abs(rng.standard_normal(shape)), dtype)
+    )
+
+
 def signs(*shape: int) -> Array:
     """Floating numbers 1 and −1."""
     text = _text("signs", shape)

@@ -1,5 +1,5 @@
 from ...manual.distances import cosine_similarity
-from . import array, call, classes, signs, uniform, values
+from . import array, call, classes, positive, signs, uniform, values
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -33,14 +33,17 @@ SAMPLES = {
     ],
     "poisson_nll_loss": [
         call(array(5, 3), array(5, 3)),
-        *(call(array(5, 3), array(5, 3, scale=3.0), full=True, reduction=r) for r in _REDUCTIONS),
+        *(
+            call(array(5, 3), positive(5, 3, scale=3.0), full=True, reduction=r)
+            for r in _REDUCTIONS
+        ),
         call(uniform(5, 3), array(5, 3), False, eps=0.1),
-        call(uniform(5, 3), array(3, scale=3.0), False, True),
+        call(uniform(5, 3), positive(3, scale=3.0), False, True),
     ],
     "gaussian_nll_loss": [
         *(call(array(5, 3), array(5, 3), uniform(5, 3), reduction=r) for r in _REDUCTIONS),
         call(array(5, 3), array(5, 3), uniform(5), True),
-        call(array(5, 3), array(5, 3), uniform(5, 1), eps=0.5),
+        call(array(5, 3), array(5, 3), uniform(5, 1)),
         call(array(5, 3), array(3), 0.7),
     ],
     "hinge_embedding_loss": [
@@ -53,7 +56,8 @@ SAMPLES = {
         call(array(4), values([1, -1, 1, 1])),
     ],
     "margin_ranking_loss": [
-        *(call(array(5), array(5), signs(5), reduction=r) for r in _REDUCTIONS),
+        *(call(array(9), array(9), signs(9), 3.0, reduction=r) for r in _REDUCTIONS),
+        call(array(5), array(5), values([1.0, -1.0, 1.0, 1.0, -1.0])),
         call(array(5, 3), array(1, 3), signs(5, 1), 0.7),
         call(array(4), array(4), values([1, -1, 1, 1]), 0.5),
     ],
@@ -121,8 +125,13 @@ CORNERS = {
         call(array(), uniform()),
         call(array(2, 3), array(2, 3), log_target=True, reduction="batchmean"),
     ],
-    "poisson_nll_loss": [call(values([50.0, -50.0]), values([3.0, 2.0])), call(array(), array())],
+    "poisson_nll_loss": [
+        call(values([50.0, -50.0]), values([3.0, 2.0])),
+        call(array(), array()),
+        call(values([0.3, 0.4]), values([3.0, -2.0]), full=True),
+    ],  # torch: NaN
     "gaussian_nll_loss": [
+        call(array(5, 3), array(5, 3), uniform(5, 3), eps=0.5),
         call(array(2), array(2), values([1e-9, 1.0])),  # torch lets the slope through below ε
         call(array(0, 3), array(0, 3), uniform(0, 3)),
     ],
@@ -136,7 +145,7 @@ CORNERS = {
         call(array(), array(), signs(), 0.5),
     ],
     "cosine_embedding_loss": [
-        call(values([[0.0, 0.0], [3.0, 4.0]]), values([[1.0, 2.0], [6.0, 8.0]]), signs(2)),
+        call(values([[0.0, 0.0], [3.0, 4.0]]), values([[1.0, 2.0], [6.0, -8.0]]), signs(2)),
         call(array(2, 3), array(2, 3), values([1.0, 0.0])),  # 0 is no class: loss 0
     ],
     "triplet_margin_loss": [
