@@ -39,6 +39,8 @@ DISTANCES: dict[type, Callable[[Any], Any]] = {
     torch.nn.PairwiseDistance: lambda module: manual.distances.pairwise_distance
 }
 
+CONVENTIONAL = ("ctc_loss",)  # whose points are all corners
+
 Case = dict[str, Any]
 
 
@@ -242,7 +244,7 @@ def _bases(op: str) -> Iterator[tuple[Any, Any]]:
             for n, a in bound.arguments.items()
             if isinstance(a, np.ndarray)
         )
-        if kind == "sample" and shape not in seen:
+        if (kind == "sample" or op in CONVENTIONAL) and shape not in seen:
             seen.add(shape)
             yield args, kwargs
 

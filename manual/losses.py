@@ -8,7 +8,9 @@ import numpy as np
 from .activations import sigmoid
 from .arrays import (
     alike,
+    axis_of,
     broadcastable,
+    exponentials,
     flag,
     floating,
     one_of,
@@ -21,6 +23,7 @@ from .arrays import (
     within,
 )
 from .distances import pairwise_distance
+from .linear import linear
 
 _GUARD = float(np.float32(1e-12))
 
@@ -169,26 +172,351 @@ def binary_cross_entropy_with_logits(x, target, weight=None, *, reduction="mean"
     return y, pullback
 
 
+def nll_loss(x, target, weight=None, *, ignore_index=-100, reduction="mean"):
+    """−w_t x_t for log-probabilities x, (C), (N, C) or (N, C, d₁, …), and classes t of that shape
+    without C; the mean is over Σ w_t. The slope is −w_t at t and 0 elsewhere.
+
+    Samples whose target is ignore_index count for nothing. Raises IndexError for a target that is
+    no class.
+    """
+    x, weight = floating(x=x, weight=weight)
+    t, counted = _class_indices(x, target, ignore_index)
+    rows, w = _class_rows(x, weight)
+    chosen = (np.arange(rows.shape[-1]) == t[..., np.newaxis]) & counted[..., np.newaxis]
+    a = np.where(chosen, w, 0)
+    total = pairwise_sum(a, tuple(range(a.ndim)))
+    y, spread = reduce(-np.where(a == 0, 0, a * rows).sum(axis=-1), reduction, total)
+
+    def pullback(dy):
+        return _unrow(-a * np.where(chosen, spread(dy)[..., np.newaxis], 0), x.shape)
+
+    return y, pullback
+
+
 def cross_entropy(
     x, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
 ):
-    """−Σⱼ aⱼ log pⱼ, where p = softmax(x) and aⱼ = wⱼ ((1 − ε) [j = t] + ε / C); the mean is over Σ
-    w_t.
+    """−Σⱼ aⱼ log pⱼ, p = softmax(x), aⱼ = wⱼ ((1 − ε) tⱼ + ε / C), where ε is label_smoothing.
 
-    x is (C), (N, C) or (N, C, d₁, …), target holds class indices of the same shape without C, ε is
-    label_smoothing. As ∂ log pₖ / ∂xⱼ = [j = k] − pⱼ, the slope is pⱼ Σₖ aₖ − aⱼ, which is written
-    so that nothing cancels when one class wins:
+    x is (C), (N, C) or (N, C, d₁, …). The target holds classes, of that shape without C, and t is 1
+    at the class, or it holds the t themselves, of the shape of x. The mean is over Σ w_t, or over
+    the rows of t. As ∂ log pₖ / ∂xⱼ = [j = k] − pⱼ, the slope is pⱼ Σₖ aₖ − aⱼ, which is written so
+    that nothing cancels when one class wins; in tⱼ it is −(1 − ε) wⱼ log pⱼ.
 
         dxⱼ = pⱼ (Σₖ aₖ − aⱼ) − aⱼ (1 − pⱼ)        1 − pⱼ = Σ_{k≠j} pₖ
 
     Samples whose target is ignore_index count for nothing. Raises IndexError for a target that is
-    no class.
+    no class. It is long because two kinds of targets share it.
 
     Bridle, 1990; Szegedy et al., 2016, arXiv:1512.00567 (label smoothing)
     """
     x, weight = floating(x=x, weight=weight)
-    target = _class_indices(x, target, ignore_index)
+    target = np.asarray(target)
     within(0, 1, label_smoothing=label_smoothing)
+    rows, w = _class_rows(x, weight)
+    classes = np.arange(rows.shape[-1])
+    given = target.dtype.kind == "f"
+    if given:
+        x, target = alike(x=x, target=target)
+        if ignore_index >= 0:
+            raise ValueError(
+                f"ignore_index: expected below 0 for probabilities, got {ignore_index}"
+            )
+        share, counted = _class_rows(target)[0], np.ones(rows.shape[:-1], bool)
+        total = counted.size
+    else:
+        t, counted = _class_indices(x, target, ignore_index)
+        share = (classes == t[..., np.newaxis]).astype(x.dtype)
+        chosen = np.where(counted, w[t], 0)
+        total = pairwise_sum(chosen, tuple(range(chosen.ndim)))
+    smooth = (1 - label_smoothing) * share + label_smoothing / max(len(classes), 1)
+    a = np.where(counted[..., np.newaxis], w * smooth, 0)
+    d, z, winner, others = exponentials(rows)
+    log_p = d - np.log1p(others)
+    y, spread = reduce(-np.where(a == 0, 0, a * log_p).sum(axis=-1), reduction, total)
+
+    def pullback(dy):
+        dloss = np.where(counted, spread(dy), 0)[..., np.newaxis]
+        p, rest = z / (1 + others), np.where(winner, others, 1 + others - z) / (1 + others)
+        slope = p * (a.sum(axis=-1, keepdims=True) - a) - a * rest
+        dx = _unrow(dloss * slope, x.shape)
+        if not given:
+            return dx
+        return dx, _unrow(dloss * (label_smoothing - 1) * w * log_p, x.shape)
+
+    return y, pullback
+
+
+def linear_cross_entropy(
+    x,
+    linear_weight,
+    target,
+    *,
+    linear_bias=None,
+    weight=None,
+    reduction="mean",
+    ignore_index=None,
+    label_smoothing=0.0,
+    options=None,
+):
+    """cross_entropy of linear(x, linear_weight, linear_bias): x is (in) or (N, in), the weight (C,
+    in) or (C, d₁, …, in), and the bias (C) or (C, d₁, …). options is torch's choice of an
+    algorithm.
+    """
+    x, linear_weight, linear_bias = floating(
+        x=x, linear_weight=linear_weight, linear_bias=linear_bias
+    )
+    if x.ndim not in (1, 2):
+        raise ValueError(f"x: expected (in) or (N, in), got shape {x.shape}")
+    if linear_weight.ndim < 2 or linear_weight.shape[-1] != x.shape[-1]:
+        raise ValueError(
+            f"linear_weight: expected (C, …, {x.shape[-1]}), got shape {linear_weight.shape}"
+        )
+    outputs = linear_weight.shape[:-1]
+    if x.ndim == 1 and len(outputs) > 1:
+        raise ValueError(
+            f"x: expected (N, in) for a weight of shape {linear_weight.shape}, got {x.shape}"
+        )
+    if linear_bias is not None and linear_bias.shape != outputs:
+        raise ValueError(f"linear_bias: expected shape {outputs}, got {linear_bias.shape}")
+    flat = linear_weight.reshape(-1, x.shape[-1])
+    logits, pull_linear = linear(x, flat, None if linear_bias is None else linear_bias.reshape(-1))
+    shape = (*x.shape[:-1], *outputs)
+    y, pull_loss = cross_entropy(
+        logits.reshape(shape),
+        target,
+        weight,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+
+    def pullback(dy):
+        found = pull_loss(dy)
+        dlogits, *dtarget = found if isinstance(found, tuple) else (found,)
+        dx, dweight, *dbias = pull_linear(dlogits.reshape(logits.shape))
+        dbias = [d.reshape(outputs) for d in dbias]
+        return dx, dweight.reshape(linear_weight.shape), *dtarget, *dbias
+
+    return y, pullback
+
+
+def multi_margin_loss(x, target, p=1, margin=1.0, weight=None, *, reduction="mean"):
+    """w_t / C Σ_{j≠t} max(0, margin − x_t + xⱼ)ᵖ for x of (C) or (N, C) and the class t of each
+    row; p is 1 or 2. Each term that is above 0 pushes xⱼ down and x_t up.
+
+    Crammer & Singer, 2001
+    """
+    x, weight = floating(x=x, weight=weight)
+    if x.ndim not in (1, 2):
+        raise ValueError(f"x: expected (C) or (N, C), got shape {x.shape}")
+    real(margin=margin)
+    if p not in (1, 2):
+        raise ValueError(f"p: expected 1 or 2, got {p!r}")
+    rows = np.atleast_2d(x)
+    t = np.asarray(target)
+    if t.dtype != np.int64:
+        raise TypeError(f"target: expected classes of dtype int64, got {t.dtype}")
+    t = t.reshape(1) if x.ndim == 1 and t.size == 1 and t.ndim < 2 else t
+    t, _ = _class_indices(rows, t, None)
+    w = _class_rows(rows, weight)[1][t][:, np.newaxis]
+    hit = np.arange(rows.shape[1]) == t[:, np.newaxis]
+    gap = np.where(hit, 0, margin - np.where(hit, rows, 0).sum(axis=1, keepdims=True) + rows)
+    active = gap > 0
+    terms = w * np.where(active, gap, 0) ** p / rows.shape[1]
+    y, spread = reduce(terms.sum(axis=1).reshape(x.shape[:-1]), reduction)
+
+    def pullback(dy):
+        h = w * np.where(active, p * gap ** (p - 1), 0) / rows.shape[1]
+        drows = h - np.where(hit, h.sum(axis=1, keepdims=True), 0)
+        return (drows * spread(dy).reshape(-1, 1)).reshape(x.shape)
+
+    return y, pullback
+
+
+def multilabel_margin_loss(x, target, *, reduction="mean"):
+    """Σ max(0, 1 − x_k + xⱼ) / C over all labels k of a row and all j that are none, for x of (C)
+    or (N, C). The target, of its shape, lists the labels of each row; −1 ends the list.
+
+    Each term that is above 0 pushes xⱼ down and x_k up.
+    """
+    x = floating(x=x)
+    target = np.asarray(target)
+    if x.ndim not in (1, 2):
+        raise ValueError(f"x: expected (C) or (N, C), got shape {x.shape}")
+    if target.dtype != np.int64:
+        raise TypeError(f"target: expected labels of dtype int64, got {target.dtype}")
+    same_shape(x=x, target=target)
+    rows, t = np.atleast_2d(x), np.atleast_2d(target)
+    C = rows.shape[1]
+    listed_labels = np.logical_and.accumulate(t >= 0, axis=1)
+    if np.any((t < -1) | (t >= C)):
+        raise ValueError(
+            f"target: expected labels from 0 to {C - 1}, or −1, got {t.min()}, {t.max()}"
+        )
+    hit = (t[..., np.newaxis] == np.arange(C)) & listed_labels[..., np.newaxis]  # (N, label, class)
+    own = np.where(hit, rows[:, np.newaxis], 0).sum(axis=2, keepdims=True)
+    other = listed_labels[..., np.newaxis] & ~hit.any(axis=1, keepdims=True)
+    gap = np.where(other, 1 - own + rows[:, np.newaxis], 0)
+    active = (gap > 0).astype(x.dtype)
+    y, spread = reduce((gap * active).sum(axis=(1, 2)).reshape(x.shape[:-1]) / max(C, 1), reduction)
+
+    def pullback(dy):
+        up = np.where(hit, active.sum(axis=2, keepdims=True), 0).sum(axis=1)
+        drows = (active.sum(axis=1) - up) / C
+        return (drows * spread(dy).reshape(-1, 1)).reshape(x.shape)
+
+    return y, pullback
+
+
+def multilabel_soft_margin_loss(x, target, weight=None, *, reduction="mean"):
+    """The mean over the last axis of w ((1 − t) s(x) + t s(−x)), s(x) = log(1 + eˣ); the slopes are
+    those of binary_cross_entropy_with_logits, and in w it is the term itself. All broadcast.
+    """
+    x, target, weight = floating(x=x, target=target, weight=weight)
+    _difference(x, target)
+    tail = np.log1p(np.exp(-abs(x)))
+    terms = (1 - target) * (np.maximum(x, 0) + tail) + target * (np.maximum(-x, 0) + tail)
+    if not terms.ndim:
+        raise ValueError(f"x: expected an axis of classes, got shape {x.shape}")
+    w = np.ones((), x.dtype) if weight is None else weight
+    try:
+        weighted = w * terms
+    except ValueError:
+        raise ValueError(
+            f"weight: expected a shape that broadcasts with {terms.shape}, got {w.shape}"
+        ) from None
+    C = max(x.shape[-1] if x.ndim else 1, 1)
+    y, spread = reduce(weighted.sum(axis=-1) / C, reduction)
+
+    def pullback(dy):
+        dweighted = np.broadcast_to(spread(dy)[..., np.newaxis] / C, weighted.shape)
+        dterms = w * dweighted
+        dx = dterms * ((1 - target) * sigmoid(x)[0] - target * sigmoid(-x)[0])
+        found = sum_to(dx, x.shape), sum_to(-dterms * x, target.shape)
+        return found if weight is None else (*found, sum_to(dweighted * terms, w.shape))
+
+    return y, pullback
+
+
+def ctc_loss(
+    log_probs,
+    targets,
+    input_lengths,
+    target_lengths,
+    blank=0,
+    reduction="mean",
+    zero_infinity=False,
+):
+    """−log of the probability that a sequence of log_probs, (T, N, C) or (T, C), spells its target:
+    the sum over all paths that become the target when repeats are merged and then blanks left out.
+
+    A path goes through the states blank, l₁, blank, l₂, …, blank. With α the log-probability of all
+    that comes before, and β of all that comes after, exp(α + β) / P is the share of a state in all
+    paths. Summed over the states of a class that is its occupancy o, and the slope is −o; torch
+    gives exp(log_probs) − o, the slope in logits whose log_softmax they are, and so do we.
+
+    targets is (N, S), or all of them end to end; "mean" divides each loss by the length of its
+    target first. Where no path is possible the loss is ∞, with zero_infinity 0, and has no slope.
+    Graves, Fernández, Gomez & Schmidhuber, 2006
+    """
+    log_probs = floating(log_probs=log_probs)
+    flag(zero_infinity=zero_infinity)
+    batch, labels, lengths = _sequences(log_probs, targets, input_lengths, target_lengths, blank)
+    found = [_ctc(p[:T], own, blank) for p, T, own in zip(batch, lengths, labels, strict=True)]
+    loss = np.array([nll for nll, _ in found], log_probs.dtype)
+    if zero_infinity:
+        loss = np.where(np.isinf(loss), 0, loss)
+    loss = loss.reshape(log_probs.shape[1:-1])
+    spelled = np.array([max(len(own), 1) for own in labels], log_probs.dtype).reshape(loss.shape)
+    y, spread = reduce(loss / spelled if reduction == "mean" else loss, reduction)
+
+    def pullback(dy):
+        share = (spread(dy) / spelled if reduction == "mean" else spread(dy)).reshape(-1)
+        grad = np.zeros_like(batch)
+        for i, (nll, occupancy) in enumerate(found):
+            if np.isfinite(nll):
+                grad[i, : lengths[i]] = share[i] * (np.exp(batch[i, : lengths[i]]) - occupancy)
+            elif not zero_infinity:
+                grad[i, : lengths[i]] = math.nan
+        return grad[0] if log_probs.ndim == 2 else np.moveaxis(grad, 0, 1)
+
+    return y, pullback
+
+
+def _ctc(log_p, labels, blank):
+    """The loss of one sequence (T, C), and the occupancy (T, C)."""
+    states = np.full(2 * len(labels) + 1, blank)
+    states[1::2] = labels
+    if not len(log_p):
+        return (math.inf if len(labels) else 0.0), log_p
+    emitted = log_p[:, states]
+    alpha = _forward(emitted, states, blank)
+    beta = _forward(emitted[::-1, ::-1], states[::-1], blank)[::-1, ::-1]  # it is symmetric in time
+    total = np.logaddexp.reduce(alpha[-1, -2:])
+    if not np.isfinite(total):
+        return math.inf, np.zeros_like(log_p)
+    possible = (alpha > -math.inf) & (beta > -math.inf)
+    share = np.where(possible, alpha, -math.inf) + np.where(possible, beta - emitted, 0) - total
+    return -total, np.exp(share) @ (states[:, np.newaxis] == np.arange(log_p.shape[1]))
+
+
+def _forward(emitted, states, blank):
+    """The log-probability of all ways to each state (T, S), with what it emits itself: from the
+    same state, the one before, or past a blank between two labels that differ."""
+    alpha = np.full_like(emitted, -math.inf)
+    alpha[0, :2] = emitted[0, :2]
+    skips = (states[2:] != blank) & (states[2:] != states[:-2])
+    for t in range(1, len(emitted)):
+        ways = alpha[t - 1].copy()
+        ways[1:] = np.logaddexp(ways[1:], alpha[t - 1, :-1])
+        ways[2:] = np.where(skips, np.logaddexp(ways[2:], alpha[t - 1, :-2]), ways[2:])
+        alpha[t] = ways + emitted[t]
+    return alpha
+
+
+def _sequences(log_probs, targets, input_lengths, target_lengths, blank):
+    """The batch as (N, T, C), the labels of each sequence, and its length."""
+    if log_probs.ndim not in (2, 3):
+        raise ValueError(f"log_probs: expected (T, N, C) or (T, C), got shape {log_probs.shape}")
+    batch = np.moveaxis(log_probs, 1, 0) if log_probs.ndim == 3 else log_probs[np.newaxis]
+    N, T, C = batch.shape
+    if not 0 <= axis_of(C, blank=blank) == blank:
+        raise ValueError(f"blank: expected a class from 0 to {C - 1}, got {blank}")
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets: expected classes, got dtype {targets.dtype}")
+    lengths = {}
+    for name, given in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
+        lengths[name] = np.atleast_1d(np.asarray(given))
+        if lengths[name].dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected whole numbers, got dtype {lengths[name].dtype}")
+        if lengths[name].shape != (N,):
+            raise ValueError(f"{name}: expected {N} lengths, got shape {lengths[name].shape}")
+    inputs, spelled = lengths.values()
+    if np.any((inputs < 0) | (inputs > T)):
+        raise ValueError(f"input_lengths: expected from 0 to {T}, got {inputs}")
+    if log_probs.ndim == 2 and targets.ndim == 1:
+        targets = targets[np.newaxis]
+    if targets.ndim == 2 and len(targets) == N:
+        if np.any((spelled < 0) | (spelled > targets.shape[1])):
+            raise ValueError(
+                f"target_lengths: expected from 0 to {targets.shape[1]}, got {spelled}"
+            )
+        labels = [row[:n] for row, n in zip(targets, spelled, strict=True)]
+    elif targets.ndim == 1:
+        if np.any(spelled < 0) or spelled.sum() != len(targets):
+            raise ValueError(f"target_lengths: expected {len(targets)} in all, got {spelled}")
+        labels = np.split(targets, np.cumsum(spelled)[:-1])
+    else:
+        raise ValueError(f"targets: expected ({N}, S) or one axis, got shape {targets.shape}")
+    return batch, labels, inputs
+
+
+def _class_rows(x, weight=None):
+    """x with its classes last, and a weight for each class, 1 without."""
+    if x.ndim == 0 or x.shape[min(1, x.ndim - 1)] == 0:
+        raise ValueError(f"x: expected an axis of classes, got shape {x.shape}")
     rows = np.moveaxis(x, 1, -1) if x.ndim > 1 else x
     C = rows.shape[-1]
     w = np.ones(C, x.dtype) if weight is None else weight
@@ -196,51 +524,31 @@ def cross_entropy(
         raise ValueError(
             f"weight: expected one number for each of {C} classes, got shape {w.shape}"
         )
+    return rows, w
 
-    counted = target != ignore_index
-    t = np.where(counted, target, 0)[..., np.newaxis]
-    classes = np.arange(C)
-    d = rows - rows.max(axis=-1, keepdims=True)
-    z = np.exp(d)
-    winner = classes == d.argmax(axis=-1, keepdims=True)
-    others = np.where(winner, 0, z).sum(axis=-1, keepdims=True)
-    log_p = d - np.log1p(others)
-    w_t = np.where(counted, w[t[..., 0]], 0)
-    loss = -(1 - label_smoothing) * w_t * np.take_along_axis(log_p, t, axis=-1)[..., 0]
-    if label_smoothing:
-        loss = loss - label_smoothing / C * np.where(counted, (w * log_p).sum(axis=-1), 0)
-    y, spread = reduce(loss, reduction, pairwise_sum(w_t, tuple(range(w_t.ndim))))
 
-    def pullback(dy):
-        p = z / (1 + others)
-        one_minus_p = np.where(winner, others, 1 + others - z) / (1 + others)
-        a = np.where(classes == t, (1 - label_smoothing) * w, 0) + label_smoothing / C * w
-        slope = p * (a.sum(axis=-1, keepdims=True) - a) - a * one_minus_p
-        dx = np.where(counted, spread(dy), 0)[..., np.newaxis] * slope
-        return np.moveaxis(dx, -1, 1) if x.ndim > 1 else dx
-
-    return y, pullback
+def _unrow(rows, shape):
+    return np.moveaxis(rows, -1, 1) if len(shape) > 1 else rows
 
 
 def _class_indices(x, target, ignore_index):
-    """The target of a cross entropy, checked against the logits x."""
+    """The classes of the rows of x, 0 where a row does not count, and where it does."""
     target = np.asarray(target)
     if target.dtype not in (np.int64, np.uint8):
         raise TypeError(
             f"target: expected class indices of dtype int64 or uint8, got {target.dtype}"
         )
-    if x.ndim == 0 or x.shape[min(1, x.ndim - 1)] == 0:
-        raise ValueError(f"x: expected an axis of classes, got shape {x.shape}")
     expected = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
     if target.shape != expected:
         raise ValueError(
-            f"target: expected shape {expected} for logits of shape {x.shape}, got {target.shape}"
+            f"target: expected shape {expected} for scores of shape {x.shape}, got {target.shape}"
         )
-    C = x.shape[1] if x.ndim > 1 else x.shape[0]
-    wrong = (target != ignore_index) & ((target < 0) | (target >= C))
+    C = x.shape[min(1, x.ndim - 1)]
+    counted = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    wrong = counted & ((target < 0) | (target >= C))
     if np.any(wrong):
         raise IndexError(f"target: expected classes from 0 to {C - 1}, got {target[wrong].flat[0]}")
-    return target
+    return np.where(counted, target, 0), counted
 
 
 def kl_div(x, target, *, reduction="mean", log_target=False):

@@ -38,3 +38,9 @@ def _with_distance(anchor, positive, negative, *, distance_function=None, **sett
 
 
 triplet_margin_with_distance_loss = rule(_with_distance)
+nll_loss = rule(F.nll_loss, constant="weight")
+linear_cross_entropy = rule(getattr(F, "linear_cross_entropy", None), constant="weight")
+multi_margin_loss = rule(F.multi_margin_loss, constant="weight")
+multilabel_margin_loss = rule(F.multilabel_margin_loss)
+multilabel_soft_margin_loss = rule(F.multilabel_soft_margin_loss)
+ctc_loss = rule(F.ctc_loss)

@@ -20,7 +20,7 @@ EVERY = [
 ]
 ROWS = pytest.mark.parametrize(("op", "row", "kind"), EVERY)
 RIGHT = {verdict.IDENTICAL, verdict.ROUNDING, verdict.REFERENCE_IMPRECISE}
-ALGORITHMS = {"compute_mode", "sparse"}  # how torch computes something, not what
+ALGORITHMS = {"compute_mode", "sparse", "options"}  # how torch computes something, not what
 DTYPES = pytest.mark.parametrize("dtype", verdict.DTYPES)
 
 

@@ -25,6 +25,16 @@ def binary_cross_entropy_with_logits(x, target, weight=None, *, reduction="mean"
     return reduce(loss if weight is None else weight * loss, reduction)
 
 
+def nll_loss(x, target, weight=None, *, ignore_index=-100, reduction="mean"):
+    rows = np.moveaxis(x, 1, -1) if x.ndim > 1 else x
+    loss, w_t = np.zeros(target.shape, object), np.zeros(target.shape, object)
+    for i in np.ndindex(target.shape):
+        if target[i] != ignore_index:
+            w_t[i] = 1 if weight is None else weight[target[i]]
+            loss[i] = -w_t[i] * rows[i][target[i]]
+    return reduce(loss, reduction, np.sum(w_t))
+
+
 def cross_entropy(
     x, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
 ):
@@ -33,14 +43,88 @@ def cross_entropy(
     w = np.ones(C, int) if weight is None else weight
     z = exp(rows)
     log_p = log(z / z.sum(axis=-1, keepdims=True))
+    smooth = mpmath.mpf(label_smoothing)
+    if target.dtype == object:
+        share = np.moveaxis(target, 1, -1) if x.ndim > 1 else target
+        loss = -(w * ((1 - smooth) * share + smooth / C) * log_p).sum(axis=-1)
+        return reduce(np.asarray(loss), reduction)
     loss, w_t = np.zeros(target.shape, object), np.zeros(target.shape, object)
     for i in np.ndindex(target.shape):
         if target[i] != ignore_index:
             w_t[i] = w[target[i]]
-            loss[i] = -(1 - label_smoothing) * w_t[i] * log_p[i][target[i]]
+            loss[i] = -(1 - smooth) * w_t[i] * log_p[i][target[i]]
             if label_smoothing:
-                loss[i] -= label_smoothing / C * np.sum(w * log_p[i])
+                loss[i] -= smooth / C * np.sum(w * log_p[i])
     return reduce(loss, reduction, np.sum(w_t))
+
+
+def linear_cross_entropy(
+    x, linear_weight, target, *, linear_bias=None, ignore_index=None, options=None, **settings
+):
+    logits = x @ linear_weight.reshape(-1, x.shape[-1]).T
+    logits = logits.reshape(*x.shape[:-1], *linear_weight.shape[:-1])
+    logits = logits if linear_bias is None else logits + linear_bias
+    return cross_entropy(
+        logits, target, ignore_index=-100 if ignore_index is None else ignore_index, **settings
+    )
+
+
+def multi_margin_loss(x, target, p=1, margin=1.0, weight=None, *, reduction="mean"):
+    loss = []
+    for row, t in zip(x.reshape(-1, x.shape[-1]), target.reshape(-1), strict=True):
+        terms = _above(margin - row[t] + np.delete(row, t)) ** p
+        loss.append((1 if weight is None else weight[t]) * np.sum(terms) / len(row))
+    return reduce(np.array(loss, object).reshape(x.shape[:-1]), reduction)
+
+
+def multilabel_margin_loss(x, target, *, reduction="mean"):
+    loss = []
+    for row, t in zip(x.reshape(-1, x.shape[-1]), target.reshape(-1, x.shape[-1]), strict=True):
+        labels = list(t[: [*t, -1].index(-1)])
+        others = [j for j in range(len(row)) if j not in labels]
+        terms = [max(1 - row[k] + row[j], 0) for k in labels for j in others]
+        loss.append(sum(terms, mpmath.mpf(0)) / len(row))
+    return reduce(np.array(loss, object).reshape(x.shape[:-1]), reduction)
+
+
+def multilabel_soft_margin_loss(x, target, weight=None, *, reduction="mean"):
+    loss = target * log(1 + exp(-x)) + (1 - target) * log(1 + exp(x))
+    loss = loss if weight is None else weight * loss
+    return reduce(np.asarray(loss.sum(axis=-1) / x.shape[-1]), reduction)
+
+
+def ctc_loss(
+    log_probs,
+    targets,
+    input_lengths,
+    target_lengths,
+    blank=0,
+    reduction="mean",
+    zero_infinity=False,
+):
+    """The loss by its sum over states; its derivative is not what torch returns as a gradient."""
+    batch = np.moveaxis(log_probs, 1, 0) if log_probs.ndim == 3 else log_probs[np.newaxis]
+    flat = targets.ndim == 1 and log_probs.ndim == 3
+    ends = np.cumsum(target_lengths)
+    loss = []
+    for i, (T, S) in enumerate(zip(input_lengths, target_lengths, strict=True)):
+        row = targets[ends[i] - S : ends[i]] if flat else np.atleast_2d(targets)[i][:S]
+        states = [blank, *(state for label in row for state in (label, blank))]
+        ways = [mpmath.mpf(s < 2) * mpmath.exp(batch[i, 0, c]) for s, c in enumerate(states)]
+        for t in range(1, T):
+            ways = [
+                mpmath.exp(batch[i, t, c])
+                * (
+                    ways[s]
+                    + (ways[s - 1] if s else 0)
+                    + (ways[s - 2] if s > 1 and c not in (blank, states[s - 2]) else 0)
+                )
+                for s, c in enumerate(states)
+            ]
+        total = sum(ways[-2:])
+        nll = -mpmath.log(total) if total else mpmath.mpf(0 if zero_infinity else "inf")
+        loss.append(nll / max(S, 1) if reduction == "mean" else nll)
+    return reduce(np.array(loss, object).reshape(log_probs.shape[1:-1]), reduction)
 
 
 def l1_loss(x, target, *, reduction="mean", weight=None):

@@ -64,6 +64,16 @@ def positive(*shape: int, scale: float = 1.0) -> Array:
     )
 
 
+def log_probabilities(*shape: int) -> Array:
+    """Logarithms of numbers that add up to 1 over the last axis."""
+
+    def draw(rng: np.random.Generator, dtype: Any) -> np.ndarray:
+        x = rng.standard_normal(shape)
+        return np.asarray(x - np.log(np.exp(x).sum(axis=-1, keepdims=True)), dtype)
+
+    return Array(_text("log_probabilities", shape), draw)
+
+
 def signs(*shape: int) -> Array:
     """Floating numbers 1 and −1."""
     text = _text("signs", shape)

@@ -1,5 +1,5 @@
 from ...manual.distances import cosine_similarity
-from . import array, call, classes, positive, signs, uniform, values
+from . import array, call, classes, log_probabilities, positive, signs, uniform, values
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -9,6 +9,47 @@ SAMPLES = {
         *(call(array(5, 3), array(5, 3), reduction=r, weight=uniform(5, 3)) for r in _REDUCTIONS),
         call(array(2000, scale=3.0), array(2000)),
     ],
+    "nll_loss": [
+        *(call(array(6, 4), classes(6, below=4), reduction=r) for r in _REDUCTIONS),
+        call(array(6, 4), classes(6, below=4), uniform(4)),
+        call(array(6, 4), values([0, 3, 1, 3, 2, 0]), uniform(4), ignore_index=3),
+        call(array(4), classes(below=4)),
+        call(array(3, 4, 5, 2), classes(3, 5, 2, below=4), uniform(4), reduction="none"),
+    ],
+    "linear_cross_entropy": [
+        *(call(array(6, 3), array(4, 3), classes(6, below=4), reduction=r) for r in _REDUCTIONS),
+        call(array(3), array(4, 3), classes(below=4), linear_bias=array(4), weight=uniform(4)),
+        call(
+            array(6, 3),
+            array(4, 2, 3),
+            values([[0, 3], [1, 3], [2, 0], [1, 1], [2, 0], [3, 1]]),
+            linear_bias=array(4, 2),
+            ignore_index=3,
+        ),
+        call(array(6, 3), array(4, 3), uniform(6, 4), label_smoothing=0.1),
+    ],
+    "multi_margin_loss": [
+        *(
+            call(array(5, 4), classes(5, below=4), p=p, reduction=r)
+            for p in (1, 2)
+            for r in _REDUCTIONS
+        ),
+        call(array(5, 4), classes(5, below=4), 2, 0.3, uniform(4)),
+        call(array(4), classes(below=4)),
+    ],
+    "multilabel_margin_loss": [
+        *(
+            call(array(3, 4), values([[3, 0, -1, 1], [-1, 1, 2, 3], [0, 1, 2, 3]]), reduction=r)
+            for r in _REDUCTIONS
+        ),
+        call(array(4), values([2, -1, 0, 0])),
+    ],
+    "multilabel_soft_margin_loss": [
+        *(call(array(5, 3, scale=3.0), uniform(5, 3), reduction=r) for r in _REDUCTIONS),
+        call(array(5, 3), uniform(5, 3), uniform(3)),
+        call(array(4), uniform(4), uniform(4)),
+    ],
+    "ctc_loss": [],  # see CORNERS
     "l1_loss": [
         *(call(array(5, 3), array(5, 3), reduction=r) for r in _REDUCTIONS),
         *(call(array(5, 3), array(5, 3), reduction=r, weight=uniform(5, 3)) for r in _REDUCTIONS),
@@ -90,6 +131,9 @@ SAMPLES = {
         call(array(5, 3, scale=4.0), uniform(5, 3), weight=uniform(5, 1), pos_weight=uniform(5, 3)),
     ],
     "cross_entropy": [
+        *(call(array(6, 4), uniform(6, 4), reduction=r) for r in _REDUCTIONS),
+        call(array(3, 4, 2), uniform(3, 4, 2), uniform(4), label_smoothing=0.2),
+        call(array(4), uniform(4)),
         *(call(array(6, 4), classes(6, below=4), reduction=r) for r in _REDUCTIONS),
         *(call(array(6, 4), classes(6, below=4), uniform(4), reduction=r) for r in _REDUCTIONS),
         *(call(array(6, 4), classes(6, below=4), label_smoothing=s) for s in (0.1, 1.0)),
@@ -111,7 +155,40 @@ SAMPLES = {
     ],
 }
 
+_PATHS = [
+    log_probabilities(6, 3, 4),
+    values([[1, 2, 2], [3, 1, 0], [2, 0, 0]]),
+    (6, 5, 6),
+    (3, 2, 1),
+]
+_END_TO_END = [log_probabilities(6, 3, 4), values([1, 2, 2, 3, 1, 2]), values([6, 5, 6]), (3, 2, 1)]
+
 CORNERS = {
+    # The slope is torch's convention, not that of the value.
+    "ctc_loss": [
+        *(call(*_PATHS, reduction=r) for r in _REDUCTIONS),
+        *(call(*_END_TO_END, reduction=r) for r in _REDUCTIONS),
+        call(log_probabilities(6, 3, 4), values([[1, 2, 2], [0, 1, 0], [2, 0, 0]]), *_PATHS[2:], 3),
+        call(log_probabilities(7, 5), values([1, 1, 2]), (7,), (3,)),
+        call(
+            log_probabilities(3, 2, 4), values([[1, 1], [2, 3]]), (2, 3), (2, 2), zero_infinity=True
+        ),
+        call(array(6, 3, 4), *_PATHS[1:]),  # no probabilities
+    ],
+    "nll_loss": [
+        call(array(2, 3), values([-100, -100]), reduction="sum"),
+        call(array(2, 3), values([-100, -100])),  # the mean over nothing is NaN
+    ],
+    "linear_cross_entropy": [call(array(2, 3), array(4, 3), values([-100, 2]))],
+    "multi_margin_loss": [
+        call(values([[1.0, 0.0, 3.0]]), values([0])),  # at the edge: no slope
+        call(array(0, 3), classes(0, below=3), reduction="sum"),
+    ],
+    "multilabel_margin_loss": [
+        call(values([[1.0, 0.0, 3.0]]), values([[0, -1, 2]])),
+        call(array(2, 3), values([[1, 1, -1], [-1, 0, 0]])),  # a label twice counts twice
+    ],
+    "multilabel_soft_margin_loss": [call(values([[1e3, -1e3, 0.0]]), values([[1.0, 1.0, 0.0]]))],
     "l1_loss": [call(values([1.0, 2.0, -1.0]), values([1.0, 0.0, 3.0])), call(array(), array())],
     "huber_loss": [
         call(values([1.0, 2.0, -1e3]), values([1.0, 1.0, 3.0])),  # at 0, at δ, far outside
