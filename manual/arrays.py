@@ -61,6 +61,13 @@ def real(**settings):
             raise TypeError(f"{name}: expected a number, got {value!r}")
 
 
+def whole(**settings):
+    """Raises TypeError unless each named setting is a whole number."""
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{name}: expected a whole number, got {value!r}")
+
+
 def flag(**settings):
     """Raises TypeError unless each named setting is True or False."""
     for name, value in settings.items():
@@ -68,14 +75,16 @@ def flag(**settings):
             raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
+def floated(x, weight):
+    """A weight of whole numbers as a floating one like x; anything else as it is."""
+    is_whole = weight is not None and np.asarray(weight).dtype.kind in "iu"
+    return np.asarray(weight, x.dtype) if is_whole else weight
+
+
 def weights(x, **given):
     """The named weights of the elements of x, None left alone, a lone one bare. They have no
     gradient: whole numbers will do, and become floating like x."""
-    arrays = {name: None if a is None else np.asarray(a) for name, a in given.items()}
-    whole = {
-        n: a.astype(x.dtype) for n, a in arrays.items() if a is not None and a.dtype.kind in "iu"
-    }
-    _, *found = floating(x=x, **arrays | whole)
+    _, *found = floating(x=x, **{name: floated(x, a) for name, a in given.items()})
     broadcastable(x.shape, **dict(zip(given, found, strict=True)))
     return found[0] if len(found) == 1 else found
 
@@ -86,8 +95,7 @@ def axis_of(ndim, **setting):
     Raises TypeError unless it is a whole number, IndexError where there is no such axis.
     """
     ((name, value),) = setting.items()
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    whole(**setting)
     most = max(ndim, 1)
     if not -most <= value < most:
         raise IndexError(f"{name}: expected an axis from {-most} to {most - 1}, got {value}")

@@ -12,6 +12,7 @@ from .arrays import (
     broadcastable,
     exponentials,
     flag,
+    floated,
     floating,
     one_of,
     pairwise_sum,
@@ -20,6 +21,7 @@ from .arrays import (
     same_shape,
     sum_to,
     weights,
+    whole,
     within,
 )
 from .distances import pairwise_distance
@@ -180,12 +182,13 @@ def nll_loss(x, target, weight=None, *, ignore_index=-100, reduction="mean"):
     no class.
     """
     x, weight = floating(x=x, weight=weight)
+    whole(ignore_index=ignore_index)
     t, counted = _class_indices(x, target, ignore_index)
     rows, w = _class_rows(x, weight)
     chosen = (np.arange(rows.shape[-1]) == t[..., np.newaxis]) & counted[..., np.newaxis]
     a = np.where(chosen, w, 0)
     total = pairwise_sum(a, tuple(range(a.ndim)))
-    y, spread = reduce(-np.where(a == 0, 0, a * rows).sum(axis=-1), reduction, total)
+    y, spread = reduce(-(a * np.where(a == 0, 0, rows)).sum(axis=-1), reduction, total)
 
     def pullback(dy):
         return _unrow(-a * np.where(chosen, spread(dy)[..., np.newaxis], 0), x.shape)
@@ -210,12 +213,13 @@ def cross_entropy(
 
     Bridle, 1990; Szegedy et al., 2016, arXiv:1512.00567 (label smoothing)
     """
-    x, weight = floating(x=x, weight=weight)
-    target = np.asarray(target)
-    within(0, 1, label_smoothing=label_smoothing)
-    rows, w = _class_rows(x, weight)
-    classes = np.arange(rows.shape[-1])
+    x, target = floating(x=x), np.asarray(target)
+    within(-math.inf, 1, label_smoothing=label_smoothing)
+    label_smoothing = max(label_smoothing, 0)  # below 0 there is none
+    whole(ignore_index=ignore_index)
     given = target.dtype.kind == "f"
+    rows, w = _class_rows(x, floated(x, weight) if given else weight)
+    classes = np.arange(rows.shape[-1])
     if given:
         x, target = alike(x=x, target=target)
         if ignore_index >= 0:
@@ -233,7 +237,7 @@ def cross_entropy(
     a = np.where(counted[..., np.newaxis], w * smooth, 0)
     d, z, winner, others = exponentials(rows)
     log_p = d - np.log1p(others)
-    y, spread = reduce(-np.where(a == 0, 0, a * log_p).sum(axis=-1), reduction, total)
+    y, spread = reduce(-(a * np.where(a == 0, 0, log_p)).sum(axis=-1), reduction, total)
 
     def pullback(dy):
         dloss = np.where(counted, spread(dy), 0)[..., np.newaxis]
@@ -272,6 +276,10 @@ def linear_cross_entropy(
         raise ValueError(
             f"linear_weight: expected (C, …, {x.shape[-1]}), got shape {linear_weight.shape}"
         )
+    if not (options is None or type(options).__name__ == "LinearCrossEntropyOptions"):
+        raise TypeError(f"options: expected None or LinearCrossEntropyOptions, got {options!r}")
+    if ignore_index is not None and np.asarray(target).dtype.kind == "f":
+        raise ValueError(f"ignore_index: expected None for probabilities, got {ignore_index!r}")
     outputs = linear_weight.shape[:-1]
     if x.ndim == 1 and len(outputs) > 1:
         raise ValueError(
@@ -308,23 +316,21 @@ def multi_margin_loss(x, target, p=1, margin=1.0, weight=None, *, reduction="mea
     Crammer & Singer, 2001
     """
     x, weight = floating(x=x, weight=weight)
-    if x.ndim not in (1, 2):
+    if x.ndim > 2:
         raise ValueError(f"x: expected (C) or (N, C), got shape {x.shape}")
     real(margin=margin)
     if p not in (1, 2):
         raise ValueError(f"p: expected 1 or 2, got {p!r}")
-    rows = np.atleast_2d(x)
-    t = np.asarray(target)
-    if t.dtype != np.int64:
-        raise TypeError(f"target: expected classes of dtype int64, got {t.dtype}")
-    t = t.reshape(1) if x.ndim == 1 and t.size == 1 and t.ndim < 2 else t
-    t, _ = _class_indices(rows, t, None)
+    rows, target = np.atleast_2d(x), np.asarray(target)
+    if target.dtype != np.int64:
+        raise TypeError(f"target: expected classes of dtype int64, got {target.dtype}")
+    t, _ = _class_indices(rows, target[np.newaxis] if target.ndim == 0 else target, None)
     w = _class_rows(rows, weight)[1][t][:, np.newaxis]
     hit = np.arange(rows.shape[1]) == t[:, np.newaxis]
     gap = np.where(hit, 0, margin - np.where(hit, rows, 0).sum(axis=1, keepdims=True) + rows)
     active = gap > 0
     terms = w * np.where(active, gap, 0) ** p / rows.shape[1]
-    y, spread = reduce(terms.sum(axis=1).reshape(x.shape[:-1]), reduction)
+    y, spread = reduce(terms.sum(axis=1).reshape(target.shape), reduction)
 
     def pullback(dy):
         h = w * np.where(active, p * gap ** (p - 1), 0) / rows.shape[1]
@@ -342,11 +348,12 @@ def multilabel_margin_loss(x, target, *, reduction="mean"):
     """
     x = floating(x=x)
     target = np.asarray(target)
-    if x.ndim not in (1, 2):
+    if x.ndim > 2:
         raise ValueError(f"x: expected (C) or (N, C), got shape {x.shape}")
     if target.dtype != np.int64:
         raise TypeError(f"target: expected labels of dtype int64, got {target.dtype}")
-    same_shape(x=x, target=target)
+    if target.shape != x.shape and not (x.size == target.size == 1 and x.ndim + target.ndim < 2):
+        raise ValueError(f"target: expected the shape of x, {x.shape}, got {target.shape}")
     rows, t = np.atleast_2d(x), np.atleast_2d(target)
     C = rows.shape[1]
     listed_labels = np.logical_and.accumulate(t >= 0, axis=1)
@@ -377,7 +384,7 @@ def multilabel_soft_margin_loss(x, target, weight=None, *, reduction="mean"):
     _difference(x, target)
     tail = np.log1p(np.exp(-abs(x)))
     terms = (1 - target) * (np.maximum(x, 0) + tail) + target * (np.maximum(-x, 0) + tail)
-    if not terms.ndim:
+    if not x.ndim:
         raise ValueError(f"x: expected an axis of classes, got shape {x.shape}")
     w = np.ones((), x.dtype) if weight is None else weight
     try:
@@ -386,11 +393,11 @@ def multilabel_soft_margin_loss(x, target, weight=None, *, reduction="mean"):
         raise ValueError(
             f"weight: expected a shape that broadcasts with {terms.shape}, got {w.shape}"
         ) from None
-    C = max(x.shape[-1] if x.ndim else 1, 1)
-    y, spread = reduce(weighted.sum(axis=-1) / C, reduction)
+    axis, C = x.ndim - 1, max(x.shape[-1], 1)
+    y, spread = reduce(weighted.sum(axis=axis) / C, reduction)
 
     def pullback(dy):
-        dweighted = np.broadcast_to(spread(dy)[..., np.newaxis] / C, weighted.shape)
+        dweighted = np.broadcast_to(np.expand_dims(spread(dy), axis) / C, weighted.shape)
         dterms = w * dweighted
         dx = dterms * ((1 - target) * sigmoid(x)[0] - target * sigmoid(-x)[0])
         found = sum_to(dx, x.shape), sum_to(-dterms * x, target.shape)
@@ -519,7 +526,7 @@ def _class_rows(x, weight=None):
         raise ValueError(f"x: expected an axis of classes, got shape {x.shape}")
     rows = np.moveaxis(x, 1, -1) if x.ndim > 1 else x
     C = rows.shape[-1]
-    w = np.ones(C, x.dtype) if weight is None else weight
+    w = np.ones(C, x.dtype) if weight is None else floating(x=x, weight=weight)[1]
     if w.shape != (C,):
         raise ValueError(
             f"weight: expected one number for each of {C} classes, got shape {w.shape}"
@@ -539,6 +546,8 @@ def _class_indices(x, target, ignore_index):
             f"target: expected class indices of dtype int64 or uint8, got {target.dtype}"
         )
     expected = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    if x.ndim == 1 and target.shape == (1,):
+        target = target[0]
     if target.shape != expected:
         raise ValueError(
             f"target: expected shape {expected} for scores of shape {x.shape}, got {target.shape}"

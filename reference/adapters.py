@@ -68,7 +68,6 @@ def drawing(function, name, draw, constant=""):
     @functools.wraps(function)
     def seeded(*args, **kwargs):
         kwargs.pop(name, None)
-        args = tree_map(contiguous, args)  # it draws in the order of the memory
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
             torch.manual_seed(0)
             return function(*args, **kwargs)
@@ -232,12 +231,9 @@ def tensor(leaf):
     """An array as a tensor of its own memory, NumPy's dtype as torch's; anything else as it is."""
     if isinstance(leaf, np.dtype):
         return torch.from_numpy(np.empty(0, leaf)).dtype
-    return torch.from_numpy(np.array(leaf)) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
-
-
-def contiguous(leaf):
-    """A tensor in row-major order; anything else as it is."""
-    return leaf.contiguous() if isinstance(leaf, torch.Tensor) else leaf
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return torch.from_numpy(np.array(leaf, order="C"))  # some of torch refuses another order
+    return leaf
 
 
 def array(leaf):

@@ -18,7 +18,8 @@ SAMPLES = {
     ],
     "linear_cross_entropy": [
         *(call(array(6, 3), array(4, 3), classes(6, below=4), reduction=r) for r in _REDUCTIONS),
-        call(array(3), array(4, 3), classes(below=4), linear_bias=array(4), weight=uniform(4)),
+        call(array(3), array(4, 3), classes(below=4), linear_bias=array(4)),
+        call(array(6, 3), array(4, 3), classes(6, below=4), weight=uniform(4)),
         call(
             array(6, 3),
             array(4, 2, 3),
@@ -161,7 +162,12 @@ _PATHS = [
     (6, 5, 6),
     (3, 2, 1),
 ]
-_END_TO_END = [log_probabilities(6, 3, 4), values([1, 2, 2, 3, 1, 2]), values([6, 5, 6]), (3, 2, 1)]
+_END_TO_END = [
+    log_probabilities(6, 3, 4),
+    values([1, 2, 2, 3, 1, 2]),
+    values([6, 5, 6]),
+    values([3, 2, 1]),
+]
 
 CORNERS = {
     # The slope is torch's convention, not that of the value.
