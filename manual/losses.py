@@ -183,8 +183,8 @@ def nll_loss(x, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """
     x, weight = floating(x=x, weight=weight)
     whole(ignore_index=ignore_index)
+    rows, w = _class_rows(x, weight if weight is None or x.ndim < 3 else weight.reshape(-1))
     t, counted = _class_indices(x, target, ignore_index)
-    rows, w = _class_rows(x, weight)
     chosen = (np.arange(rows.shape[-1]) == t[..., np.newaxis]) & counted[..., np.newaxis]
     a = np.where(chosen, w, 0)
     total = pairwise_sum(a, tuple(range(a.ndim)))
@@ -491,11 +491,12 @@ def _sequences(log_probs, targets, input_lengths, target_lengths, blank):
     if not 0 <= axis_of(C, blank=blank) == blank:
         raise ValueError(f"blank: expected a class from 0 to {C - 1}, got {blank}")
     targets = np.asarray(targets)
-    if targets.dtype.kind not in "iu":
+    if targets.dtype.kind not in "iuf":
         raise TypeError(f"targets: expected classes, got dtype {targets.dtype}")
+    targets = targets.astype(np.int64)
     lengths = {}
     for name, given in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
-        lengths[name] = np.atleast_1d(np.asarray(given))
+        lengths[name] = np.asarray(given).reshape(-1)
         if lengths[name].dtype.kind not in "iu":
             raise TypeError(f"{name}: expected whole numbers, got dtype {lengths[name].dtype}")
         if lengths[name].shape != (N,):
@@ -546,8 +547,6 @@ def _class_indices(x, target, ignore_index):
             f"target: expected class indices of dtype int64 or uint8, got {target.dtype}"
         )
     expected = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    if x.ndim == 1 and target.shape == (1,):
-        target = target[0]
     if target.shape != expected:
         raise ValueError(
             f"target: expected shape {expected} for scores of shape {x.shape}, got {target.shape}"

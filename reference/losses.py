@@ -43,4 +43,4 @@ linear_cross_entropy = rule(getattr(F, "linear_cross_entropy", None), constant="
 multi_margin_loss = rule(F.multi_margin_loss, constant="weight")
 multilabel_margin_loss = rule(F.multilabel_margin_loss)
 multilabel_soft_margin_loss = rule(F.multilabel_soft_margin_loss)
-ctc_loss = rule(F.ctc_loss)
+ctc_loss = rule(F.ctc_loss, constant="targets")
