@@ -151,20 +151,21 @@ def _run_gradients(session: Session, ops: Sequence[str], seed: int, detail: bool
 
 def _summed_accuracy(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One line for each result and dtype: the worst case of either side."""
-    frame = pd.DataFrame(rows)
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["argument"], row["dtype"]), []).append(row)
     found = []
-    for _, group in frame.groupby(["argument", "dtype"], sort=False):
-        ours, theirs = int(group["manual_ulp"].max()), int(group["torch_ulp"].max())
-        line = group.loc[(group["manual_ulp"] + group["torch_ulp"]).idxmax()].to_dict()
+    for group in groups.values():
+        ours, theirs = (max(r[side] for r in group) for side in ("manual_ulp", "torch_ulp"))
         found.append(
-            line
-            | {
+            {
+                **max(group, key=lambda r: r["manual_ulp"] + r["torch_ulp"]),
                 "manual_ulp": ours,
                 "torch_ulp": theirs,
-                "elements": int(group["elements"].sum()),
-                "conventions": int(group["conventions"].sum()),
+                "elements": sum(r["elements"] for r in group),
+                "conventions": sum(r["conventions"] for r in group),
                 "nearer": accuracy.nearer(ours, theirs),
-                "class": verdict.worst(group["class"]),
+                "class": verdict.worst(r["class"] for r in group),
             }
         )
     return found

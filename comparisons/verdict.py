@@ -369,6 +369,8 @@ def _described(
     index = np.unravel_index(np.argmax(margin if margin.any() else distances), margin.shape)
     change = _distance(truth, before[name]) if before and name in before else _finite(abs(truth))
     visible = change > 0
+    with np.errstate(over="ignore"):  # a change so small that it could never be seen
+        blur = slack[visible] / change[visible]
     largest = float(abs(_finite(truth)).max())
     scale = largest or 1.0  # so that no square overflows
     norm = float(np.linalg.norm(_finite(truth) / scale))
@@ -383,7 +385,7 @@ def _described(
         gap / norm if norm else (math.inf if gap else 0.0),
         float(slack[index]),
         float(slack.max()) / largest if largest else 0.0,
-        LIMIT * _middle(slack[visible] / change[visible]),
+        LIMIT * _middle(blur),
     )
 
 

@@ -504,8 +504,6 @@ def _sequences(log_probs, targets, input_lengths, target_lengths, blank):
     inputs, spelled = lengths.values()
     if np.any((inputs < 0) | (inputs > T)):
         raise ValueError(f"input_lengths: expected from 0 to {T}, got {inputs}")
-    if log_probs.ndim == 2 and targets.ndim == 1:
-        targets = targets[np.newaxis]
     if targets.ndim == 2 and len(targets) == N:
         if np.any((spelled < 0) | (spelled > targets.shape[1])):
             raise ValueError(
