@@ -276,11 +276,12 @@ def linear_cross_entropy(
         raise ValueError(
             f"linear_weight: expected (C, …, {x.shape[-1]}), got shape {linear_weight.shape}"
         )
-    if not (options is None or type(options).__name__ == "LinearCrossEntropyOptions"):
+    outputs, probable = linear_weight.shape[:-1], np.asarray(target).dtype.kind == "f"
+    chosen = len(outputs) == 1 and not probable and label_smoothing == 0  # else torch ignores it
+    if chosen and not (options is None or type(options).__name__ == "LinearCrossEntropyOptions"):
         raise TypeError(f"options: expected None or LinearCrossEntropyOptions, got {options!r}")
-    if ignore_index is not None and np.asarray(target).dtype.kind == "f":
+    if probable and ignore_index is not None:
         raise ValueError(f"ignore_index: expected None for probabilities, got {ignore_index!r}")
-    outputs = linear_weight.shape[:-1]
     if x.ndim == 1 and len(outputs) > 1:
         raise ValueError(
             f"x: expected (N, in) for a weight of shape {linear_weight.shape}, got {x.shape}"
@@ -516,6 +517,9 @@ def _sequences(log_probs, targets, input_lengths, target_lengths, blank):
         labels = np.split(targets, np.cumsum(spelled)[:-1])
     else:
         raise ValueError(f"targets: expected ({N}, S) or one axis, got shape {targets.shape}")
+    for own in labels:  # what pads a row may be anything
+        if np.any((own < 0) | (own >= C)):
+            raise IndexError(f"targets: expected classes from 0 to {C - 1}, got {own}")
     return batch, labels, inputs
 
 
