@@ -76,10 +76,10 @@ def entry(name: str, seed: int = 0) -> tuple[dict[str, Any], list[Case]]:
     cases: list[Case] = []
     if info is None:
         cases = [*_on_own_samples(name, seed), *bad_calls(name)]
-    elif not info.dtypes & {getattr(torch, dtype) for dtype in DTYPES}:
+    elif op is None and not _dtypes(info):
         return _summed(name, op, NOT_JUDGEABLE, []), []
     elif op is None:
-        cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info)]
+        cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, _dtypes(info)[0])]
     else:
         cases = [
             *_on_samples(info, op, seed),
@@ -133,17 +133,20 @@ def _case(op: str, what: str, call: str, dtype: str = "float64") -> Case:
     }
 
 
-def _sampled(info: Any, dtype: str = "") -> list[Any]:
-    given = dtype or next(d for d in DTYPES if getattr(torch, d) in info.dtypes)
+def _dtypes(info: Any) -> list[str]:
+    return [dtype for dtype in DTYPES if getattr(torch, dtype) in info.dtypes]
+
+
+def _sampled(info: Any, dtype: str) -> list[Any]:
+    floats = dtype in _dtypes(info)
+    given = getattr(torch, dtype) if floats else torch.int64
     with warnings.catch_warnings(action="ignore"):
         torch.manual_seed(0)
-        return list(info.sample_inputs("cpu", getattr(torch, given), requires_grad=True))
+        return list(info.sample_inputs("cpu", given, requires_grad=floats))
 
 
 def _on_samples(info: Any, op: str, seed: int) -> Iterator[Case]:
-    for dtype in DTYPES:
-        if getattr(torch, dtype) not in info.dtypes:
-            continue
+    for dtype in _dtypes(info) or ["float64"]:  # what takes whole numbers alone is drawn in those
         for sample in _sampled(info, dtype):
             try:
                 args, kwargs = expressed(info, op, sample)
@@ -308,7 +311,7 @@ def _tried(op: str, what: str, args: Any, kwargs: Any) -> Case:
         if hasattr(twin, "draw"):
             kwargs = kwargs | twin.draw(*args, **kwargs)
         y, pullback = twin(*args, **kwargs)
-        pullback(tree_map(lambda a: np.ones_like(a) if is_floating(a) else None, y))
+        pullback(gradients.cotangent(y, pullback.constant, 0))
     except Exception as error:
         theirs = f"{type(error).__name__}: {error}"
     answer, refuses = outcome(ours, args, kwargs)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import manual, reference
-from ..reference.adapters import leaves
+from ..reference.adapters import leaves, tree_map
 from . import exact, samples
 from .samples import Call
 from .verdict import DTYPES, Results, Verdict, judge
@@ -40,7 +40,8 @@ def argument_names(
 
 
 def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Results:
-    """Value and gradients of a rule, by name; inputs are (args, kwargs, dy)."""
+    """Value and gradients of a rule, by name, the values of several outputs "value.0" and so on;
+    inputs are (args, kwargs, dy)."""
     args, kwargs, dy = inputs
     y, pullback = rule(*args, **kwargs)
     gradients = leaves(pullback(dy))
@@ -48,13 +49,19 @@ def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Res
         raise ValueError(
             f"pullback: expected gradients of {', '.join(names)}, got {len(gradients)} arrays"
         )
-    return {"value": np.asarray(y), **dict(zip(names, map(np.asarray, gradients), strict=True))}
+    several = isinstance(y, tuple)
+    outputs = {f"value.{i}" if several else "value": part for i, part in enumerate(leaves(y))}
+    found = outputs | dict(zip(names, gradients, strict=True))
+    return {name: np.asarray(a) for name, a in found.items()}
 
 
-def cotangent(rule: Callable[..., Any], args: Any, kwargs: Any, seed: int) -> np.ndarray:
-    """A random dy in the shape and dtype of the rule's value."""
-    y = np.asarray(rule(*args, **kwargs)[0])
-    return np.asarray(np.random.default_rng([seed, 1]).standard_normal(y.shape), y.dtype)
+def cotangent(y: Any, constant: Sequence[bool], seed: int) -> Any:
+    """A random dy in the structure, shapes and dtypes of y, None for outputs that are constant."""
+    rng = np.random.default_rng([seed, 1])
+    fixed = iter(constant)
+    return tree_map(
+        lambda a: None if next(fixed) else np.asarray(rng.standard_normal(a.shape), a.dtype), y
+    )
 
 
 def drawn(op: str, row: Call, dtype: str, seed: int) -> tuple[Any, Any, Any]:
@@ -67,7 +74,8 @@ def completed(op: str, args: Any, kwargs: dict[str, Any], seed: int) -> tuple[An
     twin = rule_pair(op)[1]
     if hasattr(twin, "draw"):
         kwargs = kwargs | twin.draw(*args, **kwargs)
-    return args, kwargs, cotangent(twin, args, kwargs, seed)
+    y, pullback = twin(*args, **kwargs)
+    return args, kwargs, cotangent(y, pullback.constant, seed)
 
 
 def judge_inputs(op: str, inputs: Any, dtype: str, thorough: bool = False) -> dict[str, Verdict]:

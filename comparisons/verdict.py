@@ -100,11 +100,11 @@ class Floor:
         else:
             self.truth = reference(self.inputs)
             self.native = self.truth if as_given else reference(inputs)
-        self._rounding = {
-            name: unit_roundoff(value.dtype) * abs(_finite(self.truth[name]))
-            + float(np.finfo(value.dtype).tiny)
-            for name, value in self.native.items()
-        }
+        self._rounding = {}
+        for name, value in self.native.items():
+            rounds = value.dtype if is_floating(value) else np.float64
+            size = abs(_finite(self.truth[name])) if is_floating(value) else 0  # whole numbers fit
+            self._rounding[name] = unit_roundoff(rounds) * size + float(np.finfo(rounds).tiny)
         self.noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
         self._own: Results = dict(self.noise)
         self._knows_own = False
@@ -391,7 +391,9 @@ def _described(
 
 def ulps(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """How many floating-point numbers of the dtype of `ours` lie between it and the truth, rounded
-    to that dtype."""
+    to that dtype; between whole numbers, their difference."""
+    if ours.dtype.kind != "f":
+        return abs(ours.astype(np.int64) - truth.astype(np.int64))
     bits: Any = {2: np.uint16, 4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
     with np.errstate(over="ignore"):
         pair = [np.ascontiguousarray(a, ours.dtype).view(bits) for a in (ours, truth)]
@@ -449,6 +451,8 @@ def _drowned(
     inputs scaled down, towards where float64 still sees the term, float32 loses it.
     """
     floating = [leaf for leaf in leaves(inputs) if is_floating(leaf)]
+    if not floating:
+        return []
     largest = max((float(abs(_finite(leaf)).max(initial=0)) for leaf in floating), default=0.0)
     allowed = LIMIT * unit_roundoff(floating[0].dtype) * max(largest, 1.0)
     ours, truth = subject(inputs), reference(cast(inputs, np.float64))

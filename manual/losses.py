@@ -27,7 +27,7 @@ from .arrays import (
 from .distances import pairwise_distance
 from .linear import linear
 
-_GUARD = float(np.float32(1e-12))
+_GUARD = float(np.float32(1e-12))  # as torch holds it, in both places
 
 
 def mse_loss(x, target, *, reduction="mean", weight=None):
@@ -746,7 +746,7 @@ def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean")
         if x.ndim != target.ndim + 1:
             raise ValueError(f"{name}: expected {target.ndim + 1} axes, got shape {x.shape}")
     _difference(input1, input2, "input2", "input1")
-    square1, square2 = ((x * x).sum(axis=-1, keepdims=True) + 1e-12 for x in (input1, input2))
+    square1, square2 = ((x * x).sum(axis=-1, keepdims=True) + _GUARD for x in (input1, input2))
     n = np.sqrt(square1 * square2)
     cosine = ((input1 * input2).sum(axis=-1, keepdims=True) / n)[..., 0]
     gap = cosine - margin

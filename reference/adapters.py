@@ -11,9 +11,10 @@ import torch
 def rule(function, constant=""):
     """A torch function as a rule, `y, pullback = rule(...)`, differentiated by torch.autograd.
 
-    `constant` names the floating arguments that torch never differentiates. The torch function
-    stays at hand as `__wrapped__`, so that models are made of torch alone. None, a function that
-    this torch lacks, stays None.
+    `constant` names the floating arguments that torch never differentiates, `pullback.constant`
+    says for each output whether it has no gradient; its dy is None. The torch function stays at
+    hand as `__wrapped__`, so that models are made of torch alone. None, a function that this torch
+    lacks, stays None.
     """
     if function is None:
         return None
@@ -37,10 +38,12 @@ def rule(function, constant=""):
             y = function(*args, **kwargs)
 
         def pullback(dy):
+            if not sources:
+                return ()
             pairs = [
-                (o, tensor(d)) for o, d in zip(listed(y), listed(dy), strict=True) if d is not None
+                (o, tensor(d)) for o, d in zip(leaves(y), leaves(dy), strict=True) if d is not None
             ]
-            outputs, cotangents = zip(*pairs, strict=True)
+            outputs, cotangents = zip(*pairs, strict=True) if pairs else ((), ())
             found = torch.autograd.grad(
                 outputs, sources, cotangents, retain_graph=True, materialize_grads=True
             )
@@ -50,6 +53,7 @@ def rule(function, constant=""):
             )
             return trees[0] if len(trees) == 1 else tuple(trees)
 
+        pullback.constant = [not o.requires_grad for o in leaves(y)]
         return tree_map(array, y), pullback
 
     twin.constant = frozen
@@ -240,7 +244,9 @@ def array(leaf):
     """A tensor as an array of its own memory, torch's dtype as NumPy's; anything else as it is."""
     if isinstance(leaf, torch.dtype):
         return torch.empty(0, dtype=leaf).numpy().dtype
-    return leaf.numpy(force=True).copy() if isinstance(leaf, torch.Tensor) else leaf
+    if isinstance(leaf, torch.Tensor):
+        return leaf.to_dense().numpy(force=True).copy()
+    return leaf
 
 
 def sparse(grad, shape):

@@ -189,3 +189,15 @@ def test_runs_that_diverge_together_do_not_part():
     assert free_drift(twin, twin, noisy, 2.0**-53).parted is None
     alive = np.array([1.0, 2.0, 3.0, 4.0])
     assert free_drift(alive, twin, noisy, 2.0**-53).parted == 2
+
+
+def test_whole_numbers_are_the_same_or_different():
+    def numbers(inputs):
+        return {"value": np.array([-3, 2**53, 5])}
+
+    def other(inputs):
+        return {"value": np.array([-3, 2**53, 6])}
+
+    assert judge(numbers, numbers, (), np.dtype(float))["value"].kind == "identical"
+    found = judge(other, numbers, (), np.dtype(float))["value"]
+    assert (found.kind, found.ulp, found.index) == ("different", 1, (2,))

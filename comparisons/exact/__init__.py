@@ -16,7 +16,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from ...reference.adapters import tree_map
+from ...reference.adapters import leaves, tree_map
 from ..samples import family
 
 DIGITS = 240
@@ -28,29 +28,37 @@ Oracle = Callable[[str, tuple[int, ...]], float]
 def oracle(op: str, inputs: Any) -> Oracle:
     """(name of a result, index) → its exact value; the inputs are (args, kwargs, dy).
 
-    The results are "value" and the names of arguments, for a dict with the key behind a point.
+    The results are "value", or "value.0" and so on, and the names of arguments, for a dict with the
+    key behind a point.
     """
     function = getattr(import_module(f".{family(op)}", __name__), op)
 
     def exact(name: str, index: tuple[int, ...]) -> float:
         with mpmath.workdps(DIGITS):
             args, kwargs, dy = tree_map(_exactly, inputs)
-            if name == "value":
-                return float(np.asarray(function(*args, **kwargs))[index])
-            arguments = inspect.signature(function).bind(*args, **kwargs).arguments
             argument, _, key = name.partition(".")
+            if argument == "value":
+                y = function(*args, **kwargs)
+                return float(np.asarray(leaves(y)[int(key or 0)])[index])
+            arguments = inspect.signature(function).bind(*args, **kwargs).arguments
             array = arguments[argument][key] if key else arguments[argument]
 
             def moved_by(step: mpmath.mpf) -> Any:
                 still = array[index]
                 array[index] = still + step
-                total = np.sum(dy * function(*args, **kwargs))
+                total = inner(dy, function(*args, **kwargs))
                 array[index] = still
                 return total
 
             return float((moved_by(STEP) - moved_by(-STEP)) / (2 * STEP))
 
     return exact
+
+
+def inner(dy: Any, y: Any) -> Any:
+    """⟨dy, y⟩ over all outputs that have a dy."""
+    pairs = zip(leaves(dy), leaves(y), strict=True)
+    return sum(np.sum(d * part) for d, part in pairs if d is not None)
 
 
 def _exactly(leaf: Any) -> Any:

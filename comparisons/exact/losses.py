@@ -186,7 +186,7 @@ def margin_ranking_loss(input1, input2, target, margin=0, *, reduction="mean"):
 
 
 def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean"):
-    square1, square2 = (np.sum(a * a, axis=-1) + mpmath.mpf(1e-12) for a in (input1, input2))
+    square1, square2 = (np.sum(a * a, axis=-1) + float(np.float32(1e-12)) for a in (input1, input2))
     root = np.frompyfunc(mpmath.sqrt, 1, 1)
     cosine = np.sum(input1 * input2, axis=-1) / root(square1 * square2)
     loss = np.where(target == 1, 1 - cosine, np.where(target == -1, _above(cosine - margin), 0))

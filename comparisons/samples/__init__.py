@@ -16,7 +16,7 @@ import numpy as np
 
 from ...reference.adapters import tree_map
 
-FAMILIES = ("activations", "linear", "distances", "dropout", "losses", "models")
+FAMILIES = ("activations", "linear", "distances", "embedding", "dropout", "losses", "models")
 
 
 @dataclass(frozen=True)

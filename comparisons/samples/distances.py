@@ -17,8 +17,7 @@ SAMPLES = {
     ],
     "cosine_similarity": [
         call(array(5, 3), array(5, 3)),
-        call(array(2, 5, 3), array(5, 1), dim=0),
-        call(array(4, 3), array(4, 3), -1, 10.0),
+        call(array(2, 5, 3), array(2, 1, 3), dim=0),
         call(array(6), array(6), dim=0),
     ],
 }
@@ -44,7 +43,8 @@ CORNERS = {
     ],
     "cosine_similarity": [
         call(values([[0.0, 0.0], [3.0, 4.0]]), values([[1.0, 2.0], [3.0, 4.0]])),  # 0, parallel
-        call(values([[1e-5, 0.0]]), values([[1.0, 2.0]]), eps=1e-3),
+        call(values([[1e-5, 0.0]]), values([[1.0, 2.0]]), eps=1e-3),  # where eps counts
+        call(array(4, 3), array(4, 3), -1, 10.0),
         call(array(0, 3), array(0, 3)),
     ],
 }

@@ -1,0 +1,26 @@
+"""Rows of a table, picked by their index."""
+
+import functools
+import inspect
+
+import torch.nn.functional as F
+
+from .adapters import rule
+
+
+def _with_weight(embed):
+    """The function, and behind its value the weight where max_norm may have shortened it."""
+    signature = inspect.signature(embed)
+
+    @functools.wraps(embed)
+    def both(*args, **kwargs):
+        y = embed(*args, **kwargs)
+        given = signature.bind(*args, **kwargs).arguments
+        return y if given.get("max_norm") is None else (y, given["weight"].detach())
+
+    return both
+
+
+embedding = rule(_with_weight(F.embedding))
+embedding_bag = rule(_with_weight(F.embedding_bag))
+one_hot = rule(F.one_hot)
