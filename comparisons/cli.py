@@ -431,6 +431,10 @@ def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedu
     code(f"manual/{Path(inspect.getfile(rule)).name}", inspect.getsource(rule))
     mirror = re.search(rf"^{op} = .*", inspect.getsource(module), re.MULTILINE)
     text = mirror[0] if mirror else inspect.getsource(getattr(module, op).__wrapped__)
+    helpers = [
+        getattr(module, name) for name in re.findall(r"\b_\w+", text) if hasattr(module, name)
+    ]
+    text = "\n\n".join([*map(inspect.getsource, helpers), text])
     code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
     for dialect in dialects.of("adam" if op == "adamw" else op):
         console.print(Text(f"\n{dialect.about}: {dialect.name}", style="bold"))

@@ -92,7 +92,7 @@ def text(args: Any, kwargs: Any) -> str:
         if isinstance(leaf, np.ndarray):
             what = "array" if is_floating(leaf) else str(leaf.dtype)
             return f"{what}({', '.join(map(str, leaf.shape))})"
-        return repr(leaf)
+        return getattr(leaf, "__name__", "") or repr(leaf)
 
     return ", ".join([*map(shown, args), *(f"{k}={shown(v)}" for k, v in kwargs.items())])
 

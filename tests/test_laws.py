@@ -81,6 +81,29 @@ def test_agrees_with_extrapolated_differences(op, row, kind):
             assert abs(ours_along - expected) <= 10 * error
 
 
+@pytest.mark.parametrize("row", [row for _, row in samples.calls("ctc_loss")], ids=repr)
+@pytest.mark.parametrize("seed", range(3))
+def test_ctc_loss_has_the_slope_in_logits(row, seed):
+    """Torch leaves out what log_softmax takes from a gradient, so only both together are right."""
+    (x, *rest), settings = row.draw(seed, np.dtype(float))
+    rng = np.random.default_rng([seed, 2])
+    direction = rng.standard_normal(x.shape)
+
+    def loss(x):
+        log_p, pull_softmax = manual.activations.log_softmax(x, -1)
+        y, pull_ctc = manual.losses.ctc_loss(log_p, *rest, **settings)
+        return y, lambda dy: pull_softmax(pull_ctc(dy))
+
+    y, pullback = loss(x)
+    dy = rng.standard_normal(np.shape(y))
+    ours = np.sum(pullback(dy) * direction)
+    expected, error = derivative(
+        lambda h: float(np.sum(dy * loss(x + h * direction)[0])), float(np.sum(abs(dy * y)))
+    )
+    assert error < 1e-6 * abs(ours)
+    assert abs(ours - expected) <= 10 * error
+
+
 @ROWS
 @DTYPES
 def test_keeps_shape_and_dtype(op, row, kind, dtype):

@@ -3,7 +3,7 @@ import numpy as np
 
 from . import distances
 from .distances import pairwise_distance
-from .numbers import exp, log, reduce
+from .numbers import exp, log, reduce, still
 
 
 def mse_loss(x, target, *, reduction="mean", weight=None):
@@ -102,7 +102,8 @@ def ctc_loss(
     reduction="mean",
     zero_infinity=False,
 ):
-    """The loss by its sum over states; its derivative is not what torch returns as a gradient."""
+    """The loss by its sum over states, beside Σ eˣ, which normalizes, and of which only the slope
+    counts."""
     batch = np.moveaxis(log_probs, 1, 0) if log_probs.ndim == 3 else log_probs[np.newaxis]
     flat = targets.ndim == 1 and log_probs.ndim == 3
     ends = np.cumsum(target_lengths)
@@ -123,6 +124,8 @@ def ctc_loss(
             ]
         total = sum(ways[-2:])
         nll = -mpmath.log(total) if total else mpmath.mpf(0 if zero_infinity else "inf")
+        if total:
+            nll += np.sum(exp(batch[i, :T]) - exp(still(batch[i, :T])))
         loss.append(nll / max(S, 1) if reduction == "mean" else nll)
     return reduce(np.array(loss, object).reshape(log_probs.shape[1:-1]), reduction)
 

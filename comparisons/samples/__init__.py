@@ -35,6 +35,11 @@ def written(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{k}={'λ' if callable(v) else v}" for k, v in settings.items())
 
 
+def _literal(value: Any) -> str:
+    """A value as one would write it, a function by its name."""
+    return getattr(value, "__name__", "") or repr(value)
+
+
 def _text(name: str, shape: tuple[int, ...]) -> str:
     return f"{name}({', '.join(map(str, shape))})"
 
@@ -98,7 +103,8 @@ class Call:
     kwargs: dict[str, Any]
 
     def __repr__(self) -> str:
-        return ", ".join([*map(repr, self.args), *(f"{k}={v!r}" for k, v in self.kwargs.items())])
+        settings = [f"{k}={_literal(v)}" for k, v in self.kwargs.items()]
+        return ", ".join([*map(_literal, self.args), *settings])
 
     def draw(self, seed: int, dtype: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with all arrays drawn; the same numbers, rounded, in every dtype."""
