@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,14 +16,15 @@ import torch
 
 from .. import reference
 from ..reference.adapters import array, is_differentiable, leaves, tensor, tree_map
-from . import report, samples, torch_samples
+from . import exact, report, samples, torch_samples
 from .causes import Cause, diagnose
 from .directions import Vote
 from .examination import NOT_APPLICABLE, UNSUPPORTED, Examination, Sample, judge
 from .noise import is_floating
-from .subjects import named_rule, of_torch, signature_of, subject_of
-from .verdict import CLASSES, DIFFERENT, DTYPES, IMPRECISE, UNDECIDED
+from .subjects import Subject, named_rule, of_torch, signature_of, subject_of
+from .verdict import CLASSES, DIFFERENT, DTYPES, IMPRECISE, UNDECIDED, Exact
 
+EXACT_WORK = 20_000  # elements of a call times exact values of it: a second or so
 LINES = 12  # of failing rows that the page shows
 
 
@@ -34,6 +36,30 @@ class Target:
     function: Callable[..., Any] | None = None
     op: str = ""  # its name among our rules
     constant: frozenset[str] = frozenset()
+    draw: Any = None  # (call) → what it draws at random, by keyword
+
+    def drawn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The keywords, with what torch draws."""
+        return {**kwargs, **(self.draw(*args, **kwargs) if self.draw else {})}
+
+    def exact(self, inputs: Any) -> Exact | None:
+        """The exact results of one call, of one of our rules; NaN where they cannot be had soon."""
+        if not self.op:
+            return None
+        args, kwargs, dy = inputs
+        oracle = exact.oracle(self.op, (args, self.drawn(args, kwargs), dy), kinks=False)
+        size = sum(a.size for a in leaves(inputs) if isinstance(a, np.ndarray))
+        affordable = iter(range(EXACT_WORK // max(size, 1)))
+
+        def known(name: str, index: tuple[int, ...]) -> float:
+            if next(affordable, None) is None:
+                return math.nan
+            try:
+                return oracle(name, index)
+            except Exception:  # a probe that the definition does not take
+                return math.nan
+
+        return known
 
 
 @dataclass(frozen=True)
@@ -129,7 +155,7 @@ def _target(against: Any) -> Target:
     if isinstance(against, str):
         named_rule(against)
         twin = getattr(getattr(reference, samples.family(against)), against)
-        return Target(against, twin.__wrapped__, against, twin.constant)
+        return _mirror(against, against, twin)
     if not callable(against):
         raise TypeError(
             "against: expected a torch callable, the name of a rule, or None, got a "
@@ -139,9 +165,13 @@ def _target(against: Any) -> Target:
     module = str(getattr(against, "__module__", None) or "torch")
     for op in samples.ops():
         twin = getattr(getattr(reference, samples.family(op)), op)
-        if twin is not None and twin.__wrapped__ is against:
-            return Target(f"{module}.{name}", against, op, twin.constant)
+        if twin is not None and inspect.unwrap(twin) is against:
+            return _mirror(f"{module}.{name}", op, twin)
     return Target(f"{module.replace('torch._C._nn', 'torch.nn.functional')}.{name}", against)
+
+
+def _mirror(name: str, op: str, twin: Any) -> Target:
+    return Target(name, twin.__wrapped__, op, twin.constant, getattr(twin, "draw", None))
 
 
 def _calls(
@@ -168,6 +198,8 @@ def _calls(
     op = target.op or (subject if isinstance(subject, str) else "")
     if op:
         drawn = [(repr(row), *row.draw(0, np.dtype(float))) for _, row in samples.calls(op)]
+        if not any(is_floating(leaf) for _, *call in drawn for leaf in leaves(call)):
+            raise TypeError(f"against: expected what has a gradient, got {op}")
         return [
             Sample(text, args, {**kwargs, **settings}, constant) for text, args, kwargs in drawn
         ]
@@ -207,14 +239,14 @@ def _examined(
                 refusals[examination] = refusal
 
     for call in calls:
-        subject = subject_of(thing, call.args, call.kwargs, call.constant)
+        subject = _drawing(subject_of(thing, call.args, call.kwargs, call.constant), target)
         twin = None
         if target.function:
             twin = of_torch(target.function, subject.signature, call.constant, tensor)
         numbers = []
         if call is probed:
             numbers = _numbers(_settings_of(target.function, subject.signature, call.kwargs))
-        examination = Examination(subject, twin, call, numbers, seed)
+        examination = Examination(subject, twin, call, numbers, seed, target.exact)
         done.append(examination)
         if sampled and subject.signature:
             try:
@@ -241,6 +273,16 @@ def _weight(call: Sample) -> int:
     floating = [a for a in leaves((call.args, call.kwargs)) if is_floating(a)]
     ordinary = all(np.isfinite(a).all() and a.size for a in floating)
     return sum(a.size for a in floating) if ordinary else -1
+
+
+def _drawing(subject: Subject, target: Target) -> Subject:
+    """The subject, given in every call what torch draws, if it takes that."""
+    taken = subject.signature.parameters if subject.signature else {}
+    if target.draw is None or target.draw.keyword not in taken:
+        return subject
+    return replace(
+        subject, rule=lambda *args, **kwargs: subject.rule(*args, **target.drawn(args, kwargs))
+    )
 
 
 def _settings_of(function: Any, signature: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:

@@ -434,7 +434,7 @@ def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedu
     helpers = [
         getattr(module, name) for name in re.findall(r"\b_\w+", text) if hasattr(module, name)
     ]
-    text = "\n\n".join([*map(inspect.getsource, helpers), text])
+    text = "\n\n".join([*(inspect.getsource(f.__code__) for f in helpers), text])
     code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
     for dialect in dialects.of("adam" if op == "adamw" else op):
         console.print(Text(f"\n{dialect.about}: {dialect.name}", style="bold"))

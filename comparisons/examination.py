@@ -23,6 +23,7 @@ from .verdict import (
     REFERENCE_IMPRECISE,
     ROUNDING,
     UNDECIDED,
+    Exact,
     Floor,
     Function,
     Results,
@@ -97,9 +98,10 @@ class Examination:
         sample: Sample,
         settings: Sequence[float],
         seed: int,
+        exact: Callable[[Any], Exact | None],
     ) -> None:
         self.subject, self.reference, self.sample = subject, reference, sample
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.exact = settings, seed, exact
         self.order = array_names(sample.args, sample.kwargs, subject.signature)
         self.own = Probe(OWN, sample.args, sample.kwargs)
         self.rows: list[dict[str, Any]] = []
@@ -332,6 +334,11 @@ class Examination:
         """The subject's value and gradients by name."""
         args, kwargs, dy = inputs
         y, pullback = self.subject.run(args, kwargs)
+        came, expected = len(leaves(y)), len(leaves(dy))
+        if came != expected:
+            raise Misuse(
+                f"y: expected as many outputs as the reference has, {expected}, got {came}"
+            )
         return self.subject.results(y, pullback(dy), self.order)
 
     def _at(self, probe: Probe, dtype: str, dy: Any = None) -> Trial | None:
@@ -553,7 +560,8 @@ class Examination:
         ours, *known = ({n: of[n] for n in names} for of in (trial.results, trial.truth, native))
         reference, call = _only(names, self._truth), _only(names, trial.call, trial.truth)
         floor = Floor(reference, trial.inputs, np.dtype(trial.dtype), known)
-        verdicts = settle(floor, call, trial.inputs, ours, finite=trial.derived)
+        exact = self.exact(trial.inputs) if self.reference else None
+        verdicts = settle(floor, call, trial.inputs, ours, exact, finite=trial.derived)
         outside = {}
         for name, verdict in verdicts.items():
             if verdict.kind == DIFFERENT and not verdict.note:

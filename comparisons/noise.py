@@ -110,13 +110,13 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
 
     With `zeros`, a zero moves too, by size/2 of the largest element beside it. What is at most 1
     in size remains so, and what has no negative gets none, because it may have to: a probability,
-    a decay rate.
+    a decay rate. Several numbers that are all −1, 0 or 1 are left alone: they may be labels.
     """
 
     def move(leaf: Any) -> Any:
         if isinstance(leaf, float):
             return float(move(np.array(leaf)))
-        if not is_floating(leaf):
+        if not is_floating(leaf) or (leaf.size > 1 and np.isin(leaf, (-1, 0, 1)).all()):
             return leaf
         magnitude = abs(leaf)
         up = _coins(leaf.size, rng).reshape(leaf.shape).astype(bool)

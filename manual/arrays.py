@@ -134,7 +134,9 @@ def within(low, high=math.inf, **settings):
     real(**settings)
     for name, value in settings.items():
         if not low <= value <= high:
-            bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            bounds = f"from {low} to {high}"
+            if math.inf in (-low, high):
+                bounds = f"at least {low}" if high == math.inf else f"at most {high}"
             raise ValueError(f"{name}: expected {bounds}, got {value}")
 
 

@@ -74,6 +74,8 @@ def _drawn(x, p, training, mask, axes=0):
         return x, p, None
     if x.ndim < axes:
         raise ValueError(f"x: expected at least {axes} axes, got shape {x.shape}")
+    if mask is None:
+        raise TypeError("mask: expected a boolean array of what training keeps, got None")
     mask = np.asarray(mask)
     if mask.dtype != bool:
         raise TypeError(f"mask: expected a boolean array of what is kept, got {mask.dtype}")

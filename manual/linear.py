@@ -22,20 +22,20 @@ def linear(x, weight, bias=None):
         features = weight.shape[-1]
         raise ValueError(f"x: expected {features} features on its last axis, got shape {x.shape}")
     y = x @ weight.T
-    rows = (1, *y.shape) if x.ndim == 1 == y.ndim else y.shape  # a lone x is a matrix of one row
+    shape = (1, *y.shape) if x.ndim == 1 == y.ndim else y.shape  # a lone x is a matrix of one row
     if bias is not None:
-        broadcastable(rows, bias=bias)
+        broadcastable(shape, bias=bias)
         y = (y + bias).reshape(y.shape)
 
     def pullback(dy):
         W = np.atleast_2d(weight)
         N = math.prod(x.shape[:-1])
-        d = dy.reshape(N, W.shape[0])
-        dx = (d @ W).reshape(x.shape)
-        dweight = (d.T @ x.reshape(N, W.shape[1])).reshape(weight.shape)
+        rows = dy.reshape(N, W.shape[0])
+        dx = (rows @ W).reshape(x.shape)
+        dweight = (rows.T @ x.reshape(N, W.shape[1])).reshape(weight.shape)
         if bias is None:
             return dx, dweight
-        return dx, dweight, sum_to(dy.reshape(rows), bias.shape)
+        return dx, dweight, sum_to(dy.reshape(shape), bias.shape)
 
     return y, pullback
 

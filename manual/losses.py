@@ -459,8 +459,8 @@ def _ctc(log_p, labels, blank):
     if not len(log_p):
         return (math.inf if len(labels) else 0.0), log_p
     emitted = log_p[:, states]
-    alpha = _forward(emitted, states, blank)
-    beta = _forward(emitted[::-1, ::-1], states[::-1], blank)[::-1, ::-1]  # it is symmetric in time
+    alpha = _forward(emitted, states)
+    beta = _forward(emitted[::-1, ::-1], states[::-1])[::-1, ::-1]  # it is symmetric in time
     total = np.logaddexp.reduce(alpha[-1, -2:])
     if not np.isfinite(total):
         return math.inf, np.zeros_like(log_p)
@@ -469,12 +469,12 @@ def _ctc(log_p, labels, blank):
     return -total, np.exp(share) @ (states[:, np.newaxis] == np.arange(log_p.shape[1]))
 
 
-def _forward(emitted, states, blank):
+def _forward(emitted, states):
     """The log-probability of all ways to each state (T, S), with what it emits itself: from the
     same state, the one before, or past a blank between two labels that differ."""
     alpha = np.full_like(emitted, -math.inf)
     alpha[0, :2] = emitted[0, :2]
-    skips = (states[2:] != blank) & (states[2:] != states[:-2])
+    skips = states[2:] != states[:-2]
     for t in range(1, len(emitted)):
         ways = alpha[t - 1].copy()
         ways[1:] = np.logaddexp(ways[1:], alpha[t - 1, :-1])
@@ -745,7 +745,7 @@ def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean")
     for name, x in (("input1", input1), ("input2", input2)):
         if x.ndim != target.ndim + 1:
             raise ValueError(f"{name}: expected {target.ndim + 1} axes, got shape {x.shape}")
-    _difference(input1, input2, "input2", "input1")
+    shape = _difference(input1, input2, "input2", "input1").shape
     square1, square2 = ((x * x).sum(axis=-1, keepdims=True) + _GUARD for x in (input1, input2))
     n = np.sqrt(square1 * square2)
     cosine = ((input1 * input2).sum(axis=-1, keepdims=True) / n)[..., 0]
@@ -763,9 +763,9 @@ def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean")
         sign = np.where(target == 1, -1, np.where((target == -1) & (gap >= 0), 1, 0))
         dc = sum_to(sign.astype(dloss.dtype) * dloss, cosine.shape)[..., np.newaxis]
         c = cosine[..., np.newaxis]
-        return (
-            sum_to(dc * (input2 / n - c * input1 / square1), input1.shape),
-            sum_to(dc * (input1 / n - c * input2 / square2), input2.shape),
+        return tuple(  # a norm is of an input as it came, a product of both at full length
+            sum_to(np.broadcast_to(dc * b / n, shape), a.shape) - sum_to(dc * c * a / q, a.shape)
+            for a, b, q in ((input1, input2, square1), (input2, input1, square2))
         )
 
     return y, pullback

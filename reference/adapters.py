@@ -84,6 +84,7 @@ def drawing(function, name, draw, constant=""):
         kwargs.pop(name, None)
         return {name: array(draw(seeded, *args, **kwargs))}
 
+    drawn.keyword = name
     twin.draw = drawn
     return twin
 

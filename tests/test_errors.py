@@ -83,7 +83,7 @@ BAD = [
         (X, T),
         {"label_smoothing": 1.5},
         ValueError,
-        "label_smoothing: expected from 0 to 1",
+        "label_smoothing: expected at most 1, got",
     ),
 ]
 
@@ -110,8 +110,7 @@ def test_integers_are_refused(op):
 
 def test_a_broadcast_target_is_computed_as_torch_does():
     x, target, dy = np.arange(12.0).reshape(3, 4), np.arange(4.0), np.array(0.7)
-    with pytest.warns(UserWarning, match="Using a target size"):
-        found = gradients.judge_inputs("mse_loss", ((x, target), {}, dy), "float64")
+    found = gradients.judge_inputs("mse_loss", ((x, target), {}, dy), "float64")
     assert list(found) == ["value", "x", "target"]
     assert {v.kind for v in found.values()} <= {"identical", "rounding"}
 

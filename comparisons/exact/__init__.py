@@ -3,7 +3,7 @@ own.
 
 The definitions work on object arrays of mpf. A derivative is a central difference with 240 digits
 and a step of 10⁻⁸⁰, right to far more digits than a dtype has; at a kink it is the mean of both
-sides.
+sides, which decides nothing.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from ..samples import family
 
 DIGITS = 240
 STEP = mpmath.mpf(10) ** -80
+KINK = mpmath.mpf(10) ** -40  # how far the slopes of two sides are apart, of their size
 
 Oracle = Callable[[str, tuple[int, ...]], float]
 
 
-def oracle(op: str, inputs: Any) -> Oracle:
-    """(name of a result, index) → its exact value; the inputs are (args, kwargs, dy).
+def oracle(op: str, inputs: Any, kinks: bool = True) -> Oracle:
+    """(name of a result, index) → its exact value; the inputs are (args, kwargs, dy). Without
+    `kinks` a derivative is NaN where there is none.
 
     The results are "value", or "value.0" and so on, and the names of arguments, for a dict with the
     key behind a point.
@@ -50,7 +52,12 @@ def oracle(op: str, inputs: Any) -> Oracle:
                 array[index] = still
                 return total
 
-            return float((moved_by(STEP) - moved_by(-STEP)) / (2 * STEP))
+            ahead, behind = moved_by(STEP), moved_by(-STEP)
+            slope = (ahead - behind) / (2 * STEP)
+            bend = (ahead - 2 * moved_by(mpmath.mpf(0)) + behind) / STEP
+            if not kinks and not abs(bend) <= KINK * abs(slope):
+                return float("nan")
+            return float(slope)
 
     return exact
 

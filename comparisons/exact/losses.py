@@ -118,7 +118,7 @@ def ctc_loss(
                 * (
                     ways[s]
                     + (ways[s - 1] if s else 0)
-                    + (ways[s - 2] if s > 1 and c not in (blank, states[s - 2]) else 0)
+                    + (ways[s - 2] if s > 1 and c != states[s - 2] else 0)
                 )
                 for s, c in enumerate(states)
             ]

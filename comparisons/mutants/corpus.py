@@ -272,8 +272,8 @@ MUTANTS = {
             "rows = dy.reshape(N, W.shape[0])",
             'rows = dy.reshape(N, W.shape[0], order="A")',
         ),
-        Mutant("shape", "sum_to(dy, bias.shape)", "rows.sum(0, keepdims=True)"),
-        Mutant("broadcast", "sum_to(dy, bias.shape)", "rows.sum(0)", frozen=True),
+        Mutant("shape", "sum_to(dy.reshape(shape), bias.shape)", "rows.sum(0, keepdims=True)"),
+        Mutant("broadcast", "sum_to(dy.reshape(shape), bias.shape)", "rows.sum(0)", frozen=True),
     ],
     "mse_loss": [
         Mutant("factor", "derror = 2 * error *", "derror = error *"),
@@ -283,8 +283,8 @@ MUTANTS = {
         ),  # Σ w counts as a constant
         Mutant(
             "factor",
-            "reduce(squares, reduction)",
-            "reduce(squares, reduction, len(squares))",
+            "reduction, np.sum(w))",
+            "reduction, len(w))",
             frozen=True,
         ),
     ],
@@ -299,8 +299,17 @@ MUTANTS = {
         ),
     ],
     "cross_entropy": [
-        Mutant("missing term", ", 0) + label_smoothing / C * w\n", ", 0)\n"),
-        Mutant("transpose", "np.moveaxis(dx, -1, 1)", "dx.reshape(x.shape)"),
+        Mutant(
+            "missing term",
+            "slope = p * (a.sum(axis=-1, keepdims=True) - a) - a * rest",
+            "b = a - label_smoothing / len(classes) * w * counted[..., np.newaxis]\n"
+            "        slope = p * (b.sum(axis=-1, keepdims=True) - b) - b * rest",
+        ),
+        Mutant(
+            "transpose",
+            "_unrow(dloss * slope, x.shape)",
+            "(dloss * slope).reshape(x.shape)",
+        ),
     ],
     "softmax": [
         Mutant("missing term", "(dy - (dy * y).sum(dim, keepdims=True))", "dy"),

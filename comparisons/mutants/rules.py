@@ -43,6 +43,24 @@ def logsumexp(x, dim):
     return y, pullback
 
 
+def mse_loss(x, target, *, reduction="mean", weight=None):
+    """(x − t)², of which a weighted mean L = Σ w (x − t)² / Σ w slopes in w as well."""
+    error = x - target
+    squares = error * error
+    w = np.ones_like(squares) if weight is None else weight
+    y, spread = reduce(w * squares, reduction, np.sum(w))
+
+    def pullback(dy):
+        dterm = spread(dy)
+        derror = 2 * error * w * dterm
+        dx, dtarget = sum_to(derror, x.shape), sum_to(-derror, target.shape)
+        if weight is None:
+            return dx, dtarget
+        return dx, dtarget, dterm * (squares - y if reduction == "mean" else squares)
+
+    return y, pullback
+
+
 def gelu(x, approximate="none"):
     """x Φ(x), or x σ(2u) with u = √(2/π) (x + 0.044715 x³) for Φ; the slope is Φ(x) + x φ(x)."""
     c = np.clip(x, -100, 100)

@@ -107,6 +107,7 @@ SAMPLES = {
         *(call(array(5, 3), array(5, 3), signs(5), reduction=r) for r in _REDUCTIONS),
         call(array(5, 3), array(5, 3), values([1, -1, 1, 1, -1]), -0.5),
         call(array(3), array(3), signs()),
+        call(array(5, 1), array(5, 3), signs(5)),
     ],
     "triplet_margin_loss": [
         *(call(array(5, 3), array(5, 3), array(5, 3), reduction=r) for r in _REDUCTIONS),
@@ -180,6 +181,7 @@ CORNERS = {
             log_probabilities(3, 2, 4), values([[1, 1], [2, 3]]), (2, 3), (2, 2), zero_infinity=True
         ),
         call(array(6, 3, 4), *_PATHS[1:]),  # no probabilities
+        call(log_probabilities(6, 4), values([1, 0, 0, 2]), (6,), (4,)),  # blanks as labels
     ],
     "nll_loss": [
         call(array(2, 3), values([-100, -100]), reduction="sum"),
@@ -188,7 +190,7 @@ CORNERS = {
     "linear_cross_entropy": [call(array(2, 3), array(4, 3), values([-100, 2]))],
     "multi_margin_loss": [
         call(values([[1.0, 0.0, 3.0]]), values([0])),  # at the edge: no slope
-        call(array(0, 3), classes(0, below=3), reduction="sum"),
+        call(array(0, 3), classes(0, below=3), reduction="none"),
     ],
     "multilabel_margin_loss": [
         call(values([[1.0, 0.0, 3.0]]), values([[0, -1, 2]])),
