@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy.special import ndtr
 
-from .arrays import axis_of, exponentials, flag, floating, one_of, real, sum_to
+from .arrays import axis_of, exponentials, flag, floating, one_of, real, sum_to, within
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -36,8 +36,7 @@ def sigmoid(x):
 def tanh(x):
     """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ); the slope is 1 − tanh² x = sech² x.
 
-    sech x = 2h / (1 + h²) with h = e^−|x| has nothing to cancel, while 1 − y² is 0 from x ≈ 9
-    (float32) or 19.
+    sech x = 2h / (1 + h²) with h = e^−|x| cancels nothing; 1 − y² is 0 from x ≈ 9 (float32) or 19.
 
     LeCun, Bottou, Orr & Müller, 1998, "Efficient BackProp"
     """
@@ -183,9 +182,7 @@ def softshrink(x, lambd=0.5):
     Donoho, 1995, "De-noising by Soft-Thresholding"
     """
     x = floating(x=x)
-    real(lambd=lambd)
-    if not lambd >= 0:
-        raise ValueError(f"lambd: expected at least 0, got {lambd}")
+    within(0, lambd=lambd)
     y = np.where(abs(x) <= lambd, 0, x - np.copysign(lambd, x).astype(x.dtype))
 
     def pullback(dy):

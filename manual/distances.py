@@ -28,8 +28,7 @@ def pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False):
 
 
 def pdist(x, p=2.0):
-    """‖xᵢ − xⱼ‖ₚ of all rows i < j of a matrix, in the order (0, 1), (0, 2), …; each row collects
-    from all of its pairs."""
+    """‖xᵢ − xⱼ‖ₚ of all rows i < j of a matrix, by i and then j; a row collects from its pairs."""
     x = floating(x=x)
     if x.ndim != 2:
         raise ValueError(f"x: expected a matrix, got shape {x.shape}")

@@ -265,7 +265,7 @@ def linear_cross_entropy(
 ):
     """cross_entropy of linear(x, linear_weight, linear_bias): x is (in) or (N, in), the weight (C,
     in) or (C, d₁, …, in), and the bias (C) or (C, d₁, …). options is torch's choice of an
-    algorithm.
+    algorithm. It is long because of its arguments and what it refuses.
     """
     x, linear_weight, linear_bias = floating(
         x=x, linear_weight=linear_weight, linear_bias=linear_bias
@@ -426,6 +426,8 @@ def ctc_loss(
 
     targets is (N, S), or all of them end to end; "mean" divides each loss by the length of its
     target first. Where no path is possible the loss is ∞, with zero_infinity 0, and has no slope.
+    It is long because batches come in two forms.
+
     Graves, Fernández, Gomez & Schmidhuber, 2006
     """
     log_probs = floating(log_probs=log_probs)

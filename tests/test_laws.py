@@ -212,6 +212,14 @@ def test_every_rule_is_mirrored_and_sampled(family):
     assert rules == mirrored == {op for op in samples.ops() if samples.family(op) == family}
 
 
+def test_a_rule_is_short_or_says_why_not():
+    rules = [gradients.rule_pair(op)[0] for op in samples.ops()]
+    lengths = [len(inspect.getsource(rule).splitlines()) for rule in rules]
+    assert np.median(lengths) <= 15
+    long = [r for r, lines in zip(rules, lengths, strict=True) if lines > 40]
+    assert all("long because" in rule.__doc__ for rule in long), long
+
+
 @pytest.mark.parametrize("op", samples.ops())
 def test_every_setting_matters(op):
     """Each argument with a default is sampled with a value that gives another value or gradient."""
