@@ -113,6 +113,7 @@ def _summed(name: str, op: str | None, kind: str, cases: list[Case]) -> dict[str
         "refused": sum(c["class"] != DIFFERENT for c in errors),
         "bad_calls": len(bad),
         "matched": sum(c["class"] in CLASSES and c["class"] != DIFFERENT for c in bad),
+        "incomparable": sum(c["class"] == INEXPRESSIBLE for c in bad),
         "margin": max((c["margin"] for c in good), default=np.nan),
         "class": kind,
         "note": f"{len(open_cases)} open, first {open_cases[0]}" if open_cases else "",
@@ -315,11 +316,10 @@ def _tried(op: str, what: str, args: Any, kwargs: Any) -> Case:
     except Exception as error:
         theirs = f"{type(error).__name__}: {error}"
     answer, refuses = outcome(ours, args, kwargs)
-    if fault == WHOLE and name not in twin.constant and refuses and theirs == "computes":
-        theirs = "no gradient of whole numbers"
     found = {"manual": answer, "torch": theirs, "class": IDENTICAL, "note": ""}
-    if theirs == "computes" and fault == COMPLEX and refuses:
-        found |= {"class": INEXPRESSIBLE, "note": "the rules are of real numbers"}
+    no_gradient = fault == WHOLE and name not in twin.constant
+    if theirs == "computes" and refuses and (fault == COMPLEX or no_gradient):
+        found |= {"class": INEXPRESSIBLE, "note": f"the rules are not of {fault}"}
     elif theirs == answer == "computes":
         found |= _judged(op, args, kwargs, "float64", 0)
     elif theirs == "computes" or not refuses:

@@ -16,6 +16,7 @@ COLUMNS: list[report.Column] = [
     ("not expr.", -9, lambda r: r["inexpressible"] or ""),
     ("errors", -7, lambda r: _share(r["refused"], r["error_inputs"])),
     ("bad calls", -9, lambda r: _share(r["matched"], r["bad_calls"])),
+    ("not comp.", -9, lambda r: r["incomparable"] or ""),
     ("margin", -8, lambda r: r["margin"]),
     ("class", 20, lambda r: r["class"]),
 ]
@@ -58,7 +59,9 @@ def totals(rows: list[dict[str, Any]]) -> str:
         f"{total('explained')} of {total('samples')} samples explained "
         f"({total('inexpressible')} not expressible), "
         f"{total('refused')} of {total('error_inputs')} error inputs refused, "
-        f"{total('matched')} of {total('bad_calls')} bad calls answered as torch does."
+        f"{total('matched')} of {total('bad_calls')} bad calls answered as torch does "
+        f"({total('incomparable')} not comparable: whole or complex numbers, of which the rules are "
+        "not, and what crashes torch)."
     )
 
 

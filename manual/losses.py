@@ -154,8 +154,8 @@ def binary_cross_entropy_with_logits(x, target, weight=None, *, reduction="mean"
 
         (1 − t) σ(x) − p t σ(−x)
 
-    and in t, because s(x) = x + s(−x), it is (p − 1) s(−x) − x. Neither sum cancels for t in [0,
-    1].
+    and in t it is p s(−x) − s(x), where the tail log(1 + e^−|x|) that both share is taken once.
+    Neither sum cancels for t in [0, 1].
 
     Good, 1952, "Rational Decisions"
     """
@@ -169,7 +169,7 @@ def binary_cross_entropy_with_logits(x, target, weight=None, *, reduction="mean"
     def pullback(dy):
         dloss = w * spread(dy)
         dx = dloss * ((1 - target) * sigmoid(x)[0] - p * target * sigmoid(-x)[0])
-        return dx, dloss * ((p - 1) * softplus_of_minus - x)
+        return dx, dloss * ((p - 1) * tail - np.where(x < 0, p * x, x))
 
     return y, pullback
 

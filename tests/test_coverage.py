@@ -37,6 +37,7 @@ def test_every_sample_and_every_bad_call_is_explained(cases, name):
     assert row["samples"] > 0
     assert row["explained"] + row["inexpressible"] == row["samples"]
     assert row["refused"] == row["error_inputs"]
+    assert row["matched"] + row["incomparable"] == row["bad_calls"]
 
 
 @pytest.mark.parametrize("name", OWN)

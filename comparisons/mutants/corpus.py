@@ -290,7 +290,7 @@ MUTANTS = {
     ],
     "binary_cross_entropy_with_logits": [
         Mutant("missing term", " - p * target * sigmoid(-x)[0])", ")"),
-        Mutant("sign", "softplus_of_minus - x)", "softplus_of_minus + x)", frozen=True),
+        Mutant("sign", "* tail - np.where(", "* tail + np.where(", frozen=True),
         Mutant(
             "range",
             "tail = np.log1p(",
