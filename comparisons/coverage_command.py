@@ -60,8 +60,8 @@ def totals(rows: list[dict[str, Any]]) -> str:
         f"({total('inexpressible')} not expressible), "
         f"{total('refused')} of {total('error_inputs')} error inputs refused, "
         f"{total('matched')} of {total('bad_calls')} bad calls answered as torch does "
-        f"({total('incomparable')} not comparable: whole or complex numbers, of which the rules are "
-        "not, and what crashes torch)."
+        f"({total('incomparable')} not comparable: whole or complex numbers, which only torch "
+        "takes, and what crashes it)."
     )
 
 
