@@ -55,7 +55,7 @@ GRADIENT_COLUMNS: list[report.Column] = [
     ("class", 20, lambda r: r["class"]),
 ]
 GRADIENT_DETAIL: list[report.Column] = [
-    ("op", 14, lambda r: r["op"]),
+    ("op", 20, lambda r: r["op"]),
     ("sample", 40, lambda r: r["sample"]),
     ("argument", 12, lambda r: r["argument"]),
     ("dtype", 8, lambda r: r["dtype"]),

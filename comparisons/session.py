@@ -132,17 +132,16 @@ class Session:
         kinds = [
             k for k in verdict.CLASSES if any((f["class"] == k).any() for f in self.frames.values())
         ]
-        summary = Table(
-            title="\nSummary", title_justify="left", title_style="bold", box=None, pad_edge=False
-        )
-        for column in ("table", "rows", *kinds, "worst margin", "at"):
-            left = column in ("table", "at")
-            summary.add_column(column, justify="left" if left else "right", no_wrap=True)
+        summary = Table(title="\nSummary", title_justify="left", title_style="bold", box=None)
+        summary.pad_edge, summary.expand = False, True
+        summary.add_column("table", no_wrap=True)
+        for column in ("rows", *kinds, "worst margin"):
+            summary.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
+        summary.add_column("at", no_wrap=True, ratio=1)  # has what room there is
         for name, frame in self.frames.items():
             margin = frame["lockstep_margin" if "lockstep_margin" in frame else "margin"]
             counts = [str(n) if (n := int((frame["class"] == k).sum())) else "" for k in kinds]
             at = str(frame["id"].iloc[int(margin.argmax())])
-            at = at if len(at) <= 25 else at[:24] + "…"
             summary.add_row(
                 name,
                 str(len(frame)),
