@@ -429,8 +429,14 @@ def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedu
         rule, _ = gradients.rule_pair(op)
         module = getattr(reference, samples.family(op))
     code(f"manual/{Path(inspect.getfile(rule)).name}", inspect.getsource(rule))
-    mirror = re.search(rf"^{op} = .*", inspect.getsource(module), re.MULTILINE)
-    text = mirror[0] if mirror else inspect.getsource(getattr(module, op).__wrapped__)
+    source = inspect.getsource(module)
+    lines = [n for n in ast.parse(source).body if isinstance(n, ast.Assign)]
+    mirror = [n for n in lines if op in {getattr(t, "id", "") for t in n.targets}]
+    text = (
+        str(ast.get_source_segment(source, mirror[0]))
+        if mirror
+        else inspect.getsource(getattr(module, op).__wrapped__)
+    )
     helpers = [
         getattr(module, name) for name in re.findall(r"\b_\w+", text) if hasattr(module, name)
     ]

@@ -60,6 +60,19 @@ def rule(function, constant=""):
     return twin
 
 
+def refusing(function, fault, why):
+    """A torch function that must not be called where fault(*args, **kwargs): a ValueError, instead
+    of what torch would do then."""
+
+    @functools.wraps(function)
+    def guarded(*args, **kwargs):
+        if fault(*args, **kwargs):
+            raise ValueError(f"{function.__name__}: {why}")
+        return function(*args, **kwargs)
+
+    return guarded
+
+
 def drawing(function, name, draw, constant=""):
     """A torch function that draws at random, as a rule; what it draws is the keyword `name`.
 

@@ -1,11 +1,9 @@
 """Losses."""
 
-import functools
-
 import torch.nn.functional as F
 
 from . import distances
-from .adapters import rule
+from .adapters import refusing, rule
 
 mse_loss = rule(F.mse_loss)
 binary_cross_entropy = rule(F.binary_cross_entropy, constant="weight")
@@ -42,18 +40,14 @@ def _with_distance(anchor, positive, negative, *, distance_function=None, **sett
 triplet_margin_with_distance_loss = rule(_with_distance)
 nll_loss = rule(F.nll_loss, constant="weight")
 linear_cross_entropy = rule(getattr(F, "linear_cross_entropy", None), constant="weight")
-
-
-@functools.wraps(F.multi_margin_loss)
-def _multi_margin_loss(*args, **kwargs):
-    """Of no rows torch returns what the memory held."""
-    y = F.multi_margin_loss(*args, **kwargs)
-    if y.numel() and not args[0].numel():
-        raise ValueError("multi_margin_loss: torch leaves the loss of no rows undefined")
-    return y
-
-
-multi_margin_loss = rule(_multi_margin_loss, constant="weight")
+multi_margin_loss = rule(
+    refusing(
+        F.multi_margin_loss,
+        lambda x, *_, reduction="mean", **__: not x.numel() and reduction != "none",
+        "torch returns what the memory held, without rows",
+    ),
+    constant="weight",
+)
 multilabel_margin_loss = rule(F.multilabel_margin_loss)
 multilabel_soft_margin_loss = rule(F.multilabel_soft_margin_loss)
 ctc_loss = rule(F.ctc_loss, constant="targets")
