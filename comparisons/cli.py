@@ -172,7 +172,7 @@ def _summed_accuracy(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _run_accuracy(session: Session, ops: Sequence[str], seed: int) -> None:
-    tasks = [(_accuracy_rows, (op, seed)) for op in ops if samples.family(op) != "models"]
+    tasks = [(_accuracy_rows, (op, seed)) for op in ops]
     found = session.run("Accuracy", tasks, ACCURACY_COLUMNS, _summed_accuracy)
     session.frames["accuracy"] = report.table(itertools.chain(*found))
 

@@ -40,6 +40,24 @@ def alike(**arrays):
     return found
 
 
+def broadcast(**arrays):
+    """The shape that the named arrays broadcast to, None left out. Raises ValueError for one that
+    does not fit those before it."""
+    shape, seen = (), []
+    for name, a in arrays.items():
+        if a is None:
+            continue
+        try:
+            shape = np.broadcast_shapes(shape, a.shape)
+        except ValueError:
+            raise ValueError(
+                f"{name}: expected a shape that broadcasts with {' and '.join(seen)}, {shape}, got "
+                f"{a.shape}"
+            ) from None
+        seen.append(name)
+    return shape
+
+
 def broadcastable(shape, **arrays):
     """Raises ValueError unless each named array, where there is one, broadcasts to `shape`."""
     for name, a in arrays.items():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .arrays import axis_of, flag, floating, one_of, real, sum_to, within
+from .arrays import axis_of, broadcast, flag, floating, one_of, real, sum_to, within
 
 _MODES = (
     "use_mm_for_euclid_dist_if_necessary",
@@ -16,7 +16,8 @@ def pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False):
     x1, x2 = floating(x1=x1, x2=x2)
     real(p=p, eps=eps)
     flag(keepdim=keepdim)
-    d = _difference(x1, x2) + eps
+    broadcast(x1=x1, x2=x2)
+    d = x1 - x2 + eps
     y, pull_norm = _norm(np.atleast_1d(d), p)
     y = y[..., np.newaxis] if keepdim else y
 
@@ -56,7 +57,8 @@ def cdist(x1, x2, p=2.0, compute_mode="use_mm_for_euclid_dist_if_necessary"):
     if x1.shape[-1] != x2.shape[-1]:
         raise ValueError(f"x2: expected rows of length {x1.shape[-1]}, got shape {x2.shape}")
     rows, columns = x1[..., :, np.newaxis, :], x2[..., np.newaxis, :, :]
-    y, pull_norm = _norm(_difference(rows, columns), p)
+    broadcast(x1=rows, x2=columns)
+    y, pull_norm = _norm(rows - columns, p)
 
     def pullback(dy):
         dd = pull_norm(dy)
@@ -77,7 +79,7 @@ def cosine_similarity(x1, x2, dim=1, eps=1e-8):
     """
     x1, x2 = floating(x1=x1, x2=x2)
     within(0, eps=eps)
-    shape = _difference(x1, x2).shape
+    shape = broadcast(x1=x1, x2=x2)
     axis = axis_of(len(shape), dim=dim)
     sides = []
     for x in (x1, x2):
@@ -95,15 +97,6 @@ def cosine_similarity(x1, x2, dim=1, eps=1e-8):
         return sum_to(back[0], x1.shape), sum_to(back[1], x2.shape)
 
     return y, pullback
-
-
-def _difference(a, b):
-    try:
-        return a - b
-    except ValueError:
-        raise ValueError(
-            f"x2: expected a shape that broadcasts with x1, {a.shape}, got {b.shape}"
-        ) from None
 
 
 def _norm(d, p):

@@ -9,6 +9,7 @@ from .activations import sigmoid
 from .arrays import (
     alike,
     axis_of,
+    broadcast,
     broadcastable,
     exponentials,
     flag,
@@ -87,7 +88,8 @@ def _of_error(measured, x, target, reduction, weight=None, weighted_mean=True):
     """A loss of the error e = x − t: measured(e) is the loss and its slope, which are weighted and
     reduced; a weighted mean may be over Σ w."""
     x, target, weight = floating(x=x, target=target, weight=weight)
-    term, slope = measured(_difference(x, target))
+    broadcast(x=x, target=target)
+    term, slope = measured(x - target)
     if weight is None:
         total = None
         y, spread = reduce(term, reduction)
@@ -106,15 +108,6 @@ def _of_error(measured, x, target, reduction, weight=None, weighted_mean=True):
         return dx, dtarget, sum_to(dterm * above, weight.shape)
 
     return y, pullback
-
-
-def _difference(x, target, name="target", first="x"):
-    try:
-        return x - target
-    except ValueError:
-        raise ValueError(
-            f"{name}: expected a shape that broadcasts with {first}, {x.shape}, got {target.shape}"
-        ) from None
 
 
 def binary_cross_entropy(x, target, weight=None, *, reduction="mean"):
@@ -382,18 +375,13 @@ def multilabel_soft_margin_loss(x, target, weight=None, *, reduction="mean"):
     those of binary_cross_entropy_with_logits, and in w it is the term itself. All broadcast.
     """
     x, target, weight = floating(x=x, target=target, weight=weight)
-    _difference(x, target)
+    broadcast(x=x, target=target, weight=weight)
     tail = np.log1p(np.exp(-abs(x)))
     terms = (1 - target) * (np.maximum(x, 0) + tail) + target * (np.maximum(-x, 0) + tail)
     if not x.ndim:
         raise ValueError(f"x: expected an axis of classes, got shape {x.shape}")
     w = np.ones((), x.dtype) if weight is None else weight
-    try:
-        weighted = w * terms
-    except ValueError:
-        raise ValueError(
-            f"weight: expected a shape that broadcasts with {terms.shape}, got {w.shape}"
-        ) from None
+    weighted = w * terms
     axis, C = x.ndim - 1, max(x.shape[-1], 1)
     y, spread = reduce(weighted.sum(axis=axis) / C, reduction)
 
@@ -574,7 +562,8 @@ def kl_div(x, target, *, reduction="mean", log_target=False):
     flag(log_target=log_target)
     log_t = target if log_target else _log(target)
     p = np.exp(target) if log_target else target
-    gap = _difference(log_t, x, "x", "target")
+    broadcast(x=x, target=target)
+    gap = log_t - x
     loss = np.where(p == 0, -p * x, p * np.where(p == 0, 0, gap))
     if reduction == "batchmean":
         y, spread = reduce(loss, "mean", len(x)) if x.ndim else reduce(loss, "sum")
@@ -599,7 +588,7 @@ def poisson_nll_loss(x, target, log_input=True, full=False, *, eps=1e-8, reducti
     x, target = floating(x=x, target=target)
     real(eps=eps)
     flag(log_input=log_input, full=full)
-    _difference(x, target)
+    broadcast(x=x, target=target)
     rate, log_rate = (np.exp(x), x) if log_input else (x, _log(x + eps))
     loss = rate - target * log_rate
     t = np.where(target > 1, target, 1)
@@ -641,7 +630,8 @@ def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
             x.ndim != v.ndim or sum(m for n, m in zip(x.shape, v.shape, strict=True) if n != m) != 1
         ):
             raise ValueError(f"var: expected a shape like x, {x.shape}, got {v.shape}")
-    error = _difference(x, target)
+    broadcast(x=x, target=target)
+    error = x - target
     bounded = np.maximum(v, eps)
     z = error / bounded
     loss = (np.log(bounded) + error * z) / 2 + (math.log(2 * math.pi) / 2 if full else 0)
@@ -666,7 +656,8 @@ def hinge_embedding_loss(x, target, margin=1.0, *, reduction="mean"):
     x = floating(x=x)
     real(margin=margin)
     target = np.asarray(target)
-    gap = margin - _difference(x, np.zeros_like(target, x.dtype))
+    shape = broadcast(x=x, target=target)
+    gap = margin - np.broadcast_to(x, shape)
     positive, negative = target != -1, target != 1
     y, spread = reduce(
         np.where(positive, x, 0) + np.where(negative, np.maximum(gap, 0), 0), reduction
@@ -711,13 +702,9 @@ def margin_ranking_loss(input1, input2, target, margin=0, *, reduction="mean"):
             f"target: expected as many axes as the inputs, {input1.ndim} and {input2.ndim}, got "
             f"shape {t.shape}"
         )
-    d = _difference(input1, input2, "input2", "input1")
-    try:
-        gap = margin - t * d
-    except ValueError:
-        raise ValueError(
-            f"target: expected a shape that broadcasts to {d.shape}, got {t.shape}"
-        ) from None
+    broadcast(input1=input1, input2=input2, target=t)
+    d = input1 - input2
+    gap = margin - t * d
     y, spread = reduce(np.maximum(gap, 0), reduction)
 
     def pullback(dy):
@@ -747,17 +734,13 @@ def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean")
     for name, x in (("input1", input1), ("input2", input2)):
         if x.ndim != target.ndim + 1:
             raise ValueError(f"{name}: expected {target.ndim + 1} axes, got shape {x.shape}")
-    shape = _difference(input1, input2, "input2", "input1").shape
+    shape = broadcast(input1=input1, input2=input2)
     square1, square2 = ((x * x).sum(axis=-1, keepdims=True) + _GUARD for x in (input1, input2))
     n = np.sqrt(square1 * square2)
     cosine = ((input1 * input2).sum(axis=-1, keepdims=True) / n)[..., 0]
+    broadcast(input1=cosine, target=target)
     gap = cosine - margin
-    try:
-        loss = np.where(target == 1, 1 - cosine, np.where(target == -1, np.maximum(gap, 0), 0))
-    except ValueError:
-        raise ValueError(
-            f"target: expected a shape that broadcasts to {cosine.shape}, got {target.shape}"
-        ) from None
+    loss = np.where(target == 1, 1 - cosine, np.where(target == -1, np.maximum(gap, 0), 0))
     y, spread = reduce(loss, reduction)
 
     def pullback(dy):
@@ -813,7 +796,7 @@ def _triplet(distance, anchor, positive, negative, margin, swap, reduction):
             raise ValueError(
                 f"{name}: expected {anchor.ndim} axes, like anchor, got shape {x.shape}"
             )
-        _difference(anchor, x, name, "anchor")
+        broadcast(**{"anchor": anchor, name: x})
     near, pull_near = distance(anchor, positive)
     far, pull_far = distance(anchor, negative)
     if swap:
