@@ -34,6 +34,7 @@ BOUND: dict[str, Callable[..., Any]] = {
         (indices, weight, *args),
         settings,
     ),
+    "where": lambda x, condition, other: ((condition, x, other), {}),
 }
 
 # Modules of torch among the arguments, and what they are here.
@@ -53,7 +54,8 @@ class Inexpressible(Exception):
 def rule_name(info: Any) -> str | None:
     """The name of our rule for an entry of op_db, None if there is none."""
     names = (info.name, *(alias.name for alias in info.aliases))
-    known = {name.removeprefix("nn.functional.") for name in names} & set(samples.ops())
+    known = {name.removeprefix("nn.functional.").strip("_") for name in names}
+    known &= set(samples.ops())
     return known.pop() if known else None
 
 

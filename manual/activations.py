@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy.special import ndtr
 
-from .arrays import axis_of, exponentials, flag, floating, one_of, real, sum_to, within
+from .arrays import as_dtype, axis_of, exponentials, flag, floating, one_of, real, sum_to, within
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -506,11 +506,7 @@ def _along(x, dim, dtype):
     """x, the axis of a softmax over it, and the dtype that it is done in."""
     x = floating(x=x)
     axis = axis_of(x.ndim, dim=(0 if x.ndim in (0, 1, 3) else 1) if dim is None else dim)
-    if dtype is not None and not (
-        isinstance(dtype, (np.dtype, type)) and np.dtype(dtype).kind == "f"
-    ):
-        raise TypeError(f"dtype: expected None or a floating dtype, got {dtype!r}")
-    return x, axis, dtype or x.dtype
+    return x, axis, as_dtype(dtype) or x.dtype
 
 
 def _rows(a, axis, dtype):

@@ -131,6 +131,15 @@ def one_of(allowed, **setting):
         raise ValueError(f"{name}: expected {text}, got {value!r}")
 
 
+def as_dtype(dtype):
+    """A floating dtype, or None. Raises TypeError for anything else."""
+    if dtype is None:
+        return None
+    if not (isinstance(dtype, (np.dtype, type)) and np.dtype(dtype).kind == "f"):
+        raise TypeError(f"dtype: expected None or a floating dtype, got {dtype!r}")
+    return np.dtype(dtype)
+
+
 def exponentials(rows):
     """What a softmax over the last axis is made of: d = x − max x, z = eᵈ, where d is first 0, and
     the sum of all other z.

@@ -16,7 +16,10 @@ import numpy as np
 
 from ...reference.adapters import tree_map
 
-FAMILIES = ("activations", "linear", "distances", "embedding", "dropout", "losses", "models")
+FAMILIES = (
+    *("elementary", "activations", "linear", "distances", "embedding", "dropout", "losses"),
+    "models",
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,11 @@ def signs(*shape: int) -> Array:
 
 
 def values(numbers: Any) -> Array:
-    """The numbers themselves, in the dtype asked for; whole numbers without a point stay whole."""
+    """The numbers themselves, in the dtype asked for; whole ones without a point, and truth values,
+    stay what they are."""
+    own = np.asarray(numbers).dtype
     return Array(
-        f"{numbers}",
-        lambda rng, dtype: np.asarray(
-            numbers, np.int64 if np.asarray(numbers).dtype.kind == "i" else dtype
-        ),
+        f"{numbers}", lambda rng, dtype: np.asarray(numbers, own if own.kind in "ib" else dtype)
     )
 
 
