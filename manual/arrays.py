@@ -1,5 +1,6 @@
 """What the rules share: checks at the boundary, and the two adjoints of summing."""
 
+import inspect
 import math
 import numbers
 
@@ -207,3 +208,55 @@ def reduce(x, reduction, total=None):
         return np.broadcast_to(dy / share, x.shape)
 
     return y, pullback
+
+
+def tree_map(function, tree):
+    """The tree, of dicts, lists and tuples, with the function applied to every leaf in order."""
+    if isinstance(tree, dict):
+        return {key: tree_map(function, branch) for key, branch in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([tree_map(function, branch) for branch in tree])
+    return function(tree)
+
+
+def leaves(tree):
+    """The leaves of a tree, in order."""
+    found = []
+    tree_map(found.append, tree)
+    return found
+
+
+def in_order(rule, args, settings):
+    """The leaves of a call, in the order of the signature."""
+    if not settings:
+        return leaves(args)
+    return leaves(inspect.signature(rule).bind(*args, **settings).arguments)
+
+
+def kept(function):
+    """The arrays that a function holds on to: those in its closure, and in closures and containers
+    there."""
+    found, todo, seen = [], [function], set()
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, np.ndarray):
+            found.append(thing)
+        elif isinstance(thing, (dict, list, tuple)):
+            todo += thing.values() if isinstance(thing, dict) else thing
+        elif inspect.isfunction(thing):
+            todo += [cell.cell_contents for cell in thing.__closure__ or ()]
+    return found
+
+
+def overlaps(array, others):
+    """Whether the array may share memory with one of the others."""
+    return any(np.may_share_memory(array, other) for other in others)
+
+
+def expect(holds, text):
+    """Raises RuntimeError with the text unless it holds."""
+    if not holds:
+        raise RuntimeError(text)

@@ -181,9 +181,10 @@ def sum(x, dim=None, keepdim=False, *, dtype=None):
     kept = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
     y = pairwise_sum(x.astype(as_dtype(dtype) or x.dtype), axes)
     y = y.reshape(kept) if keepdim else y
+    shape, own = x.shape, x.dtype
 
     def pullback(dy):
-        return np.broadcast_to(np.reshape(dy, kept), x.shape).astype(x.dtype)
+        return np.broadcast_to(np.reshape(dy, kept), shape).astype(own)
 
     return y, pullback
 
@@ -210,9 +211,10 @@ def reshape(x, shape):
         y = x.reshape(shape)
     except ValueError:
         raise ValueError(f"shape: expected {x.size} elements, got {tuple(shape)}") from None
+    before = x.shape
 
     def pullback(dy):
-        return dy.reshape(x.shape)
+        return dy.reshape(before)
 
     return y, pullback
 
@@ -224,7 +226,7 @@ def transpose(x, dim0, dim1):
     y = x.swapaxes(*dims) if x.ndim else x
 
     def pullback(dy):
-        return dy.swapaxes(*dims) if x.ndim else dy
+        return dy.swapaxes(*dims) if np.ndim(dy) else dy
 
     return y, pullback
 
@@ -256,10 +258,10 @@ def broadcast_to(x, shape):
     )
     if new < 0 or any(n < 0 or g not in (None, 1, n) for n, g in zip(wanted, given, strict=True)):
         raise ValueError(f"shape: expected one that {x.shape} broadcasts to, got {tuple(shape)}")
-    y = np.broadcast_to(x, wanted)
+    y, before = np.broadcast_to(x, wanted), x.shape
 
     def pullback(dy):
-        return sum_to(dy, x.shape)
+        return sum_to(dy, before)
 
     return y, pullback
 
@@ -291,8 +293,10 @@ def getitem(x, index):
     except IndexError:
         raise IndexError(f"index: expected one into shape {x.shape}, got {index!r}") from None
 
+    shape, dtype = x.shape, x.dtype
+
     def pullback(dy):
-        dx = np.zeros_like(x)
+        dx = np.zeros(shape, dtype)
         np.add.at(dx, index, dy)
         return dx
 
@@ -318,13 +322,12 @@ def _operands(**two):
     a, b = (np.asarray(a, dtype if numeric[name] else None) for name, a in two.items())
     broadcast(**dict(zip(two, (a, b), strict=True)))
 
+    shapes = [None if numeric[name] else a.shape for name, a in zip(two, (a, b), strict=True)]
+
     def back(*slopes):
-        found = [
-            sum_to(slope, operand.shape)
-            for slope, operand, is_number in zip(slopes, (a, b), numeric.values(), strict=True)
-            if not is_number
-        ]
-        return found[0] if len(found) == 1 else tuple(found)
+        pairs = zip(slopes, shapes, strict=True)
+        found = tuple(sum_to(slope, shape) for slope, shape in pairs if shape is not None)
+        return found[0] if len(found) == 1 else found
 
     return a, b, back
 

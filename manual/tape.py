@@ -1,0 +1,150 @@
+"""A reverse-mode engine over the rules: it knows no derivative, only which rule made which array.
+
+Names are torch's, where the same lives in torch/csrc/autograd: `Node` in function.h, `execute` in
+engine.cpp, what is saved in saved_variable.cpp. Wengert, 1964; Speelpenning, 1980
+"""
+
+import functools
+import itertools
+
+import numpy as np
+
+from . import elementary
+from .arrays import expect, in_order, kept, leaves, overlaps, tree_map
+from .grad_mode import is_grad_enabled, no_grad
+
+_numbers = itertools.count()  # torch's sequence_nr: what is made later has the larger one
+
+
+class Node:
+    """One call of a rule, its outputs' grad_fn: how to go back, an edge (node, which output of it)
+    to what made each argument, and the versions of what it saved, as they were."""
+
+    def __init__(self, name, pullback, next_edges=(), zeros=(None,), number=None):
+        self.name, self.pullback, self.next_edges, self.zeros = name, pullback, next_edges, zeros
+        self.number = next(_numbers) if number is None else number
+        self.saved, self.hooks = [], [[] for _ in zeros]
+
+    def __call__(self, grads):
+        """(edge, gradient) of every argument."""
+        expect(self.pullback, f"{self.name}: its saved values were freed by an earlier backward")
+        for version, then in self.saved:
+            expect(version == [then], f"{self.name}: a saved value was changed in place")
+        for i, hook in [(i, hook) for i, hooks in enumerate(self.hooks) for hook in hooks]:
+            shape, new = grads[i].shape, hook(Tensor(grads[i]))
+            grads[i] = grads[i] if new is None else new.data
+            expect(grads[i].shape == shape, f"hook: expected shape {shape}, got {grads[i].shape}")
+        found = leaves(self.pullback(tuple(grads) if len(grads) > 1 else grads[0]))
+        tensors = [e for e in self.next_edges if e != ()]  # constants, mostly arrays, get nothing
+        choices = self.next_edges, tensors, [e for e in tensors if e]
+        return zip(next(edges for edges in choices if len(edges) == len(found)), found, strict=True)
+
+
+class Tensor:
+    """An array, `data`, that remembers in `grad_fn` what made it; a leaf collects its `grad`."""
+
+    __array_ufunc__ = None  # so that array + tensor is the tensor's business
+    shape, dtype = property(lambda self: self.data.shape), property(lambda self: self.data.dtype)
+    requires_grad = property(lambda self: self.edge is not None)
+
+    def __init__(self, data, requires_grad=False, version=None):
+        self.data, self.version, self.is_view = np.asarray(data), version or [0], False
+        self.grad = self.grad_fn = self.edge = None
+        if requires_grad:  # a leaf's node comes after all that are numbered
+            expect(self.dtype.kind == "f", f"requires_grad: expected floating, got {self.dtype}")
+            self.edge = Node("AccumulateGrad", self._accumulate, number=-1), 0
+
+    def _accumulate(self, grad):
+        self.grad = Tensor(grad if self.grad is None else self.grad.data + grad)
+        return ()
+
+    def __getattr__(self, name):
+        """x.exp(…) is apply(exp, x, …), and x.exp_(…) writes that into x."""
+        if name.startswith("_") or not hasattr(elementary, name.removesuffix("_")):
+            raise AttributeError(f"{name}: expected a rule of manual/elementary.py")
+        rule = getattr(elementary, name.removesuffix("_"))
+        return functools.partial(self._in_place if name.endswith("_") else apply, rule, self)
+
+    def detach(self):
+        """The same memory, without what made it."""
+        return Tensor(self.data, version=self.version)
+
+    def register_hook(self, hook):
+        """hook(gradient) may return another gradient, to go on with. Gives what removes it."""
+        expect(self.requires_grad, "hook: expected a tensor that requires a gradient")
+        hooks = self.edge[0].hooks[self.edge[1]]
+        hooks.append(hook)
+        return functools.partial(hooks.remove, hook)
+
+    def retain_grad(self):
+        """Keeps the gradient in `grad` although this is no leaf."""
+        if self.grad_fn:
+            self.register_hook(functools.partial(setattr, self, "grad"))
+
+    def backward(self, gradient=None, retain_graph=False):
+        """Adds the gradient of ⟨gradient, self⟩ to the grad of every leaf behind."""
+        expect(self.requires_grad, "backward: expected a tensor that requires a gradient")
+        expect(gradient is not None or self.data.size == 1, "gradient: expected one, got None")
+        given = np.ones_like(self.data) if gradient is None else gradient
+        given = given.data if isinstance(given, Tensor) else np.asarray(given)
+        expect(given.shape == self.shape, f"gradient: expected {self.shape}, got {given.shape}")
+        execute(self.edge, given, retain_graph)
+
+    @staticmethod
+    def _in_place(rule, x, *args, **settings):
+        fixed = x.requires_grad and (x.is_view or not x.grad_fn) and is_grad_enabled()
+        expect(not fixed, "in place: expected neither a leaf that requires a gradient nor a view")
+        before = Tensor(x.data.copy())
+        before.grad_fn, before.edge = x.grad_fn, x.edge
+        after = apply(rule, before, *args, **settings)
+        x.data[...], x.grad_fn = after.data, after.grad_fn or x.grad_fn
+        x.edge, x.version[0] = after.edge or x.edge, x.version[0] + 1
+        return x
+
+
+@no_grad()
+def execute(edge, gradient, retain_graph):
+    """Visits all nodes behind the edge, the last made first: their cotangents are complete then."""
+    found, nodes = {edge[0]}, [edge[0]]
+    for node in nodes:  # which grows meanwhile
+        new = {e[0] for e in node.next_edges if e} - found
+        found.update(new)
+        nodes.extend(new)
+    grads = {edge: gradient}
+    for node in sorted(nodes, key=lambda node: -node.number):
+        for edge, grad in node([grads.pop((node, i), zero) for i, zero in enumerate(node.zeros)]):
+            if edge:
+                grads[edge] = grads[edge] + grad if edge in grads else grad
+        if not retain_graph and kept(node.pullback):  # what saved nothing may run again
+            node.pullback, node.saved = None, []
+
+
+def apply(rule, *args, **settings):
+    """rule(*args, **settings) of tensors and arrays, recorded. torch.autograd.Function.apply"""
+    given = [a for a in in_order(rule, args, settings) if isinstance(a, (Tensor, np.ndarray))]
+    tensors = [a for a in given if isinstance(a, Tensor)]
+    args, settings = tree_map(lambda a: a.data if isinstance(a, Tensor) else a, (args, settings))
+    y, pullback = rule(*args, **settings)
+    outputs = [Tensor(a) for a in (y if isinstance(y, tuple) else (y,))]
+    for t, source in itertools.product(outputs, tensors):
+        if overlaps(t.data, [source.data]):
+            t.version, t.is_view = source.version, True
+    if is_grad_enabled() and any(t.requires_grad for t in tensors):
+        edges = [getattr(a, "edge", ()) for a in given if a.dtype.kind == "f"]
+        zeros = [np.zeros_like(t.data) if t.dtype.kind == "f" else None for t in outputs]
+        node, arrays = Node(rule.__name__, pullback, edges, zeros), kept(pullback)
+        for i, t in enumerate(outputs):
+            t.grad_fn, t.edge = (node, (node, i)) if t.dtype.kind == "f" else (None, None)
+        held = [t.version for t in tensors + outputs if overlaps(t.data, arrays)]
+        node.saved = [(v, v[0]) for v in held]
+    return tuple(outputs) if isinstance(y, tuple) else outputs[0]
+
+
+def _operator(rule, reflected=False):
+    return lambda self, *args: apply(rule, *args, self) if reflected else apply(rule, self, *args)
+
+
+for _sign in ["add", "sub", "mul", "truediv", "pow", "matmul", "neg", "getitem"]:
+    _rule = getattr(elementary, _sign.replace("truediv", "div"))
+    setattr(Tensor, f"__{_sign}__", _operator(_rule))
+    setattr(Tensor, f"__r{_sign}__", _operator(_rule, reflected=True))
