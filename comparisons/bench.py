@@ -1,4 +1,5 @@
-"""How fast the optimizers are: one step by hand beside one of torch's, and beside the memory."""
+"""How fast it is: an optimizer's step by hand beside torch's, and beside the memory; a node of the
+tape beside one of torch's graph."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from .. import manual, reference
+from ..manual.tape import Tensor
 from ..reference.adapters import leaves
 from . import report
 from .optimizers import other_paths
@@ -28,6 +30,7 @@ REPEATS = 15
 PATIENCE = 10.0  # seconds
 PATHS = ("loop", "foreach", "fused")
 OTHERS = (*PATHS, "memory")
+NODES = (1_000, 10_000, 100_000)
 FILLED = 4  # steps before those that are timed, after which the state is full
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "sgd": [{}, {"momentum": 0.9}],
@@ -149,22 +152,77 @@ def _by_torch(
     return task
 
 
+def tape_rows(nodes: Sequence[int] = NODES, repeats: int = 5) -> list[dict[str, Any]]:
+    """One row for each length of a chain: seconds for each of its nodes, forward and backward, by
+    hand and by torch, medians of interleaved runs."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return [_tape_row(n, repeats) for n in nodes]
+
+
+def _tape_row(nodes: int, repeats: int) -> dict[str, Any]:
+    def chained(x: Any) -> None:
+        y = x
+        for _ in range(nodes):
+            y = y * 1.0001
+        y.sum().backward()
+
+    start = np.ones(3)
+    seconds = _medians(
+        {
+            "manual": lambda: chained(Tensor(start, requires_grad=True)),
+            "torch": lambda: chained(torch.ones(3, dtype=torch.float64, requires_grad=True)),
+        },
+        repeats,
+    )
+    each = {side: taken / nodes for side, taken in seconds.items()}
+    return {"id": f"tape/{nodes}", "nodes": nodes, **each}
+
+
+def _print_tape(session: Session, found: Sequence[dict[str, Any]]) -> None:
+    session.console.print(
+        "A node of a chain takes this many times as long as one of the shortest, or as torch's"
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("nodes", "by hand", "torch", "by hand / torch"):
+        table.add_column(column, justify="right")
+    for r in found:
+        growth = [r[side] / found[0][side] for side in ("manual", "torch")]
+        ratios = (*growth, r["manual"] / r["torch"])
+        table.add_row(f"{r['nodes']:,}", *(f"{ratio:.2f}" for ratio in ratios))
+    session.console.print(table)
+
+
 def bench_command(
-    what: Annotated[str, typer.Argument(metavar="optimizers", help="What to time.")],
+    what: Annotated[str, typer.Argument(metavar="optimizers|tape", help="What to time.")],
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]…", help="Optimizers; all without.")
     ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
 ) -> None:
-    """How fast a step is by hand: beside torch's loop, foreach and fused, and beside the memory.
+    """How fast it is: an optimizer's step by hand beside torch's loop, foreach and fused, and the
+    memory, on a million float32 elements; or a node of the tape beside one of torch's graph.
 
-    A million float32 elements, one thread, medians of interleaved runs.
+    One thread, medians of interleaved runs.
     """
-    known("subject", what, ["optimizers"])
+    known("subject", what, ["optimizers", "tape"])
     for name in names or ():
         known("optimizer", name, SAMPLES)
+    if names and what == "tape":
+        raise typer.BadParameter(
+            f"expected none with tape, got {', '.join(names)}", param_hint="NAME"
+        )
     session = Session(out, as_json, 1, strict=False)
+    if what == "tape":
+        with session.console.status("timing"):
+            found = tape_rows()
+        report.save(report.table(found), "bench_tape", session.out)
+        if as_json:
+            print(report.table(found).to_json(orient="records"))
+        else:
+            _print_tape(session, found)
+        return
     chosen: Sequence[str] = names or list(SAMPLES)
     with session.console.status("timing"):
         found = [

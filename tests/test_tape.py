@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons import training, verdict
+from gradtwin.comparisons import bench, training, verdict
 from gradtwin.comparisons.datasets import DATASETS, load
 from gradtwin.manual.checkpoint import checkpoint
 from gradtwin.manual.grad_mode import enable_grad, no_grad
@@ -292,3 +292,9 @@ def test_several_outputs_and_constants():
         x.grad = None
         apply(loss, x, np.array([0, 2]), weight=constant).backward()
         assert np.allclose(x.grad.data.sum(axis=1), 0)
+
+
+def test_the_bench_gives_a_row_for_each_length():
+    rows = bench.tape_rows((10, 20), repeats=1)
+    assert [row["nodes"] for row in rows] == [10, 20]
+    assert all(row["manual"] > 0 and row["torch"] > 0 for row in rows)
