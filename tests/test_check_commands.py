@@ -1,6 +1,7 @@
 """The command line and the plug-in for pytest, as a newcomer uses them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,21 @@ def test_mutants(gradtwin, tmp_path):
     known = gradtwin("mutants", "rulu", cwd=tmp_path)
     assert known.exit_code == 2
     assert "did you mean relu" in known.stderr
+
+
+def test_the_tour(tmp_path):
+    """Eight steps, none longer than a screen, and a picture."""
+    tour = EXAMPLES / "tour.py"
+    run = subprocess.run(
+        [sys.executable, tour, tmp_path / "new"], capture_output=True, text=True, check=True
+    )
+    _, *steps = re.split(r"\n\d\. .*\n---+\n", run.stdout)
+    assert len(steps) == 8
+    assert all(len(step.splitlines()) < 22 for step in steps)
+    assert all(len(line) <= 100 for line in run.stdout.splitlines())
+    w = re.findall(r"dw = (\S+)|w.grad = (\S+),", run.stdout)
+    assert w[0][0] == w[1][1]  # by pullbacks and by the tape
+    assert "mse_loss against mse_loss: right" in steps[4]
+    assert "on the whole run: rounding" in steps[7]
+    assert (tmp_path / "new/tour.png").stat().st_size > 10_000
+    assert run.stderr == ""

@@ -1,0 +1,214 @@
+"""From a line through points to a network that reads digits, in eight steps.
+
+python examples/tour.py [FOLDER]
+
+Each step prints what it explains, and the numbers that it has just computed. The pictures, one loss
+curve for each optimizer, are saved into the folder, results/ without one.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from gradtwin.comparisons.curves import compare
+from gradtwin.comparisons.datasets import load
+from gradtwin.comparisons.training import Cell
+from gradtwin.manual import optimizers
+from gradtwin.manual.linear import linear
+from gradtwin.manual.losses import mse_loss
+from gradtwin.manual.tape import Tensor, apply
+from gradtwin.reference import losses as torch_losses
+
+from gradtwin import check
+
+LINE = load("line")
+START = {"weight": np.array([[0.0]]), "bias": np.array([0.0])}
+OPTIMIZERS = {
+    "sgd": ("SGD: a step down the slope, on a few samples at a time", {"lr": 0.05}),
+    "momentum": ("momentum: it keeps rolling the way it went", {"lr": 0.05, "momentum": 0.9}),
+    "rmsprop": ("RMSprop: divided by how large slopes were lately", {"lr": 0.05}),
+    "adagrad": ("Adagrad: divided by all slopes so far, so it slows down", {"lr": 0.5}),
+    "adam": ("Adam: both, momentum over the size of slopes", {"lr": 0.05}),
+}
+
+
+def loss_of(parameters):
+    """The mean square of what the line misses by, and its gradient."""
+    y, pull_linear = linear(LINE.x, parameters["weight"], parameters["bias"])
+    loss, pull_loss = mse_loss(y, LINE.target)
+    dy, _ = pull_loss(np.ones_like(loss))
+    _, dweight, dbias = pull_linear(dy)
+    return float(loss), {"weight": dweight, "bias": dbias}
+
+
+def a_line():
+    loss, _ = loss_of(START)
+    least, _ = loss_of({"weight": np.array([[2.0]]), "bias": np.array([1.0])})
+    print(f"""
+The data: {len(LINE.x)} points on y = 2x + 1, with noise of 0.3.
+The model: y = w x + b, which starts at w = 0, b = 0.
+How bad it is, its loss, is the mean of (y - target)²: {loss:.4f}
+With w = 2 and b = 1 it would be {least:.4f}, which is the noise.
+To learn is to make the loss small. Which way do w and b have to go?""")
+
+
+def a_slope():
+    h = 1e-4
+    moved = {**START, "weight": START["weight"] + h}
+    slope = (loss_of(moved)[0] - loss_of(START)[0]) / h
+    print(f"""
+Move w by {h} and look: the loss changes by {slope:.4f} of that. This is a slope,
+and it says: w up, loss down. A network has millions of numbers, and to move
+each of them once would be millions of runs. A derivative gives all at once:
+
+    d/dw mean (w x + b - t)² = mean 2 (w x + b - t) x = {loss_of(START)[1]["weight"].item():.4f}
+
+which is what the slope tends to when h goes to 0.""")
+
+
+def backward():
+    y, pull_linear = linear(LINE.x, START["weight"], START["bias"])
+    _, pull_loss = mse_loss(y, LINE.target)
+    dy, _ = pull_loss(np.array(1.0))
+    _, dweight, dbias = pull_linear(dy)
+    print(f"""
+Why "backward"? The loss is a function of a function: x -> y -> loss. Every
+rule here gives two things, its value and a pullback, which turns the slope in
+its output into the slopes in its inputs. So one starts at the end, where the
+slope of the loss in itself is 1, and goes back:
+
+    1 -> mse_loss -> dy, {dy.shape[0]} numbers, the first {dy[0, 0]:.4f}
+      -> linear   -> dw = {dweight.item():.4f} and db = {dbias.item():.4f}
+
+The other way round, from w forward, one would need a run for every w.""")
+
+
+def a_tape():
+    w, b = (Tensor(START[name], requires_grad=True) for name in ("weight", "bias"))
+    loss = apply(mse_loss, w * LINE.x + b, LINE.target)
+    node, names = loss.grad_fn, []
+    while node:
+        names.append(node.name)
+        node = next((edge[0] for edge in node.next_edges if edge), None)
+    loss.backward()
+    print(f"""
+A tape writes down what is computed, and backward() reads it from the end:
+
+    loss = mse_loss(w * x + b, target)
+    loss.backward()       {" <- ".join(reversed(names))}
+    w.grad = {w.grad.data.item():.4f}, b.grad = {b.grad.data.item():.4f}
+
+That is all that autograd is; manual/tape.py has 150 lines of it. It knows no
+derivative: mul, add and mse_loss are rules like those of the step before.""")
+
+
+def twice():
+    y, target = linear(LINE.x, START["weight"], START["bias"])[0], LINE.target
+    ours, theirs = (
+        loss(y, target)[1](np.array(1.0))[0] for loss in (mse_loss, torch_losses.mse_loss)
+    )
+    report = check("mse_loss", "mse_loss", [y, target])
+    print(f"""
+Is it right? Every gradient is computed twice, here by hand and by PyTorch:
+
+    by hand {float(ours[0, 0])!r}
+    torch   {float(theirs[0, 0])!r}
+
+They may differ in the last digits, and only in those. check() measures how
+far rounding can move the result, and looks at many more points:
+
+    {str(report).splitlines()[0]}
+    {str(report).splitlines()[1].strip()}""")
+
+
+def descent():
+    parameters, lr = dict(START), 0.1
+    losses = []
+    for _ in range(200):
+        loss, gradient = loss_of(parameters)
+        losses.append(loss)
+        parameters = {name: p - lr * gradient[name] for name, p in parameters.items()}
+    w, b = parameters["weight"].item(), parameters["bias"].item()
+    print(f"""
+Backpropagation and gradient descent are two things. The first computes the
+gradient, and changes nothing. The second uses it: a small step against the
+slope, again and again, p <- p - {lr} dp:
+
+    step   0: loss {losses[0]:.4f}
+    step  10: loss {losses[10]:.4f}
+    step 199: loss {losses[199]:.4f}      y = {w:.3f} x + {b:.3f}
+
+Any other way to get the gradient would do for it; and the same gradient
+serves other ways to step.""")
+
+
+def run(name, settings, steps=150):
+    """The loss before every step, on batches of ten."""
+    step = getattr(optimizers, "sgd" if name == "momentum" else name)
+    rng, parameters = np.random.default_rng(0), dict(START)
+    states, losses = {name: {} for name in parameters}, []
+    for _ in range(steps):
+        losses.append(loss_of(parameters)[0])
+        rows = rng.integers(len(LINE.x), size=10)
+        y, pull_linear = linear(LINE.x[rows], parameters["weight"], parameters["bias"])
+        value, pull_loss = mse_loss(y, LINE.target[rows])
+        _, *gradients = pull_linear(pull_loss(np.ones_like(value))[0])
+        for p, gradient in zip(("weight", "bias"), gradients, strict=True):
+            parameters[p], states[p] = step(parameters[p], gradient, states[p], **settings)
+    return losses
+
+
+def ways_to_step(folder):
+    print("\nFive ways to use the same gradients, of ten points at a time:\n")
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, (text, settings) in OPTIMIZERS.items():
+        losses = run(name, settings)
+        axes.semilogy(losses, label=name)
+        print(f"    {text}\n        loss after 10, 50 and 150 steps: ", end="")
+        print(", ".join(f"{losses[i]:.4f}" for i in (10, 50, -1)))
+    axes.set(xlabel="step", ylabel="mean square error", title="One line, five optimizers")
+    axes.legend()
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "tour.png", dpi=150)
+    plt.close(figure)
+    print(f"""
+The curves are in {folder / "tour.png"}.
+Each of these steps is compared with torch's, parameter and state, by
+`gradtwin optimizers`.""")
+
+
+def a_network():
+    cell = Cell("mlp", "digits", "adam", lr=0.01, regime="mini-batch", steps=60, hidden=(32,))
+    row = compare(cell).row
+    print(f"""
+Two layers with tanh between them read 1,797 handwritten digits:
+
+    loss before {row["start_manual"]:.4f}, after 60 steps of Adam {row["end_manual"]:.4f}
+
+It is the same thing as the line, with more rules in a row. It was trained
+twice, by hand and by torch. Along the way the two losses were {row["max_drift"]:.1e}
+apart at most, {row["max_ratio"]:.2f} of how far rounding alone drives torch from itself.
+The verdict on every step and on the whole run: {row["class"]}.""")
+
+
+STEPS = {
+    "A line": a_line,
+    "A slope": a_slope,
+    "Backward": backward,
+    "A tape": a_tape,
+    "Every gradient twice": twice,
+    "Descent": descent,
+    "Five ways to step": ways_to_step,
+    "A network": a_network,
+}
+
+
+def main(folder):
+    for number, (title, step) in enumerate(STEPS.items(), 1):
+        print(f"\n{number}. {title}\n{'-' * (len(title) + 3)}", end="")
+        step(folder) if step is ways_to_step else step()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))
