@@ -10,7 +10,8 @@ from gradtwin.comparisons import gradients, samples, verdict
 from gradtwin.comparisons.differences import derivative
 from gradtwin.comparisons.exact import inner
 from gradtwin.comparisons.noise import is_floating
-from gradtwin.reference.adapters import leaves, tree_map
+from gradtwin.reference.adapters import array, leaves, tensor, tree_map
+from torch.autograd import forward_ad
 
 from gradtwin import manual, reference
 
@@ -22,6 +23,9 @@ EVERY = [
 ROWS = pytest.mark.parametrize(("op", "row", "kind"), EVERY)
 RIGHT = {verdict.IDENTICAL, verdict.ROUNDING, verdict.REFERENCE_IMPRECISE}
 ALGORITHMS = {"compute_mode", "sparse", "options"}  # how torch computes something, not what
+NO_FORWARD_MODE = {
+    *("pdist", "cdist", "embedding_bag", "multi_margin_loss", "multilabel_margin_loss"),
+}
 DTYPES = pytest.mark.parametrize("dtype", verdict.DTYPES)
 
 
@@ -50,7 +54,7 @@ def test_agrees_with_torch_or_is_nearer_to_the_exact_value(op, row, kind, dtype,
     assert not wrong
 
 
-def along(rule, arguments, name, direction, dy, h):
+def along_argument(rule, arguments, name, direction, dy, h):
     """⟨dy, y⟩ with one argument moved h times the direction."""
     argument, _, key = name.partition(".")
     old = arguments[argument]
@@ -74,11 +78,61 @@ def test_agrees_with_extrapolated_differences(op, row, kind):
             # small, so that no step leaves (0, 1) or crosses a kink
             direction = 1e-3 * rng.standard_normal(x.shape) * np.minimum(abs(x), abs(1 - x))
 
-            expected, error = derivative(partial(along, ours, bound, name, direction, dy), size)
+            expected, error = derivative(
+                partial(along_argument, ours, bound, name, direction, dy), size
+            )
             ours_along = np.sum(found[name] * direction)
             print(name, ours_along, expected, error)
             assert error < 1e-6 * np.sum(abs(found[name] * direction))  # a sharp oracle
             assert abs(ours_along - expected) <= 10 * error
+
+
+def pushed(op, args, kwargs, v):
+    """J v by torch's forward mode, one array for each output, None where nothing moves."""
+    ours, twin = gradients.rule_pair(op)
+    tangents = iter(v)
+
+    def dual(leaf):
+        made = tensor(leaf)
+        return forward_ad.make_dual(made, tensor(next(tangents))) if is_floating(leaf) else made
+
+    bound = inspect.signature(ours).bind(*args, **kwargs).arguments
+    with warnings.catch_warnings(action="ignore"), forward_ad.dual_level():
+        made = {n: tree_map(tensor if n in twin.constant else dual, a) for n, a in bound.items()}
+        settings = {name: made.pop(name) for name in kwargs}
+        y = twin.__wrapped__(*made.values(), **settings)
+        return [array(forward_ad.unpack_dual(part).tangent) for part in leaves(y)]
+
+
+@pytest.mark.parametrize(("op", "row", "kind"), [p for p in EVERY if p.values[2] == "sample"])
+def test_is_the_adjoint_of_torchs_forward_mode(op, row, kind):
+    """⟨dy, J v⟩ = ⟨pullback(dy), v⟩, up to rounding of the terms and to how far torch's own two
+    modes are apart; or torch stands alone, and differences are with us."""
+    ours, twin, args, kwargs, dy = drawn(op, row, "float64")
+    sides = [[*map(np.asarray, leaves(rule(*args, **kwargs)[1](dy)))] for rule in (ours, twin)]
+    rng = np.random.default_rng(1)
+    v = [np.asarray(rng.standard_normal(g.shape)) for g in sides[0]]
+    if op in NO_FORWARD_MODE:
+        with pytest.raises(NotImplementedError, match="forward AD"):
+            pushed(op, args, kwargs, v)
+        return
+    moves = zip(leaves(dy), pushed(op, args, kwargs, v), strict=True)
+    forward = [d * move for d, move in moves if d is not None and move is not None]
+    pulled, torchs = ([g * t for g, t in zip(side, v, strict=True)] for side in sides)
+    along, back, by_torch = (sum(map(np.sum, terms), 0.0) for terms in (forward, pulled, torchs))
+    size = sum(np.sum(abs(terms)) for terms in (*forward, *pulled))
+    floor = verdict.LIMIT * (np.finfo(float).eps / 2 * size + abs(by_torch - along))
+    print(along, back, floor)
+    if abs(back - along) > floor:
+        arguments = inspect.signature(ours).bind(*args, **kwargs).arguments
+        names = gradients.argument_names(ours, args, kwargs, twin.constant)
+        (name,) = names
+        function = partial(along_argument, ours, arguments, name, v[0], dy)
+        expected, error = derivative(
+            function, float(inner(each(abs, dy), each(abs, ours(**arguments)[0])))
+        )
+        assert abs(back - expected) <= 10 * error < abs(along - expected)
+    assert not np.any(back) or abs(1.0001 * back - along) > floor
 
 
 @pytest.mark.parametrize("row", [row for _, row in samples.calls("ctc_loss")], ids=repr)
