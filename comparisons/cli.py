@@ -5,34 +5,28 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import pandas as pd
 import torch
 import typer
-from rich.console import Console
-from rich.syntax import Syntax
 from rich.table import Table
-from rich.text import Text
 
 from .. import manual, reference
-from ..manual import dialects
 from . import accuracy, curves, gradients, optimizers, report, samples, schedules, training, verdict
 from .bench import bench_command
 from .check_commands import check_command, mutants_command
 from .coverage_command import coverage_command
 from .curves import Comparison
-from .dialect_command import dialect_command, print_lines
+from .dialect_command import dialect_command
 from .lockstep import JUDGED
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
 from .samples.schedules import SAMPLES as SCHEDULES
 from .session import RESULTS, Jobs, Json, Out, Seed, Session, Strict, known
+from .show_command import show
 from .training import Cell
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -240,6 +234,7 @@ app.command("check")(check_command)
 app.command("mutants")(mutants_command)
 app.command("dialect")(dialect_command)
 app.command("bench")(bench_command)
+app.command()(show)
 app.command("coverage")(coverage_command)
 
 
@@ -407,53 +402,6 @@ def curves_command(
     session = Session(out, as_json, jobs, strict)
     _run_curves(session, cells)
     session.finish()
-
-
-@app.command()
-def show(op: Annotated[str, typer.Argument(help="An op, an optimizer or a schedule.")]) -> None:
-    """Rule, mirror, dialects, samples and corners on one screen."""
-    known("op", op, [*samples.ops(), *OPTIMIZERS, *SCHEDULES])
-    console = Console(highlight=False)
-
-    def code(title: str, text: str) -> None:
-        console.print(Text(title, style="bold"))
-        console.print(Syntax(text.rstrip(), "python", background_color="default", word_wrap=True))
-
-    settings = configurations(op) if op in OPTIMIZERS else SCHEDULES.get(op, [])
-    module: ModuleType
-    if op in OPTIMIZERS:
-        rule, module = getattr(manual.optimizers, op), reference.optimizers
-    elif op in SCHEDULES:
-        rule, module = getattr(manual.schedules, op), reference.schedules
-    else:
-        rule, _ = gradients.rule_pair(op)
-        module = getattr(reference, samples.family(op))
-    code(f"manual/{Path(inspect.getfile(rule)).name}", inspect.getsource(rule))
-    source = inspect.getsource(module)
-    lines = [n for n in ast.parse(source).body if isinstance(n, ast.Assign)]
-    mirror = [n for n in lines if op in {getattr(t, "id", "") for t in n.targets}]
-    text = (
-        str(ast.get_source_segment(source, mirror[0]))
-        if mirror
-        else inspect.getsource(getattr(module, op).__wrapped__)
-    )
-    helpers = [
-        getattr(module, name) for name in re.findall(r"\b_\w+", text) if hasattr(module, name)
-    ]
-    text = "\n\n".join([*(inspect.getsource(f.__code__) for f in helpers), text])
-    code(f"\nreference/{Path(inspect.getfile(module)).name}", text)
-    for dialect in dialects.of("adam" if op == "adamw" else op):
-        console.print(Text(f"\n{dialect.about}: {dialect.name}", style="bold"))
-        console.print(Text(f"  {dialect.source}", style="dim"))
-        print_lines(console, dialect)
-    if settings:
-        rows = [("settings", samples.written(s) or "defaults") for s in settings]
-    else:
-        rows = [(f"{kind}s", repr(row)) for kind, row in samples.calls(op)]
-    for kind, group in itertools.groupby(rows, key=lambda row: row[0]):
-        console.print(Text(f"\n{kind}", style="bold"))
-        for _, text in group:
-            console.print(f"  {op}({text})", markup=False)
 
 
 @app.command()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import manual, reference
-from ..reference.adapters import leaves, tree_map
+from ..reference.adapters import leaves, tensor, tree_map
 from . import exact, samples
+from .noise import is_floating
 from .samples import Call
 from .verdict import DTYPES, Results, Verdict, judge
 
@@ -37,6 +40,21 @@ def argument_names(
                 if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"
             ]
     return names
+
+
+def by_torch(op: str, args: Any, kwargs: dict[str, Any], made: Callable[[Any], Any]) -> Any:
+    """What torch's function itself answers, as tensors; `made` makes one of each floating array
+    that has a gradient."""
+    ours, twin = rule_pair(op)
+    bound = inspect.signature(ours).bind(*args, **kwargs).arguments
+
+    def torchs(name: str, leaf: Any) -> Any:
+        return made(leaf) if name not in twin.constant and is_floating(leaf) else tensor(leaf)
+
+    given = {name: tree_map(partial(torchs, name), argument) for name, argument in bound.items()}
+    settings = {name: given.pop(name) for name in kwargs}
+    with warnings.catch_warnings(action="ignore"):
+        return twin.__wrapped__(*given.values(), **settings)
 
 
 def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Results:

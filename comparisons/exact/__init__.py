@@ -33,33 +33,47 @@ def oracle(op: str, inputs: Any, kinks: bool = True) -> Oracle:
     The results are "value", or "value.0" and so on, and the names of arguments, for a dict with the
     key behind a point.
     """
-    function = getattr(import_module(f".{family(op)}", __name__), op)
 
     def exact(name: str, index: tuple[int, ...]) -> float:
         with mpmath.workdps(DIGITS):
-            args, kwargs, dy = tree_map(_exactly, inputs)
             argument, _, key = name.partition(".")
             if argument == "value":
+                function, (args, kwargs, _) = _definition(op), tree_map(_exactly, inputs)
                 y = function(*args, **kwargs)
                 return float(np.asarray(leaves(y)[int(key or 0)])[index])
-            arguments = inspect.signature(function).bind(*args, **kwargs).arguments
-            array = arguments[argument][key] if key else arguments[argument]
-
-            def moved_by(step: mpmath.mpf) -> Any:
-                still = array[index]
-                array[index] = still + step
-                total = inner(dy, function(*args, **kwargs))
-                array[index] = still
-                return total
-
-            ahead, behind = moved_by(STEP), moved_by(-STEP)
+            behind, here, ahead = _around(op, inputs, name, index)
             slope = (ahead - behind) / (2 * STEP)
-            bend = (ahead - 2 * moved_by(mpmath.mpf(0)) + behind) / STEP
+            bend = (ahead - 2 * here + behind) / STEP
             if not kinks and not abs(bend) <= KINK * abs(slope):
                 return float("nan")
             return float(slope)
 
     return exact
+
+
+def sides(op: str, inputs: Any, name: str, index: tuple[int, ...]) -> tuple[float, float]:
+    """The derivative from the left and from the right."""
+    with mpmath.workdps(DIGITS):
+        behind, here, ahead = _around(op, inputs, name, index)
+        return float((here - behind) / STEP), float((ahead - here) / STEP)
+
+
+def _definition(op: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(import_module(f".{family(op)}", __name__), op)
+    return found
+
+
+def _around(op: str, inputs: Any, name: str, index: tuple[int, ...]) -> list[Any]:
+    """⟨dy, y⟩ with one number a step back, where it is, and a step ahead."""
+    function, (args, kwargs, dy) = _definition(op), tree_map(_exactly, inputs)
+    arguments = inspect.signature(function).bind(*args, **kwargs).arguments
+    argument, _, key = name.partition(".")
+    array = arguments[argument][key] if key else arguments[argument]
+    still, found = array[index], []
+    for step in (-STEP, mpmath.mpf(0), STEP):
+        array[index] = still + step
+        found.append(inner(dy, function(*args, **kwargs)))
+    return found
 
 
 def inner(dy: Any, y: Any) -> Any:
