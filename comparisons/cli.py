@@ -27,6 +27,7 @@ from .samples.optimizers import configurations
 from .samples.schedules import SAMPLES as SCHEDULES
 from .session import RESULTS, Jobs, Json, Out, Seed, Session, Strict, known
 from .show_command import show
+from .trace_command import trace_command
 from .training import Cell
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -235,6 +236,7 @@ app.command("mutants")(mutants_command)
 app.command("dialect")(dialect_command)
 app.command("bench")(bench_command)
 app.command()(show)
+app.command("trace")(trace_command)
 app.command("coverage")(coverage_command)
 
 

@@ -1,21 +1,26 @@
 """Every gradient twice: by hand in NumPy (`gradtwin.manual`), by PyTorch (`gradtwin.reference`),
 and compared.
 
-`check` examines a backward pass, `assert_gradient` raises if it is wrong.
+`check` examines a backward pass, `assert_gradient` raises if it is wrong, `trace` goes
+through that of a torch module.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["assert_gradient", "check"]
+__all__ = ["assert_gradient", "check", "trace"]
 
 
 def __getattr__(name: str) -> Any:
-    """Both are imported when they are needed, for torch takes its time."""
+    """They are imported when they are needed, for torch takes its time."""
     if name == "check":
         from .comparisons.check import check
 
         return check
+    if name == "trace":
+        from .comparisons.trace import trace
+
+        return trace
     if name == "assert_gradient":
         from .pytest_plugin import assert_gradient
 

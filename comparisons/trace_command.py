@@ -1,0 +1,87 @@
+"""The command `gradtwin trace`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+
+from .. import reference
+from ..reference.adapters import tensor
+from . import report, samples, verdict
+from .datasets import DATASETS, load
+from .session import RESULTS, Json, Out, Seed, Session, known
+from .trace import Trace, trace
+from .training import MODELS, Cell, start
+
+ROWS = 16  # of the data
+
+
+def traced(model: str, data: str, loss: str = "", seed: int = 0, activation: str = "tanh") -> Trace:
+    """The trace of a model and its loss, on the first rows of the data.
+
+    Raises ValueError for a combination that does not exist.
+    """
+    cell = Cell(model, data, "sgd", 0.1, seed=seed, hidden=(8,), activation=activation)
+    table = load(data)
+    drawn = start(cell, table.x.shape[1], table.outputs)
+    parameters = {name: tensor(a).requires_grad_() for name, a in drawn.items()}
+    forward = getattr(reference.models, model).__wrapped__
+    measure = getattr(reference.losses, loss or cell.loss).__wrapped__
+    target = tensor(table.target[:ROWS])
+
+    def module(x: torch.Tensor) -> Any:
+        return measure(forward(parameters, x, **cell.model_settings), target)
+
+    return trace(module, tensor(table.x[:ROWS]))
+
+
+def trace_command(
+    model: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}.")],
+    data: Annotated[str, typer.Option(help="What it is fed with; what fits it.")] = "",
+    loss: Annotated[str, typer.Option(help="Its loss; that of the data's task.")] = "",
+    activation: Annotated[str, typer.Option(help="Of an mlp's hidden layers.")] = "tanh",
+    out: Out = RESULTS,
+    as_json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """One forward and backward of a model on a small batch, step by step: each rule beside the
+    nodes that torch made, with the verdict on it."""
+    known("model", model, MODELS)
+    data = data or [name for name in DATASETS if load(name).task in MODELS[model]][-1]
+    known("data", data, DATASETS)
+    if loss:
+        known("loss", loss, [op for op in samples.ops() if samples.family(op) == "losses"])
+    session = Session(out, as_json, 1, strict=False)
+    try:
+        found = traced(model, data, loss, seed, activation)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise typer.BadParameter(str(error)) from error
+    report.save(found.table, "trace", session.out)
+    if as_json:
+        print(found.table.to_json(orient="records"))
+    else:
+        _print(session, found)
+    raise typer.Exit(1 if found.wrong else 0)
+
+
+def _print(session: Session, found: Trace) -> None:
+    """Two columns, in the order of execution: what is here, and what torch made."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "by hand", "torch", "verdict"):
+        table.add_column(column)
+    for row in found.table.to_dict("records"):
+        table.add_row(
+            str(row["step"]),
+            f"{row['rule'] or row['function']} → {row['shape']}\n"
+            f"  value {row['value_norm']:.4g}, gradient {row['gradient_norm']:.4g}\n"
+            f"  keeps {row['kept_bytes']:,} bytes",
+            f"{row['nodes']} → {row['next'] or 'nothing'}\n"
+            f"  saves {row['saved_bytes']:,} bytes: {row['saved'] or 'nothing'}",
+            f"{row['class']}\nmargin {row['margin']:.3g}",
+            style="bold red" if row["class"] == verdict.DIFFERENT else None,
+        )
+    session.console.print(table)
+    session.console.print(f"{found.covered:.0%} of torch's nodes have a rule here.")
