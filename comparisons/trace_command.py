@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -14,6 +15,7 @@ from . import report, samples, verdict
 from .datasets import DATASETS, load
 from .session import RESULTS, Json, Out, Seed, Session, known
 from .trace import Trace, trace
+from .trace_page import page
 from .training import MODELS, Cell, start
 
 ROWS = 16  # of the data
@@ -43,6 +45,9 @@ def trace_command(
     data: Annotated[str, typer.Option(help="What it is fed with; what fits it.")] = "",
     loss: Annotated[str, typer.Option(help="Its loss; that of the data's task.")] = "",
     activation: Annotated[str, typer.Option(help="Of an mlp's hidden layers.")] = "tanh",
+    save: Annotated[
+        Path | None, typer.Option(help="Save it as a page: the graph, and all about each step.")
+    ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
     seed: Seed = 0,
@@ -60,6 +65,10 @@ def trace_command(
     except (ValueError, TypeError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from error
     report.save(found.table, "trace", session.out)
+    if save:
+        if not save.parent.is_dir():
+            raise typer.BadParameter(f"no folder {save.parent}", param_hint="--save")
+        report.write(save, page(found))
     if as_json:
         print(found.table.to_json(orient="records"))
     else:

@@ -1,0 +1,69 @@
+"""A trace as one self-contained page: a graph to zoom and click, and all about each step."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from ..reference.adapters import leaves
+from . import gradients
+from .trace import Step, Trace, named
+
+PAGE = Path(__file__).with_name("trace.html")
+ACROSS, DOWN = 300, 90  # from one step to the next, in pixels
+SHOWN = 60  # elements of an array, beyond which its middle is left out
+
+
+def page(trace: Trace) -> bytes:
+    """The page. Steps stand beneath those whose results they use."""
+    owners = {node: i for i, step in enumerate(trace.steps) for node in step.nodes}
+    behind = []  # of each step, the steps whose results it uses
+    for i, step in enumerate(trace.steps):
+        nodes = {n for node in step.nodes for n, _ in node.next_functions}
+        behind.append(sorted({owners[n] for n in nodes if n in owners} - {i}))
+    rows: list[int] = []
+    for sources in behind:
+        rows.append(1 + max((rows[j] for j in sources), default=-1))
+    taken = [0] * (max(rows, default=0) + 1)
+    steps = []
+    for i, (step, row) in enumerate(zip(trace.steps, rows, strict=True)):
+        place = {"x": 15 + ACROSS * taken[row], "y": 15 + DOWN * row}
+        taken[row] += 1
+        steps.append({"number": i + 1, **place, **_described(step)})
+    template = jinja2.Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
+    return template.render(
+        steps=steps,
+        edges=[(steps[j], steps[i]) for i, sources in enumerate(behind) for j in sources],
+        width=30 + ACROSS * max(taken, default=1),
+        height=30 + DOWN * len(taken),
+        summary=f"{trace.covered:.0%} of torch's nodes have a rule here.",
+    ).encode()
+
+
+def _described(step: Step) -> dict[str, Any]:
+    shapes = [str(list(a.shape)) for a in leaves(step.y) if isinstance(a, np.ndarray)]
+    edges = [named(n) for node in step.nodes for n, _ in node.next_functions if n is not None]
+    rule = gradients.rule_pair(step.op)[0] if step.op else None
+    return {
+        "title": step.op or step.name,
+        "shape": ", ".join(shapes),
+        "kind": step.kind,
+        "note": step.note,
+        "verdicts": step.verdicts,
+        "nodes": [named(node) for node in step.nodes],
+        "next": list(dict.fromkeys(edges)),
+        "saved": step.saved,
+        "kept": step.kept,
+        "value": _numbers(step.y),
+        "cotangent": _numbers(step.dy),
+        "source": inspect.getsource(rule) if rule else "",
+    }
+
+
+def _numbers(tree: Any) -> str:
+    arrays = [a for a in leaves(tree) if isinstance(a, np.ndarray)]
+    return "\n\n".join(np.array2string(a, precision=6, threshold=SHOWN) for a in arrays) or "none"
