@@ -17,6 +17,7 @@ from . import (
     models,
     optimizers,
     schedules,
+    second_order,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "models",
     "optimizers",
     "schedules",
+    "second_order",
 ]

@@ -14,6 +14,7 @@ from . import (
     models,
     optimizers,
     schedules,
+    second_order,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "models",
     "optimizers",
     "schedules",
+    "second_order",
 ]

@@ -20,7 +20,9 @@ def rule(function, constant=""):
         return None
     frozen = frozenset(constant.split())
     try:
-        bind = inspect.signature(function).bind
+        signature = inspect.signature(function)
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        bind = None if inspect.Parameter.VAR_POSITIONAL in kinds else signature.bind
     except ValueError:  # a builtin is taken as it was called
         bind = None
 

@@ -18,7 +18,7 @@ from ...reference.adapters import tree_map
 
 FAMILIES = (
     *("elementary", "activations", "linear", "distances", "embedding", "dropout", "losses"),
-    "models",
+    *("models", "second_order"),
 )
 
 
