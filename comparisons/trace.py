@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,9 +101,9 @@ def trace(module: Callable[..., Any], inputs: Any, seed: int = 0) -> Trace:
     recorder = _Recorder()
     with recorder:
         y = module(*listed(inputs))
-    outputs = [o for o in leaves(y) if isinstance(o, torch.Tensor) and o.requires_grad]
+    outputs = [o for o in leaves(y) if isinstance(o, torch.Tensor) and o.grad_fn is not None]
     if not outputs:
-        raise TypeError("module: expected a result that requires a gradient")
+        raise TypeError("module: expected a result that was computed and requires a gradient")
     recorder.claim([o.grad_fn for o in outputs])
     generator = torch.Generator().manual_seed(seed)
     cotangents = [
@@ -149,9 +149,9 @@ class _Recorder(TorchFunctionMode):
         self.steps += [Step(named(node), nodes=[node]) for node in self._new(nodes)]
 
     def _new(self, nodes: Sequence[Any]) -> list[Any]:
-        new = [n for n in _behind(nodes) if n not in self.claimed and not _is_leaf(n)]
+        new = _behind(nodes, self.claimed)
         self.claimed.update(new)
-        return new
+        return [node for node in new if not _is_leaf(node)]
 
 
 def _receive(step: Step, i: int, grad: torch.Tensor) -> None:
@@ -161,12 +161,13 @@ def _receive(step: Step, i: int, grad: torch.Tensor) -> None:
         step.dy = array(grad)
 
 
-def _behind(nodes: Sequence[Any]) -> list[Any]:
-    """All nodes reachable, the given ones first."""
-    found = list(dict.fromkeys(node for node in nodes if node is not None))
+def _behind(nodes: Sequence[Any], known: Collection[Any] = ()) -> list[Any]:
+    """All nodes reachable but through those that are known, the given ones first."""
+    found = list(dict.fromkeys(n for n in nodes if n is not None and n not in known))
     seen = set(found)
     for node in found:  # which grows meanwhile
-        new = [n for n, _ in node.next_functions if n is not None and n not in seen]
+        behind = [n for n, _ in node.next_functions if n is not None and n not in known]
+        new = [n for n in behind if n not in seen]
         found += dict.fromkeys(new)
         seen.update(new)
     return found
