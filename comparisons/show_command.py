@@ -168,11 +168,11 @@ def _elementwise(op: str, row: samples.Call) -> tuple[Any, Any] | None:
         return np.asarray(gradients.rule_pair(op)[0](*given[0], **given[1])[0])
 
     try:
-        alone = [valued(number) for number in args[0].reshape(-1, 1)]
+        whole, alone = valued(args[0]), [valued(number) for number in args[0].reshape(-1, 1)]
     except (ValueError, IndexError, RuntimeError):  # it needs its shape
         return None
-    apart = args[0].shape == valued(args[0]).shape and all(y.shape == (1,) for y in alone)
-    same = apart and np.array_equal(np.ravel(alone), valued(args[0]).ravel(), equal_nan=True)
+    apart = args[0].shape == whole.shape and all(y.shape == (1,) for y in alone)
+    same = apart and np.array_equal(np.ravel(alone), whole.ravel(), equal_nan=True)
     return (args, kwargs) if same else None
 
 

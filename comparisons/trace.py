@@ -49,8 +49,16 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """The worst class of its results."""
-        return worst(v.kind for v in self.verdicts.values()) if self.verdicts else NO_RULE
+        """The worst class of its results; different where the rule fails on what torch took."""
+        if self.verdicts:
+            return worst(v.kind for v in self.verdicts.values())
+        return DIFFERENT if self.op else NO_RULE
+
+    @property
+    def next(self) -> list[str]:
+        """The names of the nodes that its own lead to."""
+        edges = [n for node in self.nodes for n, _ in node.next_functions if n is not None]
+        return list(dict.fromkeys(map(named, edges)))
 
 
 @dataclass(frozen=True)
@@ -210,9 +218,9 @@ def _judge(step: Step, seed: int) -> None:
                 step.note = "draws at random"
                 return
             kwargs = kwargs | twin.draw(*args, **kwargs)
+        step.op = op
         step.kept = kept(ours(*args, **kwargs)[1])
         step.verdicts = gradients.judge_inputs(op, (args, kwargs, step.dy), str(floats[0]))
-        step.op = op
     except Exception as error:  # what a rule does on a call that torch took is a finding
         step.note = f"{type(error).__name__}: {error}"
 
@@ -242,14 +250,13 @@ def _row(number: int, step: Step) -> dict[str, Any]:
         return float(np.linalg.norm(parts)) if parts else float("nan")
 
     y = next((a for a in leaves(step.y) if isinstance(a, np.ndarray)), None)
-    edges = [named(n) for made in step.nodes for n, _ in made.next_functions if n is not None]
     return {
         "id": f"{number}/{step.name}",
         "step": number,
         "function": step.name,
         "rule": step.op or None,
         "nodes": ", ".join(map(named, step.nodes)),
-        "next": ", ".join(dict.fromkeys(edges)),
+        "next": ", ".join(step.next),
         "shape": "" if y is None else str(list(y.shape)),
         "value_norm": norm(step.y),
         "gradient_norm": norm(step.dy),

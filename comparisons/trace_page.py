@@ -46,7 +46,6 @@ def page(trace: Trace) -> bytes:
 
 def _described(step: Step) -> dict[str, Any]:
     shapes = [str(list(a.shape)) for a in leaves(step.y) if isinstance(a, np.ndarray)]
-    edges = [named(n) for node in step.nodes for n, _ in node.next_functions if n is not None]
     rule = gradients.rule_pair(step.op)[0] if step.op else None
     return {
         "title": step.op or step.name,
@@ -55,7 +54,7 @@ def _described(step: Step) -> dict[str, Any]:
         "note": step.note,
         "verdicts": step.verdicts,
         "nodes": [named(node) for node in step.nodes],
-        "next": list(dict.fromkeys(edges)),
+        "next": step.next,
         "saved": step.saved,
         "kept": step.kept,
         "value": _numbers(step.y),

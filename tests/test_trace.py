@@ -86,6 +86,16 @@ def test_planted_faults_are_named_at_their_node(monkeypatch):
     assert found.wrong[1] is found.steps[2]
 
 
+def test_a_rule_that_fails_on_what_torch_took_is_wrong(monkeypatch):
+    def gelu(x, approximate="none"):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(manual.activations, "gelu", gelu)
+    found = trace(*network())
+    assert [step.name for step in found.wrong] == ["gelu"]
+    assert found.wrong[0].note == "ZeroDivisionError: planted"
+
+
 def test_what_has_no_rule_is_named():
     class Square(torch.autograd.Function):
         @staticmethod

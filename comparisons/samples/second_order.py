@@ -7,6 +7,13 @@ _PAIRS = [
     call(array(2, 3), array(1, 3, scale=0.01)),
     call(array(), array()),
 ]
+_RESULTS = [
+    call(array(3, 4), uniform(3, 4)),
+    call(array(3, 4), uniform(4)),
+    call(array(2, 1), uniform(3)),
+    call(array(7), uniform(7)),
+    call(array(), uniform()),
+]
 _FAR = [
     call(array(6), values([0.0, -0.0, 30.0, -30.0, 100.0, -100.0])),
     call(array(0, 3), array(0, 3)),
@@ -22,20 +29,8 @@ def _at(numbers, *settings):
 
 
 SAMPLES = {
-    "sigmoid_backward": [
-        call(array(3, 4), uniform(3, 4)),
-        call(array(3, 4), uniform(4)),
-        call(array(2, 1), uniform(3)),
-        call(array(7), uniform(7)),
-        call(array(), uniform()),
-    ],
-    "tanh_backward": [
-        call(array(3, 4), uniform(3, 4)),
-        call(array(3, 4), uniform(4)),
-        call(array(2, 1), uniform(3)),
-        call(array(7), uniform(7)),
-        call(array(), uniform()),
-    ],
+    "sigmoid_backward": _RESULTS,
+    "tanh_backward": _RESULTS,
     "threshold_backward": [*_with(0.0), call(array(5), array(5), 0.4)],
     "hardtanh_backward": [*_with(-1.0, 1.0), call(array(5), array(5), -0.2, 2)],
     "leaky_relu_backward": [*_with(0.01, False), call(array(5), array(5), 0.2, True)],
