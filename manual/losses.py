@@ -28,7 +28,7 @@ from .arrays import (
 from .distances import pairwise_distance
 from .linear import linear
 
-_GUARD = float(np.float32(1e-12))  # as torch holds it, in both places
+GUARD = float(np.float32(1e-12))  # as torch holds it, in both places
 
 
 def mse_loss(x, target, *, reduction="mean", weight=None):
@@ -136,7 +136,7 @@ def binary_cross_entropy(x, target, weight=None, *, reduction="mean"):
 
     def pullback(dy):
         dloss = w * spread(dy)
-        return dloss * ((x - target) / np.maximum(x * (1 - x), _GUARD)), dloss * (log_q - log_p)
+        return dloss * ((x - target) / np.maximum(x * (1 - x), GUARD)), dloss * (log_q - log_p)
 
     return y, pullback
 
@@ -735,7 +735,7 @@ def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean")
         if x.ndim != target.ndim + 1:
             raise ValueError(f"{name}: expected {target.ndim + 1} axes, got shape {x.shape}")
     shape = broadcast(input1=input1, input2=input2)
-    square1, square2 = ((x * x).sum(axis=-1, keepdims=True) + _GUARD for x in (input1, input2))
+    square1, square2 = ((x * x).sum(axis=-1, keepdims=True) + GUARD for x in (input1, input2))
     n = np.sqrt(square1 * square2)
     cosine = ((input1 * input2).sum(axis=-1, keepdims=True) / n)[..., 0]
     broadcast(input1=cosine, target=target)

@@ -1,57 +1,77 @@
 """Backward passes as functions of their own, to be differentiated again. The names are ATen's.
 
-grad_output, and self, x for short, broadcast; y is grad_output · f′(x). The slope in grad_output is
-f′, as ever; the docstrings give that in x, over grad_output: f″.
+For one that works element by element, y is grad_output · f′(x), where x is short for self, and both
+broadcast. The slope in grad_output is f′, as ever; the docstrings give that in x, over grad_output:
+f″. A loss is reduced by 0, "none", 1, "mean", or 2, "sum".
+
+`loss_gradient` composes them: what its pullback makes of a direction is the Hessian's product with
+it. Torch has no such pass for hardsigmoid and the margin losses of classes, and calls others by the
+functions that they are made of, like l1_loss.
 """
+
+import math
 
 import numpy as np
 
-from . import activations
-from .arrays import broadcast, flag, floating, one_of, real, same_shape, sum_to
+from . import activations, losses
+from .arrays import (
+    alike,
+    axis_of,
+    broadcast,
+    broadcastable,
+    flag,
+    floating,
+    one_of,
+    real,
+    same_shape,
+    sum_to,
+    whole,
+    within,
+)
 
 
 def sigmoid_backward(grad_output, output):
     """f′ = σ (1 − σ) of the output σ; in the output the slope is 1 − 2 σ."""
-    g, y = floating(grad_output=grad_output, output=output)
-    return _promoted(g, y, "output", y * (1 - y), 1 - 2 * y)
+    g, y = _fitting(grad_output=grad_output, output=output)
+    return _promoted(g, y * (1 - y), (y, 1 - 2 * y))
 
 
 def tanh_backward(grad_output, output):
     """f′ = 1 − t² of the output t; in the output the slope is −2 t."""
-    g, y = floating(grad_output=grad_output, output=output)
-    return _promoted(g, y, "output", 1 - y * y, -2 * y)
+    g, y = _fitting(grad_output=grad_output, output=output)
+    return _promoted(g, 1 - y * y, (y, -2 * y))
 
 
 def threshold_backward(grad_output, self, threshold):
     """relu's and threshold's: f′ = 1 above the threshold; f″ = 0."""
-    g, x = floating(grad_output=grad_output, self=self)
+    g, x = _fitting(grad_output=grad_output, self=self)
     real(threshold=threshold)
-    return _promoted(g, x, "self", x > threshold, np.zeros_like(x))
+    return _promoted(g, x > threshold, (x, np.zeros_like(x)))
 
 
 def hardtanh_backward(grad_output, self, min_val, max_val):
     """f′ = 1 between min_val and max_val; f″ = 0."""
-    g, x = floating(grad_output=grad_output, self=self)
+    g, x = _fitting(grad_output=grad_output, self=self)
     real(min_val=min_val, max_val=max_val)
-    return _promoted(g, x, "self", (x > min_val) & (x < max_val), np.zeros_like(x))
+    return _promoted(g, (x > min_val) & (x < max_val), (x, np.zeros_like(x)))
 
 
 def leaky_relu_backward(grad_output, self, negative_slope, self_is_result):
     """f′ = 1 above 0 and negative_slope below, for self as well as for the result of a positive
     slope; f″ = 0."""
-    g, x = floating(grad_output=grad_output, self=self)
+    g, x = _fitting(grad_output=grad_output, self=self)
     real(negative_slope=negative_slope)
     flag(self_is_result=self_is_result or False)
     if self_is_result and negative_slope < 0:
         raise ValueError(f"negative_slope: expected at least 0 of a result, got {negative_slope}")
     slope = np.where(x > 0, 1, negative_slope).astype(x.dtype)
-    return _promoted(g, x, "self", slope, np.zeros_like(x))
+    return _promoted(g, slope, (x, np.zeros_like(x)))
 
 
 def gelu_backward(grad_output, self, *, approximate="none"):
     """f″ = φ(x) (2 − x²); of the tanh approximation, with σ = σ(v) and the slopes v′, v″ of v, it
     is σ (1 − σ) (2 v′ + x ((1 − 2 σ) v′² + v″))."""
-    g, x = floating(grad_output=grad_output, self=self)
+    g, x = _fitting(grad_output=grad_output, self=self)
     same_shape(grad_output=g, self=x)  # oneDNN does not broadcast
     one_of(("none", "tanh"), approximate=approximate)
     near = np.clip(x, -40, 40)
@@ -63,55 +83,302 @@ def gelu_backward(grad_output, self, *, approximate="none"):
         bend = slope(2 * first + near * ((1 - 2 * s) * first * first + second))
     else:
         bend = np.exp(-square / 2) / np.sqrt(2 * np.pi).item() * (2 - square)
-    return _promoted(g, x, "self", _slope(activations.gelu, x, approximate), bend)
+    return _promoted(g, _slope(activations.gelu, x, approximate), (x, bend))
 
 
 def silu_backward(grad_output, self):
     """f″ = σ (1 − σ) (2 + x (1 − 2 σ)), where 1 − 2 σ(x) = −tanh(x / 2)."""
-    g, x = floating(grad_output=grad_output, self=self)
+    g, x = _fitting(grad_output=grad_output, self=self)
     near = np.clip(x, -1e3, 1e3)
     bend = activations.sigmoid(near)[1](2 - near * np.tanh(near / 2))
-    return _promoted(g, x, "self", _slope(activations.silu, x), bend)
+    return _promoted(g, _slope(activations.silu, x), (x, bend))
 
 
 def mish_backward(grad_output, self):
     """With t = tanh(log(1 + eˣ)) and σ = σ(x), f″ = σ (1 − t²) (2 + x (1 − σ − 2 σ t))."""
-    g, x = floating(grad_output=grad_output, self=self)
+    g, x = _fitting(grad_output=grad_output, self=self)
     z = np.exp(-abs(x))
     n, two = np.where(x > 0, 1 + 2 * z, z * (z + 2)), np.where(x > 0, 2 * z * z, 2)
     t, rest = n / (n + two), two / (n + two)  # and 1 − t, which does not cancel
     near, s = np.clip(x, -1e3, 1e3), activations.sigmoid(x)[0]
     bend = s * rest * (1 + t) * (2 + near * (1 - s - 2 * s * t))
-    return _promoted(g, x, "self", _slope(activations.mish, x), bend)
+    return _promoted(g, _slope(activations.mish, x), (x, bend))
 
 
 def softplus_backward(grad_output, self, beta, threshold):
     """f″ = β σ(β x) σ(−β x), and 0 beyond the threshold of β x."""
-    g, x = floating(grad_output=grad_output, self=self)
+    g, x = _fitting(grad_output=grad_output, self=self)
     real(beta=beta, threshold=threshold)
     bend = activations.sigmoid(x * beta)[1](np.full_like(x, beta))
     bend = np.where(x * beta > threshold, 0, bend)
-    return _promoted(g, x, "self", _slope(activations.softplus, x, beta, threshold), bend)
+    return _promoted(g, _slope(activations.softplus, x, beta, threshold), (x, bend))
 
 
 def hardswish_backward(grad_output, self):
     """f″ = 1/3 between −3 and 3, 0 outside."""
-    g, x = floating(grad_output=grad_output, self=self)
+    g, x = _fitting(grad_output=grad_output, self=self)
     bend = np.where((x > -3) & (x < 3), 1 / 3, 0).astype(x.dtype)
-    return _promoted(g, x, "self", _slope(activations.hardswish, x), bend)
+    return _promoted(g, _slope(activations.hardswish, x), (x, bend))
+
+
+def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_result):
+    """elu's, celu's and selu's: f′ = scale above 0 and α scale input_scale e^(input_scale x) below,
+    where f″ is input_scale as often again. Of the result r, f′ below is input_scale (r + α scale).
+    """
+    g, x = _fitting(grad_output=grad_output, self_or_result=self_or_result)
+    real(alpha=alpha, scale=scale, input_scale=input_scale)
+    flag(is_result=is_result)
+    if is_result and alpha < 0:
+        raise ValueError(f"alpha: expected at least 0 of a result, got {alpha}")
+    below = np.where(x > 0, 0, x)
+    if is_result:
+        slope = input_scale * (below + alpha * scale)
+        bend = np.full_like(x, input_scale)
+    else:
+        slope = alpha * scale * input_scale * np.exp(input_scale * below)
+        bend = input_scale * slope
+    bend = np.where(x < 0, bend, 0)
+    return _promoted(g, np.where(x > 0, scale, slope).astype(x.dtype), (x, bend))
+
+
+def log_sigmoid_backward(grad_output, self, buffer):
+    """f″ = −σ(x) σ(−x). The buffer, e^−|x|, is left by torch's forward on a CPU; x is enough."""
+    g, x, _ = floating(grad_output=grad_output, self=self, buffer=buffer)
+    broadcast(grad_output=g, self=x)
+    slope, bend = activations.sigmoid(-x)
+    return _promoted(g, slope, (x, -bend(np.ones_like(x))))
+
+
+def hardshrink_backward(grad_out, self, lambd):
+    """f′ = 1 outside of ± λ; f″ = 0."""
+    g, x = _fitting(grad_out=grad_out, self=self)
+    real(lambd=lambd)
+    return _promoted(g, abs(x) > lambd, (x, np.zeros_like(x)))
+
+
+def softshrink_backward(grad_output, self, lambd):
+    """f′ = 1 outside of ± λ; f″ = 0."""
+    g, x = _fitting(grad_output=grad_output, self=self)
+    within(0, lambd=lambd)
+    return _promoted(g, abs(x) > lambd, (x, np.zeros_like(x)))
+
+
+def rrelu_with_noise_backward(grad_output, self, noise, lower, upper, training, self_is_result):
+    """f′ is the noise, 1 above 0, that was drawn in training; without, it is leaky_relu's with the
+    mean of lower and upper. f″ = 0."""
+    g, x, noise = _fitting(grad_output=grad_output, self=self, noise=noise)
+    real(lower=lower, upper=upper)
+    flag(training=training, self_is_result=self_is_result)
+    if not training:
+        return leaky_relu_backward(g, x, (lower + upper) / 2, self_is_result)
+    return _promoted(g, noise, (x, np.zeros_like(x)))
+
+
+def prelu_kernel_backward(grad_output, self, weight):
+    """Both gradients of max(x, 0) + w min(x, 0), the second not yet summed: g and 0 above 0, w g
+    and x g below. They are linear in each of g, w and x."""
+    g, x, w = _fitting(grad_output=grad_output, self=self, weight=weight)
+    shape = np.broadcast_shapes(g.shape, x.shape, w.shape)
+    positive = x > 0
+    y = tuple(
+        np.broadcast_to(part, shape)
+        for part in (np.where(positive, g, w * g), np.where(positive, 0, x * g))
+    )
+
+    def pullback(dy):
+        dx, dw = dy
+        found = (
+            (np.where(positive, dx, w * dx + x * dw), g),
+            (np.where(x < 0, g * dw, 0), x),
+            (np.where(positive, 0, g * dx), w),
+        )
+        return tuple(sum_to(np.broadcast_to(d, shape), a.shape) for d, a in found)
+
+    return y, pullback
+
+
+def glu_backward(grad_output, self, dim):
+    """(g σ(b), g a σ′(b)) of the halves a and b of x. With σ″ = σ′ (1 − 2 σ), where 1 − 2 σ(b) =
+    −tanh(b / 2), and dy = (p, q), the slopes are
+
+        dg = p σ + q a σ′        da = q g σ′        db = p g σ′ + q g a σ″
+    """
+    g, x = floating(grad_output=grad_output, self=self)
+    half, _ = activations.glu(x, dim)
+    same_shape(self=half, grad_output=g)
+    axis = axis_of(x.ndim, dim=dim)
+    a, b = np.split(x, 2, axis)
+    s, pull = activations.sigmoid(b)
+    s1 = pull(np.ones_like(b))
+    s2 = -s1 * np.tanh(b / 2)
+    y = np.concatenate([g * s, g * a * s1], axis)
+
+    def pullback(dy):
+        p, q = np.split(dy, 2, axis)
+        return p * s + q * a * s1, np.concatenate([q * g * s1, p * g * s1 + q * g * a * s2], axis)
+
+    return y, pullback
+
+
+def softmax_backward_data(grad_output, output, dim, input_dtype):
+    """p (g − Σ p g) of the output p, whatever p adds up to; in p the slope is
+
+        dp = dy (g − Σ p g) − g Σ p dy
+
+    input_dtype is that of softmax's own input; torch looks at it on a GPU only.
+    """
+    g, p = alike(grad_output=grad_output, output=output)
+    axis = axis_of(p.ndim, dim=dim)
+
+    def total(a):
+        return _total(a, axis)
+
+    left = g - total(p * g)
+    y = p * left
+
+    def pullback(dy):
+        along = total(p * dy)
+        return p * (dy - along), dy * left - g * along
+
+    return y, pullback
+
+
+def log_softmax_backward_data(grad_output, output, dim, input_dtype):
+    """g − e^ℓ Σ g of the output ℓ, whatever e^ℓ adds up to; in ℓ the slope is −dy e^ℓ Σ g."""
+    g, log_p = alike(grad_output=grad_output, output=output)
+    axis = axis_of(g.ndim, dim=dim)
+    p, total = np.exp(log_p), _total(g, axis)
+    y = g - p * total
+
+    def pullback(dy):
+        return dy - _total(p * dy, axis), -dy * p * total
+
+    return y, pullback
+
+
+def _total(a, axis):
+    return np.broadcast_to(a.sum(axis=axis, keepdims=True) if a.ndim else a, a.shape)
+
+
+def mse_loss_backward(grad_output, self, target, reduction):
+    """f′ = 2 e, f″ = 2 with e = x − t; in t all slopes are the negative ones."""
+    return _of_error(grad_output, self, target, reduction, lambda e: (2 * e, np.full_like(e, 2)))
+
+
+def huber_loss_backward(grad_output, self, target, reduction, delta):
+    """f′ = e cut off at ± δ, e = x − t; f″ = 1 within."""
+    real(delta=delta)
+
+    def measured(e):
+        return np.clip(e, -delta, delta), (abs(e) < delta).astype(e.dtype)
+
+    return _of_error(grad_output, self, target, reduction, measured)
+
+
+def smooth_l1_loss_backward(grad_output, self, target, reduction, beta):
+    """f′ = e / β cut off at ± 1, e = x − t; f″ = 1 / β within, and 0 everywhere for β = 0,
+    where f′ at 0 is −1."""
+    within(0, beta=beta)
+
+    def measured(e):
+        within_beta = abs(e) < beta
+        sides = np.where(e <= -beta, -1, 1)
+        return np.where(within_beta, e / (beta or 1), sides), within_beta / (beta or 1)
+
+    return _of_error(grad_output, self, target, reduction, measured)
+
+
+def _of_error(grad_output, x, target, reduction, measured):
+    """The backward pass of a loss of e = x − t: measured(e) is f′ and f″."""
+    g, x, t = floating(grad_output=grad_output, self=x, target=target)
+    same_shape(self=x, target=t)
+    n = _divisor(g, x.shape, reduction, x.size)
+    slope, bend = (np.asarray(a / n) for a in measured(x - t))
+    return _promoted(g, slope, (x, bend), (t, -bend))
+
+
+def soft_margin_loss_backward(grad_output, self, target, reduction):
+    """f′ = −t σ(−t x), f″ = t² σ(t x) σ(−t x)."""
+    g, x, t = floating(grad_output=grad_output, self=self, target=target)
+    same_shape(self=x, target=t)
+    n = _divisor(g, x.shape, reduction, x.size)
+    s, bend = activations.sigmoid(-t * x)
+    return _promoted(g, -t * s / n, (x, bend(t * t / n)))
+
+
+def binary_cross_entropy_backward(grad_output, self, target, weight=None, reduction=1):
+    """f′ = w (p − t) / (p q) with q = 1 − p; in p the slope is w ((p − t)² + t (1 − t)) / (p q)²,
+    where nothing cancels, in t it is −w / (p q). Torch has another guard for these than for f′: ε =
+    1e-12 is added to p and to q; they have it here only where p q is below it."""
+    g, p, t, w = floating(grad_output=grad_output, self=self, target=target, weight=weight)
+    same_shape(self=p, target=t)
+    share = np.asarray((1 if w is None else w) / _divisor(g, p.shape, reduction, p.size), p.dtype)
+    pq = p * (1 - p)
+    guarded = np.where(pq < losses.GUARD, (p + 1e-12) * (1 - p + 1e-12), pq)
+    bend = share * (((p - t) ** 2 + t * (1 - t)) / (guarded * guarded))
+    y, _ = _promoted(g, share * ((p - t) / np.maximum(pq, losses.GUARD)))
+    _, pullback = _promoted(
+        g, share * ((p - t) / guarded), (p, bend), (t, -share / np.maximum(pq, 1e-12))
+    )
+    return y, pullback
+
+
+def nll_loss_backward(grad_output, self, target, weight, reduction, ignore_index, total_weight):
+    """nll_loss is linear in x: so its pullback of grad_output has no slope in x, and that in
+    grad_output is nll_loss itself, of dy. A "mean" is over total_weight, Σ w_t."""
+    g, x, total = floating(grad_output=grad_output, self=self, total_weight=total_weight)
+    target, settings = np.asarray(target), {"ignore_index": ignore_index, "reduction": "none"}
+    n = _divisor(g, target.shape, reduction, total.item())
+    _, pull = losses.nll_loss(x, target, weight, **settings)
+    y = pull(np.broadcast_to(g / n, target.shape))
+
+    def pullback(dy):
+        loss, _ = losses.nll_loss(dy, target, weight, **settings)
+        return sum_to(loss / n, g.shape), np.zeros_like(x)
+
+    return y, pullback
+
+
+def nll_loss2d_backward(grad_output, self, target, weight, reduction, ignore_index, total_weight):
+    """nll_loss_backward for images: x is (N, C, H, W), the target (N, H, W)."""
+    x = floating(self=self)
+    if x.ndim != 4:
+        raise ValueError(f"self: expected (N, C, H, W), got shape {x.shape}")
+    return nll_loss_backward(grad_output, x, target, weight, reduction, ignore_index, total_weight)
 
 
 def _slope(rule, x, *settings):
     return rule(x, *settings)[1](np.ones_like(x))
 
 
-def _promoted(g, x, name, slope, bend):
-    """g f′ as a rule of g and x. What f′ is 0 for gives 0, whatever g is."""
-    broadcast(**{"grad_output": g, name: x})
-    y = np.where(slope == 0, 0, g * slope).astype(g.dtype)
+def _fitting(**arrays):
+    """The named arrays, floating, of shapes that broadcast."""
+    found = floating(**arrays)
+    broadcast(**dict(zip(arrays, found, strict=True)))
+    return found
+
+
+def _divisor(g, shape, reduction, total):
+    """What the terms of a loss, of this shape, are divided by: `total` for a mean, NaN instead of
+    0. Raises ValueError for another reduction, or where grad_output does not fit."""
+    whole(reduction=reduction)
+    if reduction not in (0, 1, 2):
+        raise ValueError(f"reduction: expected 0, 1 or 2, got {reduction}")
+    broadcastable(shape, grad_output=g)
+    return (total or math.nan) if reduction == 1 else 1
+
+
+def _promoted(g, slope, *others):
+    """g f′ as a rule of g, and of every other array that comes with the slope of f′ in it. What f′
+    is 0 for gives 0, whatever g is."""
+
+    def times(slope, factor, shape):
+        return sum_to(np.where(slope == 0, 0, factor * slope).astype(g.dtype), shape)
+
+    shape = np.broadcast_shapes(g.shape, slope.shape)
+    y = times(slope, g, shape)
 
     def pullback(dy):
-        dg, dx = np.where(slope == 0, 0, dy * slope), np.where(bend == 0, 0, dy * g * bend)
-        return sum_to(dg.astype(g.dtype), g.shape), sum_to(dx.astype(g.dtype), x.shape)
+        return times(slope, dy, g.shape), *(times(bend, dy * g, a.shape) for a, bend in others)
 
     return y, pullback

@@ -1,6 +1,7 @@
 """Backward passes as functions of their own."""
 
 import functools
+import inspect
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,24 @@ import torch.nn.functional as F
 from .adapters import refusing, rule
 
 aten = torch.ops.aten
+
+
+def _named(operator):
+    """An operator of ATen with the names of its arguments, which only its schema knows."""
+
+    @functools.wraps(operator)
+    def backward(*args, **kwargs):
+        return operator(*args, **kwargs)
+
+    backward.__signature__ = inspect.Signature(
+        inspect.Parameter(
+            argument.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=argument.default_value if argument.has_default_value() else inspect._empty,
+        )
+        for argument in operator.default._schema.arguments
+    )
+    return backward
 
 
 def _of(function):
@@ -39,3 +58,19 @@ silu_backward = rule(_of(F.silu))
 mish_backward = rule(_of(F.mish))
 softplus_backward = rule(aten.softplus_backward)
 hardswish_backward = rule(aten.hardswish_backward)
+elu_backward = rule(aten.elu_backward)
+log_sigmoid_backward = rule(_named(aten.log_sigmoid_backward), constant="buffer")
+hardshrink_backward = rule(aten.hardshrink_backward)
+softshrink_backward = rule(aten.softshrink_backward)
+rrelu_with_noise_backward = rule(_named(aten.rrelu_with_noise_backward), constant="noise")
+prelu_kernel_backward = rule(aten._prelu_kernel_backward)
+glu_backward = rule(aten.glu_backward)
+softmax_backward_data = rule(aten._softmax_backward_data)
+log_softmax_backward_data = rule(aten._log_softmax_backward_data)
+mse_loss_backward = rule(aten.mse_loss_backward)
+huber_loss_backward = rule(aten.huber_loss_backward)
+smooth_l1_loss_backward = rule(aten.smooth_l1_loss_backward)
+soft_margin_loss_backward = rule(_named(aten.soft_margin_loss_backward), constant="target")
+binary_cross_entropy_backward = rule(_named(aten.binary_cross_entropy_backward), constant="weight")
+nll_loss_backward = rule(_named(aten.nll_loss_backward), constant="weight total_weight")
+nll_loss2d_backward = rule(_named(aten.nll_loss2d_backward), constant="weight total_weight")

@@ -21,4 +21,4 @@ def reduce(x, reduction, total=None):
 
 def still(a):
     """The numbers as they were before a step was added: what has no slope."""
-    return np.frompyfunc(lambda number: mpmath.mpf(float(number)), 1, 1)(a)
+    return np.frompyfunc(lambda x: mpmath.mpf(float(x) if abs(x) > 1e-75 else 0), 1, 1)(a)

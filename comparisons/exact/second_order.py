@@ -3,18 +3,33 @@
 import mpmath
 import numpy as np
 
-from . import activations
-from .numbers import still
+from . import activations, losses
+from .numbers import exp, still
 
-STEP = mpmath.mpf(10) ** -40  # of the inner difference, whose error is its square
+STEP = mpmath.mpf(10) ** -90  # of the inner difference: within the outer one's, so that a kink
+DIGITS = 400  # stays one, and with digits for both
+
+
+def _derivative(function, x):
+    with mpmath.workdps(DIGITS):
+        return (function(x + STEP) - function(x - STEP)) / (2 * STEP)
 
 
 def _slope(function):
     def backward(grad_output, self, *settings, **named):
-        ahead, behind = (function(self + s, *settings, **named) for s in (STEP, -STEP))
-        return grad_output * (ahead - behind) / (2 * STEP)
+        return grad_output * _derivative(lambda x: function(x, *settings, **named), self)
 
     return backward
+
+
+def _loss(function, self, target, reduction, **settings):
+    """The slope of a loss, element by element, over what it is divided by."""
+    slope = _derivative(lambda x: function(x, target, reduction="none", **settings), self)
+    return slope / _count(self, reduction)
+
+
+def _count(self, reduction):
+    return self.size if reduction == 1 else 1
 
 
 gelu_backward = _slope(activations.gelu)
@@ -43,3 +58,88 @@ def hardtanh_backward(grad_output, self, min_val, max_val):
 
 def leaky_relu_backward(grad_output, self, negative_slope, self_is_result):
     return grad_output * np.where(still(self) > 0, 1, mpmath.mpf(negative_slope))
+
+
+def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_result):
+    x, (alpha, scale, width) = self_or_result, map(mpmath.mpf, (alpha, scale, input_scale))
+    below = x + alpha * scale if is_result else alpha * scale * exp(width * x)
+    return grad_output * np.where(x > 0, scale, width * below)
+
+
+def log_sigmoid_backward(grad_output, self, buffer):
+    return _slope(activations.logsigmoid)(grad_output, self)
+
+
+def hardshrink_backward(grad_out, self, lambd):
+    return grad_out * np.where(abs(still(self)) > lambd, 1, 0)
+
+
+def softshrink_backward(grad_output, self, lambd):
+    return hardshrink_backward(grad_output, self, lambd)
+
+
+def rrelu_with_noise_backward(grad_output, self, noise, lower, upper, training, self_is_result):
+    if training:
+        return grad_output * noise + 0 * self
+    return leaky_relu_backward(grad_output, self, (lower + upper) / 2, self_is_result)
+
+
+def prelu_kernel_backward(grad_output, self, weight):
+    dx = grad_output * np.where(still(self) > 0, 1, weight)
+    dweight = grad_output * np.where(self > 0, 0, self)
+    return dx + 0 * dweight, dweight + 0 * dx
+
+
+def glu_backward(grad_output, self, dim):
+    a, b = np.split(self, 2, dim)
+    gate = _derivative(activations.sigmoid, b)
+    return np.concatenate([grad_output * activations.sigmoid(b), grad_output * a * gate], dim)
+
+
+def softmax_backward_data(grad_output, output, dim, input_dtype):
+    return output * (grad_output - _total(output * grad_output, dim))
+
+
+def log_softmax_backward_data(grad_output, output, dim, input_dtype):
+    return grad_output - exp(output) * _total(grad_output, dim)
+
+
+def _total(a, dim):
+    a = np.asarray(a)
+    return a.sum(axis=dim, keepdims=True) if a.ndim else a
+
+
+def mse_loss_backward(grad_output, self, target, reduction):
+    return grad_output * _loss(losses.mse_loss, self, target, reduction)
+
+
+def huber_loss_backward(grad_output, self, target, reduction, delta):
+    return grad_output * _loss(losses.huber_loss, self, target, reduction, delta=delta)
+
+
+def smooth_l1_loss_backward(grad_output, self, target, reduction, beta):
+    if beta == 0:  # torch's convention at 0
+        slope = np.where(still(self - target) > 0, 1, -1) / _count(self, reduction)
+        return grad_output * slope
+    return grad_output * _loss(losses.smooth_l1_loss, self, target, reduction, beta=beta)
+
+
+def soft_margin_loss_backward(grad_output, self, target, reduction):
+    return grad_output * _loss(losses.soft_margin_loss, self, target, reduction)
+
+
+def binary_cross_entropy_backward(grad_output, self, target, weight=None, reduction=1):
+    return grad_output * _loss(losses.binary_cross_entropy, self, target, reduction, weight=weight)
+
+
+def nll_loss_backward(grad_output, self, target, weight, reduction, ignore_index, total_weight):
+    rows = np.moveaxis(np.zeros(self.shape, object), 1, -1) if self.ndim > 1 else 0 * self
+    each = np.broadcast_to(grad_output, target.shape)
+    for i in np.ndindex(target.shape):
+        if target[i] != ignore_index:
+            share = (1 if weight is None else weight[target[i]]) * each[i]
+            rows[i][target[i]] = -share / (total_weight[()] if reduction == 1 else 1)
+    return np.moveaxis(rows, -1, 1) if self.ndim > 1 else rows
+
+
+nll_loss2d_backward = nll_loss_backward

@@ -1,4 +1,6 @@
-from . import array, call, uniform, values
+import numpy as np
+
+from . import array, call, classes, log_probabilities, signs, uniform, values
 
 _PAIRS = [
     call(array(3, 4), array(3, 4)),
@@ -28,6 +30,27 @@ def _at(numbers, *settings):
     return [call(array(len(numbers)), values(numbers), *settings)]
 
 
+def _logits(numbers):
+    """A row of log_sigmoid_backward, with the buffer that its forward leaves."""
+    return call(
+        array(len(numbers)), values(numbers), values(np.exp(-abs(np.array(numbers))).tolist())
+    )
+
+
+def _losses(target, *settings):
+    """Every reduction of a loss: element by element, and to one number."""
+    return [
+        call(array(4, 3), array(4, 3), target(4, 3), 0, *settings),
+        call(array(), array(4, 3), target(4, 3), 1, *settings),
+        call(array(), array(7), target(7), 2, *settings),
+        call(array(), array(), target(), 1, *settings),
+    ]
+
+
+_NUMBERS = [0.3, -1.7, 2.2, -0.4, 5.1, -6.3]
+_SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
+_SHARES = values([0.5, 1.5, 0.25])  # of the classes
+
 SAMPLES = {
     "sigmoid_backward": _RESULTS,
     "tanh_backward": _RESULTS,
@@ -43,6 +66,76 @@ SAMPLES = {
     "mish_backward": _PAIRS,
     "softplus_backward": [*_with(1.0, 20.0), call(array(5), array(5), 2.5, 1.0)],
     "hardswish_backward": _PAIRS,
+    "elu_backward": [
+        *(call(g, 1.0, 1, 1, False, x) for g, x in (row.args for row in _PAIRS)),
+        call(array(5), 0.7, 1, 1 / 0.7, False, array(5)),
+        call(array(5), 1.7, 1.05, 1, False, array(5, scale=3)),
+        call(array(2, 3), 1.3, 2.0, 0.5, True, array(3)),
+    ],
+    "log_sigmoid_backward": [_logits(_NUMBERS), _logits([-0.2])],
+    "hardshrink_backward": [*_with(0.5), call(array(5), array(5), 1.1)],
+    "softshrink_backward": [*_with(0.5), call(array(5), array(5), 1.1)],
+    "rrelu_with_noise_backward": [
+        call(array(3, 4), array(3, 4), uniform(3, 4), 0.1, 0.4, True, False),
+        call(array(3, 4), array(3, 4), uniform(3, 4), 0.1, 0.4, False, False),
+        call(array(3, 4), array(3, 4), uniform(3, 4), 0.4, 0.4, True, True),
+        call(array(), array(), uniform(), 0.1, 0.3, True, False),
+    ],
+    "prelu_kernel_backward": [
+        call(array(3, 4), array(3, 4), array(3, 4)),
+        call(array(2, 3, 4), array(2, 3, 4), array(3, 1)),
+        call(array(7), array(7), array()),
+        call(array(), array(), array()),
+    ],
+    "glu_backward": [
+        call(array(3, 2), array(3, 4), 1),
+        call(array(2, 3), array(4, 3), -2),
+        call(array(2, 1, 4), array(2, 1, 8, scale=3), 2),
+    ],
+    "softmax_backward_data": [
+        call(array(3, 4), uniform(3, 4), 1, _SINGLE),
+        call(array(2, 3, 4), uniform(2, 3, 4), 0, _DOUBLE),
+        call(array(5), uniform(5), -1, _DOUBLE),
+        call(array(), uniform(), 0, _DOUBLE),
+    ],
+    "log_softmax_backward_data": [
+        call(array(3, 4), log_probabilities(3, 4), 1, _SINGLE),
+        call(array(2, 3, 4), array(2, 3, 4), 0, _DOUBLE),
+        call(array(5), array(5), -1, _DOUBLE),
+        call(array(), array(), 0, _DOUBLE),
+    ],
+    "mse_loss_backward": [
+        *_losses(array),
+        call(array(3), array(4, 3), array(4, 3), 1),  # the others refuse such a grad_output
+    ],
+    "huber_loss_backward": [*_losses(array, 1.0), call(array(), array(5), array(5), 1, 0.3)],
+    "smooth_l1_loss_backward": [
+        *_losses(array, 1.0),
+        call(array(), array(5), array(5), 1, 0.3),
+        call(array(), array(5), array(5), 2, 0.0),
+    ],
+    "soft_margin_loss_backward": _losses(signs),
+    "binary_cross_entropy_backward": [
+        call(array(4, 3), uniform(4, 3), uniform(4, 3), None, 0),
+        call(array(), uniform(4, 3), uniform(4, 3)),
+        call(array(), uniform(7), uniform(7), uniform(7), 2),
+        call(array(3), uniform(4, 3), uniform(4, 3), uniform(3), 1),
+        call(array(), uniform(), uniform()),
+    ],
+    "nll_loss_backward": [  # the total weight is that of the targets
+        call(array(4), array(4, 3), classes(4, below=3), None, 0, -100, values(4.0)),
+        call(array(), array(4, 3), classes(4, below=3), None, 1, -100, values(4.0)),
+        call(array(), array(4, 3), values([0, 2, 0, 1]), _SHARES, 1, -100, values(2.75)),
+        call(array(), array(4, 3), values([0, 2, 0, 1]), _SHARES, 1, 0, values(1.75)),
+        call(array(), array(4, 3), classes(4, below=3), uniform(3), 2, 1, values(1.0)),
+        call(array(), array(3), classes(below=3), None, 1, -100, values(1.0)),
+    ],
+    "nll_loss2d_backward": [
+        call(
+            array(2, 1, 2), array(2, 4, 1, 2), classes(2, 1, 2, below=4), None, 0, -100, values(4.0)
+        ),
+        call(array(), array(1, 3, 2, 2), values([[[0, 2], [0, 1]]]), _SHARES, 1, 0, values(1.75)),
+    ],
 }
 
 CORNERS = {
@@ -56,4 +149,47 @@ CORNERS = {
     "mish_backward": _FAR,
     "softplus_backward": [call(*row.args, 1.0, 20.0) for row in _FAR],
     "hardswish_backward": [*_at([-3.0, 3.0, 0.0]), *_FAR],
+    "elu_backward": [
+        call(array(4), 1.0, 1, 1, result, values([0.0, -0.0, 1.0, -1.0]))
+        for result in (True, False)
+    ]
+    + [call(row.args[0], 1.0, 1, 1, False, row.args[1]) for row in _FAR],
+    "log_sigmoid_backward": [_logits([0.0, -0.0, 30.0, -30.0, 100.0, -100.0])],
+    "hardshrink_backward": _at([0.5, -0.5, 0.0, 1.0], 0.5),
+    "softshrink_backward": _at([0.5, -0.5, 0.0, 1.0], 0.5),
+    "rrelu_with_noise_backward": [
+        call(array(3), values([0.0, -0.0, 1.0]), uniform(3), 0.1, 0.4, False, False)
+    ],
+    "prelu_kernel_backward": [call(array(3), values([0.0, -0.0, 1.0]), array(3))],
+    "glu_backward": [
+        call(array(4), values([1.0, 0.0, -2.0, 3.0, 100.0, -100.0, 30.0, -30.0]), 0),
+        call(array(0, 2), array(0, 4), 1),
+    ],
+    "softmax_backward_data": [
+        call(array(3), values([0.0, 1.0, 0.0]), 0, _DOUBLE),
+        call(array(0, 3), array(0, 3), 1, _DOUBLE),
+    ],
+    "log_softmax_backward_data": [
+        call(array(3), values([-100.0, 0.0, -30.0]), 0, _DOUBLE),
+        call(array(0, 3), array(0, 3), 1, _DOUBLE),
+    ],
+    "mse_loss_backward": [call(array(2), values([1.0, 0.0]), values([1.0, -0.0]), 0)],
+    "huber_loss_backward": [
+        call(array(3), values([1.0, -1.0, 0.0]), values([0.0, 0.0, 0.0]), 0, 1.0)
+    ],
+    "smooth_l1_loss_backward": [
+        call(array(3), values([1.0, -1.0, 0.0]), values([0.0, 0.0, 0.0]), 0, beta)
+        for beta in (1.0, 0.0)
+    ],
+    "soft_margin_loss_backward": [
+        call(array(4), values([100.0, -100.0, 0.0, 30.0]), values([1.0, 1.0, -1.0, 1.0]), 0)
+    ],
+    "binary_cross_entropy_backward": [
+        call(array(4), values([1.0, 0.0, 1.0, 0.0]), values([1.0, 0.0, 0.0, 1.0]), None, 0),
+        call(array(2), values([1e-20, 1e-5]), values([1.0, 0.5]), None, 0),
+    ],
+    "nll_loss_backward": [
+        call(array(), array(2, 3), values([1, 1]), None, 1, 1, values(0.0)),
+        call(array(0), array(0, 3), classes(0, below=3), None, 0, -100, values(0.0)),
+    ],
 }
