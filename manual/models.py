@@ -1,7 +1,12 @@
 """Models: rules of rules. Parameters are a dict with the names of torch's `state_dict`; so is their
 gradient."""
 
-from . import activations
+from functools import partial
+
+import numpy as np
+
+from . import activations, losses, second_order
+from .arrays import leaves, one_of, pairwise_sum
 from .linear import linear
 
 
@@ -44,10 +49,7 @@ def mlp(parameters, x, activation="relu"):
     Rumelhart, Hinton & Williams, 1986, "Learning representations by back-propagating errors"
     """
     act = _activation(activation)
-    names = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
-    layers = _layers(
-        parameters, {f"{name}.{part}" for name in names or ["0"] for part in ("weight", "bias")}
-    )
+    names, layers = _mlp_layers(parameters)
     y, pull_linear = linear(x, *layers[0])
     pulls = [(pull_linear, None)]
     for layer in layers[1:]:
@@ -65,6 +67,142 @@ def mlp(parameters, x, activation="relu"):
         return {name: dparameters[name] for name in parameters}, dy
 
     return y, pullback
+
+
+def loss_gradient(parameters, x, target, model, loss, activation="relu"):
+    """The gradient of L = loss(model(parameters, x), target), a mean, in the parameters. Pulled
+    back, a direction v gives the Hessian's product with it, and mixed derivatives: those of x, and
+    of a floating target.
+
+    The gradient is what a forward pass and a backward pass compute. So v goes upside down through
+    the backward pass, from the first layer to the last, and then through the forward pass, from the
+    last to the first, with what the former left at each layer's arguments: "double backward".
+
+    Pearlmutter, 1994, "Fast Exact Multiplication by the Hessian"
+    """
+    a, forward, backward, gradient = x, [], [], {}
+    for prefix, name in _composed(model, parameters, activation):
+        arguments = a, parameters[f"{prefix}weight"], parameters[f"{prefix}bias"], name
+        a, pull = _dense(*arguments)
+        forward.append((f"{prefix}weight", f"{prefix}bias", arguments, pull))
+    da, pull_loss = _loss_backward(loss, a, target)
+    for weight, bias, arguments, _ in reversed(forward):
+        (da, gradient[weight], gradient[bias]), pull = _dense_backward(da, *arguments)
+        backward.append(pull)
+
+    def pullback(v):
+        up, left, found = np.zeros_like(x), [], {}
+        for (weight, bias, *_), pull in zip(forward, reversed(backward), strict=True):
+            up, *rest = pull(up, v[weight], v[bias])
+            left.append(rest)
+        down, *dtarget = pull_loss(up)
+        for (weight, bias, _, pull), rest in zip(reversed(forward), reversed(left), strict=True):
+            both = zip(pull(down), rest, strict=True)
+            down, found[weight], found[bias] = (through + at for through, at in both)
+        return {name: found[name] for name in parameters}, down, *dtarget
+
+    return {name: gradient[name] for name in parameters}, pullback
+
+
+def _composed(model, parameters, activation):
+    """The layers of a model: what the names of their parameters begin with, and their activation,
+    "" for none."""
+    one_of(("linear_regression", "logistic_regression", "mlp"), model=model)
+    if model != "mlp":
+        _layers(parameters, {"weight", "bias"})
+        return [("", "sigmoid" if model == "logistic_regression" else "")]
+    one_of(_BACKWARD, activation=activation)
+    names, _ = _mlp_layers(parameters)
+    return [(f"{name}.", "" if name == names[-1] else activation) for name in names]
+
+
+def _dense(h, weight, bias, activation):
+    """A layer as a rule of its first three arguments."""
+    z, pull_linear = linear(h, weight, bias)
+    a, pull_activation = _applied(activation, z)
+
+    def pullback(da):
+        return pull_linear(pull_activation(da))
+
+    return a, pullback
+
+
+def _dense_backward(da, h, weight, bias, activation):
+    """The backward pass of a layer, (dh, dweight, dbias), as a rule of da and what the layer has.
+
+    With the slopes (p, q, r), dz = da f′(z) has p Wᵀ + h qᵀ + r, h has dz q, and the weight dzᵀ p.
+    """
+    z, pull_linear = linear(h, weight, bias)
+    a, pull_activation = _applied(activation, z)
+    seen = a if activation in _OF_OUTPUT else z
+    dz, pull_dz = _BACKWARD[activation](da, seen) if activation else (da, None)
+    y = dz @ weight, dz.T @ h, pairwise_sum(dz, (0,))
+
+    def pullback(p, q, r):
+        ddz = p @ weight.T + h @ q.T + r
+        dh, dweight = dz @ q, dz.T @ p
+        if not activation:
+            return ddz, dh, dweight, 0
+        dda, at_seen = pull_dz(ddz)
+        at_z = pull_activation(at_seen) if activation in _OF_OUTPUT else at_seen
+        through_h, through_weight, dbias = pull_linear(at_z)
+        return dda, dh + through_h, dweight + through_weight, dbias
+
+    return y, pullback
+
+
+def _applied(activation, z):
+    return getattr(activations, activation)(z) if activation else (z, np.positive)
+
+
+def _elu_backward(da, z, alpha=1.0, scale=1.0):
+    return second_order.elu_backward(da, alpha, scale, 1, False, z)
+
+
+_OF_OUTPUT = ("sigmoid", "tanh")  # what the backward pass sees
+_BACKWARD = {
+    "sigmoid": second_order.sigmoid_backward,
+    "tanh": second_order.tanh_backward,
+    "relu": partial(second_order.threshold_backward, threshold=0),
+    "relu6": partial(second_order.hardtanh_backward, min_val=0, max_val=6),
+    "leaky_relu": partial(
+        second_order.leaky_relu_backward, negative_slope=0.01, self_is_result=False
+    ),
+    "elu": _elu_backward,
+    "selu": partial(_elu_backward, alpha=activations.SELU_ALPHA, scale=activations.SELU_SCALE),
+    "gelu": second_order.gelu_backward,
+    "silu": second_order.silu_backward,
+    "mish": second_order.mish_backward,
+    "softplus": partial(second_order.softplus_backward, beta=1, threshold=20),
+    "hardswish": second_order.hardswish_backward,
+}
+
+
+def _loss_backward(loss, y, target):
+    """The slope of a loss in y, as a rule of y and of a floating target."""
+    allowed = ("mse_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
+    one_of((*allowed, "cross_entropy"), loss=loss)
+    one = np.ones((), y.dtype)
+    g = leaves(getattr(losses, loss)(y, target)[1](one))[0]
+    if loss in allowed[:2]:
+        _, pull = getattr(second_order, f"{loss}_backward")(one, y, target, reduction=1)
+        return g, lambda dg: pull(dg)[1:]
+    squashed = activations.sigmoid if loss in allowed else partial(activations.softmax, dim=1)
+    _, pull_squashed = squashed(y)  # of which g is the difference to the target, over n
+    n = len(y) if loss == "cross_entropy" else y.size
+
+    def pullback(dg):
+        dy = pull_squashed(dg) / n
+        return (dy,) if loss == "cross_entropy" else (dy, -dg / n)
+
+    return g, pullback
+
+
+def _mlp_layers(parameters):
+    names = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
+    return names, _layers(
+        parameters, {f"{name}.{part}" for name in names or ["0"] for part in ("weight", "bias")}
+    )
 
 
 def _layers(parameters, expected):

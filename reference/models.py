@@ -1,8 +1,9 @@
 """Models as plain torch: forward only, so that the whole backward is autograd's."""
 
+import torch
 import torch.nn.functional as F
 
-from . import activations
+from . import activations, losses
 from .adapters import rule
 
 
@@ -26,3 +27,15 @@ def mlp(parameters, x, activation="relu"):
         x = getattr(activations, activation).__wrapped__(x)
         x = F.linear(x, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"])
     return x
+
+
+@rule
+def loss_gradient(parameters, x, target, model, loss, activation="relu"):
+    settings = {"activation": activation} if model == "mlp" else {}
+    parameters = {
+        name: a if a.requires_grad else a.clone().requires_grad_() for name, a in parameters.items()
+    }
+    y = globals()[model].__wrapped__(parameters, x, **settings)
+    value = getattr(losses, loss).__wrapped__(y, target)
+    found = torch.autograd.grad(value, list(parameters.values()), create_graph=True)
+    return dict(zip(parameters, found, strict=True))

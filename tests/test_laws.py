@@ -216,24 +216,28 @@ def layouts(a):
     return [spread[..., 0], backwards, np.asfortranarray(a) if a.ndim else a, frozen]
 
 
-def kinds(op, *inputs):
-    """The classes of all results of one call."""
-    return {v.kind for v in gradients.judge_inputs(op, inputs, "float64").values()}
+def is_right(op, laid, plain):
+    """Whether a call gives the bits of one that is judged elsewhere, or is right by itself."""
+    ours, twin = gradients.rule_pair(op)
+    names = gradients.argument_names(ours, *plain[:2], twin.constant)
+    found, expected = (gradients.evaluate(ours, names, inputs) for inputs in (laid, plain))
+    if all(found[name].tobytes() == expected[name].tobytes() for name in found):
+        return True
+    return {v.kind for v in gradients.judge_inputs(op, laid, "float64").values()} <= RIGHT
 
 
 @ROWS
 def test_takes_any_memory_layout(op, row, kind):
-    _, _, args, kwargs, dy = drawn(op, row, "float64")
+    _, _, *inputs = drawn(op, row, "float64")
     for k in range(4):
-        laid = tree_map(lambda a, k=k: layouts(a)[k], (args, kwargs, dy))
-        assert kinds(op, *laid) <= RIGHT
+        assert is_right(op, tree_map(lambda a, k=k: layouts(a)[k], inputs), inputs)
 
 
 @ROWS
 def test_takes_a_broadcast_cotangent(op, row, kind):
     _, _, args, kwargs, dy = drawn(op, row, "float64")
     one = each(lambda d: np.broadcast_to(d.flat[0] if d.size else 0.0, d.shape), dy)
-    assert kinds(op, args, kwargs, one) <= RIGHT
+    assert is_right(op, (args, kwargs, one), (args, kwargs, each(np.array, one)))
 
 
 @ROWS
