@@ -77,11 +77,12 @@ def trace_command(
 
 
 def _print(session: Session, found: Trace) -> None:
-    """Two columns, in the order of execution: what is here, and what torch made."""
+    """Two columns, in the order of execution: what is here, and what torch made. Below each step
+    stand its edges, from an argument to the next node."""
     table = Table(box=None, pad_edge=False)
     for column in ("", "by hand", "torch", "verdict"):
         table.add_column(column)
-    for row in found.table.to_dict("records"):
+    for step, row in zip(found.steps, found.table.to_dict("records"), strict=True):
         table.add_row(
             str(row["step"]),
             f"{row['rule'] or row['function']} → {row['shape']}\n"
@@ -92,5 +93,14 @@ def _print(session: Session, found: Trace) -> None:
             f"{row['class']}\nmargin {row['margin']:.3g}",
             style="bold red" if row["class"] == verdict.DIFFERENT else None,
         )
+        for edge in step.edges:
+            judged = edge.verdict
+            table.add_row(
+                "",
+                f"  {edge.argument}",
+                f"→ {edge.next}",
+                f"{judged.kind}, margin {judged.margin:.3g}",
+                style="bold red" if judged.kind == verdict.DIFFERENT else "dim",
+            )
     session.console.print(table)
     session.console.print(f"{found.covered:.0%} of torch's nodes have a rule here.")

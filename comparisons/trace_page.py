@@ -12,6 +12,7 @@ import numpy as np
 from ..reference.adapters import leaves
 from . import gradients
 from .trace import Step, Trace, named
+from .verdict import DIFFERENT
 
 PAGE = Path(__file__).with_name("trace.html")
 ACROSS, DOWN = 300, 90  # from one step to the next, in pixels
@@ -37,11 +38,22 @@ def page(trace: Trace) -> bytes:
     template = jinja2.Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
     return template.render(
         steps=steps,
-        edges=[(steps[j], steps[i]) for i, sources in enumerate(behind) for j in sources],
+        edges=[
+            (steps[j], steps[i], _differs(trace.steps[j], trace.steps[i]))
+            for i, sources in enumerate(behind)
+            for j in sources
+        ],
         width=30 + ACROSS * max(taken, default=1),
         height=30 + DOWN * len(taken),
         summary=f"{trace.covered:.0%} of torch's nodes have a rule here.",
     ).encode()
+
+
+def _differs(source: Step, user: Step) -> bool:
+    """Whether a gradient is different on its way from a step to the source of an argument."""
+    judged = [e.verdict for e in user.edges if e.node in source.nodes]
+    judged += [v for name, v in source.verdicts.items() if name == "cotangent"]
+    return any(v.kind == DIFFERENT for v in judged)
 
 
 def _described(step: Step) -> dict[str, Any]:
@@ -53,6 +65,7 @@ def _described(step: Step) -> dict[str, Any]:
         "kind": step.kind,
         "note": step.note,
         "verdicts": step.verdicts,
+        "edges": step.edges,
         "nodes": [named(node) for node in step.nodes],
         "next": step.next,
         "saved": step.saved,

@@ -6,10 +6,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from gradtwin.comparisons import exact, gradients, samples, verdict
 from gradtwin.comparisons.differences import derivative
 from gradtwin.comparisons.exact import inner
 from gradtwin.comparisons.noise import is_floating
+from gradtwin.comparisons.show_command import anatomy
 from gradtwin.reference.adapters import array, leaves, tensor, tree_map
 from torch.autograd import forward_ad
 
@@ -267,6 +269,25 @@ def test_every_rule_is_mirrored_and_sampled(family):
     }
     mirrored = {n for n, f in vars(getattr(reference, family)).items() if hasattr(f, "constant")}
     assert rules == mirrored == {op for op in samples.ops() if samples.family(op) == family}
+
+
+@pytest.mark.parametrize(
+    "op", [op for op in samples.ops() if samples.family(op) in ("activations", "losses")]
+)
+def test_what_torch_differentiates_twice_is_a_rule_of_second_order(op):
+    passes = {name.lstrip("_") for name in anatomy(op)[2] if "_backward" in name}
+    missing = {name for name in passes if name not in samples.ops()}
+    print(passes, missing)
+    if missing:
+        args, kwargs, dy = gradients.drawn(op, next(samples.calls(op))[1], "float64", 0)
+        sources = []
+        y = gradients.by_torch(
+            op, args, kwargs, lambda a: sources.append(tensor(a).requires_grad_()) or sources[-1]
+        )
+        cotangent = tensor(dy).requires_grad_()
+        first = torch.autograd.grad(y, sources, cotangent, create_graph=True)
+        with pytest.raises(RuntimeError, match="is not implemented"):
+            torch.autograd.grad(first, [*sources, cotangent], [torch.ones_like(g) for g in first])
 
 
 def test_a_rule_is_short_or_says_why_not():

@@ -1,6 +1,9 @@
 """The trace: what torch made, what a rule says of it, and where the two differ."""
 
+import gc
 import json
+import re
+import weakref
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from gradtwin import manual, trace
 
 F = nn.functional
 RIGHT = {verdict.IDENTICAL, verdict.ROUNDING, verdict.REFERENCE_IMPRECISE}
+BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
 def network(dtype=torch.float32):
@@ -42,7 +46,19 @@ def test_the_models_are_covered(model, data, loss):
     assert np.array_equal(found.steps[-1].dy, 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def drawn(dtype, *shape):
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def wrong_edges(found):
+    """Of each wrong step, its function and the arguments whose edge is different."""
+    return [
+        (s.name, [e.argument for e in s.edges if e.verdict.kind == verdict.DIFFERENT])
+        for s in found.wrong
+    ]
+
+
+@BOTH
 def test_a_module_of_the_users_is_covered_and_left_as_it_was(dtype):
     net, x = network(dtype)
     before = {name: p.clone() for name, p in net.state_dict().items()}
@@ -82,7 +98,7 @@ def test_planted_faults_are_named_at_their_node(monkeypatch):
     found = trace(*network())
     nodes = [found.table["nodes"][i] for i, s in enumerate(found.steps) if s in found.wrong]
     assert nodes == ["GeluBackward0", "AddmmBackward0, TBackward0"]
-    assert [s.name for s in found.wrong] == ["gelu", "linear"]
+    assert wrong_edges(found) == [("gelu", ["x"]), ("linear", ["bias"])]
     assert found.wrong[1] is found.steps[2]
 
 
@@ -96,6 +112,154 @@ def test_a_rule_that_fails_on_what_torch_took_is_wrong(monkeypatch):
     assert found.wrong[0].note == "ZeroDivisionError: planted"
 
 
+@BOTH
+def test_every_edge_has_a_verdict(dtype):
+    net, x = network(dtype)
+    found = trace(net, x)
+    assert {e.verdict.kind for s in found.steps for e in s.edges} <= RIGHT
+    assert [(e.argument, e.next) for s in found.steps for e in s.edges] == [
+        ("weight", "AccumulateGrad"),
+        ("bias", "AccumulateGrad"),
+        ("x", "AddmmBackward0"),
+        ("x", "GeluBackward0"),
+        ("weight", "AccumulateGrad"),
+        ("bias", "AccumulateGrad"),
+        ("x", "AddmmBackward0"),
+    ]
+    for step, behind in zip(found.steps[1:], found.steps, strict=False):
+        assert np.isclose(step.edges[0].norm, np.linalg.norm(behind.dy))
+
+
+@BOTH
+@pytest.mark.parametrize("argument", ["x", "weight", "bias"])
+def test_a_wrong_node_is_named_at_its_step_and_argument(dtype, argument):
+    net, x = network(dtype)
+
+    def module(x):
+        h = net[3](net[1](net[0](x)))  # its node takes bias, x and the transposed weight
+        place = ["bias", "x", "weight"].index(argument)
+        h.grad_fn.register_hook(
+            lambda passed, _: tuple(g * (1 + 1e-3 * (i == place)) for i, g in enumerate(passed))
+        )
+        return net[4](h)
+
+    found = trace(module, x)
+    assert wrong_edges(found) == [("linear", [argument])]
+    assert found.wrong[0] is found.steps[2]
+    assert {v.kind for s in found.steps for v in s.verdicts.values()} <= RIGHT
+    (name,) = [name for name, v in found.wrong[0].judged.items() if v.kind == verdict.DIFFERENT]
+    assert f"different: {name}\n" in str(found)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("place", "name", "edges"),
+    [
+        ("middle", "gelu", []),
+        ("result", "log_softmax", []),
+        ("parameter", "linear", ["weight"]),
+        ("without a rule", "sin", []),
+        ("node", "gelu", []),
+    ],
+)
+def test_a_gradient_that_is_changed_on_its_way_is_named_where_it_arrives(dtype, place, name, edges):
+    net, x = network(dtype)
+
+    def module(x):
+        h = net[1](net[0](x))
+        s = h.sin()
+        y = net[4](net[3](h) + net[3](s))
+        changed = {"middle": h, "result": y, "parameter": net[3].weight, "without a rule": s}
+        if place == "node":
+            h.grad_fn.register_prehook(lambda grads: (grads[0] * 1.001,))
+        else:
+            changed[place].register_hook(lambda grad: grad * 1.001)
+        return y
+
+    found = trace(module, x)
+    assert {n for n, _ in wrong_edges(found)} == {name}
+    assert all(arguments == edges for _, arguments in wrong_edges(found))
+    if not edges:
+        assert found.wrong[0].verdicts["cotangent"].kind == verdict.DIFFERENT
+    assert found.missing == ["SinBackward0"]
+    assert found.covered < 1
+
+
+@BOTH
+def test_a_tensor_in_two_places(dtype, monkeypatch):
+    x = drawn(dtype, 5, 5).requires_grad_()
+    found = trace(lambda x: (x @ x + x) * x.tanh(), x)
+    assert {step.kind for step in found.steps} <= RIGHT
+    square = found.steps[0]
+    assert [e.argument for e in square.edges] == ["x + other"]
+    assert {"x", "other"} < square.verdicts.keys()
+
+    def module(x):
+        y = x @ x
+        y.grad_fn.register_hook(lambda passed, _: (passed[0], passed[1] * 1.001))
+        return (y + x) * x.tanh()
+
+    assert wrong_edges(trace(module, x)) == [("matmul", ["x + other"])]
+
+    right = manual.elementary.matmul
+
+    def matmul(x, other):
+        y, pullback = right(x, other)
+        return y, lambda dy: tuple(1.001 * grad for grad in pullback(dy))
+
+    monkeypatch.setattr(manual.elementary, "matmul", matmul)
+    (wrong,) = trace(lambda x: x @ x, x).wrong
+    differing = {name for name, v in wrong.judged.items() if v.kind == verdict.DIFFERENT}
+    assert differing == {"x", "other", "x + other", "x + other → AccumulateGrad"}
+
+
+@BOTH
+def test_functions_in_place_and_views(dtype):
+    def module(x, fault=1):
+        y = (x * 2).tanh_()
+        y.grad_fn.register_hook(lambda passed, _: (passed[0] * fault,))
+        z = (y.view(2, -1) + 1).transpose(0, 1)
+        z[0] *= 3
+        return z.relu_().reshape(-1) * 0.5
+
+    x = drawn(dtype, 4, 3).requires_grad_()
+    assert {step.kind for step in trace(module, x).steps if step.op} <= RIGHT
+    found = trace(lambda x: module(x, 1.001), x)
+    assert wrong_edges(found) == [("tanh", ["x"])]
+    assert found.wrong[0].edges[0].next == "MulBackward0"
+
+
+@BOTH
+def test_gradients_that_are_not_used_are_zero(dtype):
+    x = drawn(dtype, 4, 3).requires_grad_()
+    weight = drawn(dtype, 3, 3).requires_grad_()
+
+    def module(x, drop=False):
+        y = F.linear(torch.var_mean(x, dim=0)[0] + x, weight)
+        y.grad_fn.register_hook(lambda passed, _: (None, *passed[1:]) if drop else None)
+        y.retain_grad()
+        return torch.stack([y, y.detach()]).sum() + torch.cat([y, y.detach()]).mean()
+
+    found = trace(module, x)
+    assert not found.wrong
+    moments = next(step for step in found.steps if step.name == "var_mean")
+    assert np.any(moments.dy[0])
+    assert np.array_equal(moments.dy[1], np.zeros(3))
+    found = trace(lambda x: module(x, True), x)
+    assert wrong_edges(found) == [("linear", ["x"])]
+    assert found.wrong[0].edges[0].norm == 0
+
+
+def test_hooks_do_not_stay():
+    x = torch.ones(3, requires_grad=True) + 1
+    found = trace(torch.exp, x)
+    cotangent = weakref.ref(found.steps[-1].dy)
+    assert cotangent() is not None
+    del found
+    gc.collect()
+    assert cotangent() is None
+
+
 def test_what_has_no_rule_is_named():
     class Square(torch.autograd.Function):
         @staticmethod
@@ -105,7 +269,7 @@ def test_what_has_no_rule_is_named():
 
         @staticmethod
         def backward(ctx, dy):
-            return 2 * dy * ctx.saved_tensors[0]
+            return 2.002 * dy * ctx.saved_tensors[0]  # nobody here knows better
 
     net, x = network()
     found = trace(lambda x: torch.sin(Square.apply(net(x))) + F.dropout(net(x), 0.5), x)
@@ -113,6 +277,7 @@ def test_what_has_no_rule_is_named():
     assert found.covered < 1
     assert next(s for s in found.steps if s.name == "dropout").note == "draws at random"
     assert str(found).count(NO_RULE) == 3
+    assert not found.wrong
 
 
 def test_operators_and_views():
@@ -147,6 +312,7 @@ def test_the_command(tmp_path):
     assert result.exit_code == 0, result.output
     assert "100% of torch's nodes" in result.output
     assert "TanhBackward0" in result.output
+    assert re.search(r"x +→ TanhBackward0 +(rounding|identical), margin 0\.\d", result.output)
     assert (tmp_path / "trace.parquet").exists()
     rows = json.loads(call("linear_regression", "--json").output)
     assert [row["rule"] for row in rows] == ["linear", "mse_loss"]

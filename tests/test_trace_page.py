@@ -3,10 +3,13 @@
 import shutil
 
 import pytest
+import torch
 from gradtwin.comparisons.cli import app
 from gradtwin.comparisons.trace_command import traced
 from gradtwin.comparisons.trace_page import page
 from typer.testing import CliRunner
+
+from gradtwin import trace
 
 CHROMIUM = shutil.which("chromium")
 
@@ -25,6 +28,26 @@ def test_the_page_stands_alone(saved):
     assert text.count('class="step') == 4
     assert "<line" in text
     assert "def cross_entropy" in text
+
+
+@pytest.mark.parametrize(("fault", "lines"), [(None, 0), ("node", 1), ("tensor", 2)])
+def test_an_edge_that_is_different_is_red(fault, lines):
+    def module(x):
+        a = x.tanh()
+        b = a.sigmoid()
+        c = a * b
+        if fault == "node":
+            c.grad_fn.register_hook(lambda passed, _: (passed[0], passed[1] * 1.001))
+        if fault == "tensor":
+            a.register_hook(lambda grad: grad * 1.001)
+        return c
+
+    text = page(trace(module, torch.linspace(-1, 1, 5, requires_grad=True))).decode()
+    assert text.count('<line class="different"') == lines
+    assert text.count("<line") == 3
+    assert text.count('<tr class="edge">') == 4
+    assert text.count('<td class="different">') == (fault == "node")
+    assert "x → TanhBackward0" in text
 
 
 def test_the_command_saves_it(tmp_path):
@@ -57,6 +80,7 @@ def test_a_click_shows_the_values_of_a_step(saved):
             assert f"def {title}" in section.locator(".source").inner_text()
             assert any(c.isdigit() for c in section.locator(".value").inner_text())
             assert any(c.isdigit() for c in section.locator(".cotangent").inner_text())
+            assert "x → AddmmBackward0" in section.locator(".edge").first.inner_text()
             assert tab.locator("section:visible").count() == 1
         tab.mouse.move(300, 300)
         for wheel, compare in ((-300, "<"), (300, ">")):
