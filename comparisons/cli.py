@@ -7,6 +7,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from .. import manual, reference
 from . import accuracy, curves, gradients, optimizers, report, samples, schedules, training, verdict
 from .bench import bench_command
 from .check_commands import check_command, mutants_command
+from .compare_command import compare_command
 from .coverage_command import coverage_command
 from .curves import Comparison
 from .dialect_command import dialect_command
@@ -362,13 +364,21 @@ def curves_command(
         list[str] | None, typer.Option(help="Widths of an mlp's hidden layers, 32 or 32,16.")
     ] = None,
     activation: Annotated[list[str] | None, typer.Option(help="Activation of an mlp.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="OLD NEW", help="Two recordings by gradtwin.record_run, instead."),
+    ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
     jobs: Jobs = 0,
     strict: Strict = False,
 ) -> None:
     """The loss-curve divergence table: training by hand and by torch. Without options, the default
-    grid."""
+    grid.
+
+    With --compare two recorded runs; exit status: 0 identical or rounding, 1 parted, 2 it cannot
+    be said.
+    """
     chosen: dict[str, Any] = {
         "model": model,
         "data": data,
@@ -393,6 +403,10 @@ def curves_command(
         for value in chosen[name] or ():
             known(name, value, allowed)
     given = {name: values for name, values in chosen.items() if values}
+    if compare:
+        if given or setting:
+            raise typer.BadParameter("goes without the options of a grid", param_hint="--compare")
+        compare_command(*compare, out, as_json)
     if given or setting:
         settings = dict(map(_setting, setting or ()))
         cells = [

@@ -307,6 +307,9 @@ def _judge(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
                 return
             kwargs = kwargs | twin.draw(*args, **kwargs)
         step.op = op
+        y, _ = twin(*args, **kwargs)
+        if isinstance(y, tuple) and not isinstance(step.y, tuple):  # what torch writes in place
+            step.dy = step.dy, *[None] * (len(y) - 1)
         step.kept = kept(ours(*args, **kwargs)[1])
         _settle(step, (args, kwargs, step.dy), floats[0], sent, arrivals)
     except Exception as error:  # what a rule does on a call that torch took is a finding

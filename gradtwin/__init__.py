@@ -2,13 +2,13 @@
 and compared.
 
 `check` examines a backward pass, `assert_gradient` raises if it is wrong, `trace` goes
-through that of a torch module.
+through that of a torch module, `record_run` records a training loop.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["assert_gradient", "check", "trace"]
+__all__ = ["assert_gradient", "check", "record_run", "trace"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from .comparisons.trace import trace
 
         return trace
+    if name == "record_run":
+        from .comparisons.recorded_run import record_run
+
+        return record_run
     if name == "assert_gradient":
         from .pytest_plugin import assert_gradient
 

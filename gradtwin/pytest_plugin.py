@@ -1,4 +1,5 @@
-"""pytest: the fixtures `check_gradient` and `assert_gradient`, and one report for the session.
+"""pytest: the fixtures `check_gradient` and `assert_gradient`, and one report for the session; the
+fixture `gradient_baseline`, which keeps arrays in files beside the tests.
 
 Torch, and all the rest, is imported only where a gradient is checked.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ import pytest
 
 OPTION = "--gradient-report"
 KEY = "gradient_reports"  # under which a worker of xdist hands over what it collected
+
+# How the files of gradient_baseline are written anew; the order is that of `Files`.
+REGENERATE = {
+    "force_regen": "Write the baselines that differ anew, and fail their tests.",
+    "regen_all": "Write the baselines that differ anew, and let their tests pass.",
+    "regen_platform": "Where only bits differ, write a baseline for this platform beside the "
+    "common one, and fail the test.",
+}
+
+BASELINE = pytest.StashKey["GradientBaseline"]()
 
 _collected: list[dict[str, Any]] = []
 
@@ -56,6 +67,81 @@ def check_gradient() -> Callable[..., Any]:
 def _assert_gradient() -> Callable[..., Any]:
     """`gradtwin.assert_gradient`."""
     return assert_gradient
+
+
+class GradientBaseline:
+    """The arrays that one test keeps, each check in a file of the folder named after its module."""
+
+    def __init__(self, request: pytest.FixtureRequest, record: Path) -> None:
+        self._request = request
+        self._record = record
+        self._files: Any = None
+        self._over = False
+
+    def check(self, name: str | None, arrays: Any) -> None:
+        """Fails unless `arrays` are bit for bit those of the file `name`; None is the test's name.
+
+        They are NumPy arrays, tensors or numbers: one, or a tree of dicts and lists. A file that
+        does not exist is written when the test is over, and the test fails.
+        """
+        __tracebackhide__ = True
+        self._files = self._files or self._opened()
+        self._files.check(name, arrays)
+        if self._over:  # another fixture checks while it is torn down
+            self.finish()
+
+    def finish(self) -> None:
+        """Writes what has to be written, and fails the test that may not pass by writing."""
+        __tracebackhide__ = True
+        self._over = True
+        told = self._files.finish() if self._files else []
+        if told:
+            pytest.fail("\n\n".join(told), pytrace=False)
+
+    def _opened(self) -> Any:
+        from .comparisons.baseline_files import Files
+
+        node, options = self._request.node, self._request.config.option
+        classes = [part.name for part in node.listchain() if isinstance(part, pytest.Class)]
+        wanted = (getattr(options, dest, False) for dest in REGENERATE)
+        folder = self._request.path.with_suffix("")
+        return Files(folder, node.nodeid, ".".join([*classes, node.name]), self._record, *wanted)
+
+
+@pytest.fixture
+def gradient_baseline(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> GradientBaseline:
+    """`gradient_baseline.check(name, arrays)`: those of the last time, bit for bit."""
+    base = tmp_path_factory.getbasetemp()
+    worker = hasattr(request.config, "workerinput")  # its folder lies in that of the whole run
+    baseline = GradientBaseline(request, (base.parent if worker else base) / "gradient_baseline")
+    request.node.stash[BASELINE] = baseline
+    return baseline
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    result = yield
+    failed = getattr(item, "_excinfo", None)  # what a unittest.TestCase does not let through
+    if BASELINE in item.stash and not failed:
+        item.stash[BASELINE].finish()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser
+) -> Generator[None, Any, Any]:
+    """Only now is it known whether pytest-regressions, or a conftest, has options of these names;
+    they are then shared."""
+    result = yield
+    known = parser.parse_known_args(list(early_config.invocation_params.args))
+    for dest, text in REGENERATE.items():
+        if not hasattr(known, dest):
+            flag = f"--{dest.replace('_', '-')}"
+            parser.getgroup("gradtwin").addoption(flag, action="store_true", help=text)
+    return result
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

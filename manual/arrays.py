@@ -247,8 +247,15 @@ def kept(function):
         elif isinstance(thing, (dict, list, tuple)):
             todo += thing.values() if isinstance(thing, dict) else thing
         elif inspect.isfunction(thing):
-            todo += [cell.cell_contents for cell in thing.__closure__ or ()]
+            todo += map(_contents, thing.__closure__ or ())
     return found
+
+
+def _contents(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that got no value
+        return None
 
 
 def overlaps(array, others):

@@ -260,6 +260,21 @@ def test_hooks_do_not_stay():
     assert cotangent() is None
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda x: F.embedding(torch.tensor([1, 4, 1]), x, max_norm=1.0),
+        lambda x: F.triplet_margin_loss(x, x.exp(), -x),
+        lambda x: F.triplet_margin_with_distance_loss(x, x.exp(), -x, swap=True),
+    ],
+)
+def test_further_outputs_and_names_without_value(module):
+    found = trace(lambda x: module(x * 1), torch.randn(6, 5, requires_grad=True))
+    print(found)
+    assert found.covered == 1
+    assert {step.kind for step in found.steps} <= RIGHT
+
+
 def test_what_has_no_rule_is_named():
     class Square(torch.autograd.Function):
         @staticmethod
