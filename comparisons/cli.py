@@ -24,6 +24,7 @@ from .coverage_command import coverage_command
 from .curves import Comparison
 from .dialect_command import dialect_command
 from .lockstep import JUDGED
+from .record_command import diff_command, record_command
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
 from .samples.schedules import SAMPLES as SCHEDULES
@@ -240,6 +241,8 @@ app.command("bench")(bench_command)
 app.command()(show)
 app.command("trace")(trace_command)
 app.command("coverage")(coverage_command)
+app.command("record")(record_command)
+app.command("diff")(diff_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -39,12 +39,14 @@ def compare(
     ours: Callable[[Cell, Data], Side] = by_hand,
     twin: Callable[[Cell, Data], Side] = by_torch,
     thorough: bool = False,
+    disturb: Callable[[Any], Any] = lambda tree: tree,
 ) -> Comparison:
-    """Trains the cell on both sides and judges the run, in lockstep and free."""
+    """Trains the cell on both sides and judges the run, in lockstep and free. It starts from what
+    `disturb` makes of the parameters."""
     data = load(cell.data)
     hand, torch_side = ours(cell, data), twin(cell, data)
-    parameters, settings = start(cell, data.x.shape[1], data.outputs), cell.all_settings
-    u = unit_roundoff(cell.dtype)
+    parameters = disturb(start(cell, data.x.shape[1], data.outputs))
+    settings, u = cell.all_settings, unit_roundoff(cell.dtype)
 
     def noisy(seed: int) -> Iterator[Step]:
         rng = np.random.default_rng([cell.seed, 2, seed])

@@ -15,7 +15,7 @@ from ..reference.adapters import leaves, tensor, tree_map
 from . import exact, samples
 from .noise import is_floating
 from .samples import Call
-from .verdict import DTYPES, Results, Verdict, judge
+from .verdict import DTYPES, Floor, Results, Verdict, settle
 
 
 def rule_pair(op: str) -> tuple[Any, Any]:
@@ -98,17 +98,21 @@ def completed(op: str, args: Any, kwargs: dict[str, Any], seed: int) -> tuple[An
 
 def judge_inputs(op: str, inputs: Any, dtype: str, thorough: bool = False) -> dict[str, Verdict]:
     """The verdict on the value and on each gradient of one call; inputs are (args, kwargs, dy)."""
+    return settled(op, inputs, dtype, thorough)[2]
+
+
+def settled(
+    op: str, inputs: Any, dtype: str, thorough: bool = False
+) -> tuple[Floor, Results, dict[str, Verdict]]:
+    """As `judge_inputs`, behind the floor and what the rule gave."""
     ours, twin = rule_pair(op)
     args, kwargs, _ = inputs
     names = argument_names(ours, args, kwargs, twin.constant)
-    return judge(
-        lambda i: evaluate(ours, names, i),
-        lambda i: evaluate(twin, names, i),
-        inputs,
-        np.dtype(dtype),
-        exact=exact.oracle(op, inputs, kinks=False),
-        thorough=thorough,
-    )
+    subject = partial(evaluate, ours, names)
+    results = subject(inputs)
+    floor = Floor(partial(evaluate, twin, names), inputs, np.dtype(dtype))
+    oracle = exact.oracle(op, inputs, kinks=False)
+    return floor, results, settle(floor, subject, inputs, results, oracle, thorough=thorough)
 
 
 def rows(

@@ -8,7 +8,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -202,7 +202,39 @@ def other_paths(name: str) -> list[dict[str, bool]]:
     return [{path: True} for path in ("foreach", "fused") if path in accepted]
 
 
-def rows(
+@dataclass(frozen=True)
+class Comparison:
+    """One optimizer with one choice of settings on one stream, compared: the verdicts, and both
+    free runs, quantity by quantity, steps first."""
+
+    name: str
+    settings: dict[str, Any]
+    dtype: str
+    kind: str
+    seed: int
+    lockstep: Lockstep
+    ours: Results
+    theirs: Results
+    paths: list[Results]  # torch's own implementations
+    scale: Results
+    drifts: dict[str, Drift]
+
+    @property
+    def shown(self) -> list[int]:
+        """The steps that have a row, from 1."""
+        return sorted({s for s in SHOWN if s < self.lockstep.steps} | {self.lockstep.steps})
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [_row(self, quantity, step) for quantity in self.drifts for step in self.shown]
+
+
+def rows(*args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    """The rows of one comparison."""
+    return compare(*args, **kwargs).rows
+
+
+def compare(
     name: str,
     settings: dict[str, Any],
     dtype: str,
@@ -210,12 +242,15 @@ def rows(
     seed: int = 0,
     steps: int = STEPS,
     thorough: bool = False,
-) -> list[dict[str, Any]]:
-    """The rows of one optimizer with one choice of settings on one stream."""
+    disturb: Callable[[Any], Any] = lambda tree: tree,
+) -> Comparison:
+    """Compares one optimizer with one choice of settings on one stream, which `disturb` may
+    move."""
     ours, twin = getattr(manual.optimizers, name), getattr(reference.optimizers, name)
     if name == "lbfgs":
         settings, steps = settings | ONE_ITERATION, min(steps, ITERATIONS)
     stream = stream_of(name, kind, dtype, seed, steps)
+    stream = replace(stream, param=disturb(stream.param), given=disturb(stream.given))
 
     def side(step: Optimizer, made: Callable[[Any], Any]) -> Callable[[Any], Results]:
         def results(inputs: Any) -> Results:
@@ -253,43 +288,25 @@ def rows(
         )
         for n in kept
     }
-    shown = sorted({s for s in SHOWN if s < steps} | {steps})
-    return [
-        _row(name, settings, dtype, kind, seed, quantity, step, lockstep, drifts[quantity])
-        | {
-            "max_ulp": int(ulps(free[quantity][step - 1], theirs[quantity][step - 1]).max()),
-            "torch_spread": max(
-                (
-                    float(
-                        (abs(a[quantity] - b[quantity])[step - 1] / scale[quantity][step - 1]).max()
-                    )
-                    for a, b in itertools.combinations(paths, 2)
-                ),
-                default=math.nan,
-            ),
-        }
-        for quantity in kept
-        for step in shown
-    ]
+    return Comparison(
+        name, settings, dtype, kind, seed, lockstep, free, theirs, paths, scale, drifts
+    )
 
 
-def _row(
-    name: str,
-    settings: dict[str, Any],
-    dtype: str,
-    stream: str,
-    seed: int,
-    quantity: str,
-    step: int,
-    lockstep: Lockstep,
-    drift: Drift,
-) -> dict[str, Any]:
+def _row(run: Comparison, quantity: str, step: int) -> dict[str, Any]:
+    name, settings, dtype, stream, seed = run.name, run.settings, run.dtype, run.kind, run.seed
+    lockstep, drift = run.lockstep, run.drifts[quantity]
     records = [r for r in lockstep.records if r.name == quantity and r.step <= step]
     largest = max(records, key=lambda r: r.verdict.margin)
     kind = worst(r.verdict.kind for r in records)
     outside = next((r.step for r in records if r.verdict.kind == DIFFERENT), None)
     if kind != DIFFERENT and drift.parted is not None and drift.parted < step:
         kind, outside = PARTED, drift.parted + 1
+    at, scale = step - 1, run.scale[quantity]
+    spreads = (
+        float((abs(a[quantity] - b[quantity])[at] / scale[at]).max())
+        for a, b in itertools.combinations(run.paths, 2)
+    )
     text = written(settings)
     return {
         "id": f"{name}({text})/{stream}/{quantity}/{step}/{dtype}/{seed}",
@@ -314,6 +331,8 @@ def _row(
         "class": kind,
         "outside_step": outside,
         "note": largest.verdict.note,
+        "max_ulp": int(ulps(run.ours[quantity][at], run.theirs[quantity][at]).max()),
+        "torch_spread": max(spreads, default=math.nan),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,50 +45,72 @@ def curves(name: str, settings: dict[str, Any], seed: int = 0) -> dict[str, np.n
     return found
 
 
-def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
-    """The rows of one schedule with one choice of settings, one for each quantity.
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of a schedule at every step, on both sides, and its floor."""
+
+    quantity: str
+    ours: np.ndarray
+    theirs: np.ndarray
+    closed: np.ndarray | None  # torch's closed form
+    floor: np.ndarray
+
+    @property
+    def margin(self) -> np.ndarray:
+        return abs(self.ours - self.theirs) / (LIMIT * self.floor)
+
+    @property
+    def kind(self) -> str:
+        if not np.any(self.margin > 1):
+            return ROUNDING if np.any(self.ours != self.theirs) else IDENTICAL
+        closed = self.closed
+        agrees = closed is not None and np.all(abs(self.ours - closed) <= LIMIT * self.floor)
+        return REFERENCE_IMPRECISE if agrees else DIFFERENT
+
+
+def compare(name: str, settings: dict[str, Any], seed: int = 0) -> list[Comparison]:
+    """One schedule with one choice of settings.
 
     The floor of a step is u |rate| and how far torch moves when the rate that it goes on from is
     moved by one ulp at every step.
     """
     twin, at = getattr(reference.schedules, name), inputs(name, seed)
-    found = curves(name, settings, seed)
     rng = np.random.default_rng([seed, 9])
 
     def disturb(lr: float) -> float:
         return lr * (1 + U * rng.choice([-2.0, 2.0]))
 
     noisy = [listed(twin(at, lr=LR, disturb=disturb, **settings)) for _ in range(DRAWS)]
-    text = written(settings)
-    made = []
-    for i, (quantity, (ours, theirs, *closed)) in enumerate(found.items()):
-        gap = abs(ours - theirs)
+    found = []
+    for i, (quantity, sides) in enumerate(curves(name, settings, seed).items()):
+        ours, theirs, *closed = sides
         noise = np.max([abs(n[i] - theirs) for n in noisy], axis=0)
         floor = U * np.maximum.accumulate(abs(theirs)) + noise
-        margin = gap / (LIMIT * floor)
-        outside = np.flatnonzero(margin > 1)
-        kind = DIFFERENT if outside.size else ROUNDING if gap.any() else IDENTICAL
-        note = ""
-        if outside.size and closed and np.all(abs(ours - closed[0]) <= LIMIT * floor):
-            kind, note = (
-                REFERENCE_IMPRECISE,
-                "torch's closed form agrees, its chained form does not",
-            )
+        found.append(Comparison(quantity, ours, theirs, closed[0] if closed else None, floor))
+    return found
+
+
+def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
+    """The rows of one schedule with one choice of settings, one for each quantity."""
+    text, made = written(settings), []
+    for found in compare(name, settings, seed):
+        margin, outside = found.margin, np.flatnonzero(found.margin > 1)
         worst = int(np.argmax(margin))
+        chained = "torch's closed form agrees, its chained form does not"
         made.append(
             {
-                "id": f"{name}({text})/{quantity}/{seed}",
+                "id": f"{name}({text})/{found.quantity}/{seed}",
                 "schedule": name,
                 "settings": text,
-                "quantity": quantity,
+                "quantity": found.quantity,
                 "step": worst,
-                "manual": ours[worst],
-                "reference": theirs[worst],
-                "floor": floor[worst],
+                "manual": found.ours[worst],
+                "reference": found.theirs[worst],
+                "floor": found.floor[worst],
                 "margin": margin[worst],
-                "class": kind,
+                "class": found.kind,
                 "outside_step": int(outside[0]) if outside.size else None,
-                "note": note,
+                "note": chained if found.kind == REFERENCE_IMPRECISE else "",
             }
         )
     return made

@@ -1,0 +1,93 @@
+"""What a result depends on beside its inputs: code, packages, BLAS, processor, threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_info
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mpmath")
+SOURCES = ("manual", "reference", "comparisons")  # of a result: what the digests are of
+
+
+def fingerprint() -> dict[str, str]:
+    """Names and values, of this process."""
+    pools = sorted(threadpool_info(), key=lambda pool: str(pool["internal_api"]))
+    threads = {f"threads {p['internal_api']}": str(p["num_threads"]) for p in pools}
+    blas = [
+        f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip()
+        for p in pools
+        if p["user_api"] == "blas"
+    ]
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "numpy kernels": " ".join(_features()),
+        "torch kernels": torch.backends.cpu.get_cpu_capability(),
+        "torch build": _build(),
+        "blas": ", ".join(dict.fromkeys(blas)),
+        **threads,
+        "threads torch": str(torch.get_num_threads()),
+        "device": "cpu",
+        "revision": _revision(),
+        **{f"source {name}": _digest(ROOT / name) for name in SOURCES},
+    }
+
+
+def changes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What differs: name → (before, now), "none" where one lacks it."""
+    names = dict.fromkeys([*old, *new])
+    pairs = {name: (old.get(name, "none"), new.get(name, "none")) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def _features() -> list[str]:
+    """The instruction sets that NumPy chooses its kernels by."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"]
+    return [*found.get("baseline", ()), *found.get("found", ())]
+
+
+def _build() -> str:
+    """Torch's build flags, as one digest behind what a reader knows: the whole is a page long."""
+    text = torch.__config__.show()
+    return f"{torch.version.git_version} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _revision() -> str:
+    """The revision of the checkout that the package is run from, if it is run from one."""
+    command = ["git", "-C", os.fspath(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    inside = (ROOT / ".git").exists() and found.returncode == 0
+    return found.stdout.strip() if inside else ""
+
+
+def _digest(folder: Path) -> str:
+    """Of all source files in a folder, whatever their order on disk."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()[:12]

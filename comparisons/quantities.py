@@ -1,0 +1,167 @@
+"""All that is measured, quantity by quantity: what both sides gave, to the bit, and how far a
+harmless change may move it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import reference
+from ..reference.adapters import leaves
+from . import curves, gradients, optimizers, samples, schedules
+from .lockstep import JUDGED
+from .noise import is_floating, moved, unit_roundoff
+from .samples.optimizers import SAMPLES as OPTIMIZERS
+from .samples.optimizers import configurations
+from .samples.schedules import SAMPLES as SCHEDULES
+from .verdict import DTYPES, FREE_LIMIT, LIMIT, worst
+
+TABLES = ("gradients", "optimizers", "schedules", "curves")
+ARRAYS = ("manual", "reference", "allowed")
+Disturb = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One result of both sides, and how far a harmless change may move each of its elements."""
+
+    id: str
+    table: str  # one of TABLES
+    name: str  # of the op, optimizer, schedule or model
+    manual: np.ndarray
+    reference: np.ndarray
+    allowed: np.ndarray  # LIMIT or FREE_LIMIT floors
+    margin: float  # of its verdict
+    kind: str  # the class of its verdict
+    margins: tuple[float, ...] = ()  # of repeated measurements, each one ulp away
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured in one go, by name and number, so that another process can do it."""
+
+    table: str
+    name: str
+    number: int
+    seed: int
+
+    def measure(self, repeats: int = 0) -> list[Quantity]:
+        """The quantities, and their margins on inputs that are moved by one ulp, that often."""
+        measure = globals()[f"_{self.table}"]
+        found = list(measure(self, lambda tree: tree))
+        again: dict[str, list[float]] = {q.id: [q.margin] for q in found}
+        for repeat in range(repeats):
+            rng = np.random.default_rng([self.seed, 10, repeat])
+            for q in measure(self, lambda tree, rng=rng: _nearby(tree, rng)):
+                again.setdefault(q.id, []).append(q.margin)
+        return [replace(q, margins=tuple(again[q.id])) for q in found]
+
+
+def tasks(names: Sequence[str] = (), seed: int = 0) -> list[Task]:
+    """Those of the named tables, ops, optimizers, schedules or models; all without a name."""
+    every = {
+        "gradients": [(op, 0) for op in samples.ops()],
+        "optimizers": [
+            (name, i)
+            for name in OPTIMIZERS
+            if getattr(reference.optimizers, name) is not None
+            for i in range(len(configurations(name)) * len(DTYPES))
+        ],
+        "schedules": [(name, i) for name in SCHEDULES for i in range(len(SCHEDULES[name]))],
+        "curves": [(cell.model, i) for i, cell in enumerate(curves.GRID)],
+    }
+    return [
+        Task(table, name, number, seed)
+        for table, pairs in every.items()
+        for name, number in pairs
+        if not names or table in names or name in names
+    ]
+
+
+def choices() -> list[str]:
+    """The names that `tasks` knows."""
+    return [*TABLES, *dict.fromkeys(task.name for task in tasks())]
+
+
+def _nearby(tree: Any, rng: np.random.Generator) -> Any:
+    """Every floating array one ulp away."""
+    floats = [leaf.dtype for leaf in leaves(tree) if is_floating(leaf)]
+    return moved(tree, 2 * unit_roundoff(floats[0]), rng) if floats else tree
+
+
+def _gradients(task: Task, disturb: Disturb) -> Iterator[Quantity]:
+    op = task.name
+    for _, row in samples.calls(op):
+        for dtype in DTYPES:
+            inputs = disturb(gradients.drawn(op, row, dtype, task.seed))
+            floor, ours, verdicts = gradients.settled(op, inputs, dtype)
+            for argument, verdict in verdicts.items():
+                yield Quantity(
+                    f"{op}({row})/{argument}/{dtype}/{task.seed}",
+                    task.table,
+                    op,
+                    ours[argument],
+                    floor.native[argument],
+                    LIMIT * floor.values[argument],
+                    verdict.margin,
+                    verdict.kind,
+                )
+
+
+def _optimizers(task: Task, disturb: Disturb) -> Iterator[Quantity]:
+    settings, dtype = [
+        (settings, dtype) for settings in configurations(task.name) for dtype in DTYPES
+    ][task.number]
+    run = optimizers.compare(
+        task.name, settings, dtype, "mixed", task.seed, steps=JUDGED, disturb=disturb
+    )
+    at = [step - 1 for step in run.shown]
+    rows = run.rows
+    for quantity, drift in run.drifts.items():
+        of_quantity = [row for row in rows if row["quantity"] == quantity]
+        scale = run.scale[quantity][at]
+        floor = drift.floor[at].reshape(-1, *[1] * (scale.ndim - 1))
+        yield Quantity(
+            of_quantity[-1]["id"],
+            task.table,
+            task.name,
+            run.ours[quantity][at],
+            run.theirs[quantity][at],
+            FREE_LIMIT * floor * scale,
+            max(row["lockstep_margin"] for row in of_quantity),
+            worst(row["class"] for row in of_quantity),
+        )
+
+
+def _schedules(task: Task, disturb: Disturb) -> Iterator[Quantity]:
+    settings = SCHEDULES[task.name][task.number]
+    text = samples.written(settings)
+    for found in schedules.compare(task.name, settings, task.seed):
+        yield Quantity(
+            f"{task.name}({text})/{found.quantity}/{task.seed}",
+            task.table,
+            task.name,
+            found.ours,
+            found.theirs,
+            LIMIT * found.floor,
+            float(found.margin.max()),
+            found.kind,
+        )
+
+
+def _curves(task: Task, disturb: Disturb) -> Iterator[Quantity]:
+    cell = replace(curves.GRID[task.number], seed=task.seed)
+    run = curves.compare(cell, disturb=disturb)
+    yield Quantity(
+        run.row["id"],
+        task.table,
+        task.name,
+        run.manual.astype(cell.dtype),
+        run.reference.astype(cell.dtype),
+        FREE_LIMIT * run.drift.floor,
+        run.row["lockstep_margin"],
+        run.row["class"],
+    )
