@@ -44,9 +44,7 @@ def markdown(diff: Diff, fail_on: Collection[str]) -> bytes:
     lines += [f"* {line}" for line in around] or ["The environment is the same."]
     for name, rows in groups(diff):
         shown = rows.head(SHOWN)
-        cells = [
-            [_escaped(report.number(row[c])) for c in COLUMNS] for row in shown.to_dict("records")
-        ]
+        cells = [[_cell(row[c]) for c in COLUMNS] for row in shown.to_dict("records")]
         lines += ["", f"<details{_open(rows, fail_on)}><summary>{name}: {_counted(rows)}</summary>"]
         lines += ["", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
         lines += [f"| {' | '.join(row)} |" for row in cells]

@@ -17,7 +17,7 @@ import pytest
 OPTION = "--gradient-report"
 KEY = "gradient_reports"  # under which a worker of xdist hands over what it collected
 
-# How the files of gradient_baseline are written anew; the order is that of `Files`.
+# How the files of gradient_baseline are written anew.
 REGENERATE = {
     "force_regen": "Write the baselines that differ anew, and fail their tests.",
     "regen_all": "Write the baselines that differ anew, and let their tests pass.",
@@ -103,9 +103,13 @@ class GradientBaseline:
 
         node, options = self._request.node, self._request.config.option
         classes = [part.name for part in node.listchain() if isinstance(part, pytest.Class)]
-        wanted = (getattr(options, dest, False) for dest in REGENERATE)
-        folder = self._request.path.with_suffix("")
-        return Files(folder, node.nodeid, ".".join([*classes, node.name]), self._record, *wanted)
+        return Files(
+            folder=self._request.path.with_suffix(""),
+            test=f"{node.parent.nodeid}::{node.name}",  # to that of the node, xdist adds its group
+            own=".".join([*classes, node.name]),
+            record=self._record,
+            **{dest: getattr(options, dest, False) for dest in REGENERATE},
+        )
 
 
 @pytest.fixture
