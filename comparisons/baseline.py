@@ -77,22 +77,23 @@ def write(path: Path, quantities: Iterable[Quantity], about: Mapping[str, Any]) 
 def read(path: Path) -> Baseline:
     """The baseline in a file. NotComparable, with the reason, for any other file."""
     try:
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
+        content = path.read_bytes()
     except OSError as error:
-        if isinstance(error, pa.ArrowException) or error.errno is None:
-            raise NotComparable(f"{path}: no Parquet file, or damaged: {error}") from None
         raise NotComparable(f"{path}: {error.strerror}") from None
-    except pa.ArrowException as error:
-        raise NotComparable(f"{path}: no Parquet file, or damaged: {error}") from None
     try:
-        about = json.loads((table.schema.metadata or {})[KEY])
-    except KeyError:
-        raise NotComparable(f"{path}: a Parquet file, but no baseline of gradtwin") from None
-    if about["format"] != FORMAT:
-        raise NotComparable(f"{path}: expected format {FORMAT}, got {about['format']}")
-    if table.num_rows != about["rows"] or _digest(table) != about["digest"]:
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
+        text = (table.schema.metadata or {}).get(KEY)
+        about = json.loads(text) if text else {}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise NotComparable(f"{path}: no Parquet file, or damaged: {error}") from None
+    if not about:
+        raise NotComparable(f"{path}: a Parquet file, but no baseline of gradtwin")
+    if about.get("format") != FORMAT:
+        raise NotComparable(f"{path}: expected format {FORMAT}, got {about.get('format')}")
+    rows, digest = about.get("rows"), str(about.get("digest"))
+    if (table.num_rows, _digest(table)) != (rows, digest):
         raise NotComparable(
-            f"{path}: damaged: expected {about['rows']} rows with digest {about['digest'][:12]}, "
+            f"{path}: damaged: expected {rows} rows with digest {digest[:12]}, "
             f"got {table.num_rows} with {_digest(table)[:12]}"
         )
     return Baseline({row["id"]: _quantity(row) for row in table.to_pylist()}, about)
@@ -112,11 +113,14 @@ def _row(q: Quantity) -> dict[str, Any]:
 
 
 def _quantity(row: Mapping[str, Any]) -> Quantity:
+    manual, reference, allowed = (_array(row[name]) for name in ARRAYS)
     return Quantity(
         row["id"],
         row["table"],
         row["name"],
-        *(_array(row[name]) for name in ARRAYS),
+        manual,
+        reference,
+        allowed,
         row["margin"],
         row["class"],
         tuple(row["margins"]),

@@ -23,6 +23,7 @@ from .compare_command import compare_command
 from .coverage_command import coverage_command
 from .curves import Comparison
 from .dialect_command import dialect_command
+from .history_command import history_command
 from .lockstep import JUDGED
 from .record_command import diff_command, record_command
 from .samples.optimizers import SAMPLES as OPTIMIZERS
@@ -32,6 +33,7 @@ from .session import RESULTS, Jobs, Json, Out, Seed, Session, Strict, known
 from .show_command import show
 from .trace_command import trace_command
 from .training import Cell
+from .versions_command import versions_command
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -243,6 +245,8 @@ app.command("trace")(trace_command)
 app.command("coverage")(coverage_command)
 app.command("record")(record_command)
 app.command("diff")(diff_command)
+app.command("history")(history_command)
+app.command("versions")(versions_command)
 
 
 @app.callback(invoke_without_command=True)

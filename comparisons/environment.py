@@ -21,7 +21,7 @@ SOURCES = ("manual", "reference", "comparisons")  # of a result: what the digest
 
 def fingerprint() -> dict[str, str]:
     """Names and values, of this process."""
-    pools = sorted(threadpool_info(), key=lambda pool: str(pool["internal_api"]))
+    pools = threadpool_info()
     threads = {f"threads {p['internal_api']}": str(p["num_threads"]) for p in pools}
     blas = [
         f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip()
@@ -36,7 +36,7 @@ def fingerprint() -> dict[str, str]:
         "numpy kernels": " ".join(_features()),
         "torch kernels": torch.backends.cpu.get_cpu_capability(),
         "torch build": _build(),
-        "blas": ", ".join(dict.fromkeys(blas)),
+        "blas": ", ".join(sorted(set(blas))),
         **threads,
         "threads torch": str(torch.get_num_threads()),
         "device": "cpu",

@@ -61,9 +61,10 @@ class Task:
 
 
 def tasks(names: Sequence[str] = (), seed: int = 0) -> list[Task]:
-    """Those of the named tables, ops, optimizers, schedules or models; all without a name."""
+    """Those of the named tables, ops, optimizers, schedules or models; all without a name. What
+    this torch lacks is left out."""
     every = {
-        "gradients": [(op, 0) for op in samples.ops()],
+        "gradients": [(op, 0) for op in samples.ops() if gradients.rule_pair(op)[1] is not None],
         "optimizers": [
             (name, i)
             for name in OPTIMIZERS
@@ -82,8 +83,9 @@ def tasks(names: Sequence[str] = (), seed: int = 0) -> list[Task]:
 
 
 def choices() -> list[str]:
-    """The names that `tasks` knows."""
-    return [*TABLES, *dict.fromkeys(task.name for task in tasks())]
+    """The names that `tasks` knows, those of which this torch has nothing among them."""
+    models = [cell.model for cell in curves.GRID]
+    return [*dict.fromkeys([*TABLES, *samples.ops(), *OPTIMIZERS, *SCHEDULES, *models])]
 
 
 def _nearby(tree: Any, rng: np.random.Generator) -> Any:

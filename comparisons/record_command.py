@@ -1,4 +1,4 @@
-"""The commands `gradtwin record`, `gradtwin diff` and `gradtwin history`."""
+"""The commands `gradtwin record` and `gradtwin diff`."""
 
 from __future__ import annotations
 

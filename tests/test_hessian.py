@@ -1,4 +1,4 @@
-"""Hessian-vector products of the models, on real data: held to torch's, and to what a Hessian is."""
+"""Hessian-vector products of the models, on real data: against torch's, and symmetric."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,10 @@ from gradtwin import manual
 ROWS = 24  # of the data
 RIGHT = {verdict.IDENTICAL, verdict.ROUNDING}
 EVERY = [
-    (model, data) for model, tasks in MODELS.items() for data in DATASETS if load(data).task in tasks
+    (model, data)
+    for model, tasks in MODELS.items()
+    for data in DATASETS
+    if load(data).task in tasks
 ]
 
 
