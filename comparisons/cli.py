@@ -29,7 +29,7 @@ from .record_command import diff_command, record_command
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
 from .samples.schedules import SAMPLES as SCHEDULES
-from .session import RESULTS, Jobs, Json, Out, Seed, Session, Strict, known
+from .session import RESULTS, Device, Jobs, Json, Out, Seed, Session, Strict, known
 from .show_command import show
 from .trace_command import trace_command
 from .training import Cell
@@ -257,6 +257,7 @@ def everything(
     jobs: Jobs = 0,
     seed: Seed = 0,
     strict: Strict = False,
+    device: Device = "cpu",
 ) -> None:
     """Every gradient twice: by hand in NumPy, by PyTorch, and compared.
 
@@ -286,6 +287,7 @@ def gradients_command(
     jobs: Jobs = 0,
     seed: Seed = 0,
     strict: Strict = False,
+    device: Device = "cpu",
     truth: Annotated[
         bool, typer.Option("--truth", help="Both sides beside the exact value instead.")
     ] = False,
@@ -315,6 +317,7 @@ def optimizers_command(
     jobs: Jobs = 0,
     seed: Seed = 0,
     strict: Strict = False,
+    device: Device = "cpu",
 ) -> None:
     """The trajectory-parity table: 1,000 steps of every optimizer, in lockstep and free."""
     for name in names or ():
@@ -379,6 +382,7 @@ def curves_command(
     as_json: Json = False,
     jobs: Jobs = 0,
     strict: Strict = False,
+    device: Device = "cpu",
 ) -> None:
     """The loss-curve divergence table: training by hand and by torch. Without options, the default
     grid.

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info
 
+from ..reference import adapters
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mpmath")
 SOURCES = ("manual", "reference", "comparisons")  # of a result: what the digests are of
@@ -39,7 +41,7 @@ def fingerprint() -> dict[str, str]:
         "blas": ", ".join(sorted(set(blas))),
         **threads,
         "threads torch": str(torch.get_num_threads()),
-        "device": "cpu",
+        "device": _device(),
         "revision": _revision(),
         **{f"source {name}": _digest(ROOT / name) for name in SOURCES},
     }
@@ -65,6 +67,12 @@ def _features() -> list[str]:
     """The instruction sets that NumPy chooses its kernels by."""
     found = np.show_config(mode="dicts")["SIMD Extensions"]
     return [*found.get("baseline", ()), *found.get("found", ())]
+
+
+def _device() -> str:
+    """Where torch's side runs."""
+    cuda = adapters.DEVICE.startswith("cuda")
+    return torch.cuda.get_device_name(adapters.DEVICE) if cuda else adapters.DEVICE
 
 
 def _build() -> str:

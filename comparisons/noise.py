@@ -221,7 +221,7 @@ class OneUlpNoise(TorchDispatchMode):
             size = size or self.size
             factors = 1 + size * _even(t.numel(), self.rng)
             at_most_1 = t.abs().max() <= 1
-            t.mul_(torch.from_numpy(factors).view(t.shape).to(t.dtype))
+            t.mul_(torch.from_numpy(factors).view(t.shape).to(t))
             if at_most_1:
                 most = size * math.sqrt(3)
                 t.mul_(torch.where(t.abs() > 1, (1 - most) / (1 + most), 1.0).to(t.dtype))

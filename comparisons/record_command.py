@@ -17,7 +17,7 @@ from rich.table import Table
 from . import baseline, diff, diff_report, recorder, report
 from .baseline import Baseline, NotComparable
 from .quantities import Task, choices
-from .session import Jobs, Json, Seed, known
+from .session import Device, Jobs, Json, Seed, known
 
 STYLES = {
     diff.DIFFERENT: "bold red", diff.WORSE: "red", diff.REMOVED: "magenta",
@@ -39,6 +39,7 @@ def record_command(
     threads: Threads = 1,
     jobs: Jobs = 0,
     seed: Seed = 0,
+    device: Device = "cpu",
 ) -> None:
     """Measures gradients, optimizers, schedules and curves, and writes one baseline. What was
     interrupted goes on where it was."""
@@ -90,6 +91,7 @@ def diff_command(
     ] = 0,
     jobs: Jobs = 0,
     as_json: Json = False,
+    device: Device = "cpu",
 ) -> None:
     """What moved between two baselines, or since one: on which side, how far, and whether that is
     rounding. Exit status: 0 nothing worse, 1 something worse or different, 2 not comparable."""

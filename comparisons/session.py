@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 from threadpoolctl import threadpool_limits
 
+from ..reference import adapters
 from . import report, verdict
 
 Out = Annotated[Path, typer.Option(help="Folder for the tables and pictures.")]
@@ -35,6 +36,23 @@ Jobs = Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn.", min=0)]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail on imprecise and parted as well.")]
 RESULTS = Path("results")
+
+
+def use(device: str) -> str:
+    """Lets torch's side run there, in this process and in those that it starts. BadParameter where
+    that cannot be."""
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise typer.BadParameter(f"expected cpu, cuda or mps, got {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter(f"torch {torch.__version__} sees no cuda device here")
+    if kind == "mps":
+        raise typer.BadParameter("mps has no float64, which the reference is computed in")
+    adapters.DEVICE = os.environ["GRADTWIN_DEVICE"] = device
+    return device
+
+
+Device = Annotated[str, typer.Option(help="Where torch's side runs: cpu or cuda.", callback=use)]
 
 
 class Session:

@@ -2,10 +2,14 @@
 
 import functools
 import inspect
+import os
 import warnings
 
 import numpy as np
 import torch
+
+
+DEVICE = os.environ.get("GRADTWIN_DEVICE", "cpu")  # where all that is torch's is computed
 
 
 def rule(function, constant=""):
@@ -252,7 +256,8 @@ def tensor(leaf):
     if isinstance(leaf, np.dtype):
         return torch.from_numpy(np.empty(0, leaf)).dtype
     if isinstance(leaf, (np.ndarray, np.generic)):
-        return torch.from_numpy(np.array(leaf, order="C"))  # some of torch refuses another order
+        made = torch.from_numpy(np.array(leaf, order="C"))  # some of torch refuses another order
+        return made if DEVICE == "cpu" else made.to(DEVICE)
     return leaf
 
 

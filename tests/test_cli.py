@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from gradtwin.comparisons import report
 from gradtwin.comparisons.cli import app
+from gradtwin.reference import adapters
 from typer.testing import CliRunner
 
 from gradtwin import manual
@@ -101,6 +104,8 @@ def test_the_first_different_step_and_tensor_are_named(call, monkeypatch):
         (["schedules", "cosine"], "Choices: "),
         (["optimizers", "--stream", "smooth"], "Choices: mixed, trained, fading"),
         (["--seed", "1", "gradients"], "behind gradients"),
+        (["gradients", "relu", "--device", "gpu"], "expected cpu, cuda or mps, got 'gpu'"),
+        (["record", "relu", "--device", "mps"], "mps has no float64"),
         (["nonsense"], "nonsense"),
     ],
 )
@@ -179,3 +184,16 @@ def test_bench_gives_ratios(call, tmp_path):
     assert (frame["to_loop"] == frame["manual"] / frame["loop"]).all()
     assert frame.set_index("optimizer").loc["sparse_adam", "to_fused"] != 0
     assert call("bench", "rules").exit_code == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a device")
+def test_without_a_device_there_is_one_clear_line(call):
+    result = call("gradients", "relu", "--device", "cuda")
+    assert result.exit_code == 2
+    assert "sees no cuda device here" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_torchs_side_is_computed_on_the_device(monkeypatch):
+    monkeypatch.setattr(adapters, "DEVICE", "meta")
+    assert adapters.tensor(np.ones(3)).device.type == "meta"
+    assert adapters.tensor(3.0) == 3.0
