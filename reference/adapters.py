@@ -8,7 +8,6 @@ import warnings
 import numpy as np
 import torch
 
-
 DEVICE = os.environ.get("GRADTWIN_DEVICE", "cpu")  # where all that is torch's is computed
 
 
