@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import environment, report
+from . import environment, report, samples
 from .baseline import Baseline, NotComparable
 from .quantities import Quantity
-from .verdict import IDENTICAL, IMPRECISE, ROUNDING, ulps
+from .verdict import DIFFERENT, IDENTICAL, IMPRECISE, ROUNDING, UNDECIDED, ulps
 
-NEW, BETTER, REMOVED, WORSE, DIFFERENT = "new", "better", "removed", "worse", "different"
+NEW, BETTER, REMOVED, WORSE = "new", "better", "removed", "worse"
 CLASSES = (IDENTICAL, NEW, BETTER, ROUNDING, REMOVED, WORSE, DIFFERENT)  # the worst last
 NEAR = 0.25  # of the limit: below, a margin that grows is nothing to report
 JUDGED = (IDENTICAL, ROUNDING, IMPRECISE)  # verdicts whose margin is ours, not torch's
@@ -78,8 +78,12 @@ def _row(
 ) -> dict[str, Any]:
     q = new or old
     assert q is not None
-    kind, side, explained, furthest = NEW if old is None else REMOVED, "", "", Move()
-    if old and new:
+    side, explained, furthest = "", "", Move()
+    if old is None:  # wrong from the start, or raised in place of what was there
+        kind = DIFFERENT if q.kind in (DIFFERENT, UNDECIDED) else NEW
+    elif new is None:
+        kind = REMOVED
+    else:
         moves = {side: _move(getattr(old, side), getattr(new, side), old, new) for side in SIDES}
         moved = [side for side, move in moves.items() if move.ulp]
         furthest = max(moves.values(), key=lambda move: (move.size, move.ulp))
@@ -87,7 +91,7 @@ def _row(
         explained = _explained(moved, changed)
     return {
         "id": q.id,
-        "group": q.table,
+        "group": _group(q),
         "name": q.name,
         "class": kind,
         "side": side,
@@ -96,6 +100,13 @@ def _row(
         "margin_new": math.nan if new is None else new.margin,
         "explained": explained,
     }
+
+
+def _group(q: Quantity) -> str:
+    """The family of an op that is still there; else the table."""
+    if q.table == "gradients" and q.name in samples.ops():
+        return samples.family(q.name)
+    return q.table
 
 
 def _move(a: np.ndarray, b: np.ndarray, old: Quantity, new: Quantity) -> Move:

@@ -67,7 +67,7 @@ def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Res
         raise ValueError(
             f"pullback: expected gradients of {', '.join(names)}, got {len(gradients)} arrays"
         )
-    several = isinstance(y, (dict, tuple))
+    several = isinstance(y, tuple)
     outputs = {f"value.{i}" if several else "value": part for i, part in enumerate(leaves(y))}
     found = outputs | dict(zip(names, gradients, strict=True))
     return {name: np.asarray(a) for name, a in found.items()}

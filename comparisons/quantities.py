@@ -3,6 +3,7 @@ harmless change may move it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from .noise import is_floating, moved, unit_roundoff
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
 from .samples.schedules import SAMPLES as SCHEDULES
-from .verdict import DTYPES, FREE_LIMIT, LIMIT, worst
+from .verdict import DTYPES, FREE_LIMIT, LIMIT, UNDECIDED, worst
 
 TABLES = ("gradients", "optimizers", "schedules", "curves")
 ARRAYS = ("manual", "reference", "allowed")
@@ -50,14 +51,27 @@ class Task:
 
     def measure(self, repeats: int = 0) -> list[Quantity]:
         """The quantities, and their margins on inputs that are moved by one ulp, that often."""
-        measure = globals()[f"_{self.table}"]
-        found = list(measure(self, lambda tree: tree))
+        found = self._once(lambda tree: tree)
         again: dict[str, list[float]] = {q.id: [q.margin] for q in found}
         for repeat in range(repeats):
             rng = np.random.default_rng([self.seed, 10, repeat])
-            for q in measure(self, lambda tree, rng=rng: _nearby(tree, rng)):
+            for q in self._once(lambda tree, rng=rng: _nearby(tree, rng)):
                 again.setdefault(q.id, []).append(q.margin)
         return [replace(q, margins=tuple(again[q.id])) for q in found]
+
+    def _once(self, disturb: Disturb) -> list[Quantity]:
+        try:
+            return list(globals()[f"_{self.table}"](self, disturb))
+        except Exception as error:  # of a rule, or of a torch that lacks a setting
+            return [self.raised(f"{self.name}[{self.number}]", error)]
+
+    def raised(self, what: str, error: Exception) -> Quantity:
+        """In place of what could not be measured."""
+        nothing = np.zeros(0)
+        label = f"{what}/raises {type(error).__name__}/{self.seed}"
+        return Quantity(
+            label, self.table, self.name, nothing, nothing, nothing, math.nan, UNDECIDED
+        )
 
 
 def tasks(names: Sequence[str] = (), seed: int = 0) -> list[Task]:
@@ -98,8 +112,12 @@ def _gradients(task: Task, disturb: Disturb) -> Iterator[Quantity]:
     op = task.name
     for _, row in samples.calls(op):
         for dtype in DTYPES:
-            inputs = disturb(gradients.drawn(op, row, dtype, task.seed))
-            floor, ours, verdicts = gradients.settled(op, inputs, dtype)
+            try:
+                inputs = disturb(gradients.drawn(op, row, dtype, task.seed))
+                floor, ours, verdicts = gradients.settled(op, inputs, dtype)
+            except Exception as error:  # one call of many
+                yield task.raised(f"{op}({row})/{dtype}", error)
+                continue
             for argument, verdict in verdicts.items():
                 yield Quantity(
                     f"{op}({row})/{argument}/{dtype}/{task.seed}",

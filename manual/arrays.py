@@ -132,12 +132,12 @@ def one_of(allowed, **setting):
         raise ValueError(f"{name}: expected {text}, got {value!r}")
 
 
-def as_dtype(dtype):
-    """A floating dtype, or None. Raises TypeError for anything else."""
+def as_dtype(dtype, name="dtype"):
+    """A floating dtype, or None. Raises TypeError, with that name, for anything else."""
     if dtype is None:
         return None
     if not (isinstance(dtype, (np.dtype, type)) and np.dtype(dtype).kind == "f"):
-        raise TypeError(f"dtype: expected None or a floating dtype, got {dtype!r}")
+        raise TypeError(f"{name}: expected None or a floating dtype, got {dtype!r}")
     return np.dtype(dtype)
 
 

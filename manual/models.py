@@ -70,9 +70,9 @@ def mlp(parameters, x, activation="relu"):
 
 
 def loss_gradient(parameters, x, target, model, loss, activation="relu"):
-    """The gradient of L = loss(model(parameters, x), target), a mean, in the parameters. Pulled
-    back, a direction v gives the Hessian's product with it, and mixed derivatives: those of x, and
-    of a floating target.
+    """The gradients of L = loss(model(parameters, x), target), a mean, in the parameters, in their
+    order. Pulled back, a direction v gives the Hessian's product with it, and mixed derivatives:
+    those of x, and of a floating target.
 
     The gradient is what a forward pass and a backward pass compute. So v goes upside down through
     the backward pass, from the first layer to the last, and then through the forward pass, from the
@@ -90,7 +90,8 @@ def loss_gradient(parameters, x, target, model, loss, activation="relu"):
         (da, gradient[weight], gradient[bias]), pull = _dense_backward(da, *arguments)
         backward.append(pull)
 
-    def pullback(v):
+    def pullback(dy):
+        v = dict(zip(parameters, dy, strict=True))
         up, left, found = np.zeros_like(x), [], {}
         for (weight, bias, *_), pull in zip(forward, reversed(backward), strict=True):
             up, *rest = pull(up, v[weight], v[bias])
@@ -101,7 +102,7 @@ def loss_gradient(parameters, x, target, model, loss, activation="relu"):
             down, found[weight], found[bias] = (through + at for through, at in both)
         return {name: found[name] for name in parameters}, down, *dtarget
 
-    return {name: gradient[name] for name in parameters}, pullback
+    return tuple(gradient[name] for name in parameters), pullback
 
 
 def _composed(model, parameters, activation):

@@ -16,15 +16,17 @@ import numpy as np
 from . import activations, losses
 from .arrays import (
     alike,
+    as_dtype,
     axis_of,
     broadcast,
-    broadcastable,
     flag,
+    floated,
     floating,
     one_of,
     real,
     same_shape,
     sum_to,
+    weights,
     whole,
     within,
 )
@@ -127,7 +129,7 @@ def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_resu
     """
     g, x = _fitting(grad_output=grad_output, self_or_result=self_or_result)
     real(alpha=alpha, scale=scale, input_scale=input_scale)
-    flag(is_result=is_result)
+    flag(is_result=is_result or False)
     if is_result and alpha < 0:
         raise ValueError(f"alpha: expected at least 0 of a result, got {alpha}")
     below = np.where(x > 0, 0, x)
@@ -141,10 +143,9 @@ def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_resu
     return _promoted(g, np.where(x > 0, scale, slope).astype(x.dtype), (x, bend))
 
 
-def log_sigmoid_backward(grad_output, self, buffer):
-    """f″ = −σ(x) σ(−x). The buffer, e^−|x|, is left by torch's forward on a CPU; x is enough."""
-    g, x, _ = floating(grad_output=grad_output, self=self, buffer=buffer)
-    broadcast(grad_output=g, self=x)
+def log_sigmoid_backward(grad_output, self):
+    """f″ = −σ(x) σ(−x). Torch's own takes what its forward has left as well."""
+    g, x = _fitting(grad_output=grad_output, self=self)
     slope, bend = activations.sigmoid(-x)
     return _promoted(g, slope, (x, -bend(np.ones_like(x))))
 
@@ -159,18 +160,19 @@ def hardshrink_backward(grad_out, self, lambd):
 def softshrink_backward(grad_output, self, lambd):
     """f′ = 1 outside of ± λ; f″ = 0."""
     g, x = _fitting(grad_output=grad_output, self=self)
-    within(0, lambd=lambd)
+    real(lambd=lambd)
     return _promoted(g, abs(x) > lambd, (x, np.zeros_like(x)))
 
 
 def rrelu_with_noise_backward(grad_output, self, noise, lower, upper, training, self_is_result):
     """f′ is the noise, 1 above 0, that was drawn in training; without, it is leaky_relu's with the
     mean of lower and upper. f″ = 0."""
-    g, x, noise = _fitting(grad_output=grad_output, self=self, noise=noise)
+    g, x = _fitting(grad_output=grad_output, self=self)
     real(lower=lower, upper=upper)
-    flag(training=training, self_is_result=self_is_result)
+    flag(training=training or False, self_is_result=self_is_result or False)
     if not training:
         return leaky_relu_backward(g, x, (lower + upper) / 2, self_is_result)
+    x, noise = alike(self=x, noise=floated(x, noise))
     return _promoted(g, noise, (x, np.zeros_like(x)))
 
 
@@ -204,9 +206,10 @@ def glu_backward(grad_output, self, dim):
         dg = p σ + q a σ′        da = q g σ′        db = p g σ′ + q g a σ″
     """
     g, x = floating(grad_output=grad_output, self=self)
-    half, _ = activations.glu(x, dim)
-    same_shape(self=half, grad_output=g)
     axis = axis_of(x.ndim, dim=dim)
+    twice = (*g.shape[:axis], 2 * g.shape[axis], *g.shape[axis + 1 :]) if axis < g.ndim else ()
+    if x.shape != twice:
+        raise ValueError(f"self: expected twice grad_output, {g.shape}, along {dim}, got {x.shape}")
     a, b = np.split(x, 2, axis)
     s, pull = activations.sigmoid(b)
     s1 = pull(np.ones_like(b))
@@ -228,6 +231,7 @@ def softmax_backward_data(grad_output, output, dim, input_dtype):
     input_dtype is that of softmax's own input; torch looks at it on a GPU only.
     """
     g, p = alike(grad_output=grad_output, output=output)
+    as_dtype(input_dtype, "input_dtype")
     axis = axis_of(p.ndim, dim=dim)
 
     def total(a):
@@ -246,6 +250,7 @@ def softmax_backward_data(grad_output, output, dim, input_dtype):
 def log_softmax_backward_data(grad_output, output, dim, input_dtype):
     """g − e^ℓ Σ g of the output ℓ, whatever e^ℓ adds up to; in ℓ the slope is −dy e^ℓ Σ g."""
     g, log_p = alike(grad_output=grad_output, output=output)
+    as_dtype(input_dtype, "input_dtype")
     axis = axis_of(g.ndim, dim=dim)
     p, total = np.exp(log_p), _total(g, axis)
     y = g - p * total
@@ -267,7 +272,7 @@ def mse_loss_backward(grad_output, self, target, reduction):
 
 def huber_loss_backward(grad_output, self, target, reduction, delta):
     """f′ = e cut off at ± δ, e = x − t; f″ = 1 within."""
-    real(delta=delta)
+    within(0, delta=delta)
 
     def measured(e):
         return np.clip(e, -delta, delta), (abs(e) < delta).astype(e.dtype)
@@ -299,8 +304,8 @@ def _of_error(grad_output, x, target, reduction, measured):
 
 def soft_margin_loss_backward(grad_output, self, target, reduction):
     """f′ = −t σ(−t x), f″ = t² σ(t x) σ(−t x)."""
-    g, x, t = floating(grad_output=grad_output, self=self, target=target)
-    same_shape(self=x, target=t)
+    g, x = floating(grad_output=grad_output, self=self)
+    x, t = alike(self=x, target=floated(x, target))
     n = _divisor(g, x.shape, reduction, x.size)
     s, bend = activations.sigmoid(-t * x)
     return _promoted(g, -t * s / n, (x, bend(t * t / n)))
@@ -310,8 +315,12 @@ def binary_cross_entropy_backward(grad_output, self, target, weight=None, reduct
     """f′ = w (p − t) / (p q) with q = 1 − p; in p the slope is w ((p − t)² + t (1 − t)) / (p q)²,
     where nothing cancels, in t it is −w / (p q). Torch has another guard for these than for f′: ε =
     1e-12 is added to p and to q; they have it here only where p q is below it."""
-    g, p, t, w = floating(grad_output=grad_output, self=self, target=target, weight=weight)
+    g, p, t = floating(grad_output=grad_output, self=self, target=target)
     same_shape(self=p, target=t)
+    w = weights(p, weight=weight)
+    for name, a in (("self", p), ("target", t)):
+        if not np.all((a >= 0) & (a <= 1)):
+            raise ValueError(f"{name}: expected values from 0 to 1, as its loss does")
     share = np.asarray((1 if w is None else w) / _divisor(g, p.shape, reduction, p.size), p.dtype)
     pq = p * (1 - p)
     guarded = np.where(pq < losses.GUARD, (p + 1e-12) * (1 - p + 1e-12), pq)
@@ -326,9 +335,12 @@ def binary_cross_entropy_backward(grad_output, self, target, weight=None, reduct
 def nll_loss_backward(grad_output, self, target, weight, reduction, ignore_index, total_weight):
     """nll_loss is linear in x: so its pullback of grad_output has no slope in x, and that in
     grad_output is nll_loss itself, of dy. A "mean" is over total_weight, Σ w_t."""
-    g, x, total = floating(grad_output=grad_output, self=self, total_weight=total_weight)
+    g, x = floating(grad_output=grad_output, self=self)
+    total = floating(total_weight=total_weight).item() if reduction == 1 else 1
+    if not x.ndim:
+        raise ValueError(f"self: expected an axis of classes, got shape {x.shape}")
     target, settings = np.asarray(target), {"ignore_index": ignore_index, "reduction": "none"}
-    n = _divisor(g, target.shape, reduction, total.item())
+    n = _divisor(g, target.shape, reduction, total)
     _, pull = losses.nll_loss(x, target, weight, **settings)
     y = pull(np.broadcast_to(g / n, target.shape))
 
@@ -344,6 +356,8 @@ def nll_loss2d_backward(grad_output, self, target, weight, reduction, ignore_ind
     x = floating(self=self)
     if x.ndim != 4:
         raise ValueError(f"self: expected (N, C, H, W), got shape {x.shape}")
+    if np.ndim(weight) > 1:
+        raise ValueError(f"weight: expected one number for each class, got {np.shape(weight)}")
     return nll_loss_backward(grad_output, x, target, weight, reduction, ignore_index, total_weight)
 
 
@@ -364,7 +378,9 @@ def _divisor(g, shape, reduction, total):
     whole(reduction=reduction)
     if reduction not in (0, 1, 2):
         raise ValueError(f"reduction: expected 0, 1 or 2, got {reduction}")
-    broadcastable(shape, grad_output=g)
+    expected = () if reduction else shape
+    if g.shape != expected:
+        raise ValueError(f"grad_output: expected shape {expected}, got {g.shape}")
     return (total or math.nan) if reduction == 1 else 1
 
 

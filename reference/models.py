@@ -37,5 +37,4 @@ def loss_gradient(parameters, x, target, model, loss, activation="relu"):
     }
     y = globals()[model].__wrapped__(parameters, x, **settings)
     value = getattr(losses, loss).__wrapped__(y, target)
-    found = torch.autograd.grad(value, list(parameters.values()), create_graph=True)
-    return dict(zip(parameters, found, strict=True))
+    return torch.autograd.grad(value, list(parameters.values()), create_graph=True)

@@ -42,6 +42,47 @@ def _of(function):
     return backward
 
 
+def _of_loss(operator, constant="", by_class=False):
+    """The backward pass of a loss. It trusts the loss to have checked and broadcast before, and
+    computes something where that would have refused; `by_class`, the target has no axis of
+    classes."""
+    named = _named(operator)
+    signature = inspect.signature(named)
+
+    def fault(*args, **kwargs):
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        a = given.arguments
+        reduction, g, x, t = (a[n] for n in ("reduction", "grad_output", "self", "target"))
+        return (
+            reduction not in (0, 1, 2)
+            or g.shape != (() if reduction else t.shape)
+            or (
+                not _are_classes(t, x, a["weight"], a["ignore_index"])
+                if by_class
+                else x.shape != t.shape
+            )
+            or any(a.get(name, 0) < 0 for name in ("delta", "beta"))
+            or (operator is aten.binary_cross_entropy_backward and not _within_unit(x, t))
+        )
+
+    return rule(refusing(named, fault, "the loss itself refuses that before"), constant)
+
+
+def _are_classes(target, x, weight, ignore_index):
+    """Also that there is a weight for each; ATen reads and writes outside where that is not so."""
+    axis = min(x.ndim - 1, 1)
+    if axis < 0 or target.shape != (*x.shape[:axis], *x.shape[axis + 1 :]):
+        return False
+    classes = x.shape[axis]
+    fits = target.dtype == torch.int64 and (weight is None or weight.shape == (classes,))
+    return fits and bool((((target < classes) & (target >= 0)) | (target == ignore_index)).all())
+
+
+def _within_unit(*tensors):
+    return all(bool(((t >= 0) & (t <= 1)).all()) for t in tensors)
+
+
 sigmoid_backward = rule(aten.sigmoid_backward)
 tanh_backward = rule(aten.tanh_backward)
 threshold_backward = rule(aten.threshold_backward)
@@ -59,18 +100,39 @@ mish_backward = rule(_of(F.mish))
 softplus_backward = rule(aten.softplus_backward)
 hardswish_backward = rule(aten.hardswish_backward)
 elu_backward = rule(aten.elu_backward)
-log_sigmoid_backward = rule(_named(aten.log_sigmoid_backward), constant="buffer")
+log_sigmoid_backward = rule(_of(F.logsigmoid))
 hardshrink_backward = rule(aten.hardshrink_backward)
 softshrink_backward = rule(aten.softshrink_backward)
-rrelu_with_noise_backward = rule(_named(aten.rrelu_with_noise_backward), constant="noise")
+rrelu_with_noise_backward = rule(
+    refusing(
+        _named(aten.rrelu_with_noise_backward),
+        lambda grad_output, self, noise, *_: self.shape != noise.shape,
+        "noise is drawn in the shape of self",
+    ),
+    constant="noise",
+)
 prelu_kernel_backward = rule(aten._prelu_kernel_backward)
-glu_backward = rule(aten.glu_backward)
+glu_backward = rule(
+    refusing(
+        aten.glu_backward,
+        lambda grad_output, self, dim: (
+            2 * grad_output.numel() != self.numel() or 2 * grad_output.shape[dim] != self.shape[dim]
+        ),
+        "grad_output has half of self",
+    )
+)
 softmax_backward_data = rule(aten._softmax_backward_data)
-log_softmax_backward_data = rule(aten._log_softmax_backward_data)
-mse_loss_backward = rule(aten.mse_loss_backward)
-huber_loss_backward = rule(aten.huber_loss_backward)
-smooth_l1_loss_backward = rule(aten.smooth_l1_loss_backward)
-soft_margin_loss_backward = rule(_named(aten.soft_margin_loss_backward), constant="target")
-binary_cross_entropy_backward = rule(_named(aten.binary_cross_entropy_backward), constant="weight")
-nll_loss_backward = rule(_named(aten.nll_loss_backward), constant="weight total_weight")
-nll_loss2d_backward = rule(_named(aten.nll_loss2d_backward), constant="weight total_weight")
+log_softmax_backward_data = rule(
+    refusing(
+        aten._log_softmax_backward_data,
+        lambda grad_output, output, *_: grad_output.shape != output.shape,
+        "output has the shape of grad_output",
+    )
+)
+mse_loss_backward = _of_loss(aten.mse_loss_backward)
+huber_loss_backward = _of_loss(aten.huber_loss_backward)
+smooth_l1_loss_backward = _of_loss(aten.smooth_l1_loss_backward)
+soft_margin_loss_backward = _of_loss(aten.soft_margin_loss_backward, "target")
+binary_cross_entropy_backward = _of_loss(aten.binary_cross_entropy_backward, "weight")
+nll_loss_backward = _of_loss(aten.nll_loss_backward, "weight total_weight", by_class=True)
+nll_loss2d_backward = _of_loss(aten.nll_loss2d_backward, "weight total_weight", by_class=True)

@@ -342,6 +342,20 @@ def test_rows_that_come_and_go(stored, monkeypatch):
     assert len(moved) == sum(map(len, kinds.values()))
 
 
+def test_what_raises_is_a_row_and_different(stored, monkeypatch):
+    def softmax(x, dim=None, *, dtype=None):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(manual.activations, "softmax", softmax)
+    moved = changed(stored)
+    of_softmax = {q.id for q in stored.quantities.values() if q.name == "softmax"}
+    assert set(moved.index[moved["class"] == diff.REMOVED]) == of_softmax
+    raised = moved[moved["class"] == diff.DIFFERENT]
+    assert len(raised) == len(moved) - len(of_softmax) == 2 * len([*samples.calls("softmax")])
+    assert all("raises ZeroDivisionError" in i for i in raised.index)
+    assert set(moved["group"]) == {"activations"}
+
+
 @pytest.mark.parametrize(
     ("old", "margins", "new", "expected"),
     [

@@ -26,7 +26,7 @@ def inputs(model, data, dtype, activation="tanh"):
     x, target = (a[:ROWS] for a in (table.x, table.target))
     x, target = (a.astype(dtype) if a.dtype.kind == "f" else a for a in (x, target))
     rng = np.random.default_rng(1)
-    v = {name: rng.standard_normal(a.shape).astype(dtype) for name, a in parameters.items()}
+    v = tuple(rng.standard_normal(a.shape).astype(dtype) for a in parameters.values())
     return (parameters, x, target, model, cell.loss), cell.model_settings, v
 
 
@@ -65,20 +65,21 @@ def test_the_hessian_is_symmetric_and_its_gradient_the_models(model, data):
     parameters, x, target, _, loss = args
     gradient, pullback = manual.models.loss_gradient(*args, **settings)
     rng = np.random.default_rng(2)
-    u = {name: rng.standard_normal(a.shape) for name, a in v.items()}
-    hu, hv = pullback(u)[0], pullback(v)[0]
-    one, other = (
-        sum(np.sum(a[name] * b[name]) for name in parameters) for a, b in ((u, hv), (v, hu))
+    u = tuple(rng.standard_normal(a.shape) for a in v)
+    hu, hv = (tuple(pullback(w)[0].values()) for w in (u, v))
+    one, other, plain = (
+        sum(np.sum(a * b) for a, b in zip(*pair, strict=True))
+        for pair in ((u, hv), (v, hu), (u, v))
     )
     assert one == pytest.approx(other, rel=1e-9)
-    assert one != pytest.approx(sum(np.sum(u[name] * v[name]) for name in u), rel=1e-3)
+    assert one != pytest.approx(plain, rel=1e-3)
 
     y, pull_model = getattr(manual.models, model)(parameters, x, **settings)
     value, pull_loss = getattr(manual.losses, loss)(y, target)
     slopes = pull_loss(np.ones_like(value))
     composed = pull_model(slopes[0] if isinstance(slopes, tuple) else slopes)[0]
-    for name, a in gradient.items():
-        assert a == pytest.approx(composed[name], rel=1e-9, abs=1e-12)
+    for a, b in zip(gradient, composed.values(), strict=True):
+        assert a == pytest.approx(b, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -41,4 +41,4 @@ def loss_gradient(parameters, x, target, model, loss, activation="relu"):
                 a[index] = still - STEP
                 gradient[name][index] = (ahead - measured()) / (2 * STEP)
                 a[index] = still
-    return gradient
+    return tuple(gradient.values())

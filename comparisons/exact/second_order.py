@@ -37,6 +37,7 @@ silu_backward = _slope(activations.silu)
 mish_backward = _slope(activations.mish)
 softplus_backward = _slope(activations.softplus)
 hardswish_backward = _slope(activations.hardswish)
+log_sigmoid_backward = _slope(activations.logsigmoid)
 
 
 def sigmoid_backward(grad_output, output):
@@ -64,10 +65,6 @@ def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_resu
     x, (alpha, scale, width) = self_or_result, map(mpmath.mpf, (alpha, scale, input_scale))
     below = x + alpha * scale if is_result else alpha * scale * exp(width * x)
     return grad_output * np.where(x > 0, scale, width * below)
-
-
-def log_sigmoid_backward(grad_output, self, buffer):
-    return _slope(activations.logsigmoid)(grad_output, self)
 
 
 def hardshrink_backward(grad_out, self, lambd):
