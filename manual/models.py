@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from . import activations, losses, second_order
-from .arrays import leaves, one_of, pairwise_sum
+from .arrays import floating, leaves, one_of, pairwise_sum
 from .linear import linear
 
 
@@ -80,6 +80,9 @@ def loss_gradient(parameters, x, target, model, loss, activation="relu"):
 
     Pearlmutter, 1994, "Fast Exact Multiplication by the Hessian"
     """
+    x = floating(x=x)
+    if x.ndim != 2:
+        raise ValueError(f"x: expected (N, in), got shape {x.shape}")
     a, forward, backward, gradient = x, [], [], {}
     for prefix, name in _composed(model, parameters, activation):
         arguments = a, parameters[f"{prefix}weight"], parameters[f"{prefix}bias"], name
@@ -181,20 +184,24 @@ _BACKWARD = {
 
 def _loss_backward(loss, y, target):
     """The slope of a loss in y, as a rule of y and of a floating target."""
-    allowed = ("mse_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
-    one_of((*allowed, "cross_entropy"), loss=loss)
+    elementwise = ("mse_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
+    one_of((*elementwise, "cross_entropy"), loss=loss)
+    if loss == "cross_entropy" and (np.asarray(target).dtype.kind != "i" or np.min(target) < 0):
+        raise ValueError(f"target: expected classes, none of them ignored, got {target}")
     one = np.ones((), y.dtype)
     g = leaves(getattr(losses, loss)(y, target)[1](one))[0]
-    if loss in allowed[:2]:
+    if loss in elementwise[:2]:
         _, pull = getattr(second_order, f"{loss}_backward")(one, y, target, reduction=1)
-        return g, lambda dg: pull(dg)[1:]
-    squashed = activations.sigmoid if loss in allowed else partial(activations.softmax, dim=1)
-    _, pull_squashed = squashed(y)  # of which g is the difference to the target, over n
-    n = len(y) if loss == "cross_entropy" else y.size
+    else:  # g is what squashes y, less the target, over n
+        squashes = activations.sigmoid if loss in elementwise else activations.softmax
+        _, pull_squashed = squashes(y)
+    n = y.size if loss in elementwise else len(y)
 
     def pullback(dg):
+        if loss in elementwise[:2]:
+            return pull(dg)[1:]
         dy = pull_squashed(dg) / n
-        return (dy,) if loss == "cross_entropy" else (dy, -dg / n)
+        return (dy, -dg / n) if loss in elementwise else (dy,)
 
     return g, pullback
 

@@ -102,11 +102,12 @@ def test_a_forgotten_part_is_seen(where, fault, monkeypatch):
         ({"model": "mlq"}, "model: expected 'linear_regression'"),
         ({"loss": "l1_loss"}, "loss: expected 'mse_loss'"),
         ({"activation": "softmax"}, "activation: expected 'sigmoid'"),
+        ({"x": np.ones(64)}, r"x: expected \(N, in\)"),
+        ({"target": np.array([-100] * ROWS)}, "target: expected classes, none of them ignored"),
     ],
 )
 def test_what_it_refuses(change, words):
     (parameters, x, target, model, loss), settings, _ = inputs("mlp", "digits", "float64")
+    given = {"x": x, "target": target, "model": model, "loss": loss} | settings | change
     with pytest.raises(ValueError, match=words):
-        manual.models.loss_gradient(
-            parameters, x, target, **({"model": model, "loss": loss} | settings | change)
-        )
+        manual.models.loss_gradient(parameters, **given)
