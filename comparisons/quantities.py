@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Task:
         again: dict[str, list[float]] = {q.id: [q.margin] for q in found}
         for repeat in range(repeats):
             rng = np.random.default_rng([self.seed, 10, repeat])
-            for q in self._once(lambda tree, rng=rng: _nearby(tree, rng)):
+            for q in self._once(partial(_nearby, rng=rng)):
                 again.setdefault(q.id, []).append(q.margin)
         return [replace(q, margins=tuple(again[q.id])) for q in found]
 
