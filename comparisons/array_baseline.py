@@ -147,7 +147,6 @@ def differences(now: Mapping[str, Array], then: Mapping[str, Array]) -> list[Dif
     return sorted(found, key=lambda d: d.rank, reverse=True)
 
 
-@np.errstate(all="ignore")
 def _of_bits(name: str, now: Array, then: Array) -> list[Difference]:
     a, b = now.values().ravel(), then.values().ravel()
     raw = [x.bits.ravel().view(f"u{x.bits.itemsize}") for x in (now, then)]
@@ -183,7 +182,7 @@ def _relative(a: np.ndarray, b: np.ndarray, whole: np.ndarray) -> float:
         return math.inf
     a, b, whole = (np.where(np.isfinite(x), x, 0).astype(np.float64) for x in (a, b, whole))
     scale = float(abs(whole).max()) or 1.0  # so that no square overflows
-    gap, norm = (float(np.linalg.norm(x / scale)) for x in (a - b, whole))
+    gap, norm = (float(np.linalg.norm(x)) for x in (a / scale - b / scale, whole / scale))
     return gap / norm if norm else (math.inf if gap else 0.0)
 
 

@@ -298,23 +298,18 @@ def _judge(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
     if not floats or any(dtype not in (np.float32, np.float64) for dtype in floats):
         step.note = "of another dtype"
         return
-    try:
-        ours, twin = gradients.rule_pair(op)
-        if hasattr(twin, "draw") and twin.draw(*args, **kwargs)[twin.draw.keyword] is not None:
-            probe = twin(*args, **kwargs)[0]
-            if not np.array_equal(probe, step.y):
-                step.note = "draws at random"
-                return
-            kwargs = kwargs | twin.draw(*args, **kwargs)
-        step.op = op
-        y, _ = twin(*args, **kwargs)
-        if isinstance(y, tuple) and not isinstance(step.y, tuple):  # what torch writes in place
-            step.dy = step.dy, *[None] * (len(y) - 1)
-        step.kept = kept(ours(*args, **kwargs)[1])
-        _settle(step, (args, kwargs, step.dy), floats[0], sent, arrivals)
-    except Exception as error:  # what a rule does on a call that torch took is a finding
-        step.note = f"{type(error).__name__}: {error}"
-        step.verdicts = {"rule": replace(EMPTY, kind=DIFFERENT, margin=math.inf)}
+    _, twin = gradients.rule_pair(op)
+    if hasattr(twin, "draw") and twin.draw(*args, **kwargs)[twin.draw.keyword] is not None:
+        probe = twin(*args, **kwargs)[0]
+        if not np.array_equal(probe, step.y):
+            step.note = "draws at random"
+            return
+        kwargs = kwargs | twin.draw(*args, **kwargs)
+    step.op = op
+    y, _ = twin(*args, **kwargs)
+    if isinstance(y, tuple) and not isinstance(step.y, tuple):  # what torch writes in place
+        step.dy = step.dy, *[None] * (len(y) - 1)
+    _settle(step, (args, kwargs, step.dy), floats[0], sent, arrivals)
 
 
 def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> None:
@@ -339,10 +334,17 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
     def exactly(name: str, index: tuple[int, ...]) -> float:
         return sum(oracle(part, index) for part in name.split(" + "))
 
-    oracle = exact.oracle(step.op, inputs, kinks=False)
     subject = partial(evaluated, ours)
+    try:
+        step.kept = kept(ours(*args, **kwargs)[1])
+        results = subject(inputs)
+    except Exception as error:  # whatever the rule raises on a call that torch took is a finding
+        step.note = f"{type(error).__name__}: {error}"
+        step.verdicts = {"rule": replace(EMPTY, kind=DIFFERENT, margin=math.inf)}
+        return
+    oracle = exact.oracle(step.op, inputs, kinks=False)
     floor = Floor(partial(evaluated, twin), inputs, dtype)
-    step.verdicts = settle(floor, subject, inputs, subject(inputs), exactly)
+    step.verdicts = settle(floor, subject, inputs, results, exactly)
     torchs = dict(floor.native)
     for name, end in ends.items():
         parts = (grad for node, grad in sent.get(end, ()) if node in step.nodes)

@@ -48,25 +48,20 @@ def mlp(parameters, x, activation="relu"):
 
     Rumelhart, Hinton & Williams, 1986, "Learning representations by back-propagating errors"
     """
-    act = _activation(activation)
+    _check_activation(activation)
     names, layers = _mlp_layers(parameters)
-    y, pull_linear = linear(x, *layers[0])
-    pulls = [(pull_linear, None)]
-    for layer in layers[1:]:
-        hidden, pull_activation = act(y)
-        y, pull_linear = linear(hidden, *layer)
-        pulls.append((pull_linear, pull_activation))
+    pulls = []
+    for name, layer in zip(names, layers, strict=True):
+        x, pull = _dense(x, *layer, "" if name == names[-1] else activation)
+        pulls.append(pull)
 
     def pullback(dy):
         dparameters = {}
-        for name, (pull_linear, pull_activation) in zip(
-            reversed(names), reversed(pulls), strict=True
-        ):
-            dy, dparameters[f"{name}.weight"], dparameters[f"{name}.bias"] = pull_linear(dy)
-            dy = dy if pull_activation is None else pull_activation(dy)
+        for name, pull in zip(reversed(names), reversed(pulls), strict=True):
+            dy, dparameters[f"{name}.weight"], dparameters[f"{name}.bias"] = pull(dy)
         return {name: dparameters[name] for name in parameters}, dy
 
-    return y, pullback
+    return x, pullback
 
 
 def loss_gradient(parameters, x, target, model, loss, activation="relu"):
@@ -226,7 +221,7 @@ def _layers(parameters, expected):
     ]
 
 
-def _activation(name):
+def _check_activation(name):
     names = [
         n
         for n, f in vars(activations).items()
@@ -234,4 +229,3 @@ def _activation(name):
     ]
     if name not in names:
         raise ValueError(f"activation: expected one of {', '.join(names)}, got {name!r}")
-    return getattr(activations, name)

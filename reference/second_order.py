@@ -42,10 +42,10 @@ def _of(function):
     return backward
 
 
-def _of_loss(operator, constant="", by_class=False):
+def _of_loss(operator, constant="", fits=lambda x, t, **_: x.shape == t.shape):
     """The backward pass of a loss. It trusts the loss to have checked and broadcast before, and
-    computes something where that would have refused; `by_class`, the target has no axis of
-    classes."""
+    computes something where that would have refused: another reduction, a width below 0, or a self
+    and target that do not fit."""
     named = _named(operator)
     signature = inspect.signature(named)
 
@@ -53,23 +53,18 @@ def _of_loss(operator, constant="", by_class=False):
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         a = given.arguments
-        reduction, g, x, t = (a[n] for n in ("reduction", "grad_output", "self", "target"))
+        reduction, g, x, t = (a.pop(n) for n in ("reduction", "grad_output", "self", "target"))
         return (
             reduction not in (0, 1, 2)
             or g.shape != (() if reduction else t.shape)
-            or (
-                not _are_classes(t, x, a["weight"], a["ignore_index"])
-                if by_class
-                else x.shape != t.shape
-            )
             or any(a.get(name, 0) < 0 for name in ("delta", "beta"))
-            or (operator is aten.binary_cross_entropy_backward and not _within_unit(x, t))
+            or not fits(x, t, **a)
         )
 
     return rule(refusing(named, fault, "the loss itself refuses that before"), constant)
 
 
-def _are_classes(target, x, weight, ignore_index):
+def _are_classes(x, target, weight, ignore_index, **_):
     """Also that there is a weight for each; ATen reads and writes outside where that is not so."""
     axis = min(x.ndim - 1, 1)
     if axis < 0 or target.shape != (*x.shape[:axis], *x.shape[axis + 1 :]):
@@ -79,8 +74,8 @@ def _are_classes(target, x, weight, ignore_index):
     return fits and bool((((target < classes) & (target >= 0)) | (target == ignore_index)).all())
 
 
-def _within_unit(*tensors):
-    return all(bool(((t >= 0) & (t <= 1)).all()) for t in tensors)
+def _are_probabilities(x, target, **_):
+    return x.shape == target.shape and all(bool(((a >= 0) & (a <= 1)).all()) for a in (x, target))
 
 
 sigmoid_backward = rule(aten.sigmoid_backward)
@@ -133,6 +128,8 @@ mse_loss_backward = _of_loss(aten.mse_loss_backward)
 huber_loss_backward = _of_loss(aten.huber_loss_backward)
 smooth_l1_loss_backward = _of_loss(aten.smooth_l1_loss_backward)
 soft_margin_loss_backward = _of_loss(aten.soft_margin_loss_backward, "target")
-binary_cross_entropy_backward = _of_loss(aten.binary_cross_entropy_backward, "weight")
-nll_loss_backward = _of_loss(aten.nll_loss_backward, "weight total_weight", by_class=True)
-nll_loss2d_backward = _of_loss(aten.nll_loss2d_backward, "weight total_weight", by_class=True)
+binary_cross_entropy_backward = _of_loss(
+    aten.binary_cross_entropy_backward, "weight", _are_probabilities
+)
+nll_loss_backward = _of_loss(aten.nll_loss_backward, "weight total_weight", _are_classes)
+nll_loss2d_backward = _of_loss(aten.nll_loss2d_backward, "weight total_weight", _are_classes)

@@ -1,7 +1,6 @@
 """The fixture `gradient_baseline`, in projects of a few lines; and what it stores and compares."""
 
 import io
-import os
 import pickle
 import sys
 import zipfile
@@ -469,7 +468,7 @@ def test_a_kill_between_writing_and_renaming_leaves_the_old_file(project, pytest
 def test_a_name_becomes_that_of_a_file(name, file, tmp_path):
     found = baseline_files.stem(name)
     (tmp_path / f"{found}.npz").write_bytes(b"")
-    assert os.listdir(tmp_path) == [f"{found}.npz"]  # noqa: PTH208
+    assert [path.name for path in tmp_path.iterdir()] == [f"{found}.npz"]
     if file in (name, None):
         assert (found == name) == (file is not None)
     else:

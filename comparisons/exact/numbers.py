@@ -3,6 +3,8 @@
 import mpmath
 import numpy as np
 
+ABOVE_STEPS = 1e-75  # all of which are at most 10⁻⁸⁰
+
 exp = np.frompyfunc(mpmath.exp, 1, 1)
 log = np.frompyfunc(mpmath.log, 1, 1)
 tanh = np.frompyfunc(mpmath.tanh, 1, 1)
@@ -20,5 +22,6 @@ def reduce(x, reduction, total=None):
 
 
 def still(a):
-    """The numbers as they were before a step was added: what has no slope."""
-    return np.frompyfunc(lambda x: mpmath.mpf(float(x) if abs(x) > 1e-75 else 0), 1, 1)(a)
+    """The numbers as they were before a step was added: what has no slope. A step away from 0 is a
+    number itself, and smaller than any that is sampled."""
+    return np.frompyfunc(lambda x: mpmath.mpf(float(x) if abs(x) > ABOVE_STEPS else 0), 1, 1)(a)
