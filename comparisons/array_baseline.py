@@ -181,8 +181,9 @@ def _relative(a: np.ndarray, b: np.ndarray, whole: np.ndarray) -> float:
     if not (np.isfinite(a) & np.isfinite(b)).all():
         return math.inf
     a, b, whole = (np.where(np.isfinite(x), x, 0).astype(np.float64) for x in (a, b, whole))
-    scale = float(abs(whole).max()) or 1.0  # so that no square overflows
-    gap, norm = (float(np.linalg.norm(x)) for x in (a / scale - b / scale, whole / scale))
+    scale = float(abs(whole).max()) or 1.0  # so that no square of what was stored overflows
+    with np.errstate(over="ignore"):  # what is now may be infinitely far from it
+        gap, norm = (float(np.linalg.norm(x)) for x in (a / scale - b / scale, whole / scale))
     return gap / norm if norm else (math.inf if gap else 0.0)
 
 

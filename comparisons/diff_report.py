@@ -21,8 +21,8 @@ def outcome(diff: Diff, fail_on: Collection[str]) -> str:
     """The counts, and what they come to, in one line."""
     counts = ", ".join(f"{n} {kind}" for kind, n in diff.counts.items() if n)
     failing = sum(diff.counts[kind] for kind in fail_on)
-    said = f"{failing} of {len(diff.table)} rows {' or '.join(fail_on)}" if failing else "no row "
-    return f"{counts}: {said if failing else said + ' or '.join(fail_on)}."
+    share = f"{failing} of {len(diff.table)} rows" if failing else "no row"
+    return f"{counts}: {share} {' or '.join(fail_on)}."
 
 
 def surroundings(diff: Diff) -> list[str]:

@@ -6,17 +6,17 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import joblib
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from . import baseline, diff, diff_report, recorder, report
 from .baseline import Baseline, NotComparable
-from .quantities import Task, choices
+from .quantities import choices
 from .session import Device, Jobs, Json, Seed, known
 
 STYLES = {
@@ -49,7 +49,7 @@ def record_command(
     before = recorder.identity(out)
     old = None
     if before:
-        old = _read(out)
+        old = _or_exit(baseline.read, out)
         if not reason:
             raise typer.BadParameter(
                 f"{out} is there: say why it is replaced", param_hint="--reason"
@@ -103,8 +103,9 @@ def diff_command(
         if not path.parent.is_dir():
             raise typer.BadParameter(f"no folder {path.parent}", param_hint="--save")
     console = Console(stderr=as_json, highlight=False)
-    then = _read(old)
-    found = _compared(then, _read(new) if new else _fresh(then, console, threads, jobs))
+    then = _or_exit(baseline.read, old)
+    now = _or_exit(baseline.read, new) if new else _fresh(then, console, threads, jobs)
+    found = _or_exit(diff.compare, then, now)
     for path in save or ():
         report.write(path, diff_report.FORMATS[path.suffix](found, failing))
     if as_json:
@@ -135,16 +136,10 @@ def show(console: Console, found: diff.Diff, fail_on: Sequence[str]) -> None:
     console.print(diff_report.outcome(found, fail_on), style="bold red" if bad else "bold green")
 
 
-def _read(path: Path) -> Baseline:
+def _or_exit(work: Callable[..., Any], *args: Any) -> Any:
+    """What the work gives; BadParameter, with the reason, where nothing can be compared."""
     try:
-        return baseline.read(path)
-    except NotComparable as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _compared(old: Baseline, new: Baseline) -> diff.Diff:
-    try:
-        return diff.compare(old, new)
+        return work(*args)
     except NotComparable as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -159,17 +154,8 @@ def _fresh(then: Baseline, console: Console, threads: int, jobs: int) -> Baselin
 
 
 @contextlib.contextmanager
-def _progress(console: Console) -> Iterator[Callable[[Task, int], None]]:
+def _progress(console: Console) -> Iterator[recorder.Progress]:
     """A bar that goes on with every task."""
-    bars: list[Iterator[int]] = []
-
-    def done(task: Task, total: int) -> None:
-        if not bars:
-            bars.append(iter(track(range(total), "measuring", console=console, transient=True)))
-        next(bars[0])
-
-    try:
-        yield done
-    finally:
-        for bar in bars:
-            list(bar)
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("measuring", total=None)
+        yield lambda total: progress.update(bar, total=total, advance=1)

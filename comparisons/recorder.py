@@ -12,17 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import filelock
-import joblib
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 from . import baseline, verdict
 from .baseline import Baseline
 from .environment import fingerprint
 from .quantities import Quantity, Task, tasks
+from .session import limited, side_by_side
 
-Progress = Callable[[Task, int], None]  # a task that is done, and how many there are
+Progress = Callable[[int], None]  # is told, after every task, how many there are
 
 
 def measured(
@@ -33,52 +31,35 @@ def measured(
     jobs: int = 1,
     threads: int = 1,
     parts: Path | None = None,
-    done: Progress = lambda task, total: None,
+    done: Progress = lambda total: None,
 ) -> Baseline:
     """Measures what is named, in the order of `tasks`. Parts that lie in the folder are not
     measured again if they were made of the same code in the same environment."""
-    environment = environment_of(threads)
+    with limited(threads):
+        environment = fingerprint()
     chosen = tasks(names, seed)
-    work = (joblib.delayed(_work)(task, repeats, threads, parts, environment) for task in chosen)
-    found: dict[Task, list[Quantity]] = {}
-    parallel = joblib.Parallel(
-        n_jobs=min(jobs, max(len(chosen), 1)), return_as="generator_unordered"
-    )
-    for task, quantities in parallel(work):
-        found[task] = quantities
-        done(task, len(chosen))
+    found: dict[int, list[Quantity]] = {}
+    work = [(_measured, (task, repeats, parts, environment)) for task in chosen]
+    for i, quantities in side_by_side(work, jobs, threads):
+        found[i] = quantities
+        done(len(chosen))
     about = {"environment": environment, "names": list(names), "seed": seed, "threads": threads}
-    return Baseline({q.id: q for task in chosen for q in found[task]}, about)
+    return Baseline({q.id: q for i in sorted(found) for q in found[i]}, about)
 
 
-def environment_of(threads: int) -> dict[str, str]:
-    """The fingerprint of a process that measures."""
-    with _limited(threads):
-        return fingerprint()
-
-
-@contextlib.contextmanager
-def _limited(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    with threadpool_limits(threads):
-        yield
-    torch.set_num_threads(before)
-
-
-def _work(
-    task: Task, repeats: int, threads: int, parts: Path | None, environment: Mapping[str, str]
-) -> tuple[Task, list[Quantity]]:
+def _measured(
+    task: Task, repeats: int, parts: Path | None, environment: Mapping[str, str]
+) -> list[Quantity]:
+    """What the task measures, or its part, if that is there and whole."""
     key = hashlib.sha256(json.dumps([repr(task), repeats, environment]).encode()).hexdigest()
     part = parts / f"{key[:32]}.parquet" if parts else None
     if part and part.exists():
         with contextlib.suppress(baseline.NotComparable):  # else it is measured again
-            return task, list(baseline.read(part).quantities.values())
-    with _limited(threads):
-        quantities = task.measure(repeats)
+            return list(baseline.read(part).quantities.values())
+    quantities = task.measure(repeats)
     if part:
         baseline.write(part, quantities, {})
-    return task, quantities
+    return quantities
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -98,7 +99,7 @@ class Session:
         try:
             with progress:
                 bar = progress.add_task(title, total=len(tasks))
-                for i, result in _side_by_side(tasks, self.jobs):
+                for i, result in side_by_side(tasks, self.jobs):
                     results[i] = result
                     if not self.as_json:
                         for row in rows_of(result):
@@ -186,19 +187,36 @@ class Session:
         )
 
 
-def _side_by_side(
-    tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int
+def side_by_side(
+    tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, threads: int = 1
 ) -> Iterator[tuple[int, Any]]:
     """(index, result) of each task as it is done; one task, or one job, stays in this process."""
-    work = (joblib.delayed(_work)(i, function, args) for i, (function, args) in enumerate(tasks))
-    yield from joblib.Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator_unordered")(work)
+    work = (
+        joblib.delayed(_work)(i, function, args, threads)
+        for i, (function, args) in enumerate(tasks)
+    )
+    jobs = min(jobs, max(len(tasks), 1))
+    yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
 
 
-def _work(i: int, function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, Any]:
-    """One thread each, so that the processes do not disturb each other and results repeat."""
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+def _work(
+    i: int, function: Callable[..., Any], args: tuple[Any, ...], threads: int
+) -> tuple[int, Any]:
+    """So many threads each: the processes do not disturb each other, and results repeat."""
+    with limited(threads):
         return i, function(*args)
+
+
+@contextlib.contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """So many threads, for torch and for BLAS."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def known(what: str, name: Any, allowed: Any) -> None:
