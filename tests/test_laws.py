@@ -223,7 +223,11 @@ def is_right(op, laid, plain):
     ours, twin = gradients.rule_pair(op)
     names = gradients.argument_names(ours, *plain[:2], twin.constant)
     found, expected = (gradients.evaluate(ours, names, inputs) for inputs in (laid, plain))
-    if all(found[name].tobytes() == expected[name].tobytes() for name in found):
+    if all(
+        found[name].shape == expected[name].shape
+        and found[name].tobytes() == expected[name].tobytes()
+        for name in found
+    ):
         return True
     return {v.kind for v in gradients.judge_inputs(op, laid, "float64").values()} <= RIGHT
 
