@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,8 @@ def compare(old: Baseline, new: Baseline) -> Diff:
     pairs = [(old.quantities.get(i), new.quantities.get(i)) for i in ids]
     if not any(a and b for a, b in pairs):
         raise NotComparable("no quantity is in both baselines: they are of other names or seeds")
-    frame = report.table(_row(a, b, changed) for a, b in pairs)
+    spreads = _spreads(old.quantities.values())
+    frame = report.table(_row(a, b, spreads, changed) for a, b in pairs)
     order = frame["class"].map(CLASSES.index)
     frame = frame.assign(order=-order).sort_values(
         ["order", "size"], ascending=[True, False], kind="stable"
@@ -60,6 +61,17 @@ def compare(old: Baseline, new: Baseline) -> Diff:
     before = len(old.about.get("history", ()))
     reasons = [entry["reason"] for entry in new.about.get("history", ())[before:]]
     return Diff(frame.drop(columns="order").reset_index(drop=True), changed, reasons)
+
+
+def _spreads(quantities: Iterable[Quantity]) -> dict[str, float]:
+    """How far apart the margins of one row lay when it was measured repeatedly, by name: the
+    largest. For a margin is the largest of few rounding errors, and two or three of its values do
+    not show how far it goes; those of all rows of an op do."""
+    spreads: dict[str, float] = {}
+    for q in quantities:
+        if q.kind in JUDGED and max(q.margins) <= 1:
+            spreads[q.name] = max(float(np.ptp(q.margins)), spreads.get(q.name, 0))
+    return spreads
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,10 @@ class Move:
 
 
 def _row(
-    old: Quantity | None, new: Quantity | None, changed: Mapping[str, tuple[str, str]]
+    old: Quantity | None,
+    new: Quantity | None,
+    spreads: Mapping[str, float],
+    changed: Mapping[str, tuple[str, str]],
 ) -> dict[str, Any]:
     q = new or old
     assert q is not None
@@ -87,7 +102,8 @@ def _row(
         moves = {side: _move(getattr(old, side), getattr(new, side), old, new) for side in SIDES}
         moved = [side for side, move in moves.items() if move.ulp]
         furthest = max(moves.values(), key=lambda move: (move.size, move.ulp))
-        kind, side = _class(old, new, furthest), _side(new, moved)
+        kind = _class(old, new, furthest, spreads.get(q.name, 0))
+        side = _side(new, moved)
         explained = _explained(moved, changed)
     return {
         "id": q.id,
@@ -131,17 +147,15 @@ def _move(a: np.ndarray, b: np.ndarray, old: Quantity, new: Quantity) -> Move:
     )
 
 
-def _class(old: Quantity, new: Quantity, furthest: Move) -> str:
+def _class(old: Quantity, new: Quantity, furthest: Move, spread: float) -> str:
     if not furthest.ulp:  # whatever its margin: the floor of a call is measured for all of it
         return IDENTICAL
     if furthest.size > 1:
         return DIFFERENT
     if old.kind in JUDGED and new.kind in JUDGED:
-        low, high = min(old.margins), max(old.margins)
-        spread = high - low
-        if new.margin > max(high + spread, NEAR):
+        if new.margin > max(max(old.margins) + spread, NEAR):
             return WORSE
-        if old.margin > NEAR and new.margin < low - spread:
+        if old.margin > NEAR and new.margin < min(old.margins) - spread:
             return BETTER
     elif new.kind != old.kind:
         return BETTER if new.kind in JUDGED else WORSE

@@ -382,6 +382,31 @@ def test_worse_and_better(old, margins, new, expected):
     assert list(found.table["class"]) == ["identical"]
 
 
+def test_the_spread_is_that_of_all_rows_of_a_name():
+    a, b = np.array([1.0]), np.array([np.nextafter(1.0, 2)])
+    allowed = np.array([1e-15])
+
+    def row(i, name, numbers, *margins):
+        return quantities.Quantity(
+            i, "gradients", name, numbers, a, allowed, margins[0], "rounding", margins
+        )
+
+    before = [
+        row("steady", "n", a, 0.3, 0.3),
+        row("volatile", "n", a, 0.1, 0.5),
+        row("outside", "n", a, 0.1, 40.0),  # a repeat across a kink says nothing about the others
+        row("other", "m", a, 0.3, 0.3),
+    ]
+    old = baseline.Baseline({q.id: q for q in before}, {"environment": {}})
+    for margin, expected in ((0.69, "rounding"), (0.71, diff.WORSE)):
+        now = [row(q.id, q.name, b, margin) for q in before]
+        new = baseline.Baseline({q.id: q for q in now}, {"environment": {}})
+        found = diff.compare(old, new).table.set_index("id")["class"]
+        assert found["steady"] == expected
+        assert found["volatile"] == "rounding"
+        assert found["other"] == diff.WORSE
+
+
 def test_a_file_is_read_as_it_was_written(stored, tmp_path):
     path = tmp_path / "b.parquet"
     baseline.write(path, stored.quantities.values(), stored.about)
