@@ -159,7 +159,7 @@ def test_the_plug_in_does_not_import_torch(folder):
 
 
 def test_mutants(gradtwin, tmp_path):
-    done = gradtwin("mutants", "relu", "--no-speed", "--out", "found", cwd=tmp_path)
+    done = gradtwin("mutants", "relu", "--no-speed", "--jobs", "1", "--out", "found", cwd=tmp_path)
     assert done.exit_code == 0, done.stdout + done.stderr
     assert "Written before the diagnoses" in done.stdout
     table = pd.read_csv(tmp_path / "found" / "mutants.csv")

@@ -155,7 +155,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_writes_nothing(tmp_path, kill):
-    command = [sys.executable, "-m", "gradtwin", "optimizers", "sgd", "--out", "out"]
+    command = [sys.executable, "-m", "gradtwin", "gradients", "--jobs", "2", "--out", "out"]
     printed = tmp_path / "printed"
     with printed.open("w") as file:
         process = subprocess.Popen(

@@ -532,7 +532,9 @@ def test_recordings_that_are_killed_run_at_once_or_find_no_room(tmp_path):
         assert [p.name for p in folder.iterdir()] == ["b.parquet"]
 
     assert sorted(told["codes"]) in ([0, 2], [0, 0])  # 2: a file that was not there before
-    assert [p.name for p in (tmp_path / "both").iterdir()] == ["b.parquet"]
+    kept = {".b.parquet.parts"} if 2 in told["codes"] else set()  # to go on with, given a reason
+    there = {p.name for p in (tmp_path / "both").iterdir()}
+    assert {"b.parquet"} <= there <= {"b.parquet"} | kept
     assert diff.compare(whole, baseline.read(tmp_path / "both" / "b.parquet")).moved.empty
 
     assert told["full"]["code"] == 2

@@ -247,8 +247,8 @@ def test_takes_a_broadcast_cotangent(op, row, kind):
 
 
 @ROWS
-def test_all_the_noise_can_be_drawn(op, row, kind):
-    dtype = "float64" if kind == "sample" else "float32"  # either, for it takes its time
+@DTYPES
+def test_all_the_noise_can_be_drawn(op, row, kind, dtype):
     verdicts = gradients.judge_inputs(op, gradients.drawn(op, row, dtype, 0), dtype, thorough=True)
     assert {v.kind for v in verdicts.values()} <= RIGHT
 

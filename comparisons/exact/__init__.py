@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -33,19 +34,19 @@ def oracle(op: str, inputs: Any, kinks: bool = True) -> Oracle:
     The results are "value", or "value.0" and so on, and the names of arguments, for a dict with the
     key behind a point.
     """
+    call = _Call(op, inputs)
 
     def exact(name: str, index: tuple[int, ...]) -> float:
         with mpmath.workdps(DIGITS):
             argument, _, key = name.partition(".")
             if argument == "value":
-                function, (args, kwargs, _) = _definition(op), tree_map(_exactly, inputs)
-                y = function(*args, **kwargs)
-                return float(np.asarray(leaves(y)[int(key or 0)])[index])
-            behind, here, ahead = _around(op, inputs, name, index)
+                return float(np.asarray(leaves(call.y)[int(key or 0)])[index])
+            behind, ahead = call.along(name, index, -STEP), call.along(name, index, STEP)
             slope = (ahead - behind) / (2 * STEP)
-            bend = (ahead - 2 * here + behind) / STEP
-            if not kinks and not abs(bend) <= KINK * abs(slope):
-                return float("nan")
+            if not kinks:
+                bend = (ahead - 2 * call.here + behind) / STEP
+                if not mpmath.fabs(bend) <= KINK * mpmath.fabs(slope):
+                    return float("nan")
             return float(slope)
 
     return exact
@@ -53,27 +54,50 @@ def oracle(op: str, inputs: Any, kinks: bool = True) -> Oracle:
 
 def sides(op: str, inputs: Any, name: str, index: tuple[int, ...]) -> tuple[float, float]:
     """The derivative from the left and from the right."""
+    call = _Call(op, inputs)
     with mpmath.workdps(DIGITS):
-        behind, here, ahead = _around(op, inputs, name, index)
-        return float((here - behind) / STEP), float((ahead - here) / STEP)
+        behind, ahead = call.along(name, index, -STEP), call.along(name, index, STEP)
+        return float((call.here - behind) / STEP), float((ahead - call.here) / STEP)
 
 
-def _definition(op: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(import_module(f".{family(op)}", __name__), op)
-    return found
+class _Call:
+    """A call of a definition. What all results share is computed once, and not before it is
+    needed."""
 
+    def __init__(self, op: str, inputs: Any) -> None:
+        self.op, self.inputs = op, inputs
 
-def _around(op: str, inputs: Any, name: str, index: tuple[int, ...]) -> list[Any]:
-    """⟨dy, y⟩ with one number a step back, where it is, and a step ahead."""
-    function, (args, kwargs, dy) = _definition(op), tree_map(_exactly, inputs)
-    arguments = inspect.signature(function).bind(*args, **kwargs).arguments
-    argument, _, key = name.partition(".")
-    array = arguments[argument][key] if key else arguments[argument]
-    still, found = array[index], []
-    for step in (-STEP, mpmath.mpf(0), STEP):
+    @cached_property
+    def function(self) -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(import_module(f".{family(self.op)}", __name__), self.op)
+        return found
+
+    @cached_property
+    def exactly(self) -> Any:
+        return tree_map(_exactly, self.inputs)
+
+    @cached_property
+    def y(self) -> Any:
+        args, kwargs, _ = self.exactly
+        return self.function(*args, **kwargs)
+
+    @cached_property
+    def here(self) -> Any:
+        """⟨dy, y⟩."""
+        return inner(self.exactly[2], self.y)
+
+    def along(self, name: str, index: tuple[int, ...], step: Any) -> Any:
+        """⟨dy, y⟩ with one number a step further."""
+        args, kwargs, dy = self.exactly
+        arguments = inspect.signature(self.function).bind(*args, **kwargs).arguments
+        argument, _, key = name.partition(".")
+        array = arguments[argument][key] if key else arguments[argument]
+        still = array[index]
         array[index] = still + step
-        found.append(inner(dy, function(*args, **kwargs)))
-    return found
+        try:
+            return inner(dy, self.function(*args, **kwargs))
+        finally:
+            array[index] = still
 
 
 def inner(dy: Any, y: Any) -> Any:

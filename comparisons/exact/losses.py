@@ -111,10 +111,10 @@ def ctc_loss(
     for i, (T, S) in enumerate(zip(input_lengths, target_lengths, strict=True)):
         row = targets[ends[i] - S : ends[i]] if flat else np.atleast_2d(targets)[i][:S]
         states = [blank, *(state for label in row for state in (label, blank))]
-        ways = [mpmath.mpf(s < 2) * mpmath.exp(batch[i, 0, c]) for s, c in enumerate(states)]
+        ways = [mpmath.mpf(s < 2) * exp(batch[i, 0, c]) for s, c in enumerate(states)]
         for t in range(1, T):
             ways = [
-                mpmath.exp(batch[i, t, c])
+                exp(batch[i, t, c])
                 * (
                     ways[s]
                     + (ways[s - 1] if s else 0)
@@ -123,7 +123,7 @@ def ctc_loss(
                 for s, c in enumerate(states)
             ]
         total = sum(ways[-2:])
-        nll = -mpmath.log(total) if total else mpmath.mpf(0 if zero_infinity else "inf")
+        nll = -log(total) if total else mpmath.mpf(0 if zero_infinity else "inf")
         if total:
             nll += np.sum(exp(batch[i, :T]) - exp(still(batch[i, :T])))
         loss.append(nll / max(S, 1) if reduction == "mean" else nll)

@@ -1,15 +1,28 @@
 """Functions of mpmath over object arrays, and the reduction that losses share."""
 
+from functools import lru_cache
+
 import mpmath
 import numpy as np
 
 ABOVE_STEPS = 1e-75  # all of which are at most 10⁻⁸⁰
 
-exp = np.frompyfunc(mpmath.exp, 1, 1)
-log = np.frompyfunc(mpmath.log, 1, 1)
-tanh = np.frompyfunc(mpmath.tanh, 1, 1)
-expm1 = np.frompyfunc(mpmath.expm1, 1, 1)
-ncdf = np.frompyfunc(mpmath.ncdf, 1, 1)
+REMEMBERED = 2**14  # results of each function; a call has fewer numbers
+
+
+def _elementwise(function):
+    """Over arrays. Results are remembered, for when one number of a call is moved the others are
+    what they were."""
+
+    @lru_cache(REMEMBERED)
+    def at(x, precision):
+        return function(x)
+
+    return np.frompyfunc(lambda x: at(x, mpmath.mp.prec), 1, 1)
+
+
+exp, log, tanh = map(_elementwise, (mpmath.exp, mpmath.log, mpmath.tanh))
+expm1, ncdf = map(_elementwise, (mpmath.expm1, mpmath.ncdf))
 
 
 def reduce(x, reduction, total=None):
