@@ -76,9 +76,11 @@ def _device() -> str:
 
 
 def _build() -> str:
-    """Torch's build flags, as one digest behind what a reader knows: the whole is a page long."""
-    text = torch.__config__.show()
-    return f"{torch.version.git_version} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    """Torch's revision and build flags, which are a page long, as a digest; without the kernels,
+    which it also names."""
+    lines = torch.__config__.show().splitlines()
+    text = "\n".join(line for line in lines if "CPU capability" not in line)
+    return f"{torch.version.git_version[:12]} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _revision() -> str:
