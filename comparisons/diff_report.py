@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 from xml.etree import ElementTree
@@ -32,9 +33,20 @@ def surroundings(diff: Diff) -> list[str]:
 
 
 def groups(diff: Diff) -> list[tuple[str, pd.DataFrame]]:
-    """The rows that moved, by group, the groups with the worst first."""
-    moved = diff.moved
+    """The rows that moved, for people, by group, the groups with the worst first."""
+    pairs = [
+        told_apart(*pair) for pair in zip(diff.moved["before"], diff.moved["now"], strict=True)
+    ]
+    moved = diff.moved.assign(before=[pair[0] for pair in pairs], now=[pair[1] for pair in pairs])
     return [(str(name), moved[moved["group"] == name]) for name in moved["group"].unique()]
+
+
+def told_apart(before: float, now: float) -> tuple[str, str]:
+    """Two numbers with four digits, or as many as it takes to see a difference."""
+    if math.isnan(before) and math.isnan(now):
+        return "", ""
+    pairs = [(f"{before:.{digits}g}", f"{now:.{digits}g}") for digits in range(4, 18)]
+    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
 
 
 def markdown(diff: Diff, fail_on: Collection[str]) -> bytes:
@@ -54,8 +66,9 @@ def markdown(diff: Diff, fail_on: Collection[str]) -> bytes:
 
 
 def html(diff: Diff, fail_on: Collection[str]) -> bytes:
-    shown = ["schema", "id", *(c for c in COLUMNS if c != "id")]  # the page leaves out these two
-    frames = {name: rows[shown].assign(quantity=rows["id"]) for name, rows in groups(diff)}
+    shown = ["quantity" if column == "id" else column for column in COLUMNS]
+    hidden = ["schema", "id"]  # the page leaves them out
+    frames = {n: rows.assign(quantity=rows["id"])[[*hidden, *shown]] for n, rows in groups(diff)}
     return report.page(frames, {}, outcome(diff, fail_on), "\n".join(surroundings(diff)))
 
 

@@ -407,6 +407,20 @@ def test_the_spread_is_that_of_all_rows_of_a_name():
         assert found["other"] == diff.WORSE
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (1.0, 2.0, ("1", "2")),
+        (1.0, np.nextafter(1.0, 2), ("1", "1.0000000000000002")),
+        (0.0, -0.0, ("0", "-0")),
+        (3.5, np.nan, ("3.5", "nan")),
+        (np.nan, np.nan, ("", "")),  # nothing moved that could be shown
+    ],
+)
+def test_two_numbers_are_told_apart(before, now, expected):
+    assert diff_report.told_apart(before, now) == expected
+
+
 def test_a_file_is_read_as_it_was_written(stored, tmp_path):
     path = tmp_path / "b.parquet"
     baseline.write(path, stored.quantities.values(), stored.about)
