@@ -34,10 +34,9 @@ def surroundings(diff: Diff) -> list[str]:
 
 def groups(diff: Diff) -> list[tuple[str, pd.DataFrame]]:
     """The rows that moved, for people, by group, the groups with the worst first."""
-    pairs = [
-        told_apart(*pair) for pair in zip(diff.moved["before"], diff.moved["now"], strict=True)
-    ]
-    moved = diff.moved.assign(before=[pair[0] for pair in pairs], now=[pair[1] for pair in pairs])
+    moved = diff.moved
+    told = [told_apart(*pair) for pair in zip(moved["before"], moved["now"], strict=True)]
+    moved = moved.assign(before=[pair[0] for pair in told], now=[pair[1] for pair in told])
     return [(str(name), moved[moved["group"] == name]) for name in moved["group"].unique()]
 
 
