@@ -8,9 +8,11 @@ sides, which decides nothing.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import math
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
 
@@ -23,49 +25,57 @@ from ..samples import family
 DIGITS = 240
 STEP = mpmath.mpf(10) ** -80
 KINK = mpmath.mpf(10) ** -40  # how far the slopes of two sides are apart, of their size
+ROUNDING = mpmath.mpf(10) ** -150  # what a slope is off because the output has DIGITS, of its size
 
 Oracle = Callable[[str, tuple[int, ...]], float]
 
 
-def oracle(op: str, inputs: Any, kinks: bool = True) -> Oracle:
+def oracle(op: str, inputs: Any, kinks: bool = True, work: float = math.inf) -> Oracle:
     """(name of a result, index) → its exact value; the inputs are (args, kwargs, dy). Without
-    `kinks` a derivative is NaN where there is none.
+    `kinks` a derivative is NaN where there is none; so is what takes more than the work: how many
+    numbers definitions are given altogether.
 
     The results are "value", or "value.0" and so on, and the names of arguments, for a dict with the
     key behind a point.
     """
-    call = _Call(op, inputs)
+    call = _Call(op, inputs, work)
+    together = cache(call.together)
 
     def exact(name: str, index: tuple[int, ...]) -> float:
-        with mpmath.workdps(DIGITS):
+        with mpmath.workdps(DIGITS), contextlib.suppress(OutOfWork):
             argument, _, key = name.partition(".")
             if argument == "value":
                 return float(np.asarray(leaves(call.y)[int(key or 0)])[index])
-            behind, ahead = call.along(name, index, -STEP), call.along(name, index, STEP)
-            slope = (ahead - behind) / (2 * STEP)
-            if not kinks:
-                bend = (ahead - 2 * call.here + behind) / STEP
-                if not mpmath.fabs(bend) <= KINK * mpmath.fabs(slope):
-                    return float("nan")
-            return float(slope)
+            every = together(name)
+            slope, bend = (a[index] for a in every) if every else call.alone(name, index)
+            if kinks or mpmath.fabs(bend) <= KINK * mpmath.fabs(slope):
+                return float(slope)
+        return math.nan
 
     return exact
 
 
 def sides(op: str, inputs: Any, name: str, index: tuple[int, ...]) -> tuple[float, float]:
     """The derivative from the left and from the right."""
-    call = _Call(op, inputs)
     with mpmath.workdps(DIGITS):
-        behind, ahead = call.along(name, index, -STEP), call.along(name, index, STEP)
-        return float((call.here - behind) / STEP), float((ahead - call.here) / STEP)
+        slope, bend = _Call(op, inputs).alone(name, index)
+        return float(slope - bend / 2), float(slope + bend / 2)
+
+
+class OutOfWork(Exception):
+    """More numbers than were allowed."""
 
 
 class _Call:
-    """A call of a definition. What all results share is computed once, and not before it is
-    needed."""
+    """A call of a definition. Slopes come with bends: by how much the derivative from the right is
+    larger than that from the left."""
 
-    def __init__(self, op: str, inputs: Any) -> None:
-        self.op, self.inputs = op, inputs
+    def __init__(self, op: str, inputs: Any, work: float = math.inf) -> None:
+        self.op, self.inputs, self.work = op, inputs, work
+
+    @cached_property
+    def exactly(self) -> Any:
+        return tree_map(_exactly, self.inputs)
 
     @cached_property
     def function(self) -> Callable[..., Any]:
@@ -73,31 +83,66 @@ class _Call:
         return found
 
     @cached_property
-    def exactly(self) -> Any:
-        return tree_map(_exactly, self.inputs)
+    def y(self) -> Any:
+        return self.evaluated()
 
     @cached_property
-    def y(self) -> Any:
+    def along_dy(self) -> Any:
+        return inner(self.exactly[2], self.y)
+
+    def evaluated(self) -> Any:
+        """The outputs of the numbers as they are now."""
+        self.work -= sum(a.size for a in leaves(self.exactly) if isinstance(a, np.ndarray))
+        if self.work < 0:
+            raise OutOfWork
         args, kwargs, _ = self.exactly
         return self.function(*args, **kwargs)
 
-    @cached_property
-    def here(self) -> Any:
-        """⟨dy, y⟩."""
-        return inner(self.exactly[2], self.y)
-
-    def along(self, name: str, index: tuple[int, ...], step: Any) -> Any:
-        """⟨dy, y⟩ with one number a step further."""
-        args, kwargs, dy = self.exactly
+    def argument(self, name: str) -> Any:
+        args, kwargs, _ = self.exactly
         arguments = inspect.signature(self.function).bind(*args, **kwargs).arguments
         argument, _, key = name.partition(".")
-        array = arguments[argument][key] if key else arguments[argument]
-        still = array[index]
-        array[index] = still + step
+        return arguments[argument][key] if key else arguments[argument]
+
+    def moved(self, name: str, where: Any, steps: Any) -> Any:
+        """The outputs with these elements of an argument that much further."""
+        array = self.argument(name)
+        before = array.copy()
+        array[where] += steps
         try:
-            return inner(dy, self.function(*args, **kwargs))
+            return self.evaluated()
         finally:
-            array[index] = still
+            array[...] = before
+
+    def alone(self, name: str, index: tuple[int, ...]) -> tuple[Any, Any]:
+        """Slope and bend of ⟨dy, y⟩ along one element."""
+        dy = self.exactly[2]
+        behind, ahead = (inner(dy, self.moved(name, index, step)) for step in (-STEP, STEP))
+        return _slope_and_bend(behind, self.along_dy, ahead, STEP)
+
+    def together(self, name: str) -> tuple[Any, Any] | None:
+        """Slopes and bends along all elements at once, where each moves its own element of the
+        output and no other, else None.
+
+        Each is moved by a step of its own, and then by another: what one did to the output of
+        another would not be in proportion to both.
+        """
+        dy, shape = self.exactly[2], self.argument(name).shape
+        if not isinstance(dy, np.ndarray) or dy.shape != shape or dy.size <= 2:
+            return None  # two take as many steps by themselves
+        found = []
+        for seed in range(2):
+            steps = STEP * _exactly(1 + np.random.default_rng(seed).random(shape))
+            behind, ahead = (self.moved(name, ..., way) for way in (-steps, steps))
+            found.append(_slope_and_bend(behind, self.y, ahead, steps))
+        (slopes, bends), (others, _) = found
+        if np.all(abs(slopes - others) <= KINK * abs(slopes) + ROUNDING * abs(self.y)):
+            return dy * slopes, dy * bends
+        return None
+
+
+def _slope_and_bend(behind: Any, here: Any, ahead: Any, step: Any) -> tuple[Any, Any]:
+    return (ahead - behind) / (2 * step), (ahead - 2 * here + behind) / step
 
 
 def inner(dy: Any, y: Any) -> Any:
