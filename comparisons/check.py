@@ -24,7 +24,6 @@ from .noise import is_floating
 from .subjects import Subject, named_rule, of_torch, signature_of, subject_of
 from .verdict import CLASSES, DIFFERENT, DTYPES, IMPRECISE, UNDECIDED, Exact
 
-EXACT_WORK = 50_000  # numbers that exact values of one call are made of: a second or so
 LINES = 12  # of failing rows that the page shows
 
 
@@ -48,7 +47,7 @@ class Target:
             return None
         args, kwargs, dy = inputs
         call = (args, self.drawn(args, kwargs), dy)
-        oracle = exact.oracle(self.op, call, kinks=False, work=EXACT_WORK)
+        oracle = exact.oracle(self.op, call, kinks=False, work=exact.SOON)
 
         def known(name: str, index: tuple[int, ...]) -> float:
             try:

@@ -63,3 +63,11 @@ def test_beyond_the_work_there_is_no_value():
     values = [found("value", (0, 0)), *(found("x", (i, 0)) for i in range(5))]
     assert [math.isnan(v) for v in values] == [False] * 4 + [True] * 2
     assert found("value", (4, 3)) > 0  # which is known already
+
+
+def test_a_call_that_is_too_large_is_not_even_looked_at(monkeypatch):
+    monkeypatch.setattr(exact, "_exactly", None)
+    inputs, names = call("linear", samples.call(samples.array(300, 200), samples.array(9, 200)))
+    found = exact.oracle("linear", inputs, work=exact.SOON)
+    assert math.isnan(found("value", (0, 0)))
+    assert all(math.isnan(found(name, (0, 0))) for name in names)

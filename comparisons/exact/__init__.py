@@ -27,6 +27,8 @@ STEP = mpmath.mpf(10) ** -80
 KINK = mpmath.mpf(10) ** -40  # how far the slopes of two sides are apart, of their size
 ROUNDING = mpmath.mpf(10) ** -150  # what a slope is off because the output has DIGITS, of its size
 
+SOON = 50_000  # numbers, which make exact values in a second or so
+
 Oracle = Callable[[str, tuple[int, ...]], float]
 
 
@@ -74,7 +76,13 @@ class _Call:
         self.op, self.inputs, self.work = op, inputs, work
 
     @cached_property
+    def size(self) -> int:
+        return sum(a.size for a in leaves(self.inputs) if isinstance(a, np.ndarray))
+
+    @cached_property
     def exactly(self) -> Any:
+        if self.size > self.work:
+            raise OutOfWork
         return tree_map(_exactly, self.inputs)
 
     @cached_property
@@ -92,7 +100,7 @@ class _Call:
 
     def evaluated(self) -> Any:
         """The outputs of the numbers as they are now."""
-        self.work -= sum(a.size for a in leaves(self.exactly) if isinstance(a, np.ndarray))
+        self.work -= self.size
         if self.work < 0:
             raise OutOfWork
         args, kwargs, _ = self.exactly
