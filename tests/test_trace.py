@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons import verdict
+from gradtwin.comparisons import exact, verdict
 from gradtwin.comparisons.cli import app
 from gradtwin.comparisons.trace import NO_RULE
 from gradtwin.comparisons.trace_command import traced
@@ -100,6 +100,22 @@ def test_planted_faults_are_named_at_their_node(monkeypatch):
     assert nodes == ["GeluBackward0", "AddmmBackward0, TBackward0"]
     assert wrong_edges(found) == [("gelu", ["x"]), ("linear", ["bias"])]
     assert found.wrong[1] is found.steps[2]
+
+
+def test_a_large_layer_is_judged_without_an_exact_value(monkeypatch):
+    right = manual.linear.linear
+
+    def linear(x, weight, bias=None):
+        y, pullback = right(x, weight, bias)
+        return y, lambda dy: (1.01 * pullback(dy)[0], *pullback(dy)[1:])
+
+    def never(*args):
+        raise AssertionError("a definition was given a large layer")
+
+    monkeypatch.setattr(manual.linear, "linear", linear)
+    monkeypatch.setattr(exact, "_exactly", never)
+    found = trace(nn.Linear(300, 200), drawn(torch.float32, 3, 300).requires_grad_())
+    assert wrong_edges(found) == [("linear", ["x"])]
 
 
 def test_a_rule_that_fails_on_what_torch_took_is_wrong(monkeypatch):
