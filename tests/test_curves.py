@@ -176,7 +176,9 @@ def test_a_bug_is_not_chaos(fault, name, step, tensor, size, dtype, chaotic):
     assert found or (dtype == "float32" and size < row["resolution"])
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+# More seeds: gradtwin curves --model mlp --data digits --optimizer sgd --lr 0.1 --lr 2
+# --steps 40 --dtype float64 --dtype float32 --seed 0 --seed 1 --seed 2 --seed 3 --seed 4
+@pytest.mark.parametrize("seed", [1, 2])
 @DTYPES
 @pytest.mark.parametrize("chaotic", [False, True], ids=["calm", "chaotic"])
 @pytest.mark.parametrize("name", TRAINING)
@@ -196,13 +198,10 @@ def test_chaos_is_not_a_bug(dtype):
 
 # Five seeds: gradtwin curves --model linear_regression --data line --data diabetes --steps 1000
 # --dtype float64 --dtype float32 --seed 0 --seed 1 --seed 2 --seed 3 --seed 4
-@pytest.mark.parametrize("seed", range(2))
 @DTYPES
 @pytest.mark.parametrize("data", ["line", "diabetes"])
-def test_convergence_is_not_a_bug(data, dtype, seed):
-    row = compare(
-        Cell("linear_regression", data, "sgd", 0.1, steps=1000, dtype=dtype, seed=seed)
-    ).row
+def test_convergence_is_not_a_bug(data, dtype):
+    row = compare(Cell("linear_regression", data, "sgd", 0.1, steps=1000, dtype=dtype)).row
     assert row["class"] in ("identical", "rounding")
 
 
