@@ -61,12 +61,25 @@ class Task:
         return [replace(q, margins=tuple(again[q.id])) for q in found]
 
     def _once(self, disturb: Disturb) -> list[Quantity]:
-        try:
-            return list(globals()[f"_{self.table}"](self, disturb))
-        except Exception as error:  # of a rule, or of a torch that lacks a setting
-            return [self.raised(f"{self.name}[{self.number}]", error)]
+        found: list[Quantity] = []
+        for what, measure in self._pieces():
+            try:
+                found += list(measure(self, disturb))
+            except Exception as error:  # of a rule, or of a torch that lacks a setting: a row
+                found.append(self._raised(what, error))
+        return found
 
-    def raised(self, what: str, error: Exception) -> Quantity:
+    def _pieces(self) -> list[tuple[str, Callable[..., Iterator[Quantity]]]]:
+        """What can fail by itself, and how it is measured."""
+        if self.table == "gradients":
+            return [
+                (f"{self.name}({row})/{dtype}", partial(_gradients, row=row, dtype=dtype))
+                for _, row in samples.calls(self.name)
+                for dtype in DTYPES
+            ]
+        return [(f"{self.name}[{self.number}]", globals()[f"_{self.table}"])]
+
+    def _raised(self, what: str, error: Exception) -> Quantity:
         """In place of what could not be measured."""
         nothing = np.zeros(0)
         label = f"{what}/raises {type(error).__name__}/{self.seed}"
@@ -109,27 +122,20 @@ def _nearby(tree: Any, rng: np.random.Generator) -> Any:
     return moved(tree, 2 * unit_roundoff(floats[0]), rng) if floats else tree
 
 
-def _gradients(task: Task, disturb: Disturb) -> Iterator[Quantity]:
-    op = task.name
-    for _, row in samples.calls(op):
-        for dtype in DTYPES:
-            try:
-                inputs = disturb(gradients.drawn(op, row, dtype, task.seed))
-                floor, ours, verdicts = gradients.settled(op, inputs, dtype)
-            except Exception as error:  # one call of many
-                yield task.raised(f"{op}({row})/{dtype}", error)
-                continue
-            for argument, verdict in verdicts.items():
-                yield Quantity(
-                    f"{op}({row})/{argument}/{dtype}/{task.seed}",
-                    task.table,
-                    op,
-                    ours[argument],
-                    floor.native[argument],
-                    LIMIT * floor.values[argument],
-                    verdict.margin,
-                    verdict.kind,
-                )
+def _gradients(task: Task, disturb: Disturb, row: samples.Call, dtype: str) -> Iterator[Quantity]:
+    inputs = disturb(gradients.drawn(task.name, row, dtype, task.seed))
+    floor, ours, verdicts = gradients.settled(task.name, inputs, dtype)
+    for argument, verdict in verdicts.items():
+        yield Quantity(
+            f"{task.name}({row})/{argument}/{dtype}/{task.seed}",
+            task.table,
+            task.name,
+            ours[argument],
+            floor.native[argument],
+            LIMIT * floor.values[argument],
+            verdict.margin,
+            verdict.kind,
+        )
 
 
 def _optimizers(task: Task, disturb: Disturb) -> Iterator[Quantity]:

@@ -217,6 +217,16 @@ def test_one_ulp_is_that_of_the_dtype(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_in_a_run_that_diverges_the_largest_number_may_become_infinite(tmp_path, dtype):
+    for perturb in (0, 1):
+        weight = torch.full((8,), 0.75, dtype=dtype, requires_grad=True)
+        weight.grad = torch.full_like(weight, torch.finfo(dtype).max)
+        with record_run(tmp_path / "run.parquet", [("w", weight)], perturb=perturb) as run:
+            run.step(weight[0])
+        assert {*weight.grad.isinf().tolist()} == ({False, True} if perturb else {False})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_values_are_kept_to_the_bit(tmp_path, dtype):
     torch.manual_seed(0)
     numbers = [-0.0, torch.inf, torch.nan, torch.finfo(dtype).smallest_normal / 2, 1 / 3]
