@@ -5,6 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +21,18 @@ import typer
 from rich.table import Table
 
 from .. import manual, reference
-from . import accuracy, curves, gradients, optimizers, report, samples, schedules, training, verdict
+from . import (
+    accuracy,
+    curves,
+    environment,
+    gradients,
+    optimizers,
+    report,
+    samples,
+    schedules,
+    training,
+    verdict,
+)
 from .bench import bench_command
 from .check_commands import check_command, mutants_command
 from .compare_command import compare_command
@@ -29,7 +45,7 @@ from .record_command import diff_command, record_command
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
 from .samples.schedules import SAMPLES as SCHEDULES
-from .session import RESULTS, Device, Jobs, Json, Out, Seed, Session, Strict, known
+from .session import RESULTS, Device, Jobs, Json, Out, Seed, Session, Strict, known, limited
 from .show_command import show
 from .trace_command import trace_command
 from .training import Cell
@@ -434,51 +450,92 @@ def curves_command(
 @app.command()
 def calibrate(
     seeds: Annotated[int, typer.Option(help="Seeds for rules and optimizers.", min=1)] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="curves, optimizers or gradients; all without. Can be repeated."),
+    ] = None,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="Once for each set of kernels that this processor can run."),
+    ] = False,
+    threads: Annotated[int, typer.Option(help="Threads of each process.", min=1)] = 1,
     out: Out = RESULTS,
     as_json: Json = False,
     jobs: Jobs = 0,
 ) -> None:
-    """How far all that is correct stays below the two limits of the verdict, with all the noise
+    """How far all that is correct stays below the limit of the verdict, with all the noise
     drawn."""
+    chosen = only or list(CALIBRATED)
+    for what in chosen:
+        known("measurement", what, CALIBRATED)
     session = Session(out, as_json, jobs, strict=False)
-    every = range(seeds)
-    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
-        *((_calibrated_curve, (cell,)) for cell in curves.GRID),
-        *(
-            (_calibrated_optimizer, (name, settings, dtype, seed))
-            for name in OPTIMIZERS
-            for settings in configurations(name)
-            for dtype in verdict.DTYPES
-            for seed in every
-        ),
-        *((_calibrated_op, (op, seed)) for op in samples.ops() for seed in every),
-    ]
-    found = session.run("Calibration", tasks, CALIBRATION_COLUMNS, lambda rows: rows[:1])
-    frame = report.table(itertools.chain(*found))
-    measured = frame[frame["class"].isin([verdict.IDENTICAL, verdict.ROUNDING])]
+    frames: dict[str, pd.DataFrame] = {}
+    if kernels:
+        for variables in environment.kernels():
+            named = " ".join(f"{name}={value}" for name, value in variables.items())
+            session.console.print(f"\n{named}", style="bold", soft_wrap=True)
+            frames[named] = _calibrated_under(variables, seeds, chosen, session.jobs)
+            session.console.print(_floors(frames[named]))
+        frame = report.table(
+            {"kernels": named, **row, "id": f"{row['id']}/{named}"}
+            for named, rows in frames.items()
+            for row in rows.to_dict("records")
+        )
+    else:
+        tasks = [(_threaded, (threads, *task)) for w in chosen for task in CALIBRATED[w](seeds)]
+        found = session.run("Calibration", tasks, CALIBRATION_COLUMNS, lambda rows: rows[:1])
+        frame = report.table(itertools.chain(*found))
+        session.console.print(_floors(frame))
+    report.save(frame, "calibration", session.out)
+    if as_json:
+        print(frame.to_json(orient="records", double_precision=15))
+    raise typer.Exit(int(len(_rounding(frame)) < len(frame)))
+
+
+def _calibrated_under(
+    variables: Mapping[str, str], seeds: int, only: Sequence[str], jobs: int
+) -> pd.DataFrame:
+    """The same measurement in a process of its own, whose environment has these variables."""
+    command = [sys.executable, "-m", "gradtwin", "calibrate", "--json", f"--seeds={seeds}"]
+    command += [f"--jobs={jobs}", f"--threads={variables['OMP_NUM_THREADS']}"]
+    command += [f"--only={what}" for what in only]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [*command, f"--out={folder}"],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    if done.returncode not in (0, 1):
+        raise typer.Exit(done.returncode)  # it has said why
+    return pd.DataFrame(json.loads(done.stdout))
+
+
+def _rounding(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["class"].isin([verdict.IDENTICAL, verdict.ROUNDING])]
+
+
+def _floors(frame: pd.DataFrame) -> Table:
+    """What was measured, in floors, for a person."""
     table = Table(
         title="\nIn floors", title_justify="left", title_style="bold", box=None, pad_edge=False
     )
     for column in ("what", "measured", "median", "99 %", "largest", "limit", "not rounding"):
         table.add_column(column, justify="left" if column == "what" else "right")
+    measured = _rounding(frame)
     for what, group in frame.groupby("what", sort=False):
         floors = measured[measured["what"] == what]["floors"]
-        limit = verdict.FREE_LIMIT if "free" in str(what) else verdict.LIMIT
         table.add_row(
             str(what),
             str(len(floors)),
             f"{floors.median():.3g}",
             f"{floors.quantile(0.99):.3g}",
             f"{floors.max():.3g}",
-            f"{limit:g}",
+            f"{verdict.LIMIT:g}",
             str(len(group) - len(floors)),
         )
-    report.save(frame, "calibration", session.out)
-    if as_json:
-        print(frame.to_json(orient="records"))
-    else:
-        session.console.print(table)
-    raise typer.Exit(int(len(measured) < len(frame)))
+    return table
 
 
 CALIBRATION_COLUMNS: list[report.Column] = [
@@ -525,6 +582,28 @@ def _calibrated_curve(cell: Cell) -> list[dict[str, Any]]:
         _calibrated("curves, lockstep", r["id"], verdict.LIMIT * r["lockstep_margin"], r["class"]),
         _calibrated("curves, free", r["id"], r["max_ratio"], r["class"]),
     ]
+
+
+def _threaded(threads: int, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    with limited(threads):
+        return function(*args)
+
+
+Tasks = list[tuple[Callable[..., Any], tuple[Any, ...]]]
+# What is calibrated → the tasks that measure it with so many seeds.
+CALIBRATED: dict[str, Callable[[int], Tasks]] = {
+    "curves": lambda seeds: [(_calibrated_curve, (cell,)) for cell in curves.GRID],
+    "optimizers": lambda seeds: [
+        (_calibrated_optimizer, (name, settings, dtype, seed))
+        for name in OPTIMIZERS
+        for settings in configurations(name)
+        for dtype in verdict.DTYPES
+        for seed in range(seeds)
+    ],
+    "gradients": lambda seeds: [
+        (_calibrated_op, (op, seed)) for op in samples.ops() for seed in range(seeds)
+    ],
+}
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -68,7 +68,7 @@ def told(row: dict[str, Any]) -> str:
         )
     most = f"at most {row['max_ratio']:.3g} floors apart, at step {row['max_ratio_step']}"
     parted = f" from step {row['outside_step']}" if row["outside_step"] else ""
-    return f"{row['class']}{parted}: {most}; {verdict.FREE_LIMIT:g} are allowed. {first}{note}"
+    return f"{row['class']}{parted}: {most}; {verdict.LIMIT:g} are allowed. {first}{note}"
 
 
 def figure(found: RunComparison) -> Figure:
@@ -84,8 +84,8 @@ def figure(found: RunComparison) -> Figure:
         above.set_yscale("log")
     floor, drift = found.drift.floor, found.drift.drift
     if not np.isnan(floor).all():
-        allowed = verdict.FREE_LIMIT * floor
-        below.fill_between(steps, allowed, color="0.85", label=f"{verdict.FREE_LIMIT:g} floors")
+        allowed = verdict.LIMIT * floor
+        below.fill_between(steps, allowed, color="0.85", label=f"{verdict.LIMIT:g} floors")
         below.plot(steps, floor, color="0.45", linewidth=0.8, label="floor")
     seen = np.where(drift > 0, drift, np.nan)
     below.plot(steps, seen, ".", color="tab:red", markersize=2, label="drift")

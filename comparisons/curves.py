@@ -16,9 +16,7 @@ from .lockstep import Lockstep, Pair
 from .noise import cast, moved, unit_roundoff
 from .samples import written
 from .training import Arrays, Cell, Side, Step, by_hand, by_torch, start, train
-from .verdict import Drift, Results, free_drift, ulps
-
-RUNS = 6  # of the reference under noise
+from .verdict import RUNS, Drift, Results, free_drift, ulps
 
 
 @dataclass(frozen=True)

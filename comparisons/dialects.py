@@ -19,10 +19,9 @@ from scipy.optimize import least_squares
 
 from ..manual import dialects, optimizers
 from ..manual.dialects import DIALECTS, Dialect
-from .curves import RUNS
 from .noise import moved, unit_roundoff
 from .optimizers import WHOLE, trajectory_scale
-from .verdict import FREE_LIMIT, free_drift
+from .verdict import LIMIT, RUNS, free_drift
 
 PREFIXES = (2, 4)  # steps that a first look fits the settings to, one after the other
 ROUNDS = {8: 16, 16: 10, 32: 6}  # steps that they are then fitted to: how many of the best are
@@ -411,7 +410,7 @@ def judged(candidate: Candidate, record: Record) -> Match:
     target = whole.parameters()
     drift = free_drift(target, clean, np.array(noisy), u, trajectory_scale(target))
     lost = np.isfinite(target) & ~np.isfinite([clean, *noisy]).all(axis=0)
-    beyond = np.flatnonzero((drift.ratio > FREE_LIMIT) | lost.any(axis=1))
+    beyond = np.flatnonzero((drift.ratio > LIMIT) | lost.any(axis=1))
     leaves = int(beyond[0]) + 1 if beyond.size else None
     before = drift.ratio[: None if leaves is None else leaves - 1]
     return Match(candidate, float(before.max(initial=0)), leaves)

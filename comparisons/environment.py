@@ -19,6 +19,12 @@ from ..reference import adapters
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mpmath")
 SOURCES = ("manual", "reference", "comparisons")  # of a result: what the digests are of
+# The variables that choose the kernels of torch and BLAS, and what a processor must have for them.
+KERNELS = (
+    ({"ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Prescott"}, "pni"),
+    ({"ATEN_CPU_CAPABILITY": "avx2", "OPENBLAS_CORETYPE": "Haswell"}, "avx2"),
+    ({"ATEN_CPU_CAPABILITY": "avx512", "OPENBLAS_CORETYPE": "SkylakeX"}, "avx512f"),
+)
 
 
 def fingerprint() -> dict[str, str]:
@@ -54,13 +60,26 @@ def changes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, tuple[s
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _processor() -> str:
+def kernels() -> list[dict[str, str]]:
+    """The environments that choose each of the kernels which this processor can run, with one
+    thread and with two; where it does not say what it can, its own alone."""
+    able = _cpuinfo("flags").split()
+    chosen = [variables for variables, needed in KERNELS if needed in able] or [{}]
+    return [{**each, "OMP_NUM_THREADS": threads} for each in chosen for threads in ("1", "2")]
+
+
+def _cpuinfo(name: str) -> str:
+    """What Linux says of the first processor, "" where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
+        return ""
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(name))
+    return next(found, "")
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor()
 
 
 def _features() -> list[str]:

@@ -15,13 +15,12 @@ import numpy as np
 
 from .. import manual, reference
 from ..reference.adapters import listed
-from .curves import RUNS
 from .datasets import load
 from .lockstep import Lockstep, Pair
 from .noise import OneUlpNoise, moved, unit_roundoff
 from .samples import written
 from .training import Cell, Side, by_hand, by_torch, start, train
-from .verdict import DIFFERENT, HALF, IMPRECISE, PARTED, Drift, free_drift, ulps, worst
+from .verdict import DIFFERENT, HALF, IMPRECISE, PARTED, RUNS, Drift, free_drift, ulps, worst
 
 STEPS = 1000
 SHOWN = (1, 10, 100, 1000)

@@ -19,7 +19,7 @@ from .noise import is_floating, moved, unit_roundoff
 from .samples.optimizers import SAMPLES as OPTIMIZERS
 from .samples.optimizers import configurations
 from .samples.schedules import SAMPLES as SCHEDULES
-from .verdict import DTYPES, FREE_LIMIT, LIMIT, UNDECIDED, worst
+from .verdict import DTYPES, LIMIT, UNDECIDED, worst
 
 TABLES = ("gradients", "optimizers", "schedules", "curves")
 ARRAYS = ("manual", "reference", "allowed")
@@ -35,7 +35,7 @@ class Quantity:
     name: str  # of the op, optimizer, schedule or model
     manual: np.ndarray
     reference: np.ndarray
-    allowed: np.ndarray  # LIMIT or FREE_LIMIT floors
+    allowed: np.ndarray  # LIMIT floors
     margin: float  # of its verdict
     kind: str  # the class of its verdict
     margins: tuple[float, ...] = ()  # of repeated measurements, each one ulp away
@@ -157,7 +157,7 @@ def _optimizers(task: Task, disturb: Disturb) -> Iterator[Quantity]:
             task.name,
             run.ours[quantity][at],
             run.theirs[quantity][at],
-            FREE_LIMIT * floor * scale,
+            LIMIT * floor * scale,
             max(row["lockstep_margin"] for row in of_quantity),
             worst(row["class"] for row in of_quantity),
         )
@@ -188,7 +188,7 @@ def _curves(task: Task, disturb: Disturb) -> Iterator[Quantity]:
         task.name,
         run.manual.astype(cell.dtype),
         run.reference.astype(cell.dtype),
-        FREE_LIMIT * run.drift.floor,
+        LIMIT * run.drift.floor,
         run.row["lockstep_margin"],
         run.row["class"],
     )

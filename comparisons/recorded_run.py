@@ -12,9 +12,8 @@ import torch
 
 from .. import __version__
 from . import report
-from .curves import RUNS
 from .noise import moved
-from .recording import DTYPES, LOSS, About, bits, describe, read, write
+from .recording import DTYPES, LOSS, PERTURBED, About, bits, describe, read, write
 
 Model = torch.nn.Module | Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
 
@@ -46,8 +45,10 @@ def record_run(
     itself bit for bit: seed what it draws. All but the loss needs the model, or its parameters with
     their names.
     """
-    if perturb not in range(RUNS + 1):
-        raise ValueError(f"perturb: expected 0 for the run itself or 1 to {RUNS}, got {perturb!r}")
+    if perturb not in range(PERTURBED + 1):
+        raise ValueError(
+            f"perturb: expected 0 for the run itself or 1 to {PERTURBED}, got {perturb!r}"
+        )
     if model is None and (perturb or gradients or parameters):
         raise ValueError("model: expected a model or its named parameters, got None")
     file = Path(path)

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import torch
 
 from . import report
-from .curves import RUNS
 
 FORMAT = 1  # it rises when a column changes its meaning
 KEY = b"gradtwin.recording"
 LOSS = "loss"
+PERTURBED = 6  # runs that a user records for a floor
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -75,7 +75,7 @@ class Recorded:
     @property
     def missing(self) -> list[int]:
         """The perturbed runs that a floor still takes."""
-        return [k for k in range(1, RUNS + 1) if str(k) not in self.runs]
+        return [k for k in range(1, PERTURBED + 1) if str(k) not in self.runs]
 
     def complete(self) -> Recorded:
         """Itself; ValueError if the run was cut short."""

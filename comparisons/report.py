@@ -150,9 +150,8 @@ def curves_figure(comparisons: Sequence[Comparison]) -> Figure:
         if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
             above.set_yscale("log")
         above.legend(fontsize=8)
-        below.fill_between(
-            steps, verdict.FREE_LIMIT * c.drift.floor, color="0.85", label="4 floors"
-        )
+        allowed, label = verdict.LIMIT * c.drift.floor, f"{verdict.LIMIT:g} floors"
+        below.fill_between(steps, allowed, color="0.85", label=label)
         below.plot(steps, c.drift.floor, color="0.45", linewidth=0.8, label="floor")
         below.plot(
             steps,

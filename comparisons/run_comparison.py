@@ -12,7 +12,7 @@ import torch
 
 from . import verdict
 from .recording import DTYPES, LOSS, Bits, Recorded, values
-from .verdict import FREE_LIMIT, Drift, free_drift, ulps
+from .verdict import LIMIT, Drift, free_drift, ulps
 
 Quantities = Mapping[tuple[int, str], Bits]  # by step and name
 
@@ -141,7 +141,7 @@ def _losses(dtype: str, old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
 def _drifting(drift: Drift, old: np.ndarray) -> dict[str, Any]:
     at, worst = int(np.argmax(drift.drift)), int(np.argmax(drift.ratio))
     seen = np.isfinite(drift.floor) & np.isfinite(old) & (old != 0)
-    resolution = FREE_LIMIT * drift.floor[seen] / abs(old[seen])
+    resolution = LIMIT * drift.floor[seen] / abs(old[seen])
     parted = None if drift.parted is None else drift.parted + 1
     return {
         "max_drift": float(drift.drift[at]),
@@ -151,7 +151,7 @@ def _drifting(drift: Drift, old: np.ndarray) -> dict[str, Any]:
         "floor": float(drift.floor[worst]),
         "sharpness": drift.sharpness,
         "resolution": float(np.median(resolution)) if resolution.size else math.nan,
-        "margin": float(drift.ratio[worst]) / FREE_LIMIT,
+        "margin": float(drift.ratio[worst]) / LIMIT,
         "outside_step": parted,
         "outside_tensor": LOSS if parted else "",
     }

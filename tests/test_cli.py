@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gradtwin.comparisons import report
+from gradtwin.comparisons import cli, curves, environment, report, verdict
 from gradtwin.comparisons.cli import app
 from gradtwin.reference import adapters
 from typer.testing import CliRunner
@@ -184,6 +185,47 @@ def test_bench_gives_ratios(call, tmp_path):
     assert (frame["to_loop"] == frame["manual"] / frame["loop"]).all()
     assert frame.set_index("optimizer").loc["sparse_adam", "to_fused"] != 0
     assert call("bench", "rules").exit_code == 2
+
+
+def test_calibrate_measures_what_is_chosen(call, tmp_path, monkeypatch):
+    cells = [replace(cell, steps=5) for cell in curves.GRID[-3:]]
+    monkeypatch.setattr(curves, "GRID", tuple(cells))
+    result = call("calibrate", "--only", "curves", "--jobs", "1", "--threads", "2")
+    assert result.exit_code == 0, result.output
+    frame = pd.read_csv(tmp_path / "results/calibration.csv")
+    assert frame["what"].value_counts().to_dict() == {"curves, lockstep": 3, "curves, free": 3}
+    assert (frame["floors"] <= verdict.LIMIT).all()
+    assert "not rounding" in result.output
+    result = call("calibrate", "--only", "curve")
+    assert result.exit_code == 2
+    assert "did you mean curves" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_calibrate_measures_again_on_each_set_of_kernels(call, tmp_path, monkeypatch):
+    def measured(command, env, **kwargs):
+        assert {"calibrate", "--only=curves", f"--threads={env['OMP_NUM_THREADS']}"} <= {*command}
+        beyond = env["OPENBLAS_CORETYPE"] == "Prescott"
+        kind = verdict.PARTED if beyond else verdict.ROUNDING
+        rows = [cli._calibrated("curves, free", "a", 9.0 if beyond else 0.5, kind)]
+        return subprocess.CompletedProcess(command, int(beyond), json.dumps(rows))
+
+    monkeypatch.setattr(cli.subprocess, "run", measured)
+    monkeypatch.setattr(environment, "_cpuinfo", lambda name: "pni avx2")
+    result = call("calibrate", "--kernels", "--only", "curves")
+    assert result.exit_code == 1
+    assert result.output.count("not rounding") == 4
+    frame = pd.read_csv(tmp_path / "results/calibration.csv")
+    assert frame["id"].is_unique
+    assert frame["kernels"].str.contains("Prescott").tolist() == [True, True, False, False]
+    assert frame["floors"].tolist() == [9, 9, 0.5, 0.5]
+
+
+def test_only_the_kernels_of_the_processor_are_asked_for(monkeypatch):
+    for flags, count in (("", 1), ("fpu pni", 1), ("pni avx2", 2), ("pni avx2 avx512f", 3)):
+        monkeypatch.setattr(environment, "_cpuinfo", lambda name, flags=flags: flags)
+        found = environment.kernels()
+        assert [each["OMP_NUM_THREADS"] for each in found] == ["1", "2"] * count
+        assert all(("OPENBLAS_CORETYPE" in each) == bool(flags) for each in found)
 
 
 def test_without_a_device_there_is_one_clear_line(call, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gradtwin.comparisons import verdict
 from gradtwin.comparisons.noise import OneUlpNoise, moved
-from gradtwin.comparisons.verdict import Floor, free_drift, judge, ulps
+from gradtwin.comparisons.verdict import RUNS, Floor, free_drift, judge, ulps
 
 from gradtwin import reference
 
@@ -176,7 +176,7 @@ def test_ulps_count_the_numbers_between(dtype):
 def test_a_free_run_parts_where_it_leaves_its_floor():
     rng = np.random.default_rng(0)
     twin = np.ones(200)
-    noisy = twin + 1e-15 * rng.standard_normal((6, 200))
+    noisy = twin + 1e-15 * rng.standard_normal((RUNS, 200))
     calm = free_drift(twin + 1e-15 * rng.standard_normal(200), twin, noisy, 2.0**-53)
     assert calm.parted is None
     fault = np.where(np.arange(200) >= 50, 1e-13, 0)
@@ -185,7 +185,7 @@ def test_a_free_run_parts_where_it_leaves_its_floor():
 
 def test_runs_that_diverge_together_do_not_part():
     twin = np.array([1.0, 2.0, np.inf, np.nan])
-    noisy = np.array([twin] * 6)
+    noisy = np.array([twin] * RUNS)
     assert free_drift(twin, twin, noisy, 2.0**-53).parted is None
     alive = np.array([1.0, 2.0, 3.0, 4.0])
     assert free_drift(alive, twin, noisy, 2.0**-53).parted == 2
