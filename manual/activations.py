@@ -9,7 +9,18 @@ import math
 import numpy as np
 from scipy.special import ndtr
 
-from .arrays import as_dtype, axis_of, exponentials, flag, floating, one_of, real, sum_to, within
+from .arrays import (
+    Constant,
+    as_dtype,
+    axis_of,
+    exponentials,
+    flag,
+    floating,
+    one_of,
+    real,
+    sum_to,
+    within,
+)
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -127,7 +138,7 @@ def prelu(x, weight):
     return y, pullback
 
 
-def rrelu(x, lower=1.0 / 8, upper=1.0 / 3, training=False, *, noise=None):
+def rrelu(x, lower=1.0 / 8, upper=1.0 / 3, training=False, *, noise: Constant = None):
     """x above 0 and a x below, where a is drawn between lower and upper for each element: noise, in
     the shape of x. Without training a is their mean. The slope at 0 is a.
 
@@ -470,7 +481,7 @@ def softmin(x, dim=None, *, dtype=None):
     return y, pullback
 
 
-def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise=None):
+def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise: Constant = None):
     """softmax((logits + noise) / τ); hard makes that one at its largest and zero elsewhere, and
     leaves the slope as it is.
 

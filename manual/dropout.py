@@ -6,12 +6,12 @@ import math
 import numpy as np
 
 from .activations import SELU_ALPHA, SELU_SCALE
-from .arrays import broadcastable, flag, floating, within
+from .arrays import Constant, broadcastable, flag, floating, within
 
 _LIMIT = SELU_SCALE * SELU_ALPHA  # selu ends at its negative on the left
 
 
-def dropout(x, p=0.5, training=True, *, mask=None):
+def dropout(x, p=0.5, training=True, *, mask: Constant = None):
     """m x / (1 − p), where m is 1 with probability 1 − p and else 0, so that the mean is x; the
     slope is m / (1 − p).
 
@@ -20,7 +20,7 @@ def dropout(x, p=0.5, training=True, *, mask=None):
     return _scaled(*_drawn(x, p, training, mask))
 
 
-def dropout1d(x, p=0.5, training=True, *, mask=None):
+def dropout1d(x, p=0.5, training=True, *, mask: Constant = None):
     """dropout of whole channels of x, (C, L) or (N, C, L): the mask is (…, C, 1).
 
     Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
@@ -30,7 +30,7 @@ def dropout1d(x, p=0.5, training=True, *, mask=None):
     return _scaled(*_drawn(x, p, training, mask))
 
 
-def dropout2d(x, p=0.5, training=True, *, mask=None):
+def dropout2d(x, p=0.5, training=True, *, mask: Constant = None):
     """dropout of whole channels of x, (N, C, …): the mask is (N, C, 1, …).
 
     Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
@@ -38,7 +38,7 @@ def dropout2d(x, p=0.5, training=True, *, mask=None):
     return _scaled(*_drawn(x, p, training, mask, axes=2))
 
 
-def dropout3d(x, p=0.5, training=True, *, mask=None):
+def dropout3d(x, p=0.5, training=True, *, mask: Constant = None):
     """dropout of whole channels of x, (N, C, D, H, W), or else (C, …): the mask is (…, C, 1, …).
 
     Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
@@ -46,7 +46,7 @@ def dropout3d(x, p=0.5, training=True, *, mask=None):
     return _scaled(*_drawn(x, p, training, mask, axes=1))
 
 
-def alpha_dropout(x, p=0.5, training=False, *, mask=None):
+def alpha_dropout(x, p=0.5, training=False, *, mask: Constant = None):
     """a (x + p s) where x is kept and a (p − 1) s where not; the slope is a or 0.
 
     −s is the limit of selu on the left, and a = ((1 − p) (1 + p s²))^(−½) keeps a mean of 0 and a
@@ -57,7 +57,7 @@ def alpha_dropout(x, p=0.5, training=False, *, mask=None):
     return _saturated(*_drawn(x, p, training, mask))
 
 
-def feature_alpha_dropout(x, p=0.5, training=False, *, mask=None):
+def feature_alpha_dropout(x, p=0.5, training=False, *, mask: Constant = None):
     """alpha_dropout of whole channels of x, (N, C, …): the mask is (N, C, 1, …).
 
     Klambauer, Unterthiner, Mayr & Hochreiter, 2017, arXiv:1706.02515

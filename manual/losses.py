@@ -7,6 +7,7 @@ import numpy as np
 
 from .activations import sigmoid
 from .arrays import (
+    Constant,
     alike,
     axis_of,
     broadcast,
@@ -110,7 +111,7 @@ def _of_error(measured, x, target, reduction, weight=None, weighted_mean=True):
     return y, pullback
 
 
-def binary_cross_entropy(x, target, weight=None, *, reduction="mean"):
+def binary_cross_entropy(x, target, weight: Constant = None, *, reduction="mean"):
     """−t log p − (1 − t) log(1 − p) for probabilities p = x; the slope in p is (p − t) / (p (1 −
     p)).
 
@@ -141,7 +142,9 @@ def binary_cross_entropy(x, target, weight=None, *, reduction="mean"):
     return y, pullback
 
 
-def binary_cross_entropy_with_logits(x, target, weight=None, *, reduction="mean", pos_weight=None):
+def binary_cross_entropy_with_logits(
+    x, target, weight: Constant = None, *, reduction="mean", pos_weight: Constant = None
+):
     """(1 − t) s(x) + p t s(−x) with s(x) = log(1 + eˣ) and p = pos_weight; as s′ = σ, the slope in
     x is
 
@@ -167,7 +170,7 @@ def binary_cross_entropy_with_logits(x, target, weight=None, *, reduction="mean"
     return y, pullback
 
 
-def nll_loss(x, target, weight=None, *, ignore_index=-100, reduction="mean"):
+def nll_loss(x, target, weight: Constant = None, *, ignore_index=-100, reduction="mean"):
     """−w_t x_t for log-probabilities x, (C), (N, C) or (N, C, d₁, …), and classes t of that shape
     without C; the mean is over Σ w_t. The slope is −w_t at t and 0 elsewhere.
 
@@ -190,7 +193,13 @@ def nll_loss(x, target, weight=None, *, ignore_index=-100, reduction="mean"):
 
 
 def cross_entropy(
-    x, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0
+    x,
+    target,
+    weight: Constant = None,
+    *,
+    ignore_index=-100,
+    reduction="mean",
+    label_smoothing=0.0,
 ):
     """−Σⱼ aⱼ log pⱼ, p = softmax(x), aⱼ = wⱼ ((1 − ε) tⱼ + ε / C), where ε is label_smoothing.
 
@@ -250,7 +259,7 @@ def linear_cross_entropy(
     target,
     *,
     linear_bias=None,
-    weight=None,
+    weight: Constant = None,
     reduction="mean",
     ignore_index=None,
     label_smoothing=0.0,
@@ -303,7 +312,7 @@ def linear_cross_entropy(
     return y, pullback
 
 
-def multi_margin_loss(x, target, p=1, margin=1.0, weight=None, *, reduction="mean"):
+def multi_margin_loss(x, target, p=1, margin=1.0, weight: Constant = None, *, reduction="mean"):
     """w_t / C Σ_{j≠t} max(0, margin − x_t + xⱼ)ᵖ for x of (C) or (N, C) and the class t of each
     row; p is 1 or 2. Each term that is above 0 pushes xⱼ down and x_t up.
 
@@ -397,7 +406,7 @@ def multilabel_soft_margin_loss(x, target, weight=None, *, reduction="mean"):
 
 def ctc_loss(
     log_probs,
-    targets,
+    targets: Constant,
     input_lengths,
     target_lengths,
     blank=0,
@@ -647,7 +656,7 @@ def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
     return y, pullback
 
 
-def hinge_embedding_loss(x, target, margin=1.0, *, reduction="mean"):
+def hinge_embedding_loss(x, target: Constant, margin=1.0, *, reduction="mean"):
     """x where the target is 1, max(0, margin − x) where it is −1, and their sum elsewhere; the
     slopes are 1 and −1, the latter also at the edge.
 
@@ -671,7 +680,7 @@ def hinge_embedding_loss(x, target, margin=1.0, *, reduction="mean"):
     return y, pullback
 
 
-def soft_margin_loss(x, target, *, reduction="mean"):
+def soft_margin_loss(x, target: Constant, *, reduction="mean"):
     """log(1 + e^(−t x)) for targets t of 1 and −1; the slope is −t σ(−t x).
 
     Cox, 1958, "The Regression Analysis of Binary Sequences"
@@ -719,7 +728,7 @@ def margin_ranking_loss(input1, input2, target, margin=0, *, reduction="mean"):
     return y, pullback
 
 
-def cosine_embedding_loss(input1, input2, target, margin=0, *, reduction="mean"):
+def cosine_embedding_loss(input1, input2, target: Constant, margin=0, *, reduction="mean"):
     """1 − c where the target is 1, max(0, c − margin) where it is −1, else 0; c is the cosine of
     the rows x₁ and x₂, with 10⁻¹² added to each square of a norm.
 

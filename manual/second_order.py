@@ -15,6 +15,7 @@ import numpy as np
 
 from . import activations, losses
 from .arrays import (
+    Constant,
     alike,
     as_dtype,
     axis_of,
@@ -164,7 +165,9 @@ def softshrink_backward(grad_output, self, lambd):
     return _promoted(g, abs(x) > lambd, (x, np.zeros_like(x)))
 
 
-def rrelu_with_noise_backward(grad_output, self, noise, lower, upper, training, self_is_result):
+def rrelu_with_noise_backward(
+    grad_output, self, noise: Constant, lower, upper, training, self_is_result
+):
     """f′ is the noise, 1 above 0, that was drawn in training; without, it is leaky_relu's with the
     mean of lower and upper. f″ = 0."""
     g, x = _fitting(grad_output=grad_output, self=self)
@@ -302,7 +305,7 @@ def _of_error(grad_output, x, target, reduction, measured):
     return _promoted(g, slope, (x, bend), (t, -bend))
 
 
-def soft_margin_loss_backward(grad_output, self, target, reduction):
+def soft_margin_loss_backward(grad_output, self, target: Constant, reduction):
     """f′ = −t σ(−t x), f″ = t² σ(t x) σ(−t x)."""
     g, x = floating(grad_output=grad_output, self=self)
     x, t = alike(self=x, target=floated(x, target))
@@ -311,7 +314,7 @@ def soft_margin_loss_backward(grad_output, self, target, reduction):
     return _promoted(g, -t * s / n, (x, bend(t * t / n)))
 
 
-def binary_cross_entropy_backward(grad_output, self, target, weight=None, reduction=1):
+def binary_cross_entropy_backward(grad_output, self, target, weight: Constant = None, reduction=1):
     """f′ = w (p − t) / (p q) with q = 1 − p; in p the slope is w ((p − t)² + t (1 − t)) / (p q)²,
     where nothing cancels, in t it is −w / (p q). Torch has another guard for these than for f′: ε =
     1e-12 is added to p and to q; they have it here only where p q is below it."""
@@ -332,7 +335,15 @@ def binary_cross_entropy_backward(grad_output, self, target, weight=None, reduct
     return y, pullback
 
 
-def nll_loss_backward(grad_output, self, target, weight, reduction, ignore_index, total_weight):
+def nll_loss_backward(
+    grad_output,
+    self,
+    target,
+    weight: Constant,
+    reduction,
+    ignore_index,
+    total_weight: Constant,
+):
     """nll_loss is linear in x: so its pullback of grad_output has no slope in x, and that in
     grad_output is nll_loss itself, of dy. A "mean" is over total_weight, Σ w_t."""
     g, x = floating(grad_output=grad_output, self=self)
@@ -351,7 +362,15 @@ def nll_loss_backward(grad_output, self, target, weight, reduction, ignore_index
     return y, pullback
 
 
-def nll_loss2d_backward(grad_output, self, target, weight, reduction, ignore_index, total_weight):
+def nll_loss2d_backward(
+    grad_output,
+    self,
+    target,
+    weight: Constant,
+    reduction,
+    ignore_index,
+    total_weight: Constant,
+):
     """nll_loss_backward for images: x is (N, C, H, W), the target (N, H, W)."""
     x = floating(self=self)
     if x.ndim != 4:

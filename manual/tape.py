@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 
 from . import elementary
-from .arrays import expect, in_order, kept, leaves, overlaps, tree_map
+from .arrays import arrays_of, as_number, by_name, expect, kept, leaves, overlaps, tree_map
 from .grad_mode import is_grad_enabled, no_grad
 
 _numbers = itertools.count()  # torch's sequence_nr: what is made later has the larger one
@@ -18,12 +18,12 @@ _numbers = itertools.count()  # torch's sequence_nr: what is made later has the 
 
 class Node:
     """One call of a rule, its outputs' grad_fn: how to go back, an edge (node, which output of it)
-    to what made each argument, and the versions of what it saved, as they were."""
+    to what made each array, their names by argument, and the versions of what it saved."""
 
-    def __init__(self, name, pullback, next_edges=(), zeros=(None,), number=None):
-        self.name, self.pullback, self.next_edges, self.zeros = name, pullback, next_edges, zeros
+    def __init__(self, name, pullback, next_edges, names, zeros=(None,), number=None):
+        self.name, self.pullback, self.names, self.zeros = name, pullback, names, zeros
         self.number = next(_numbers) if number is None else number
-        self.saved, self.hooks = [], [[] for _ in zeros]
+        self.next_edges, self.saved, self.hooks = next_edges, [], [[] for _ in zeros]
 
     def __call__(self, grads):
         """(edge, gradient) of every argument."""
@@ -34,10 +34,8 @@ class Node:
             shape, new = grads[i].shape, hook(Tensor(grads[i]))
             grads[i] = grads[i] if new is None else new.data
             expect(grads[i].shape == shape, f"hook: expected shape {shape}, got {grads[i].shape}")
-        found = leaves(self.pullback(tuple(grads) if len(grads) > 1 else grads[0]))
-        tensors = [e for e in self.next_edges if e != ()]  # constants, mostly arrays, get nothing
-        choices = self.next_edges, tensors, [e for e in tensors if e]
-        return zip(next(edges for edges in choices if len(edges) == len(found)), found, strict=True)
+        found = self.pullback(tuple(grads) if len(grads) > 1 else grads[0])
+        return zip(self.next_edges, by_name(self.name, self.names, found), strict=True)
 
 
 class Tensor:
@@ -52,7 +50,7 @@ class Tensor:
         self.grad = self.grad_fn = self.edge = None
         if requires_grad:  # a leaf's node comes after all that are numbered
             expect(self.dtype.kind == "f", f"requires_grad: expected floating, got {self.dtype}")
-            self.edge = Node("AccumulateGrad", self._accumulate, number=-1), 0
+            self.edge = Node("AccumulateGrad", self._accumulate, (), {}, number=-1), 0
 
     def _accumulate(self, grad):
         self.grad = Tensor(grad if self.grad is None else self.grad.data + grad)
@@ -121,18 +119,21 @@ def execute(edge, gradient, retain_graph):
 
 def apply(rule, *args, **settings):
     """rule(*args, **settings) of tensors and arrays, recorded. torch.autograd.Function.apply"""
-    given = [a for a in in_order(rule, args, settings) if isinstance(a, (Tensor, np.ndarray))]
-    tensors = [a for a in given if isinstance(a, Tensor)]
+    while isinstance(rule, functools.partial):
+        rule, args, settings = rule.func, (*rule.args, *args), {**rule.keywords, **settings}
+    names, given = arrays_of(rule, args, settings)
+    tensors = [a for a in leaves((args, settings)) if isinstance(a, Tensor)]
     args, settings = tree_map(lambda a: a.data if isinstance(a, Tensor) else a, (args, settings))
     y, pullback = rule(*args, **settings)
     outputs = [Tensor(a) for a in (y if isinstance(y, tuple) else (y,))]
     for t, source in itertools.product(outputs, tensors):
         if overlaps(t.data, [source.data]):
             t.version, t.is_view = source.version, True
-    if is_grad_enabled() and any(t.requires_grad for t in tensors):
-        edges = [getattr(a, "edge", ()) for a in given if a.dtype.kind == "f"]
+    edges = [getattr(a, "edge", None) for a in given]
+    if is_grad_enabled() and any(edges):
+        name = getattr(rule, "__name__", type(rule).__name__)
         zeros = [np.zeros_like(t.data) if t.dtype.kind == "f" else None for t in outputs]
-        node, arrays = Node(rule.__name__, pullback, edges, zeros), kept(pullback)
+        node, arrays = Node(name, pullback, edges, names, zeros), kept(pullback)
         for i, t in enumerate(outputs):
             t.grad_fn, t.edge = (node, (node, i)) if t.dtype.kind == "f" else (None, None)
         held = [t.version for t in tensors + outputs if overlaps(t.data, arrays)]
@@ -141,7 +142,7 @@ def apply(rule, *args, **settings):
 
 
 def _operator(rule, reflected=False):
-    return lambda self, *args: apply(rule, *args, self) if reflected else apply(rule, self, *args)
+    return lambda *args: apply(rule, *map(as_number, args[::-1] if reflected else args))
 
 
 for _sign in ["add", "sub", "mul", "truediv", "pow", "matmul", "neg", "getitem"]:

@@ -1,12 +1,16 @@
 """The tape: its gradients, and its errors in the situations in which torch raises them."""
 
+import inspect
+import itertools
+import random
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons import bench, training, verdict
+from gradtwin.comparisons import bench, gradients, samples, training, verdict
 from gradtwin.comparisons.datasets import DATASETS, load
+from gradtwin.manual.arrays import Constant, leaves, tree_map
 from gradtwin.manual.checkpoint import checkpoint
 from gradtwin.manual.grad_mode import enable_grad, no_grad
 from gradtwin.manual.tape import Tensor, apply
@@ -293,6 +297,225 @@ def test_several_outputs_and_constants():
         x.grad = None
         apply(loss, x, target, weight=constant).backward()
         assert np.array_equal(x.grad.data, loss(x.data, target, np.ones(3))[1](np.array(1.0)))
+
+
+MOST = 60  # mixtures of a call, drawn where there are more arrays than four
+
+
+def given_as(kinds, names, call):
+    """The call with each named array as an array "a", a tensor "t" or one that requires a gradient
+    "g", and the tensors; keywords in reverse."""
+    tensors = {}
+
+    def made(leaf):
+        name = names.get(id(leaf))
+        if kinds.get(name, "a") == "a":
+            return leaf
+        tensors[name] = Tensor(leaf, requires_grad=kinds[name] == "g")
+        return tensors[name]
+
+    args, kwargs = tree_map(made, call)
+    return args, dict(reversed(kwargs.items())), tensors
+
+
+def landed(rule, dy, args, kwargs):
+    """Pulls the cotangents back through the outputs of a rule, if any requires a gradient."""
+
+    def met(*outputs):
+        def pullback(_):
+            pairs = [
+                (o, d) for o, d in zip(outputs, leaves(dy), strict=True) if o.dtype.kind == "f"
+            ]
+            return tuple(np.zeros_like(o) if d is None else d for o, d in pairs)
+
+        return np.zeros(()), pullback
+
+    y = apply(rule, *args, **kwargs)
+    end = apply(met, *(y if isinstance(y, tuple) else (y,)))
+    if end.requires_grad:
+        end.backward()
+
+
+def same_bits(a, b):
+    return (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+
+
+@pytest.mark.parametrize("op", samples.ops())
+def test_each_gradient_lands_in_its_argument_whatever_else_is_a_tensor(op):
+    ours, twin = gradients.rule_pair(op)
+    for kind, row in samples.calls(op) if twin else ():
+        if kind != "sample":
+            continue
+        args, kwargs, dy = gradients.drawn(op, row, "float64", 0)
+        every, wanted = (
+            gradients.argument_names(ours, args, kwargs, constant)
+            for constant in (frozenset(), twin.constant)
+        )
+        bound = inspect.signature(ours).bind(*args, **kwargs).arguments
+        floats = [a for a in leaves(bound) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+        names = dict(zip(map(id, floats), every, strict=True))
+        by_hand = dict(zip(wanted, leaves(ours(*args, **kwargs)[1](dy)), strict=True))
+        mixtures = list(itertools.product("atg", repeat=len(every)))
+        if len(every) > 4:
+            mixtures = random.Random(0).sample(mixtures, MOST)
+        for mixture in mixtures:
+            kinds = dict(zip(every, mixture, strict=True))
+            *call, tensors = given_as(kinds, names, (args, kwargs))
+            try:
+                landed(ours, dy, *call)
+            except Exception as error:
+                error.add_note(f"{op}({row}), {kinds}")
+                raise
+            for name, t in tensors.items():
+                where = f"{op}({row}), {kinds}: {name}"
+                if kinds[name] == "g" and name in wanted:
+                    assert t.grad is not None, where
+                    assert same_bits(t.grad.data, np.asarray(by_hand[name])), where
+                else:
+                    assert t.grad is None, where
+
+
+def probabilities():
+    x, t, w = np.array([0.2, 0.7, 0.4]), np.array([0.5, 0.1, 0.9]), np.array([1.0, 2.0, 0.5])
+    loss = manual.losses.binary_cross_entropy
+    return loss, x, t, w, loss(x, t, w)[1](np.array(1.0))
+
+
+def test_an_array_in_front_of_a_tensor_takes_no_gradient_from_it():
+    loss, x, t, w, (_, dt) = probabilities()
+    target = of_tape(t)
+    apply(loss, x, target, Tensor(w)).backward()
+    assert same_bits(target.grad.data, dt)
+
+
+def test_one_of_three_tensors_may_require_a_gradient():
+    loss, x, t, w, (dx, _) = probabilities()
+    p = of_tape(x)
+    apply(loss, p, Tensor(t), Tensor(w)).backward()
+    assert same_bits(p.grad.data, dx)
+
+
+def test_a_constant_that_requires_a_gradient_gets_none():
+    loss, x, t, w, (dx, _) = probabilities()
+    p, weight = of_tape(x), of_tape(w)
+    y = apply(loss, p, t, weight)
+    y.backward()
+    assert y.grad_fn.names == {"x": ["x"], "target": ["target"]}
+    assert same_bits(p.grad.data, dx)
+    assert weight.grad is None
+    with pytest.raises(RuntimeError, match="backward: expected a tensor that requires a gradient"):
+        apply(loss, x, t, weight).backward()
+
+
+def soft(x, target, scale: Constant = 1.0, **others):
+    """A user's rule: scale · x · target, and what else there is is added."""
+    y = scale * x * target + sum(others.values())
+
+    def pullback(dy):
+        return scale * dy * target, scale * dy * x, *(dy for _ in others)
+
+    return y, pullback
+
+
+class Doubled:
+    def __call__(self, x):
+        def pullback(dy):
+            return (2 * dy,)  # a lone one that is not bare
+
+        return 2 * x, pullback
+
+
+def test_rules_of_a_user():
+    a, b, c = of_tape([1.0, 2.0]), of_tape([3.0, 5.0]), of_tape([0.5, 0.5])
+    apply(partial(soft, scale=of_tape(2.0)), target=b, more=c, x=a).sum().backward()
+    assert np.array_equal(a.grad.data, [6, 10])
+    assert np.array_equal(b.grad.data, [2, 4])
+    assert np.array_equal(c.grad.data, [1, 1])
+    a.grad = b.grad = None
+    apply(partial(soft, target=b), a).sum().backward()  # a tensor that partial holds
+    assert np.array_equal(b.grad.data, [1, 2])
+    y = apply(Doubled(), apply(lambda x: manual.elementary.mul(x, 3.0), c))
+    assert (y.grad_fn.name, y.grad_fn.next_edges[0][0].name) == ("Doubled", "<lambda>")
+    y.sum().backward()
+    assert np.array_equal(c.grad.data, [7, 7])
+
+
+def stacked(tensors, scale=1.0):
+    """A user's rule over a list, in which there may be whole numbers."""
+
+    def pullback(dy):
+        return [
+            scale * d if a.dtype.kind == "f" else None for a, d in zip(tensors, dy, strict=True)
+        ]
+
+    return scale * np.stack(tensors), pullback
+
+
+def test_lists_and_dicts():
+    a, b = of_tape([1.0, 2.0]), of_tape([3.0, 5.0])
+    y = apply(stacked, [np.array([1, 1]), a, Tensor([0.0, 0.0]), b])
+    assert y.grad_fn.names == {"tensors": ["tensors.1", "tensors.2", "tensors.3"]}
+    (y * np.arange(8.0).reshape(4, 2)).sum().backward()
+    assert np.array_equal(a.grad.data, [2, 3])
+    assert np.array_equal(b.grad.data, [6, 7])
+    one = of_tape([1.0])
+    apply(stacked, (one,), scale=3.0).sum().backward()
+    assert np.array_equal(one.grad.data, [3])
+    x, weight, bias = np.ones((4, 3)), of_tape(np.ones((2, 3))), of_tape(np.zeros(2))
+    for parameters in ({"weight": weight, "bias": bias}, {"bias": bias, "weight": weight}):
+        weight.grad = bias.grad = None
+        apply(manual.models.linear_regression, parameters, x).sum().backward()
+        assert np.array_equal(weight.grad.data, np.full((2, 3), 4))
+        assert np.array_equal(bias.grad.data, [4, 4])
+
+
+def test_a_scalar_of_numpy_is_a_number():
+    x = of_tape(np.ones(2, np.float32))
+    (np.float64(2) * x + x * np.float32(3)).sum().backward()
+    assert np.array_equal(x.grad.data, np.full(2, 5, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (lambda dy: dy, "wrong: pullback: expected 3 gradients, of x, p.b and p.w, got 1"),
+        (lambda dy: (dy,), "expected 3 gradients, of x, p.b and p.w, got 1$"),
+        (lambda dy: (dy, [dy, dy]), "expected .*, got 3, of x, p.0 and p.1$"),
+        (lambda dy: (dy, {"b": dy, "v": dy}), "expected .*, got 3, of x, p.b and p.v$"),
+        (lambda dy: (dy, {"b": dy, "w": None}), "expected .*, got 2$"),
+        (lambda dy: (dy, {"b": dy, "w": dy}, dy), "expected .*, got 4$"),
+    ],
+)
+def test_gradients_that_do_not_fit_are_named(found, said):
+    def wrong(x, p):
+        return x + p["b"] + p["w"], found
+
+    x = of_tape([1.0, 2.0])
+    y = apply(wrong, x, {"b": x, "w": np.ones(2)})
+    with pytest.raises(RuntimeError, match=said):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("found", "got"), [(lambda dy: dy, 1), (lambda dy: (), 0), (lambda dy: (dy, dy, dy), 3)]
+)
+def test_too_few_or_too_many_gradients_are_named(found, got):
+    def soft(x, target, scale: Constant = None):
+        return x * target, found
+
+    y = apply(soft, of_tape([1.0]), np.ones(1), np.ones(1))
+    said = f"^soft: pullback: expected 2 gradients, of x and target, got {got}$"
+    with pytest.raises(RuntimeError, match=said):
+        y.backward()
+
+
+def test_a_checkpoint_takes_constants_and_whole_numbers():
+    x, rows = of_tape(np.arange(6.0).reshape(3, 2)), np.array([0, 2])
+    scale = np.array(3.0)
+    y = checkpoint(lambda scale, rows, x: x[rows.data] * scale, scale, rows, x)
+    assert y.grad_fn.names == {"arrays.0": ["arrays.0"], "arrays.2": ["arrays.2"]}
+    y.sum().backward()
+    assert np.array_equal(x.grad.data, [[3, 3], [0, 0], [3, 3]])
 
 
 def test_the_bench_gives_a_row_for_each_length():
