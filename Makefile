@@ -3,10 +3,12 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 VENV = .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL = -m pip install --quiet --disable-pip-version-check
+PIP = $(BIN)/python $(INSTALL) --constraint constraints.txt
+LATEST = .venv-latest
 
 .DEFAULT_GOAL = help
-.PHONY: help compare test lint format clean
+.PHONY: help compare test quick sweep latest lint format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -16,6 +18,18 @@ compare: $(VENV)/.run  ## the four tables, written to results/
 
 test: $(VENV)/.test  ## the test suite
 	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+quick: $(VENV)/.test  ## most laws of the rules and some tests of check, in about a minute
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests/test_laws.py tests/test_check.py \
+	    -k 'not (noise or mistake or alarm or cause or draws or be_wrong)'
+
+sweep: $(VENV)/.test  ## what is dear, on all rows, under every kernel that the processor has
+	@$(BIN)/python tests/sweep.py
+
+latest: $(LATEST)/bin/python  ## the test suite with the newest of all packages
+	@echo "installing the newest packages into $(LATEST)"
+	@$(LATEST)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager torch --editable '.[test]'
+	@$(LATEST)/bin/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.lint  ## ruff, and mypy on what is installed
 	@$(BIN)/ruff check .
@@ -28,7 +42,7 @@ format: $(VENV)/.lint  ## ruff, with its own hands
 	@$(BIN)/ruff format .
 
 clean:  ## all that was made
-	@rm -rf $(VENV) build results *.egg-info
+	@rm -rf $(VENV) $(LATEST) build results *.egg-info
 
 # The newest Python that runs, is at least 3.11 and can make an environment.
 $(VENV)/bin/python:
@@ -50,3 +64,6 @@ $(VENV)/.test: $(VENV)/.run
 $(VENV)/.lint: $(VENV)/.run
 	@$(PIP) --editable '.[lint]'
 	@touch $@
+
+$(LATEST)/bin/python: $(VENV)/bin/python
+	@$(BIN)/python -m venv $(LATEST)

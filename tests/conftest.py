@@ -1,10 +1,52 @@
+import contextlib
+import io
+import os
+import traceback
+
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
 
+def pytest_addoption(parser):
+    parser.addoption("--sweep", action="store_true", help="try on every row what is dear")
+
+
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+def threads():
+    """One, or as many as the variable GRADTWIN_TEST_THREADS says."""
+    number = int(os.environ.get("GRADTWIN_TEST_THREADS", "1"))
+    torch.set_num_threads(number)
+    with threadpool_limits(number):
         yield
+
+
+@pytest.fixture
+def sweep(pytestconfig):
+    """Whether to try on every row what is dear."""
+    return pytestconfig.getoption("sweep")
+
+
+@pytest.fixture
+def held():
+    """A function of a law and its cases: tries them all, and fails with the names of those at which
+    the law does not hold, what it printed there and where it stopped."""
+
+    def tried(law, cases):
+        wrong = {}
+        for case in cases:
+            printed = io.StringIO()
+            try:
+                with contextlib.redirect_stdout(printed):
+                    law(case)
+            except (Exception, pytest.fail.Exception):
+                wrong[str(case)] = printed.getvalue() + traceback.format_exc()
+            print(case, printed.getvalue(), sep="\n")
+        if not cases:
+            pytest.fail("there is no case to try")
+        if wrong:
+            heading = f"{len(wrong)} of {len(cases)} cases: {'; '.join(wrong)}"
+            pages = [f"{case}\n{page}" for case, page in wrong.items()]
+            pytest.fail("\n\n".join([heading, *pages]), pytrace=False)
+
+    return tried

@@ -1,8 +1,12 @@
-"""The laws of DESIGN: each over every sample and corner, in both dtypes, at several points."""
+"""The laws of DESIGN: each over every sample and corner, in both dtypes, at several points.
+
+A test is one law on one op; its failure names each row, dtype and seed where the law does not hold.
+"""
 
 import inspect
 import warnings
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,24 +21,57 @@ from torch.autograd import forward_ad
 
 from gradtwin import manual, reference
 
-EVERY = [
-    pytest.param(op, row, kind, id=f"{op}-{kind}-{i}")
-    for op in samples.ops()
-    for i, (kind, row) in enumerate(samples.calls(op))
-]
-ROWS = pytest.mark.parametrize(("op", "row", "kind"), EVERY)
+SLOPED = [op for op in samples.ops() if op != "ctc_loss"]  # all but what has corners alone
 RIGHT = {verdict.IDENTICAL, verdict.ROUNDING, verdict.REFERENCE_IMPRECISE}
 ALGORITHMS = {"compute_mode", "sparse", "options"}  # how torch computes something, not what
 NO_FORWARD_MODE = {
     *("pdist", "cdist", "embedding_bag", "multi_margin_loss", "multilabel_margin_loss"),
     *("huber_loss_backward", "soft_margin_loss_backward"),
 }
-DTYPES = pytest.mark.parametrize("dtype", verdict.DTYPES)
 
 
-def drawn(op, row, dtype, seed=0):
+class Case(NamedTuple):
+    op: str
+    row: samples.Call
+    kind: str
+    dtype: str
+    seed: int
+
+    def __str__(self):
+        return f"{self.op}({self.row}), a {self.kind}, {self.dtype}, seed {self.seed}"
+
+
+def cases(op, kinds=("sample", "corner"), dtypes=verdict.DTYPES, seeds=1):
+    """Every row of an op, in every dtype, at every seed."""
+    return [
+        Case(op, row, kind, dtype, seed)
+        for kind, row in samples.calls(op)
+        if kind in kinds
+        for dtype in dtypes
+        for seed in range(seeds)
+    ]
+
+
+def law(ops=None, **choice):
+    """Makes a test for each op of a law that is written for one case."""
+
+    def made(holds):
+        @pytest.mark.parametrize("op", ops or samples.ops())
+        def test(op, held):
+            held(holds, cases(op, **choice))
+
+        return test
+
+    return made
+
+
+def inputs(case):
+    return gradients.drawn(case.op, case.row, case.dtype, case.seed)
+
+
+def drawn(case):
     """The two rules, and what they are called with."""
-    return *gradients.rule_pair(op), *gradients.drawn(op, row, dtype, seed)
+    return *gradients.rule_pair(case.op), *inputs(case)
 
 
 def each(function, dy):
@@ -47,11 +84,9 @@ def same_bits(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-@ROWS
-@DTYPES
-@pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_torch_or_is_nearer_to_the_exact_value(op, row, kind, dtype, seed):
-    verdicts = gradients.judge_inputs(op, gradients.drawn(op, row, dtype, seed), dtype)
+@law(seeds=3)
+def test_agrees_with_torch_or_is_nearer_to_the_exact_value(case):
+    verdicts = gradients.judge_inputs(case.op, inputs(case), case.dtype)
     wrong = {n: v for n, v in verdicts.items() if v.kind not in RIGHT}
     print({n: (v.kind, v.margin) for n, v in verdicts.items()})
     assert not wrong
@@ -65,30 +100,29 @@ def along_argument(rule, arguments, name, direction, dy, h):
     return float(inner(dy, rule(**{**arguments, argument: new})[0]))
 
 
-@pytest.mark.parametrize(("op", "row", "kind"), [p for p in EVERY if p.values[2] == "sample"])
-def test_agrees_with_extrapolated_differences(op, row, kind):
-    for seed in range(3):
-        ours, twin, args, kwargs, dy = drawn(op, row, "float64", seed)
-        names = gradients.argument_names(ours, args, kwargs, twin.constant)
-        found = gradients.evaluate(ours, names, (args, kwargs, dy))
-        bound = inspect.signature(ours).bind(*args, **kwargs).arguments
-        y, _ = ours(*args, **kwargs)
-        size = float(inner(each(abs, dy), each(abs, y)))
-        rng = np.random.default_rng(seed)
-        for name in names:
-            argument, _, key = name.partition(".")
-            x = bound[argument][key] if key else bound[argument]
-            # small, so that no step leaves (0, 1) or crosses a kink
-            direction = 1e-3 * rng.standard_normal(x.shape) * np.minimum(abs(x), abs(1 - x))
+@law(SLOPED, kinds=["sample"], dtypes=["float64"], seeds=3)
+def test_agrees_with_extrapolated_differences(case):
+    ours, twin, args, kwargs, dy = drawn(case)
+    names = gradients.argument_names(ours, args, kwargs, twin.constant)
+    found = gradients.evaluate(ours, names, (args, kwargs, dy))
+    bound = inspect.signature(ours).bind(*args, **kwargs).arguments
+    y, _ = ours(*args, **kwargs)
+    size = float(inner(each(abs, dy), each(abs, y)))
+    rng = np.random.default_rng(case.seed)
+    for name in names:
+        argument, _, key = name.partition(".")
+        x = bound[argument][key] if key else bound[argument]
+        # small, so that no step leaves (0, 1) or crosses a kink
+        direction = 1e-3 * rng.standard_normal(x.shape) * np.minimum(abs(x), abs(1 - x))
 
-            expected, error = derivative(
-                partial(along_argument, ours, bound, name, direction, dy), size
-            )
-            ours_along = np.sum(found[name] * direction)
-            print(name, ours_along, expected, error)
-            moves = np.sum(abs(found[name] * direction)) or 1e-6 * size  # or has no slope at all
-            assert error <= 1e-6 * moves  # a sharp oracle
-            assert abs(ours_along - expected) <= 10 * error
+        expected, error = derivative(
+            partial(along_argument, ours, bound, name, direction, dy), size
+        )
+        ours_along = np.sum(found[name] * direction)
+        print(name, ours_along, expected, error)
+        moves = np.sum(abs(found[name] * direction)) or 1e-6 * size  # or has no slope at all
+        assert error <= 1e-6 * moves  # a sharp oracle
+        assert abs(ours_along - expected) <= 10 * error
 
 
 def pushed(op, args, kwargs, v):
@@ -103,11 +137,12 @@ def pushed(op, args, kwargs, v):
         return [array(forward_ad.unpack_dual(part).tangent) for part in leaves(y)]
 
 
-@pytest.mark.parametrize(("op", "row", "kind"), [p for p in EVERY if p.values[2] == "sample"])
-def test_is_the_adjoint_of_torchs_forward_mode(op, row, kind):
+@law(SLOPED, kinds=["sample"], dtypes=["float64"])
+def test_is_the_adjoint_of_torchs_forward_mode(case):
     """⟨dy, J v⟩ = ⟨pullback(dy), v⟩, up to rounding of the terms and to how far torch's own two
     modes are apart; or torch stands alone, and the exact value is with us."""
-    ours, twin, args, kwargs, dy = drawn(op, row, "float64")
+    op = case.op
+    ours, twin, args, kwargs, dy = drawn(case)
     sides = [[*map(np.asarray, leaves(rule(*args, **kwargs)[1](dy)))] for rule in (ours, twin)]
     rng = np.random.default_rng(1)
     v = [np.asarray(rng.standard_normal(g.shape)) for g in sides[0]]
@@ -136,12 +171,11 @@ def test_is_the_adjoint_of_torchs_forward_mode(op, row, kind):
     assert not np.any(back) or abs(1.0001 * back - along) > floor
 
 
-@pytest.mark.parametrize("row", [row for _, row in samples.calls("ctc_loss")], ids=repr)
-@pytest.mark.parametrize("seed", range(3))
-def test_ctc_loss_has_the_slope_in_logits(row, seed):
+@law(["ctc_loss"], dtypes=["float64"], seeds=3)
+def test_ctc_loss_has_the_slope_in_logits(case):
     """Torch leaves out what log_softmax takes from a gradient, so only both together are right."""
-    (x, *rest), settings = row.draw(seed, np.dtype(float))
-    rng = np.random.default_rng([seed, 2])
+    (x, *rest), settings = case.row.draw(case.seed, np.dtype(float))
+    rng = np.random.default_rng([case.seed, 2])
     direction = rng.standard_normal(x.shape)
 
     def loss(x):
@@ -159,10 +193,9 @@ def test_ctc_loss_has_the_slope_in_logits(row, seed):
     assert abs(ours - expected) <= 10 * error
 
 
-@ROWS
-@DTYPES
-def test_keeps_shape_and_dtype(op, row, kind, dtype):
-    ours, twin, args, kwargs, dy = drawn(op, row, dtype)
+@law()
+def test_keeps_shape_and_dtype(case):
+    ours, twin, args, kwargs, dy = drawn(case)
     (y, pullback), (torch_y, torch_pullback) = ours(*args, **kwargs), twin(*args, **kwargs)
     assert isinstance(y, tuple) == isinstance(torch_y, tuple)
     for part, torch_part in zip(leaves(y), leaves(torch_y), strict=True):
@@ -172,14 +205,13 @@ def test_keeps_shape_and_dtype(op, row, kind, dtype):
     found, expected = pullback(dy), torch_pullback(dy)
     assert isinstance(found, tuple) == isinstance(expected, tuple)
     assert [np.shape(g) for g in leaves(found)] == [np.shape(g) for g in leaves(expected)]
-    assert {np.asarray(g).dtype for g in leaves(found)} <= {np.dtype(dtype)}
+    assert {np.asarray(g).dtype for g in leaves(found)} <= {np.dtype(case.dtype)}
     assert len(leaves(found)) == len(names)
 
 
-@ROWS
-@DTYPES
-def test_leaves_its_arguments_alone_and_repeats(op, row, kind, dtype):
-    ours, _, args, kwargs, dy = drawn(op, row, dtype)
+@law()
+def test_leaves_its_arguments_alone_and_repeats(case):
+    ours, _, args, kwargs, dy = drawn(case)
     before = tree_map(np.array, (args, tuple(a for a in kwargs.values() if is_floating(a)), dy))
     _, pullback = ours(*args, **kwargs)
     first, second = leaves(pullback(dy)), leaves(pullback(dy))
@@ -188,21 +220,20 @@ def test_leaves_its_arguments_alone_and_repeats(op, row, kind, dtype):
     assert all(map(same_bits, first, second))
 
 
-@ROWS
-@DTYPES
-def test_is_linear_in_the_cotangent(op, row, kind, dtype):
-    ours, _, args, kwargs, dy = drawn(op, row, dtype)
+@law()
+def test_is_linear_in_the_cotangent(case):
+    ours, _, args, kwargs, dy = drawn(case)
     _, pullback = ours(*args, **kwargs)
     base = [np.asarray(g) for g in leaves(pullback(dy))]
     for factor in (-1, 2, 2.0**-10):
         scaled = leaves(pullback(each(lambda d, f=factor: (d * f).astype(d.dtype), dy)))
         for a, b in zip(base, scaled, strict=True):
-            expected = (a * factor).astype(dtype)
-            tiny = np.finfo(dtype).tiny  # below, scaling itself rounds
+            expected = (a * factor).astype(case.dtype)
+            tiny = np.finfo(case.dtype).tiny  # below, scaling itself rounds
             normal = (abs(expected) > tiny) & (abs(a) > tiny) & np.isfinite(a)
             assert np.array_equal(np.asarray(b)[normal], expected[normal])
             assert np.all(abs(np.asarray(b)[~normal & np.isfinite(a)]) <= 2 * tiny)
-    if kind == "sample":
+    if case.kind == "sample":
         assert all(not np.any(g) for g in leaves(pullback(each(np.zeros_like, dy))))
 
 
@@ -232,35 +263,76 @@ def is_right(op, laid, plain):
     return {v.kind for v in gradients.judge_inputs(op, laid, "float64").values()} <= RIGHT
 
 
-@ROWS
-def test_takes_any_memory_layout(op, row, kind):
-    _, _, *inputs = drawn(op, row, "float64")
+@law(dtypes=["float64"])
+def test_takes_any_memory_layout(case):
+    plain = inputs(case)
     for k in range(4):
-        assert is_right(op, tree_map(lambda a, k=k: layouts(a)[k], inputs), inputs)
+        assert is_right(case.op, tree_map(lambda a, k=k: layouts(a)[k], plain), plain)
 
 
-@ROWS
-def test_takes_a_broadcast_cotangent(op, row, kind):
-    _, _, args, kwargs, dy = drawn(op, row, "float64")
+@law(dtypes=["float64"])
+def test_takes_a_broadcast_cotangent(case):
+    args, kwargs, dy = inputs(case)
     one = each(lambda d: np.broadcast_to(d.flat[0] if d.size else 0.0, d.shape), dy)
-    assert is_right(op, (args, kwargs, one), (args, kwargs, each(np.array, one)))
+    assert is_right(case.op, (args, kwargs, one), (args, kwargs, each(np.array, one)))
 
 
-@ROWS
-@DTYPES
-def test_all_the_noise_can_be_drawn(op, row, kind, dtype):
-    verdicts = gradients.judge_inputs(op, gradients.drawn(op, row, dtype, 0), dtype, thorough=True)
-    assert {v.kind for v in verdicts.values()} <= RIGHT
+@pytest.mark.parametrize("op", samples.ops())
+def test_all_the_noise_can_be_drawn(op, held, sweep):
+    """On the first row of an op, or with --sweep on all."""
+
+    def holds(case):
+        verdicts = gradients.judge_inputs(op, inputs(case), case.dtype, thorough=True)
+        print({n: (v.kind, v.margin) for n, v in verdicts.items()})
+        assert {v.kind for v in verdicts.values()} <= RIGHT
+
+    every = cases(op)
+    held(holds, every if sweep else [case for case in every if case.row is every[0].row])
 
 
-@ROWS
-@DTYPES
-def test_is_silent(op, row, kind, dtype):
-    ours, _, args, kwargs, dy = drawn(op, row, dtype)
+@law()
+def test_is_silent(case):
+    ours, _, args, kwargs, dy = drawn(case)
     with warnings.catch_warnings(), np.errstate(divide="warn", over="warn", invalid="warn"):
         warnings.simplefilter("error")
         _, pullback = ours(*args, **kwargs)
         pullback(dy)
+
+
+def test_a_failure_names_every_case_where_the_law_does_not_hold(held):
+    every = cases("relu", seeds=2)
+
+    def holds(case):
+        print("looked at", case.row)
+        assert case is not every[0]
+        with pytest.raises(ZeroDivisionError):
+            1 / (case is every[-1])
+
+    with pytest.raises(pytest.fail.Exception) as failure:
+        held(holds, every)
+    heading, first, last = str(failure.value).split("\n\n")
+    assert heading == f"2 of {len(every)} cases: {every[0]}; {every[-1]}"
+    assert first.startswith(f"{every[0]}\nlooked at {every[0].row}\nTraceback")
+    assert "AssertionError" in first
+    assert "DID NOT RAISE" in last
+    with pytest.raises(pytest.fail.Exception, match="no case"):
+        held(holds, cases("relu", kinds=[]))
+
+
+@pytest.mark.parametrize("broken", [lambda dx: dx * (1 + 1e-9), lambda dx: dx / None])
+def test_a_rule_that_is_wrong_in_one_row_is_named_with_it(broken, monkeypatch, held):
+    right, row = manual.activations.leaky_relu, samples.activations.SAMPLES["leaky_relu"][2]
+
+    def leaky_relu(x, negative_slope=0.01):
+        y, pull = right(x, negative_slope)
+        return y, lambda dy: broken(pull(dy)) if negative_slope == row.args[1] else pull(dy)
+
+    monkeypatch.setattr(manual.activations, "leaky_relu", leaky_relu)
+    with pytest.raises(pytest.fail.Exception) as failure:
+        test_agrees_with_extrapolated_differences("leaky_relu", held)
+    heading, *_ = str(failure.value).split("\n\n")
+    assert heading.startswith("3 of 9 cases: ")
+    assert heading.count(f"leaky_relu({row}), a sample, float64, seed ") == 3
 
 
 @pytest.mark.parametrize("family", samples.FAMILIES)
