@@ -7,6 +7,9 @@ INSTALL = -m pip install --quiet --disable-pip-version-check
 PIP = $(BIN)/python $(INSTALL) --constraint constraints.txt
 LATEST = .venv-latest
 
+# Else each of many processes compiles torch anew, where the environment forbids to keep bytecode.
+test quick sweep latest: export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL = help
 .PHONY: help compare test quick sweep latest lint format clean
 

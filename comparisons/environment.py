@@ -19,6 +19,7 @@ from ..reference import adapters
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mpmath")
 SOURCES = ("manual", "reference", "comparisons")  # of a result: what the digests are of
+
 # The variables that choose the kernels of torch and BLAS, and what a processor must have for them.
 KERNELS = (
     ({"ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Prescott"}, "pni"),

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from gradtwin.comparisons.curves import compare
-from gradtwin.comparisons.datasets import load
-from gradtwin.comparisons.training import Cell
+from gradtwin.comparisons.curves.divergence import compare
+from gradtwin.comparisons.training.cells import Cell
+from gradtwin.comparisons.training.datasets import load
 from gradtwin.manual import optimizers
 from gradtwin.manual.linear import linear
 from gradtwin.manual.losses import mse_loss

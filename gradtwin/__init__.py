@@ -14,15 +14,15 @@ __all__ = ["assert_gradient", "check", "record_run", "trace"]
 def __getattr__(name: str) -> Any:
     """They are imported when they are needed, for torch takes its time."""
     if name == "check":
-        from .comparisons.check import check
+        from .comparisons.check.verify import check
 
         return check
     if name == "trace":
-        from .comparisons.trace import trace
+        from .comparisons.trace.recorder import trace
 
         return trace
     if name == "record_run":
-        from .comparisons.recorded_run import record_run
+        from .comparisons.runs.record_run import record_run
 
         return record_run
     if name == "assert_gradient":

@@ -1,3 +1,3 @@
-from gradtwin.comparisons.cli import main
+from gradtwin.comparisons.cli.app import main
 
 main()

@@ -39,7 +39,7 @@ def assert_gradient(subject: Any, against: Any = None, *args: Any, **kwargs: Any
 
 
 def _checked(*args: Any, **kwargs: Any) -> Any:
-    from .comparisons.check import check
+    from .comparisons.check.verify import check
 
     report = check(*args, **kwargs)
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
@@ -99,7 +99,7 @@ class GradientBaseline:
             pytest.fail("\n\n".join(told), pytrace=False)
 
     def _opened(self) -> Any:
-        from .comparisons.baseline_files import Files
+        from .comparisons.snapshots.files import Files
 
         node, options = self._request.node, self._request.config.option
         classes = [part.name for part in node.listchain() if isinstance(part, pytest.Class)]
@@ -195,14 +195,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _written(path: Path) -> Iterator[Path]:
     """One table and one page; the page begins with what each check said."""
-    from .comparisons import report
+    from .comparisons.report import files, pages, tables
 
     path = path.with_suffix("") if path.suffix in (".html", ".csv") else path
-    report.folder(path.parent)
+    files.folder(path.parent)
     ordered = sorted(_collected, key=lambda r: r["test"])
     rows = ({**row, "test": r["test"]} for r in ordered for row in r["rows"])
-    frame = report.table({k: v for k, v in row.items() if k != "schema"} for row in rows)
-    pages = "\n\n".join(f"{r['test']}\n{r['page']}" for r in ordered)
-    html = report.page({"gradients": frame}, {}, f"{len(ordered)} checks.", pages)
-    yield report.write(path.with_name(f"{path.name}.html"), html)
-    yield report.write(path.with_name(f"{path.name}.csv"), frame.to_csv(index=False).encode())
+    frame = tables.table({k: v for k, v in row.items() if k != "schema"} for row in rows)
+    said = "\n\n".join(f"{r['test']}\n{r['page']}" for r in ordered)
+    html = pages.page({"gradients": frame}, {}, f"{len(ordered)} checks.", said)
+    yield files.write(path.with_name(f"{path.name}.html"), html)
+    yield files.write(path.with_name(f"{path.name}.csv"), frame.to_csv(index=False).encode())

@@ -9,18 +9,8 @@ import math
 import numpy as np
 from scipy.special import ndtr
 
-from .arrays import (
-    Constant,
-    as_dtype,
-    axis_of,
-    exponentials,
-    flag,
-    floating,
-    one_of,
-    real,
-    sum_to,
-    within,
-)
+from .arguments import Constant, as_dtype, axis_of, flag, floating, one_of, real, within
+from .arrays import exponentials, sum_to
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 

@@ -1,6 +1,6 @@
 """Averages of a parameter along its training, one step each: the mean of n, moved by one more."""
 
-from .arrays import alike, within
+from .arguments import alike, within
 
 
 def swa_update(averaged_param, current_param, num_averaged):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from .arrays import floating, within
+from .arguments import floating, within
 
 
 def clip_grad_norm_(grads, max_norm, norm_type=2.0, error_if_nonfinite=False):

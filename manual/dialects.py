@@ -1,6 +1,6 @@
 """Dialects: where papers and frameworks write the same optimizer differently.
 
-Each is data: the lines of manual/optimizers.py that differ, what stands there instead, and who
+Each is data: the lines of its rule that differ, what stands there instead, and who
 writes it so. `variant` makes the optimizer of them.
 """
 
@@ -31,7 +31,8 @@ def variant(optimizer, *dialects):
 
     Raises ValueError if a dialect is another optimizer's, or if its line does not stand there once.
     """
-    source = inspect.getsource(getattr(optimizers, optimizer))
+    rule = getattr(optimizers, optimizer)
+    source = inspect.getsource(rule)
     for dialect in dialects:
         if dialect.optimizer != optimizer:
             raise ValueError(f"dialects: expected those of {optimizer}, got {dialect}")
@@ -39,13 +40,13 @@ def variant(optimizer, *dialects):
             if source.count(line + "\n") != 1:
                 raise ValueError(f"dialects: {line!r} does not stand in {optimizer} once")
             source = source.replace(line + "\n", instead + "\n")
-    scope = dict(vars(optimizers))
+    scope = dict(vars(inspect.getmodule(rule)))
     exec(compile(source, f"<{optimizer}>", "exec"), scope)
     return scope[optimizer]
 
 
-COUPLED = "g = _direction(p, g, weight_decay, maximize)"
-COUPLED_SGD = "d = _direction(p, g, weight_decay, maximize)"
+COUPLED = "g = direction(p, g, weight_decay, maximize)"
+COUPLED_SGD = "d = direction(p, g, weight_decay, maximize)"
 NO_LR = "without lr: p shrinks by 1 − λ"
 KERAS = "Keras, weight_decay of every optimizer"
 LOSHCHILOV = "Loshchilov & Hutter, 2019, arXiv:1711.05101"

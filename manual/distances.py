@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .arrays import axis_of, broadcast, flag, floating, one_of, real, sum_to, within
+from .arguments import axis_of, broadcast, flag, floating, one_of, real, within
+from .arrays import sum_to
 
 _MODES = (
     "use_mm_for_euclid_dist_if_necessary",

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from .activations import SELU_ALPHA, SELU_SCALE
-from .arrays import Constant, broadcastable, flag, floating, within
+from .arguments import Constant, broadcastable, flag, floating, within
 
 _LIMIT = SELU_SCALE * SELU_ALPHA  # selu ends at its negative on the left
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .arrays import flag, floating, one_of, real, same_shape, whole
+from .arguments import flag, floating, one_of, real, same_shape, whole
 from .distances import _norm
 
 

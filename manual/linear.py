@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from .arrays import broadcastable, floating, sum_to
+from .arguments import broadcastable, floating
+from .arrays import sum_to
 
 
 def linear(x, weight, bias=None):

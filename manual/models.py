@@ -6,8 +6,11 @@ from functools import partial
 import numpy as np
 
 from . import activations, losses, second_order
-from .arrays import floating, leaves, one_of, pairwise_sum
+from .activations import SELU_ALPHA, SELU_SCALE
+from .arguments import floating, one_of
+from .arrays import pairwise_sum
 from .linear import linear
+from .trees import leaves
 
 
 def linear_regression(parameters, x):
@@ -168,7 +171,7 @@ _BACKWARD = {
         second_order.leaky_relu_backward, negative_slope=0.01, self_is_result=False
     ),
     "elu": _elu_backward,
-    "selu": partial(_elu_backward, alpha=activations.SELU_ALPHA, scale=activations.SELU_SCALE),
+    "selu": partial(_elu_backward, alpha=SELU_ALPHA, scale=SELU_SCALE),
     "gelu": second_order.gelu_backward,
     "silu": second_order.silu_backward,
     "mish": second_order.mish_backward,

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from .arrays import within
+from .arguments import within
 
 
 def lambda_lr(steps, *, lr, lr_lambda):

@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from . import activations, losses
-from .arrays import (
+from . import activations
+from .arguments import (
     Constant,
     alike,
     as_dtype,
@@ -26,11 +26,13 @@ from .arrays import (
     one_of,
     real,
     same_shape,
-    sum_to,
     weights,
     whole,
     within,
 )
+from .arrays import sum_to
+from .losses import classes
+from .losses.likelihoods import GUARD
 
 
 def sigmoid_backward(grad_output, output):
@@ -326,9 +328,9 @@ def binary_cross_entropy_backward(grad_output, self, target, weight: Constant = 
             raise ValueError(f"{name}: expected values from 0 to 1, as its loss does")
     share = np.asarray((1 if w is None else w) / _divisor(g, p.shape, reduction, p.size), p.dtype)
     pq = p * (1 - p)
-    guarded = np.where(pq < losses.GUARD, (p + 1e-12) * (1 - p + 1e-12), pq)
+    guarded = np.where(pq < GUARD, (p + 1e-12) * (1 - p + 1e-12), pq)
     bend = share * (((p - t) ** 2 + t * (1 - t)) / (guarded * guarded))
-    y, _ = _promoted(g, share * ((p - t) / np.maximum(pq, losses.GUARD)))
+    y, _ = _promoted(g, share * ((p - t) / np.maximum(pq, GUARD)))
     _, pullback = _promoted(
         g, share * ((p - t) / guarded), (p, bend), (t, -share / np.maximum(pq, 1e-12))
     )
@@ -352,11 +354,11 @@ def nll_loss_backward(
         raise ValueError(f"self: expected an axis of classes, got shape {x.shape}")
     target, settings = np.asarray(target), {"ignore_index": ignore_index, "reduction": "none"}
     n = _divisor(g, target.shape, reduction, total)
-    _, pull = losses.nll_loss(x, target, weight, **settings)
+    _, pull = classes.nll_loss(x, target, weight, **settings)
     y = pull(np.broadcast_to(g / n, target.shape))
 
     def pullback(dy):
-        loss, _ = losses.nll_loss(dy, target, weight, **settings)
+        loss, _ = classes.nll_loss(dy, target, weight, **settings)
         return sum_to(loss / n, g.shape), np.zeros_like(x)
 
     return y, pullback

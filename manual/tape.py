@@ -9,10 +9,19 @@ import itertools
 
 import numpy as np
 
-from . import elementary
-from .arrays import arrays_of, as_number, by_name, expect, kept, leaves, overlaps, tree_map
+from . import indexing, pointwise, products, reductions, views
+from .arguments import expect
+from .binding import arrays_of, as_number, by_name
 from .grad_mode import is_grad_enabled, no_grad
+from .trees import kept, leaves, overlaps, tree_map
 
+# Functions of tensors, which are methods of a Tensor.
+RULES = {
+    name: rule
+    for family in (pointwise, products, reductions, views, indexing)
+    for name, rule in vars(family).items()
+    if not name.startswith("_") and getattr(rule, "__module__", "") == family.__name__
+}
 _numbers = itertools.count()  # torch's sequence_nr: what is made later has the larger one
 
 
@@ -58,9 +67,9 @@ class Tensor:
 
     def __getattr__(self, name):
         """x.exp(…) is apply(exp, x, …), and x.exp_(…) writes that into x."""
-        if name.startswith("_") or not hasattr(elementary, name.removesuffix("_")):
-            raise AttributeError(f"{name}: expected a rule of manual/elementary.py")
-        rule = getattr(elementary, name.removesuffix("_"))
+        if name.startswith("_") or name.removesuffix("_") not in RULES:
+            raise AttributeError(f"{name}: expected one of {', '.join(RULES)}")
+        rule = RULES[name.removesuffix("_")]
         return functools.partial(self._in_place if name.endswith("_") else apply, rule, self)
 
     def detach(self):
@@ -146,6 +155,6 @@ def _operator(rule, reflected=False):
 
 
 for _sign in ["add", "sub", "mul", "truediv", "pow", "matmul", "neg", "getitem"]:
-    _rule = getattr(elementary, _sign.replace("truediv", "div"))
+    _rule = RULES[_sign.replace("truediv", "div")]
     setattr(Tensor, f"__{_sign}__", _operator(_rule))
     setattr(Tensor, f"__r{_sign}__", _operator(_rule, reflected=True))

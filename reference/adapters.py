@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 import warnings
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -11,17 +12,52 @@ import torch
 DEVICE = os.environ.get("GRADTWIN_DEVICE", "cpu")  # where all that is torch's is computed
 
 
-def rule(function, constant=""):
+@dataclass(frozen=True)
+class Facts:
+    """What is peculiar about a function of torch; names, in one string with spaces between them.
+
+    constant    the floating arguments that it never differentiates
+    algorithm   those that say how it is computed, not what
+    without     those that torch takes and a rule does not: they change no number
+    also        other names that it is called by
+    reflected   the operator that is called with its two operands swapped
+    spread      whether its last argument, lengths or axes, may come one by one
+    order       its first arguments, as its entry in torch's op_db has them, where that is another
+    unsafe      what its kernel must not be given, for it does not look: "negative", "large" indices
+    fused       the function of ATen's core set that it is, and that is a composition nevertheless
+    module      the torch.nn.Module that is given in its place
+    forward     whether torch has its forward mode
+    """
+
+    constant: str = ""
+    algorithm: str = ""
+    without: str = "inplace _stacklevel size_average reduce _weight"
+    also: str = ""
+    reflected: str = ""
+    spread: bool = False
+    order: str = ""
+    unsafe: str = ""
+    fused: str = ""
+    module: type | None = None
+    forward: bool = True
+
+    def __post_init__(self):
+        for f in fields(self):
+            if isinstance(names := getattr(self, f.name), str):
+                object.__setattr__(self, f.name, tuple(names.split()))
+
+
+def rule(function, **facts):
     """A torch function as a rule, `y, pullback = rule(...)`, differentiated by torch.autograd.
 
-    `constant` names the floating arguments that torch never differentiates, `pullback.constant`
-    says for each output whether it has no gradient; its dy is None. The torch function stays at
-    hand as `__wrapped__`, so that models are made of torch alone. None, a function that this torch
-    lacks, stays None.
+    What is peculiar about it is a keyword, one of Facts, which stay at hand as `facts`.
+    `pullback.constant` says for each output whether it has no gradient; its dy is None. The torch
+    function stays at hand as `__wrapped__`, so that models are made of torch alone. None, a
+    function that this torch lacks, stays None.
     """
     if function is None:
         return None
-    frozen = frozenset(constant.split())
+    known = Facts(**facts)
     try:
         signature = inspect.signature(function)
         kinds = {parameter.kind for parameter in signature.parameters.values()}
@@ -36,7 +72,7 @@ def rule(function, constant=""):
         wanted = [
             argument
             for name, argument in arguments.items()
-            if name not in frozen and any(map(is_differentiable, leaves(argument)))
+            if name not in known.constant and any(map(is_differentiable, leaves(argument)))
         ]
         sources = [leaf.requires_grad_() for leaf in leaves(wanted) if is_differentiable(leaf)]
         with warnings.catch_warnings(action="ignore"):  # advice on how it is called
@@ -61,7 +97,7 @@ def rule(function, constant=""):
         pullback.constant = [not o.requires_grad for o in leaves(y)]
         return tree_map(array, y), pullback
 
-    twin.constant = frozen
+    twin.facts = known
     return twin
 
 
@@ -78,7 +114,7 @@ def refusing(function, fault, why):
     return guarded
 
 
-def drawing(function, name, draw, constant=""):
+def drawing(function, name, draw, **facts):
     """A torch function that draws at random, as a rule; what it draws is the keyword `name`.
 
     Torch cannot be given a draw. It is seeded instead, so that it draws the same every time, and
@@ -95,7 +131,8 @@ def drawing(function, name, draw, constant=""):
             return function(*args, **kwargs)
 
     seeded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])
-    twin = rule(seeded, f"{constant} {name}")
+    constant = " ".join([facts.pop("constant", ""), name])
+    twin = rule(seeded, constant=constant, **facts)
 
     def drawn(*args, **kwargs):
         args, kwargs = tree_map(tensor, (args, kwargs))
@@ -107,8 +144,40 @@ def drawing(function, name, draw, constant=""):
     return twin
 
 
-def step(optimizer, gradient=None):
+# How an open setting of an optimizer is looked for: by its logarithm, by that of 1 less it, or as
+# it is, from 0 on.
+SCALE, SHARE, AMOUNT = "scale", "share", "amount"
+
+
+@dataclass(frozen=True)
+class OptimizerFacts:
+    """What is peculiar about an optimizer of torch.
+
+    takes        what a step is given: a "gradient", one of a "matrix" alone, some "rows" of one, or
+                 a "closure" that evaluates the loss
+    elementwise  whether it treats every element alike
+    free         the settings that may be looked for, each by SCALE, SHARE or AMOUNT
+    choices      what is tried besides the defaults; a setting that stands here is not open
+    start        where a search begins instead of at a default
+    is_          another optimizer that this is, and with which settings
+    single       the settings under which one call is one iteration
+    timed        the settings that it is timed with
+    """
+
+    takes: str = "gradient"
+    elementwise: bool = True
+    free: dict = field(default_factory=dict)
+    choices: tuple = ()
+    start: dict = field(default_factory=dict)
+    is_: tuple = ()
+    single: dict = field(default_factory=dict)
+    timed: tuple = ({},)
+
+
+def step(optimizer, gradient=None, **facts):
     """A torch optimizer as one pure step: `param, state = step(param, grad, state, **settings)`.
+
+    What is peculiar about it is a keyword, one of OptimizerFacts, which stay at hand as `facts`.
 
     Every step builds the optimizer anew around the state, which equals one that is kept, bit for
     bit. Lists of parameters, gradients and states step together, as in one parameter group, and
@@ -150,13 +219,13 @@ def step(optimizer, gradient=None):
             params, states = stepped(machine, parameters, grads)
             yield params, states
 
-    twin.run = run
+    twin.run, twin.facts = run, OptimizerFacts(**facts)
     return twin
 
 
-def search(optimizer):
+def search(optimizer, **facts):
     """A torch optimizer that evaluates the loss itself, as one pure step over all parameters:
-    `params, state = search(params, closure, state, **settings)`.
+    `params, state = search(params, closure, state, **settings)`. Facts are those of `step`.
 
     closure(params) gives the loss and the list of gradients, all as arrays.
     """
@@ -176,6 +245,7 @@ def search(optimizer):
         machine.step(evaluate)
         return [array(p) for p in parameters], tree_map(array, dict(machine.state[parameters[0]]))
 
+    twin.facts = OptimizerFacts(takes="closure", elementwise=False, **facts)
     return twin
 
 

@@ -21,6 +21,8 @@ def _with_weight(embed):
     return both
 
 
-embedding = rule(_with_weight(F.embedding))
-embedding_bag = rule(_with_weight(F.embedding_bag))
+embedding = rule(_with_weight(F.embedding), order="weight input", algorithm="sparse")
+embedding_bag = rule(
+    _with_weight(F.embedding_bag), order="weight input", algorithm="sparse", forward=False
+)
 one_hot = rule(F.one_hot)

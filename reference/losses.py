@@ -39,7 +39,9 @@ def _with_distance(anchor, positive, negative, *, distance_function=None, **sett
 
 triplet_margin_with_distance_loss = rule(_with_distance)
 nll_loss = rule(F.nll_loss, constant="weight")
-linear_cross_entropy = rule(getattr(F, "linear_cross_entropy", None), constant="weight")
+linear_cross_entropy = rule(
+    getattr(F, "linear_cross_entropy", None), constant="weight", algorithm="options"
+)
 multi_margin_loss = rule(
     refusing(
         F.multi_margin_loss,
@@ -47,7 +49,8 @@ multi_margin_loss = rule(
         "torch returns what the memory held, without rows",
     ),
     constant="weight",
+    forward=False,
 )
-multilabel_margin_loss = rule(F.multilabel_margin_loss)
+multilabel_margin_loss = rule(F.multilabel_margin_loss, forward=False)
 multilabel_soft_margin_loss = rule(F.multilabel_soft_margin_loss)
-ctc_loss = rule(F.ctc_loss, constant="targets")
+ctc_loss = rule(F.ctc_loss, constant="targets", unsafe="negative large")

@@ -42,7 +42,7 @@ def _of(function):
     return backward
 
 
-def _of_loss(operator, constant="", fits=lambda x, t, **_: x.shape == t.shape):
+def _of_loss(operator, fits=lambda x, t, **_: x.shape == t.shape, **facts):
     """The backward pass of a loss. It trusts the loss to have checked and broadcast before, and
     computes something where that would have refused: another reduction, a width below 0, or a self
     and target that do not fit."""
@@ -61,7 +61,7 @@ def _of_loss(operator, constant="", fits=lambda x, t, **_: x.shape == t.shape):
             or not fits(x, t, **a)
         )
 
-    return rule(refusing(named, fault, "the loss itself refuses that before"), constant)
+    return rule(refusing(named, fault, "the loss itself refuses that before"), **facts)
 
 
 def _are_classes(x, target, weight, ignore_index, **_):
@@ -125,11 +125,15 @@ log_softmax_backward_data = rule(
     )
 )
 mse_loss_backward = _of_loss(aten.mse_loss_backward)
-huber_loss_backward = _of_loss(aten.huber_loss_backward)
+huber_loss_backward = _of_loss(aten.huber_loss_backward, forward=False)
 smooth_l1_loss_backward = _of_loss(aten.smooth_l1_loss_backward)
-soft_margin_loss_backward = _of_loss(aten.soft_margin_loss_backward, "target")
-binary_cross_entropy_backward = _of_loss(
-    aten.binary_cross_entropy_backward, "weight", _are_probabilities
+soft_margin_loss_backward = _of_loss(
+    aten.soft_margin_loss_backward, constant="target", forward=False
 )
-nll_loss_backward = _of_loss(aten.nll_loss_backward, "weight total_weight", _are_classes)
-nll_loss2d_backward = _of_loss(aten.nll_loss2d_backward, "weight total_weight", _are_classes)
+binary_cross_entropy_backward = _of_loss(
+    aten.binary_cross_entropy_backward, _are_probabilities, constant="weight"
+)
+nll_loss_backward = _of_loss(aten.nll_loss_backward, _are_classes, constant="weight total_weight")
+nll_loss2d_backward = _of_loss(
+    aten.nll_loss2d_backward, _are_classes, constant="weight total_weight"
+)

@@ -14,8 +14,8 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True, scope="session")
 def threads():
-    """One, or as many as the variable GRADTWIN_TEST_THREADS says."""
-    number = int(os.environ.get("GRADTWIN_TEST_THREADS", "1"))
+    """One, or as many as the variable OMP_NUM_THREADS says."""
+    number = int(os.environ.get("OMP_NUM_THREADS", "1"))
     torch.set_num_threads(number)
     with threadpool_limits(number):
         yield

@@ -11,28 +11,32 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons import exact, gradients, samples, verdict
-from gradtwin.comparisons.differences import derivative
+from gradtwin.comparisons import ops, samples
 from gradtwin.comparisons.exact import inner
-from gradtwin.comparisons.noise import is_floating
-from gradtwin.comparisons.show_command import anatomy
+from gradtwin.comparisons.ops import FAMILIES, arguments, evaluate
+from gradtwin.comparisons.samples import Call
+from gradtwin.comparisons.show.anatomy import anatomy
+from gradtwin.comparisons.verdict.classes import (
+    DTYPES,
+    IDENTICAL,
+    LIMIT,
+    REFERENCE_IMPRECISE,
+    ROUNDING,
+)
+from gradtwin.comparisons.verdict.differences import derivative
+from gradtwin.comparisons.verdict.noise import is_floating
 from gradtwin.reference.adapters import array, leaves, tensor, tree_map
 from torch.autograd import forward_ad
 
 from gradtwin import manual, reference
 
-SLOPED = [op for op in samples.ops() if op != "ctc_loss"]  # all but what has corners alone
-RIGHT = {verdict.IDENTICAL, verdict.ROUNDING, verdict.REFERENCE_IMPRECISE}
-ALGORITHMS = {"compute_mode", "sparse", "options"}  # how torch computes something, not what
-NO_FORWARD_MODE = {
-    *("pdist", "cdist", "embedding_bag", "multi_margin_loss", "multilabel_margin_loss"),
-    *("huber_loss_backward", "soft_margin_loss_backward"),
-}
+SLOPED = [op for op in ops.names() if op != "ctc_loss"]  # all but what has corners alone
+RIGHT = {IDENTICAL, ROUNDING, REFERENCE_IMPRECISE}
 
 
 class Case(NamedTuple):
     op: str
-    row: samples.Call
+    row: Call
     kind: str
     dtype: str
     seed: int
@@ -41,22 +45,22 @@ class Case(NamedTuple):
         return f"{self.op}({self.row}), a {self.kind}, {self.dtype}, seed {self.seed}"
 
 
-def cases(op, kinds=("sample", "corner"), dtypes=verdict.DTYPES, seeds=1):
+def cases(op, kinds=("sample", "corner"), dtypes=DTYPES, seeds=1):
     """Every row of an op, in every dtype, at every seed."""
     return [
         Case(op, row, kind, dtype, seed)
-        for kind, row in samples.calls(op)
+        for kind, row in ops.named(op).rows()
         if kind in kinds
         for dtype in dtypes
         for seed in range(seeds)
     ]
 
 
-def law(ops=None, **choice):
+def law(names=None, **choice):
     """Makes a test for each op of a law that is written for one case."""
 
     def made(holds):
-        @pytest.mark.parametrize("op", ops or samples.ops())
+        @pytest.mark.parametrize("op", names or ops.names())
         def test(op, held):
             held(holds, cases(op, **choice))
 
@@ -66,12 +70,12 @@ def law(ops=None, **choice):
 
 
 def inputs(case):
-    return gradients.drawn(case.op, case.row, case.dtype, case.seed)
+    return evaluate.drawn(case.op, case.row, case.dtype, case.seed)
 
 
 def drawn(case):
     """The two rules, and what they are called with."""
-    return *gradients.rule_pair(case.op), *inputs(case)
+    return *ops.named(case.op).pair, *inputs(case)
 
 
 def each(function, dy):
@@ -86,7 +90,7 @@ def same_bits(a, b):
 
 @law(seeds=3)
 def test_agrees_with_torch_or_is_nearer_to_the_exact_value(case):
-    verdicts = gradients.judge_inputs(case.op, inputs(case), case.dtype)
+    verdicts = evaluate.judge_inputs(case.op, inputs(case), case.dtype)
     wrong = {n: v for n, v in verdicts.items() if v.kind not in RIGHT}
     print({n: (v.kind, v.margin) for n, v in verdicts.items()})
     assert not wrong
@@ -103,8 +107,8 @@ def along_argument(rule, arguments, name, direction, dy, h):
 @law(SLOPED, kinds=["sample"], dtypes=["float64"], seeds=3)
 def test_agrees_with_extrapolated_differences(case):
     ours, twin, args, kwargs, dy = drawn(case)
-    names = gradients.argument_names(ours, args, kwargs, twin.constant)
-    found = gradients.evaluate(ours, names, (args, kwargs, dy))
+    names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
+    found = evaluate.evaluate(ours, names, (args, kwargs, dy))
     bound = inspect.signature(ours).bind(*args, **kwargs).arguments
     y, _ = ours(*args, **kwargs)
     size = float(inner(each(abs, dy), each(abs, y)))
@@ -133,7 +137,7 @@ def pushed(op, args, kwargs, v):
         return forward_ad.make_dual(tensor(leaf), tensor(next(tangents)))
 
     with warnings.catch_warnings(action="ignore"), forward_ad.dual_level():
-        y = gradients.by_torch(op, args, kwargs, dual)
+        y = evaluate.by_torch(op, args, kwargs, dual)
         return [array(forward_ad.unpack_dual(part).tangent) for part in leaves(y)]
 
 
@@ -146,7 +150,7 @@ def test_is_the_adjoint_of_torchs_forward_mode(case):
     sides = [[*map(np.asarray, leaves(rule(*args, **kwargs)[1](dy)))] for rule in (ours, twin)]
     rng = np.random.default_rng(1)
     v = [np.asarray(rng.standard_normal(g.shape)) for g in sides[0]]
-    if op in NO_FORWARD_MODE:
+    if not ops.named(op).facts.forward:
         with pytest.raises(NotImplementedError, match="forward AD"):
             pushed(op, args, kwargs, v)
         return
@@ -155,18 +159,18 @@ def test_is_the_adjoint_of_torchs_forward_mode(case):
     pulled, torchs = ([g * t for g, t in zip(side, v, strict=True)] for side in sides)
     along, back, by_torch = (sum(map(np.sum, terms), 0.0) for terms in (forward, pulled, torchs))
     size = sum(np.sum(abs(terms)) for terms in (*forward, *pulled))
-    floor = verdict.LIMIT * (np.finfo(float).eps / 2 * size + abs(by_torch - along))
+    floor = LIMIT * (np.finfo(float).eps / 2 * size + abs(by_torch - along))
     print(along, back, floor)
     if abs(back - along) > floor:
-        names = gradients.argument_names(ours, args, kwargs, twin.constant)
-        exactly = exact.oracle(op, (args, kwargs, dy))
+        names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
+        exactly = ops.named(op).oracle((args, kwargs, dy))
         expected = sum(
             exactly(name, index) * part[index]
             for name, part in zip(names, v, strict=True)
             for index in np.ndindex(part.shape)
         )
         print(expected)
-        assert abs(back - expected) <= verdict.LIMIT * np.finfo(float).eps * size
+        assert abs(back - expected) <= LIMIT * np.finfo(float).eps * size
         assert 10 * abs(back - expected) < abs(along - expected)
     assert not np.any(back) or abs(1.0001 * back - along) > floor
 
@@ -201,7 +205,7 @@ def test_keeps_shape_and_dtype(case):
     for part, torch_part in zip(leaves(y), leaves(torch_y), strict=True):
         assert np.asarray(part).dtype == torch_part.dtype
         assert np.shape(part) == torch_part.shape
-    names = gradients.argument_names(ours, args, kwargs, twin.constant)
+    names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
     found, expected = pullback(dy), torch_pullback(dy)
     assert isinstance(found, tuple) == isinstance(expected, tuple)
     assert [np.shape(g) for g in leaves(found)] == [np.shape(g) for g in leaves(expected)]
@@ -251,16 +255,16 @@ def layouts(a):
 
 def is_right(op, laid, plain):
     """Whether a call gives the bits of one that is judged elsewhere, or is right by itself."""
-    ours, twin = gradients.rule_pair(op)
-    names = gradients.argument_names(ours, *plain[:2], twin.constant)
-    found, expected = (gradients.evaluate(ours, names, inputs) for inputs in (laid, plain))
+    ours, twin = ops.named(op).pair
+    names = arguments.argument_names(ours, *plain[:2], twin.facts.constant)
+    found, expected = (evaluate.evaluate(ours, names, inputs) for inputs in (laid, plain))
     if all(
         found[name].shape == expected[name].shape
         and found[name].tobytes() == expected[name].tobytes()
         for name in found
     ):
         return True
-    return {v.kind for v in gradients.judge_inputs(op, laid, "float64").values()} <= RIGHT
+    return {v.kind for v in evaluate.judge_inputs(op, laid, "float64").values()} <= RIGHT
 
 
 @law(dtypes=["float64"])
@@ -277,12 +281,12 @@ def test_takes_a_broadcast_cotangent(case):
     assert is_right(case.op, (args, kwargs, one), (args, kwargs, each(np.array, one)))
 
 
-@pytest.mark.parametrize("op", samples.ops())
+@pytest.mark.parametrize("op", ops.names())
 def test_all_the_noise_can_be_drawn(op, held, sweep):
     """On the first row of an op, or with --sweep on all."""
 
     def holds(case):
-        verdicts = gradients.judge_inputs(op, inputs(case), case.dtype, thorough=True)
+        verdicts = evaluate.judge_inputs(op, inputs(case), case.dtype, thorough=True)
         print({n: (v.kind, v.margin) for n, v in verdicts.items()})
         assert {v.kind for v in verdicts.values()} <= RIGHT
 
@@ -335,7 +339,7 @@ def test_a_rule_that_is_wrong_in_one_row_is_named_with_it(broken, monkeypatch, h
     assert heading.count(f"leaky_relu({row}), a sample, float64, seed ") == 3
 
 
-@pytest.mark.parametrize("family", samples.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_rule_is_mirrored_and_sampled(family):
     module = getattr(manual, family)
     rules = {
@@ -344,20 +348,20 @@ def test_every_rule_is_mirrored_and_sampled(family):
         if inspect.isfunction(f) and f.__module__ == module.__name__ and not name.startswith("_")
     }
     mirrored = {n for n, f in vars(getattr(reference, family)).items() if hasattr(f, "constant")}
-    assert rules == mirrored == {op for op in samples.ops() if samples.family(op) == family}
+    assert rules == mirrored == {op for op in ops.names() if ops.named(op).family == family}
 
 
 @pytest.mark.parametrize(
-    "op", [op for op in samples.ops() if samples.family(op) in ("activations", "losses")]
+    "op", [op for op in ops.names() if ops.named(op).family in ("activations", "losses")]
 )
 def test_what_torch_differentiates_twice_is_a_rule_of_second_order(op):
     passes = {name.lstrip("_") for name in anatomy(op)[2] if "_backward" in name}
-    missing = {name for name in passes if name not in samples.ops()}
+    missing = {name for name in passes if name not in ops.names()}
     print(passes, missing)
     if missing:
-        args, kwargs, dy = gradients.drawn(op, next(samples.calls(op))[1], "float64", 0)
+        args, kwargs, dy = evaluate.drawn(op, next(ops.named(op).rows())[1], "float64", 0)
         sources = []
-        y = gradients.by_torch(
+        y = evaluate.by_torch(
             op, args, kwargs, lambda a: sources.append(tensor(a).requires_grad_()) or sources[-1]
         )
         cotangent = tensor(dy).requires_grad_()
@@ -367,29 +371,29 @@ def test_what_torch_differentiates_twice_is_a_rule_of_second_order(op):
 
 
 def test_a_rule_is_short_or_says_why_not():
-    rules = [gradients.rule_pair(op)[0] for op in samples.ops()]
+    rules = [ops.named(op).rule for op in ops.names()]
     lengths = [len(inspect.getsource(rule).splitlines()) for rule in rules]
     assert np.median(lengths) <= 15
     long = [r for r, lines in zip(rules, lengths, strict=True) if lines > 40]
     assert all("long because" in rule.__doc__ for rule in long), long
 
 
-@pytest.mark.parametrize("op", samples.ops())
+@pytest.mark.parametrize("op", ops.names())
 def test_every_setting_matters(op):
     """Each argument with a default is sampled with a value that gives another value or gradient."""
-    ours, _ = gradients.rule_pair(op)
+    ours, _ = ops.named(op).pair
 
     def results(arguments):
         y, pullback = ours(**arguments)
         constant = [not is_floating(np.asarray(part)) for part in leaves(y)]
-        return list(map(np.asarray, leaves((y, pullback(gradients.cotangent(y, constant, 0))))))
+        return list(map(np.asarray, leaves((y, pullback(evaluate.cotangent(y, constant, 0))))))
 
     for name, parameter in inspect.signature(ours).parameters.items():
-        if parameter.default is inspect.Parameter.empty or name in ALGORITHMS:
+        if parameter.default is inspect.Parameter.empty or name in ops.named(op).facts.algorithm:
             continue
         refused = []  # whether it is no call without the setting
-        for _, row in samples.calls(op):
-            args, kwargs, _ = gradients.drawn(op, row, "float32", 0)
+        for _, row in ops.named(op).rows():
+            args, kwargs, _ = evaluate.drawn(op, row, "float32", 0)
             arguments = inspect.signature(ours).bind(*args, **kwargs).arguments
             if name in arguments:
                 with_it = results(arguments)

@@ -13,26 +13,25 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import cache, cached_property
-from importlib import import_module
 from typing import Any
 
 import mpmath
 import numpy as np
 
-from ...reference.adapters import leaves, tree_map
-from ..samples import family
+from ...manual.trees import leaves, tree_map
 
 DIGITS = 240
 STEP = mpmath.mpf(10) ** -80
 KINK = mpmath.mpf(10) ** -40  # how far the slopes of two sides are apart, of their size
 ROUNDING = mpmath.mpf(10) ** -150  # what a slope is off because the output has DIGITS, of its size
-
 SOON = 50_000  # numbers, which make exact values in a second or so
-
+Definition = Callable[..., Any]  # what an op is, over arrays of mpf
 Oracle = Callable[[str, tuple[int, ...]], float]
 
 
-def oracle(op: str, inputs: Any, kinks: bool = True, work: float = math.inf) -> Oracle:
+def oracle(
+    definition: Definition, inputs: Any, kinks: bool = True, work: float = math.inf
+) -> Oracle:
     """(name of a result, index) → its exact value; the inputs are (args, kwargs, dy). Without
     `kinks` a derivative is NaN where there is none; so is what takes more than the work: how many
     numbers definitions are given altogether.
@@ -40,7 +39,7 @@ def oracle(op: str, inputs: Any, kinks: bool = True, work: float = math.inf) -> 
     The results are "value", or "value.0" and so on, and the names of arguments, for a dict with the
     key behind a point.
     """
-    call = _Call(op, inputs, work)
+    call = _Call(definition, inputs, work)
     together = cache(call.together)
 
     def exact(name: str, index: tuple[int, ...]) -> float:
@@ -57,10 +56,12 @@ def oracle(op: str, inputs: Any, kinks: bool = True, work: float = math.inf) -> 
     return exact
 
 
-def sides(op: str, inputs: Any, name: str, index: tuple[int, ...]) -> tuple[float, float]:
+def sides(
+    definition: Definition, inputs: Any, name: str, index: tuple[int, ...]
+) -> tuple[float, float]:
     """The derivative from the left and from the right."""
     with mpmath.workdps(DIGITS):
-        slope, bend = _Call(op, inputs).alone(name, index)
+        slope, bend = _Call(definition, inputs).alone(name, index)
         return float(slope - bend / 2), float(slope + bend / 2)
 
 
@@ -72,8 +73,8 @@ class _Call:
     """A call of a definition. Slopes come with bends: by how much the derivative from the right is
     larger than that from the left."""
 
-    def __init__(self, op: str, inputs: Any, work: float = math.inf) -> None:
-        self.op, self.inputs, self.work = op, inputs, work
+    def __init__(self, definition: Definition, inputs: Any, work: float = math.inf) -> None:
+        self.definition, self.inputs, self.work = definition, inputs, work
 
     @cached_property
     def size(self) -> int:
@@ -84,11 +85,6 @@ class _Call:
         if self.size > self.work:
             raise OutOfWork
         return tree_map(_exactly, self.inputs)
-
-    @cached_property
-    def function(self) -> Callable[..., Any]:
-        found: Callable[..., Any] = getattr(import_module(f".{family(self.op)}", __name__), self.op)
-        return found
 
     @cached_property
     def y(self) -> Any:
@@ -104,11 +100,11 @@ class _Call:
         if self.work < 0:
             raise OutOfWork
         args, kwargs, _ = self.exactly
-        return self.function(*args, **kwargs)
+        return self.definition(*args, **kwargs)
 
     def argument(self, name: str) -> Any:
         args, kwargs, _ = self.exactly
-        arguments = inspect.signature(self.function).bind(*args, **kwargs).arguments
+        arguments = inspect.signature(self.definition).bind(*args, **kwargs).arguments
         argument, _, key = name.partition(".")
         return arguments[argument][key] if key else arguments[argument]
 

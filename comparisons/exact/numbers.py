@@ -6,7 +6,6 @@ import mpmath
 import numpy as np
 
 ABOVE_STEPS = 1e-75  # all of which are at most 10⁻⁸⁰
-
 REMEMBERED = 2**14  # results of each function; a call has fewer numbers
 
 

@@ -75,7 +75,6 @@ AGAINST = {
     "max_pool1d": "torch.nn.functional.max_pool1d",
     "diff": "torch.diff",
 }
-
 SAMPLES = {
     "sigmoid": [call(array(3, 4)), call(array(2, 3, 5))],
     "tanh": [call(array(3, 4)), call(array(2, 3, 5))],
@@ -208,7 +207,6 @@ SAMPLES = {
     "max_pool1d": [call(array(2, 3, 8), 2), call(array(2, 3, 9), 3, stride=2)],
     "diff": [call(array(3, 4), dim=1), call(array(2, 3, 5), dim=0)],
 }
-
 MUTANTS = {
     "sigmoid": [
         Mutant("cotangent", "return dy * (z / (1 + z) ** 2)", "return z / (1 + z) ** 2"),

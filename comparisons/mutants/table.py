@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from ...reference.adapters import leaves, tree_map
-from ..check import Report, check
-from ..noise import is_floating
-from ..subjects import Rule, named_rule
-from ..torch_samples import database, infos_of, samples_of
+from ..check.adapt import Rule, named_rule
+from ..check.report import Report
+from ..check.verify import check
+from ..ops.torch_samples import database, infos_of, samples_of
+from ..verdict.noise import is_floating
 from . import rules
 from .corpus import AGAINST, MUTANTS, SAMPLES, Mutant
 

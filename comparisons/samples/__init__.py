@@ -7,19 +7,13 @@ array; `Call.draw` makes the arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from ...reference.adapters import tree_map
-
-FAMILIES = (
-    *("elementary", "activations", "linear", "distances", "embedding", "dropout", "losses"),
-    *("models", "second_order"),
-)
+from ...manual.trees import tree_map
 
 
 @dataclass(frozen=True)
@@ -119,24 +113,3 @@ class Call:
 
 def call(*args: Any, **kwargs: Any) -> Call:
     return Call(args, kwargs)
-
-
-def family(op: str) -> str:
-    """The family that holds the op; KeyError if none does."""
-    for name in FAMILIES:
-        if op in import_module(f".{name}", __name__).SAMPLES:
-            return name
-    raise KeyError(op)
-
-
-def ops() -> list[str]:
-    """Every op that has samples, family by family."""
-    return [op for name in FAMILIES for op in import_module(f".{name}", __name__).SAMPLES]
-
-
-def calls(op: str) -> Iterator[tuple[str, Call]]:
-    """("sample" or "corner", call) for each row of the op."""
-    module = import_module(f".{family(op)}", __name__)
-    for kind, table in (("sample", module.SAMPLES), ("corner", module.CORNERS)):
-        for row in table.get(op, ()):
-            yield kind, row

@@ -26,7 +26,6 @@ _SOFTMAX_CORNERS = [
     call(array(0, 3), 1),
     call(array(3, 0), 1),
 ]
-
 SAMPLES = {
     "sigmoid": _SMOOTH,
     "tanh": _SMOOTH,
@@ -73,7 +72,6 @@ SAMPLES = {
         call(array(5)),
     ],
 }
-
 CORNERS = {
     "sigmoid": [
         *_SHARP,

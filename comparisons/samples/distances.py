@@ -1,7 +1,6 @@
 from . import array, call, values
 
 _INF = float("inf")
-
 SAMPLES = {
     "pairwise_distance": [
         *(call(array(5, 3), array(5, 3), p) for p in (2.0, 1.0, 3.5, _INF)),
@@ -21,7 +20,6 @@ SAMPLES = {
         call(array(6), array(6), dim=0),
     ],
 }
-
 CORNERS = {
     "pairwise_distance": [
         call(values([[1.0, 2.0], [0.0, 0.0]]), values([[1.0, 2.0], [3.0, 0.0]])),

@@ -31,7 +31,6 @@ SAMPLES = {
     "alpha_dropout": _ELEMENTS,
     "feature_alpha_dropout": _CHANNELS,
 }
-
 CORNERS = {
     "dropout": [
         *_SETTINGS,

@@ -32,7 +32,6 @@ SAMPLES = {
         call(classes(1, below=4), 5),
     ],
 }
-
 CORNERS = {
     # padding_idx and scale_grad_by_freq change the slope, and the norm under max_norm has none.
     "embedding": [

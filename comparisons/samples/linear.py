@@ -15,7 +15,6 @@ SAMPLES = {
         call(array(3), array(2), array(4, 3, 2), array(4)),
     ],
 }
-
 CORNERS = {
     "linear": [
         call(array(5, 3), array(3)),  # a weight without an axis of outputs

@@ -2,7 +2,6 @@ from ...manual.distances import cosine_similarity
 from . import array, call, classes, log_probabilities, positive, signs, uniform, values
 
 _REDUCTIONS = ("none", "mean", "sum")
-
 SAMPLES = {
     "mse_loss": [
         *(call(array(5, 3), array(5, 3), reduction=r) for r in _REDUCTIONS),
@@ -155,7 +154,6 @@ SAMPLES = {
         ),
     ],
 }
-
 _PATHS = [
     log_probabilities(6, 3, 4),
     values([[1, 2, 2], [3, 1, 0], [2, 0, 0]]),
@@ -168,7 +166,6 @@ _END_TO_END = [
     values([6, 5, 6]),
     values([3, 2, 1]),
 ]
-
 CORNERS = {
     # The slope is torch's convention, not that of the value.
     "ctc_loss": [

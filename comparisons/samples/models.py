@@ -4,7 +4,6 @@ from . import array, call, classes, uniform
 
 _LINE = {"weight": array(2, 3), "bias": array(2)}
 _POINT = {"weight": array(1, 2), "bias": array(1)}
-
 _ACTIVATIONS = (
     *("sigmoid", "tanh", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish"),
     *("softplus", "hardswish"),
@@ -49,7 +48,6 @@ SAMPLES = {
         call(_layers(3, 4), array(5, 3), classes(5, below=4), "mlp", "cross_entropy"),
     ],
 }
-
 CORNERS = {
     "loss_gradient": [  # of probabilities: both sides cancel where these saturate
         call(

@@ -5,13 +5,7 @@ SAMPLES are what torch's own tests leave out, `configurations` those and torch's
 
 from __future__ import annotations
 
-import functools
-import warnings
 from typing import Any
-
-import torch
-
-from ... import reference
 
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "sgd": [
@@ -45,24 +39,3 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "muon": [{"nesterov": False}, {"adjust_lr_fn": "match_rms_adamw", "eps": 1e-3}],
     "lbfgs": [{"history_size": 3, "max_iter": 7, "line_search_fn": "strong_wolfe"}],
 }
-
-
-@functools.cache
-def configurations(name: str) -> list[dict[str, Any]]:
-    """Every configuration that torch's own tests have for this optimizer, and ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.testing._internal.common_optimizers import optim_db
-    twin = getattr(reference.optimizers, name)
-    if twin is None:  # newer than this torch
-        return []
-    found: list[dict[str, Any]] = []
-    for info in optim_db:
-        if info.optim_cls is twin.__wrapped__:
-            for made in info.optim_inputs_func(device="cpu"):
-                settings = {
-                    k: v.item() if isinstance(v, torch.Tensor) else v
-                    for k, v in made.kwargs.items()
-                }
-                found += [settings] if settings not in found else []
-    return found + [s for s in SAMPLES[name] if s not in found]

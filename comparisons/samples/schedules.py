@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 STEPS = 60
-
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "lambda_lr": [
         {"lr_lambda": lambda t: 0.95**t},

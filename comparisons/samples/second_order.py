@@ -42,7 +42,6 @@ def _losses(target, *settings):
 
 _SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
 _SHARES = values([0.5, 1.5, 0.25])  # of the classes
-
 SAMPLES = {
     "sigmoid_backward": _RESULTS,
     "tanh_backward": _RESULTS,
@@ -137,7 +136,6 @@ SAMPLES = {
         ),
     ],
 }
-
 CORNERS = {
     "sigmoid_backward": _at([0.0, 1.0, 0.5]),
     "tanh_backward": _at([0.0, 1.0, -1.0]),

@@ -1,0 +1,1 @@
+"""All that is measured, kept to the bit, and what moved since."""

@@ -1,0 +1,26 @@
+"""Medians of interleaved runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+PATIENCE = 10.0  # seconds
+
+
+def medians(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Interleaved, so that what disturbs one disturbs all; at least three times, and no longer than
+    PATIENCE after that. The first, which fills the caches, does not count."""
+    taken: dict[str, list[float]] = {what: [] for what in tasks}
+    start = time.perf_counter()
+    for i in range(repeats + 1):
+        for what, task in tasks.items():
+            begin = time.perf_counter()
+            task()
+            taken[what].append(time.perf_counter() - begin)
+        if i >= 3 and time.perf_counter() - start > PATIENCE:
+            break
+    return {what: float(np.median(times[1:])) for what, times in taken.items()}

@@ -1,0 +1,148 @@
+"""The command `gradtwin mutants`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from rich.table import Table
+
+from ..ops import names
+from ..report import tables
+from ..report.console import Column
+from ..report.tables import SCHEMA
+from .options import RESULTS, Jobs, Json, Out, Seed, known
+from .runner import Runner
+
+# The mutation table ----------------------------------------------------------------------------
+
+MUTANT_COLUMNS: list[Column] = [
+    ("op", 20, lambda r: r["op"]),
+    ("planted", 13, lambda r: r["planted"]),
+    ("named", 13, lambda r: r["named"]),
+    ("gradcheck", 9, lambda r: _caught(r["gradcheck_slow"])),
+    ("fast", 6, lambda r: _caught(r["gradcheck_fast"])),
+    ("class", 7, lambda r: r["class"]),
+    ("", 60, lambda r: r["says"]),
+]
+
+
+def _caught(found: Any) -> str:
+    return "" if found is None else "caught" if found else "missed"
+
+
+def mutants_command(
+    ops: Annotated[
+        list[str] | None, typer.Argument(metavar="[OP]…", help="Ops; all without.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(help="Seeds for the rules that are right and must cause no alarm.", min=1)
+    ] = 1,
+    torch_ops: Annotated[
+        bool,
+        typer.Option("--torch", help="Also torch's own functions, as subjects, on its samples."),
+    ] = False,
+    speed: Annotated[bool, typer.Option(help="Measure the two ratios of speed.")] = True,
+    out: Out = RESULTS,
+    as_json: Json = False,
+    jobs: Jobs = 0,
+    seed: Seed = 0,
+) -> None:
+    """Planted wrong rules before `check` and before torch's gradcheck; and right ones, for alarms.
+
+    Exit status: 0 all caught and no alarm, 1 something missed or an alarm, 2 wrong usage.
+    """
+    from ..mutants import table
+
+    for op in ops or ():
+        known("op", op, table.AGAINST)
+    chosen = ops or list(table.AGAINST)
+    runner = Runner(out, as_json, jobs, strict=False)
+    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (table.mutant_row, (op, number, seed))
+        for op in chosen
+        for number in range(len(table.MUTANTS.get(op, ())))
+    ]
+    tasks += [(table.right_row, (op, s)) for op in chosen for s in range(seed, seed + seeds)]
+    if not ops:
+        tasks += [
+            (table.manual_row, (op, s)) for op in names() for s in range(seed, seed + seeds)
+        ]
+    if torch_ops:
+        tasks += [(table.torch_row, (name, speed)) for name in table.public()]
+    rows = runner.run("Mutants", tasks, MUTANT_COLUMNS, lambda row: [row])
+    frame = tables.table(rows)
+    tables.save(frame, "mutants", runner.out)
+    speeds = list(table.speeds(chosen)) if speed else []
+    if as_json:
+        rows_out = json.loads(frame.to_json(orient="records"))
+        print(json.dumps({"schema": SCHEMA, "table": rows_out, "speed": speeds}))
+    else:
+        for shown in _summaries(frame, speeds):
+            runner.console.print(shown)
+    raise typer.Exit(int(frame["class"].isin(["missed", "alarm"]).any()))
+
+
+def _summaries(frame: pd.DataFrame, speeds: Sequence[dict[str, Any]]) -> list[Any]:
+    mutants = frame[frame["kind"] == "mutant"]
+    shown = []
+    for title, part in (
+        ("Written before the diagnoses", mutants[~mutants["frozen"].astype(bool)]),
+        ("Written after them", mutants[mutants["frozen"].astype(bool)]),
+    ):
+        if len(part):
+            shown.append(_rates(f"\n{title}", part))
+    quiet = _titled("\nRight rules")
+    for column in ("what", "checks", "alarms", "not judged"):
+        quiet.add_column(column, justify="left" if column == "what" else "right")
+    for what, part in frame[frame["kind"] != "mutant"].groupby("kind", sort=False):
+        alarms, missing = (part["class"] == k for k in ("alarm", "n/a"))
+        quiet.add_row(str(what), str(len(part)), str(alarms.sum()), str(missing.sum()))
+    took = mutants[["seconds", "slow_seconds", "fast_seconds"]].sum()
+    times = _titled("\nSpeed")
+    for column in ("what", "check", "slow gradcheck", "ratio"):
+        times.add_column(column, justify="left" if column == "what" else "right")
+    for s in speeds:
+        times.add_row(
+            s["what"], f"{s['seconds']:.3g} s", f"{s['slow_seconds']:.3g} s", f"{s['ratio']:.3g}"
+        )
+    timed = frame[(frame["kind"] == "torch") & frame["slow_seconds"].notna()]
+    if len(timed):
+        ours, slow = timed["seconds"].sum(), timed["slow_seconds"].sum()
+        what = f"torch's samples of {len(timed)} of its functions, at least"
+        times.add_row(what, f"{ours:.3g} s", f"{slow:.3g} s", f"{slow / ours:.3g}")
+    times.add_row(
+        "all mutants",
+        f"{took['seconds']:.3g} s",
+        f"{took['slow_seconds']:.3g} s (fast {took['fast_seconds']:.3g} s)",
+        "",
+    )
+    return [*shown, quiet, times]
+
+
+def _rates(title: str, part: pd.DataFrame) -> Table:
+    rates = _titled(title)
+    for column in ("cause", "mutants", "caught", "cause named", "slow gradcheck", "fast"):
+        rates.add_column(column, justify="left" if column == "cause" else "right")
+    groups = [*part.groupby("planted", sort=True), ("all", part)]
+    for cause, group in groups:
+        n = len(group)
+        counts = [
+            int(c.sum())
+            for c in (
+                group["class"] == "caught",
+                group["named"] == group["planted"],
+                group["gradcheck_slow"].astype(bool),
+                group["gradcheck_fast"].astype(bool),
+            )
+        ]
+        shares = [f"{c}" if cause != "all" else f"{c} = {c / n:.0%}" for c in counts]
+        rates.add_row(str(cause), str(n), *shares)
+    return rates
+
+
+def _titled(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)

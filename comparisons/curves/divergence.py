@@ -1,0 +1,214 @@
+"""The loss-curve divergence table: training by hand and by torch, judged step by step, and left to
+run free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..samples import written
+from ..training.cells import Arrays, Cell, start
+from ..training.datasets import Data, load
+from ..training.loop import Side, Step, by_hand, by_torch, train
+from ..verdict.classes import DIFFERENT, IDENTICAL, PARTED, ROUNDING, UNDECIDED, Results
+from ..verdict.drift import RUNS, Drift, free_drift
+from ..verdict.lockstep import Lockstep, Pair
+from ..verdict.noise import cast, moved, unit_roundoff
+from ..verdict.ulps import ulps
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell, compared: its row in the table, and the curves behind it."""
+
+    cell: Cell
+    row: dict[str, Any]
+    manual: np.ndarray  # loss at each step
+    reference: np.ndarray
+    drift: Drift
+    manual_parameters: Arrays  # at the end
+    reference_parameters: Arrays
+
+
+def compare(
+    cell: Cell,
+    ours: Callable[[Cell, Data], Side] = by_hand,
+    twin: Callable[[Cell, Data], Side] = by_torch,
+    thorough: bool = False,
+    disturb: Callable[[Any], Any] = lambda tree: tree,
+) -> Comparison:
+    """Trains the cell on both sides and judges the run, in lockstep and free. It starts from what
+    `disturb` makes of the parameters."""
+    data = load(cell.data)
+    hand, torch_side = ours(cell, data), twin(cell, data)
+    parameters = disturb(start(cell, data.x.shape[1], data.outputs))
+    settings, u = cell.all_settings, unit_roundoff(cell.dtype)
+
+    def noisy(seed: int) -> Iterator[Step]:
+        rng = np.random.default_rng([cell.seed, 2, seed])
+        return train(
+            torch_side,
+            parameters,
+            cell.steps,
+            settings,
+            lambda tree: moved(tree, 2 * u, rng, zeros=True),
+        )
+
+    lockstep = Lockstep(np.dtype(cell.dtype), cell.steps, thorough)
+
+    def judged() -> Iterator[Step]:
+        for step in train(torch_side, parameters, cell.steps, settings):
+            recorded = _named_gradient(step.loss, step.gradients)
+            recorded |= _named_update(step.new_parameters, step.new_states)
+            lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings), recorded)
+            yield step
+
+    reference, theirs = _run(judged(), cell.steps)
+    again, _ = _run(train(torch_side, parameters, cell.steps, settings), cell.steps)
+    manual, ours_at_end = _run(train(hand, parameters, cell.steps, settings), cell.steps)
+    runs = np.array([_run(noisy(seed), cell.steps)[0] for seed in range(RUNS)])
+    drift = free_drift(manual, reference, runs, u)
+    repeats = np.array_equal(reference, again, equal_nan=True)
+    seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
+    row = _row(cell, manual, reference, drift, lockstep, lockstep.resolution(seen), repeats)
+    return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
+
+
+def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list[Pair]:
+    """What a step does: the loss and its gradient, and from the reference's gradient the update."""
+    batch = ours.batch(step.t)
+    same = all(np.array_equal(a, b) for a, b in zip(batch, step.batch, strict=True))
+
+    def gradient(inputs: Any) -> Results:
+        """From the reference's parameters, and from a batch of its own if that is another one."""
+        parameters, *theirs = inputs
+        kind = next(iter(parameters.values())).dtype
+        return _named_gradient(*ours.gradient(parameters, *(theirs if same else cast(batch, kind))))
+
+    seen = (step.parameters, *step.batch)
+    update = (step.parameters, step.gradients, step.states, settings)
+    return [
+        Pair(gradient, lambda i: _named_gradient(*twin.gradient(*i)), seen),
+        Pair(
+            lambda i: _named_update(*ours.step(*i)),
+            lambda i: _named_update(*twin.step(*i)),
+            update,
+            before=step.parameters,
+        ),
+    ]
+
+
+def _classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool) -> tuple[str, str]:
+    """The class of a run, and a note where there is something to say."""
+    if not repeats:
+        return UNDECIDED, "the reference differs from itself when it is run again"
+    if lockstep.outside:
+        return DIFFERENT, lockstep.outside[2]
+    if drift.parted is not None:
+        return PARTED, "every step is right, yet the free run is outside its floor"
+    note = f"{lockstep.imprecise} steps lose digits" if lockstep.imprecise else ""
+    return (IDENTICAL if bits_equal else ROUNDING), note
+
+
+def _row(
+    cell: Cell,
+    manual: np.ndarray,
+    reference: np.ndarray,
+    drift: Drift,
+    lockstep: Lockstep,
+    resolution: float,
+    repeats: bool,
+) -> dict[str, Any]:
+    distance = ulps(manual.astype(cell.dtype), reference.astype(cell.dtype))
+    differing = np.flatnonzero(distance)
+    kind, note = _classify(lockstep, drift, not differing.size, repeats)
+    at, worst = int(np.argmax(drift.drift)), int(np.argmax(drift.ratio))
+    growth, growth_from, growth_to = growth_rate(drift.drift)
+    parted = None if drift.parted is None else drift.parted + 1
+    outside = lockstep.outside or (parted, "loss" if parted else "", "")
+    settings = written(cell.settings)
+    shape = f"{'-'.join(map(str, cell.hidden))} {cell.activation}" if cell.model == "mlp" else ""
+    regime = f"{cell.regime} {cell.batch_size}" if cell.regime == "mini-batch" else cell.regime
+    what = (
+        cell.model,
+        shape,
+        cell.data,
+        cell.optimizer,
+        f"lr={cell.lr:g}",
+        settings,
+        regime,
+        cell.steps,
+    )
+    return {
+        "id": f"curve({'/'.join(str(w) for w in what if w)})/{cell.dtype}/{cell.seed}",
+        "model": cell.model,
+        "shape": shape,
+        "data": cell.data,
+        "optimizer": cell.optimizer,
+        "lr": cell.lr,
+        "settings": settings,
+        "regime": regime,
+        "dtype": cell.dtype,
+        "seed": cell.seed,
+        "steps": cell.steps,
+        "start_manual": manual[0],
+        "start_reference": reference[0],
+        "end_manual": manual[-1],
+        "end_reference": reference[-1],
+        "max_drift": drift.drift[at],
+        "max_drift_step": at + 1,
+        "max_ulp": int(distance.max()),
+        "first_differing_step": int(differing[0]) + 1 if differing.size else None,
+        "max_ratio": drift.ratio[worst],
+        "max_ratio_step": worst + 1,
+        "floor": drift.floor[worst],
+        "sharpness": drift.sharpness,
+        "growth": growth,
+        "growth_from": growth_from,
+        "growth_to": growth_to,
+        "lockstep_margin": lockstep.worst.verdict.margin,
+        "lockstep_step": lockstep.worst.step,
+        "lockstep_tensor": lockstep.worst.name,
+        "judged_steps": lockstep.judged,
+        "imprecise_steps": lockstep.imprecise,
+        "resolution": resolution,
+        "class": kind,
+        "outside_step": outside[0],
+        "outside_tensor": outside[1],
+        "note": note,
+    }
+
+
+def growth_rate(drift: np.ndarray) -> tuple[float, int | None, int | None]:
+    """e-folds of the drift in 100 steps, by least squares, and the first and last step of the fit.
+
+    It is fitted from the first step that drifts to the largest drift, where growth has ended.
+    """
+    seen = np.flatnonzero((drift > 0) & np.isfinite(drift))
+    seen = seen[seen <= np.argmax(np.where(np.isfinite(drift), drift, 0))]
+    if len(seen) < 3:
+        return math.nan, None, None
+    slope = np.polyfit(seen, np.log(drift[seen]), 1)[0]
+    return float(100 * slope), int(seen[0]) + 1, int(seen[-1]) + 1
+
+
+def _run(run: Iterator[Step], steps: int) -> tuple[np.ndarray, Arrays]:
+    """The loss at each step, NaN once the run has diverged and ended, and the last parameters."""
+    losses = np.full(steps, math.nan)
+    for step in run:
+        losses[step.t] = step.loss
+    return losses, step.new_parameters
+
+
+def _named_gradient(loss: np.ndarray, gradients: Arrays) -> Arrays:
+    named = {f"gradient of {name}": gradient for name, gradient in gradients.items()}
+    return {"loss": np.asarray(loss), **named}
+
+
+def _named_update(parameters: Arrays, states: dict[str, Arrays]) -> Arrays:
+    named = {f"{n}.{k}": np.asarray(v) for n, state in states.items() for k, v in state.items()}
+    return {**parameters, **named}

@@ -1,0 +1,84 @@
+"""The pictures of loss curves and of the textbook line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..training import datasets
+from ..verdict.classes import LIMIT
+from .divergence import Comparison
+
+
+def curves_figure(comparisons: Sequence[Comparison]) -> Figure:
+    """Both loss curves of every cell, and beneath each the drift between them and its floor."""
+    columns = min(len(comparisons), 4)
+    lines = -(-len(comparisons) // columns)
+    figure = Figure(figsize=(4.6 * columns, 4.4 * lines), layout="constrained")
+    cells = np.atleast_1d(figure.subfigures(lines, columns, squeeze=False)).ravel()
+    for part, c in zip(cells, comparisons, strict=False):
+        above, below = part.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        steps = np.arange(1, len(c.reference) + 1)
+        above.plot(steps, c.reference, color="tab:orange", linewidth=2.5, alpha=0.6, label="torch")
+        above.plot(steps, c.manual, color="tab:blue", linewidth=0.8, label="manual")
+        title = [
+            c.row["model"],
+            c.row["data"],
+            f"{c.row['optimizer']} lr={c.row['lr']:g}",
+            c.row["settings"],
+        ]
+        above.set_title(
+            "\n".join(
+                [
+                    " · ".join(w for w in title if w),
+                    f"{c.row['regime']} · {c.row['dtype']} · {c.row['class']}",
+                ]
+            ),
+            fontsize=9,
+        )
+        above.set_ylabel("loss")
+        finite = c.reference[np.isfinite(c.reference)]
+        if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
+            above.set_yscale("log")
+        above.legend(fontsize=8)
+        allowed, label = LIMIT * c.drift.floor, f"{LIMIT:g} floors"
+        below.fill_between(steps, allowed, color="0.85", label=label)
+        below.plot(steps, c.drift.floor, color="0.45", linewidth=0.8, label="floor")
+        below.plot(
+            steps,
+            np.where(c.drift.drift > 0, c.drift.drift, np.nan),
+            ".",
+            color="tab:red",
+            markersize=2,
+            label="drift",
+        )
+        below.set_yscale("log")
+        below.set_ylabel("|Δ loss|")
+        below.set_xlabel("step")
+        below.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def fit_figure(manual: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> Figure:
+    """The textbook line: the points, the truth, and the line that each side fitted."""
+    data = datasets.load("line")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    ends = np.array([0.0, 2.0])
+    axes.plot(data.x[:, 0], data.target[:, 0], ".", color="0.6", label="2x + 1 + 0.3·noise")
+    axes.plot(ends, 2 * ends + 1, ":", color="k", label="y = 2x + 1")
+    for name, p, width in (("torch", reference, 4.0), ("manual", manual, 1.2)):
+        slope, offset = p["weight"].item(), p["bias"].item()
+        axes.plot(
+            ends,
+            slope * ends + offset,
+            linewidth=width,
+            alpha=0.7,
+            label=f"{name}: {slope:.6f} x + {offset:.6f}",
+        )
+    axes.set_xlabel("x")
+    axes.set_ylabel("y")
+    axes.legend()
+    return figure

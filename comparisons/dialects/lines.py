@@ -1,0 +1,15 @@
+"""A dialect on the terminal: the lines that differ."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from ...manual.dialects import Dialect
+
+
+def print_lines(console: Console, dialect: Dialect) -> None:
+    """The lines that differ, and what stands there instead."""
+    for line, instead in dialect.lines.items():
+        console.print(Text(f"  - {line}", style="red"))
+        console.print(Text(f"  + {instead}", style="green"))

@@ -1,0 +1,165 @@
+"""The coverage table: the rules on PyTorch's own test inputs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...reference.adapters import array, leaves, tree_map
+from .. import ops
+from ..ops.torch_samples import differentiable, text
+from ..verdict.classes import CLASSES, DIFFERENT, DTYPES, IDENTICAL, worst
+from .bad_calls import INEXPRESSIBLE, Case, bad_calls, judged, new_case, outcome
+
+NO_RULE, NOT_JUDGEABLE = "no rule", "not judgeable"
+
+
+class Inexpressible(Exception):
+    """A call that cannot be put in NumPy, and why."""
+
+
+def rule_name(info: Any) -> str | None:
+    """The name of our rule for an entry of op_db, None if there is none."""
+    names = (info.name, *(alias.name for alias in info.aliases))
+    known = {name.removeprefix("nn.functional.").strip("_") for name in names}
+    known &= set(ops.names())
+    return known.pop() if known else None
+
+
+def entries() -> dict[str, set[str]]:
+    """Every entry of op_db and every rule without one, and the names that it may be called by."""
+    found = {}
+    for name, info in differentiable().items():
+        found[name] = {name, info.name, info.name.removeprefix("nn.functional.")}
+        if op := rule_name(info):
+            found[name].add(op)
+    listed = set().union(*found.values())
+    own = [op for op in ops.names() if ops.named(op).family != "models" and op not in listed]
+    return found | {op: {op} for op in own}
+
+
+def entry(name: str, seed: int = 0) -> tuple[dict[str, Any], list[Case]]:
+    """The row of one entry of op_db, or of a rule without one, and the cases that it sums up."""
+    info = differentiable().get(name)
+    op = rule_name(info) if info else name
+    cases: list[Case] = []
+    if info is None:
+        cases = [*_on_own_samples(name, seed), *bad_calls(name)]
+    elif op is None and not _dtypes(info):
+        return _summed(name, op, NOT_JUDGEABLE, []), []
+    elif op is None:
+        cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, _dtypes(info)[0])]
+    else:
+        cases = [
+            *_on_samples(info, op, seed),
+            *_on_error_inputs(info, op),
+            *(bad_calls(op) if name == _first_entry(op) else ()),
+        ]
+    kind = worst(c["class"] for c in cases if c["class"] in CLASSES) if op else NO_RULE
+    return _summed(name, op, kind, cases), cases if op else []
+
+
+def _first_entry(op: str) -> str:
+    """Of the variants of one op, the entry that its bad calls are listed under."""
+    return next(name for name, info in differentiable().items() if rule_name(info) == op)
+
+
+def _summed(name: str, op: str | None, kind: str, cases: list[Case]) -> dict[str, Any]:
+    def of(what: str) -> list[Case]:
+        return [c for c in cases if c["what"] == what]
+
+    drawn, errors, bad = of("sample"), of("error input"), of("bad call")
+    good = [c for c in drawn if c["class"] in CLASSES and c["class"] != DIFFERENT]
+    open_cases = [c["call"] for c in cases if c["class"] == DIFFERENT]
+    return {
+        "id": name,
+        "op": name,
+        "rule": op,
+        "samples": len(drawn),
+        "explained": len(good),
+        "inexpressible": sum(c["class"] == INEXPRESSIBLE for c in drawn),
+        "error_inputs": len(errors),
+        "refused": sum(c["class"] != DIFFERENT for c in errors),
+        "bad_calls": len(bad),
+        "matched": sum(c["class"] in CLASSES and c["class"] != DIFFERENT for c in bad),
+        "incomparable": sum(c["class"] == INEXPRESSIBLE for c in bad),
+        "margin": max((c["margin"] for c in good), default=np.nan),
+        "class": kind,
+        "note": f"{len(open_cases)} open, first {open_cases[0]}" if open_cases else "",
+    }
+
+
+def _dtypes(info: Any) -> list[str]:
+    return [dtype for dtype in DTYPES if getattr(torch, dtype) in info.dtypes]
+
+
+def _sampled(info: Any, dtype: str) -> list[Any]:
+    floats = dtype in _dtypes(info)
+    given = getattr(torch, dtype) if floats else torch.int64
+    with warnings.catch_warnings(action="ignore"):
+        torch.manual_seed(0)
+        return list(info.sample_inputs("cpu", given, requires_grad=floats))
+
+
+def _on_samples(info: Any, op: str, seed: int) -> Iterator[Case]:
+    for dtype in _dtypes(info) or ["float64"]:  # what takes whole numbers alone is drawn in those
+        for sample in _sampled(info, dtype):
+            try:
+                args, kwargs = expressed(info, op, sample)
+            except Inexpressible as reason:
+                case = new_case(op, "sample", str(sample.input)[:40], dtype)
+                yield case | {"class": INEXPRESSIBLE, "note": str(reason)}
+                continue
+            call = text(args, kwargs)
+            yield new_case(op, "sample", call, dtype) | judged(op, args, kwargs, dtype, seed)
+
+
+def _on_own_samples(op: str, seed: int) -> Iterator[Case]:
+    for _, row in ops.named(op).rows():
+        for dtype in DTYPES:
+            inputs = row.draw(seed, np.dtype(dtype))
+            yield new_case(op, "sample", repr(row), dtype) | judged(op, *inputs, dtype, seed)
+
+
+def expressed(info: Any, op: str, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A SampleInput as the arguments of our rule. Raises Inexpressible."""
+    args, kwargs = ops.named(op).bound(sample.input, *sample.args, **sample.kwargs)
+    for leaf in leaves((args, kwargs)):
+        if isinstance(leaf, torch.Tensor):
+            if leaf.layout is not torch.strided:
+                raise Inexpressible(f"a tensor of layout {leaf.layout}")
+            if leaf.dtype in (torch.bfloat16, torch.complex32) or leaf.is_quantized:
+                raise Inexpressible(f"NumPy has no {leaf.dtype}")
+    return tree_map(_in_numpy, (args, kwargs))
+
+
+def _in_numpy(leaf: Any) -> Any:
+    """A tensor as an array, a module as the rule that it calls."""
+    if isinstance(leaf, torch.nn.Module):
+        every = map(ops.named, ops.names())
+        return next((op.rule for op in every if op.facts.module is type(leaf)), leaf)
+    return array(leaf)
+
+
+def _on_error_inputs(info: Any, op: str) -> Iterator[Case]:
+    with warnings.catch_warnings(action="ignore"):
+        given = list(info.error_inputs("cpu")) if info.error_inputs_func else []
+    for error in given:
+        case = new_case(op, "error input", str(error.error_regex))
+        try:
+            args, kwargs = expressed(info, op, error.sample_input)
+        except Inexpressible as reason:
+            yield case | {"class": INEXPRESSIBLE, "note": str(reason)}
+            continue
+        answer, refuses = outcome(ops.named(op).rule, args, kwargs)
+        yield case | {
+            "call": text(args, kwargs),
+            "manual": answer,
+            "torch": f"{error.error_type.__name__}: {error.error_regex}",
+            "class": IDENTICAL if refuses else DIFFERENT,
+            "note": "" if refuses else answer,
+        }

@@ -1,0 +1,130 @@
+"""An op: one name for a rule, its mirror, its exact definition and its samples.
+
+They stand in the file of one family in four trees: manual/, reference/, comparisons/exact/ and
+comparisons/samples/. Which family that is, the samples say, so that nothing of torch is imported
+before a mirror is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from .. import exact
+from ..samples import Call
+
+if TYPE_CHECKING:
+    from ...reference.adapters import Facts
+
+FAMILIES = (
+    *("pointwise", "products", "reductions", "views", "indexing"),
+    *("activations", "linear", "distances", "embedding", "dropout", "losses"),
+    *("models", "second_order"),
+)
+
+
+@dataclass(frozen=True)
+class Op:
+    """All that is known of one op. What stands in another tree is looked up whenever it is asked
+    for, so that one may be exchanged for another."""
+
+    name: str
+    family: str
+
+    @property
+    def rule(self) -> Callable[..., Any]:
+        """By hand: (y, pullback) of arrays."""
+        return getattr(_file("manual", self.family), self.name)  # type: ignore[no-any-return]
+
+    @property
+    def mirror(self) -> Any:
+        """The same, obtained from torch; None where this torch lacks it."""
+        return getattr(_file("reference", self.family), self.name)
+
+    @property
+    def pair(self) -> tuple[Callable[..., Any], Any]:
+        """Rule and mirror."""
+        return self.rule, self.mirror
+
+    @property
+    def facts(self) -> Facts:
+        """What is peculiar about torch's function, as the line of its mirror says."""
+        from ...reference.adapters import Facts
+
+        return getattr(self.mirror, "facts", Facts())
+
+    @property
+    def definition(self) -> Callable[..., Any]:
+        """What it is, in mpmath."""
+        return getattr(_file("comparisons.exact", self.family), self.name)  # type: ignore[no-any-return]
+
+    def oracle(self, inputs: Any, kinks: bool = True, work: float = math.inf) -> exact.Oracle:
+        """(name of a result, index) → its exact value, as in `exact.oracle`."""
+        return exact.oracle(self.definition, inputs, kinks, work)
+
+    def bound(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call that torch's op_db has for it, in the order of the rule, without what the rule
+        does not take."""
+        given = dict(zip(self.facts.order, args, strict=False))
+        ordered = [given[name] for name in signature(self.rule).parameters if name in given]
+        return (*ordered, *args[len(given) :]), self._taken(kwargs)
+
+    def traced(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call that torch made of it, under one of its names, as a call of the rule."""
+        if name in self.facts.reflected:
+            args = args[::-1]
+        if self.facts.spread and len(args) > 1 and isinstance(args[1], int):
+            args = args[0], tuple(args[1:])
+        return args, self._taken(kwargs)
+
+    def _taken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {name: a for name, a in kwargs.items() if name not in self.facts.without}
+
+    def rows(self) -> Iterator[tuple[str, Call]]:
+        """("sample" or "corner", call) for each row of the op."""
+        module = _file("comparisons.samples", self.family)
+        for kind, table in (("sample", module.SAMPLES), ("corner", module.CORNERS)):
+            for row in table.get(self.name, ()):
+                yield kind, row
+
+
+def named(name: str) -> Op:
+    """The op of this name. Raises ValueError if there is none."""
+    if name not in _families():
+        raise ValueError(f"unknown rule {name!r}: expected one of {', '.join(names())}")
+    return Op(name, _families()[name])
+
+
+def names() -> list[str]:
+    """Every op that has samples, family by family."""
+    return list(_families())
+
+
+def called(name: str) -> Op | None:
+    """The op that torch calls so, by any of its names; None if there is none."""
+    return _calls().get(name)
+
+
+@functools.cache
+def _calls() -> dict[str, Op]:
+    every = list(map(named, names()))
+    others = {name: op for op in every for name in (*op.facts.also, *op.facts.reflected)}
+    return others | {op.name: op for op in every}
+
+
+@functools.cache
+def _families() -> dict[str, str]:
+    return {
+        op: family for family in FAMILIES for op in _file("comparisons.samples", family).SAMPLES
+    }
+
+
+def _file(tree: str, family: str) -> Any:
+    return import_module(f"...{tree}.{family}", __name__)

@@ -1,0 +1,73 @@
+"""The arguments of a call by name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..verdict.noise import is_floating
+
+
+def argument_names(
+    rule: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], constant: frozenset[str]
+) -> list[str]:
+    """A name for each gradient that the pullback returns: "x", or "parameters.0.weight" inside a
+    dict."""
+    names = []
+    for name, argument in inspect.signature(rule).bind(*args, **kwargs).arguments.items():
+        if name not in constant:
+            names += [
+                f"{name}.{key}" if key else name
+                for key, leaf in (
+                    argument.items() if isinstance(argument, dict) else [("", argument)]
+                )
+                if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"
+            ]
+    return names
+
+
+def array_names(
+    args: Sequence[Any], kwargs: Mapping[str, Any], signature: inspect.Signature | None
+) -> list[str]:
+    """A name for each floating array of a call, "x", or "tensors.0" inside a list."""
+    positional = positional_names(len(args), signature)
+    order = list(signature.parameters) if signature else []
+    keywords = sorted(kwargs, key=lambda k: order.index(k) if k in order else len(order))
+    found = []
+    for name, argument in [
+        *zip(positional, args, strict=True),
+        *((k, kwargs[k]) for k in keywords),
+    ]:
+        if is_floating(argument):
+            found.append(name)
+        elif isinstance(argument, (list, tuple, dict)):
+            keys = argument if isinstance(argument, dict) else range(len(argument))
+            found += [f"{name}.{key}" for key in keys if is_floating(argument[key])]
+    return found
+
+
+def positional_names(count: int, signature: inspect.Signature | None) -> list[str]:
+    """The names of the first positional arguments."""
+    names: list[str] = []
+    for parameter in signature.parameters.values() if signature else ():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}{i}" for i in range(count - len(names))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    names += [f"arg{i}" for i in range(len(names), count)]
+    return names[:count]
+
+
+@functools.lru_cache(maxsize=256)
+def signature_of(function: Any) -> inspect.Signature | None:
+    """Its signature, if it has one that says something."""
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        return None
+    generic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return None if all(p.kind in generic for p in signature.parameters.values()) else signature

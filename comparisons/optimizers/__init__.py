@@ -1,0 +1,9 @@
+"""The trajectory-parity table."""
+
+from ..moved import moved
+
+__getattr__ = moved(
+    __name__,
+    table="Comparison compare rows",
+    streams="STREAMS Stream stream_of",
+)

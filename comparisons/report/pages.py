@@ -1,0 +1,40 @@
+"""Tables and pictures on one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from .tables import number
+
+PAGE = Path(__file__).with_name("page.html")
+
+
+def png(figure: Any) -> bytes:
+    """A picture of matplotlib's as the content of a file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def page(
+    frames: Mapping[str, pd.DataFrame],
+    pictures: Mapping[str, Sequence[bytes]],
+    summary: str,
+    text: str = "",
+) -> bytes:
+    """One self-contained page with every table and picture; `text` keeps its lines."""
+    template = jinja2.Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
+    return template.render(
+        frames={title: frame.drop(columns=["schema", "id"]) for title, frame in frames.items()},
+        pictures={t: [base64.b64encode(p).decode() for p in ps] for t, ps in pictures.items()},
+        summary=summary,
+        text=text,
+        cell=number,
+    ).encode()

@@ -1,0 +1,1 @@
+"""Training runs of one's own: recorded, and held against each other."""

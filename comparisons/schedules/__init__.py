@@ -1,0 +1,8 @@
+"""The schedule-parity table."""
+
+from ..moved import moved
+
+__getattr__ = moved(
+    __name__,
+    table="Comparison compare rows curves",
+)

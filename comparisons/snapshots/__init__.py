@@ -1,0 +1,1 @@
+"""Arrays that a test keeps beside it."""

@@ -1,0 +1,139 @@
+"""One training loop, for either side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...reference.adapters import rule
+from .. import ops
+from ..ops import optimizers
+from .cells import Arrays, Cell
+from .datasets import Data
+
+
+@dataclass(frozen=True)
+class Side:
+    """What the loop calls: by hand or by torch."""
+
+    batch: Callable[[int], tuple[np.ndarray, np.ndarray]]  # step → x, target
+    gradient: Callable[
+        [Arrays, np.ndarray, np.ndarray], tuple[np.ndarray, Arrays]
+    ]  # → loss, gradients
+    step: Callable[
+        ..., tuple[Arrays, dict[str, Any]]
+    ]  # parameters, gradients, states, settings → the first and third anew
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run: what went in, and what came out."""
+
+    t: int
+    parameters: Arrays
+    states: dict[str, Any]
+    batch: tuple[np.ndarray, np.ndarray]
+    loss: np.ndarray
+    gradients: Arrays
+    new_parameters: Arrays
+    new_states: dict[str, Any]
+
+
+def train(
+    side: Side,
+    parameters: Arrays,
+    steps: int,
+    settings: dict[str, Any],
+    disturb: Callable[[Any], Any] = lambda tree: tree,
+) -> Iterator[Step]:
+    """Runs the loop and yields every step; it ends early once a parameter is no longer finite.
+
+    `disturb` is applied to what each step sees, parameters and batch, and to the gradient that it
+    makes.
+    """
+    states: dict[str, Any] = {name: {} for name in parameters}
+    for t in range(steps):
+        parameters, batch = disturb((parameters, side.batch(t)))
+        with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
+            loss, gradients = side.gradient(parameters, *batch)
+            gradients = disturb(gradients)
+            new_parameters, new_states = side.step(parameters, gradients, states, settings)
+        yield Step(t, parameters, states, batch, loss, gradients, new_parameters, new_states)
+        parameters, states = new_parameters, new_states
+        if not all(np.all(np.isfinite(p)) for p in parameters.values()):
+            return
+
+
+def by_hand(cell: Cell, data: Data) -> Side:
+    """The hand-written side: rules composed by hand, one optimizer step per parameter."""
+    model, loss = ops.named(cell.model).rule, ops.named(cell.loss).rule
+    optimizer = optimizers.named(cell.optimizer).rule
+
+    def gradient(
+        parameters: Arrays, x: np.ndarray, target: np.ndarray
+    ) -> tuple[np.ndarray, Arrays]:
+        output, pull_model = model(parameters, x, **cell.model_settings)
+        value, pull_loss = loss(output, target)
+        doutput = pull_loss(np.ones_like(value))
+        dparameters, _ = pull_model(doutput[0] if isinstance(doutput, tuple) else doutput)
+        return value, dparameters
+
+    def step(
+        parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
+    ) -> tuple[Arrays, dict[str, Any]]:
+        stepped = {
+            name: optimizer(parameters[name], gradients[name], states[name], **settings)
+            for name in parameters
+        }
+        return {n: p for n, (p, _) in stepped.items()}, {n: s for n, (_, s) in stepped.items()}
+
+    return Side(_batches(cell, data), gradient, step)
+
+
+def by_torch(cell: Cell, data: Data) -> Side:
+    """Torch's side: the loss of the model differentiated as one, all parameters stepped as one
+    group."""
+    model = ops.named(cell.model).mirror.__wrapped__
+    loss = ops.named(cell.loss).mirror.__wrapped__
+
+    @rule
+    def objective(parameters, x, target):  # type: ignore[no-untyped-def]
+        return loss(model(parameters, x, **cell.model_settings), target)
+
+    def gradient(
+        parameters: Arrays, x: np.ndarray, target: np.ndarray
+    ) -> tuple[np.ndarray, Arrays]:
+        value, pullback = objective(parameters, x, target)
+        return value, pullback(np.ones_like(value))[0]
+
+    def step(
+        parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
+    ) -> tuple[Arrays, dict[str, Any]]:
+        names = list(parameters)
+        lists = ([tree[name] for name in names] for tree in (parameters, gradients, states))
+        new, new_states = optimizers.named(cell.optimizer).mirror(*lists, **settings)
+        return dict(zip(names, new, strict=True)), dict(zip(names, new_states, strict=True))
+
+    return Side(_batches(cell, data), gradient, step)
+
+
+def _batches(cell: Cell, data: Data) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """step → (x, target): all samples, or an epoch's random order cut into batches."""
+    x = data.x.astype(cell.dtype)
+    target = data.target.astype(cell.dtype) if data.target.dtype.kind == "f" else data.target
+    if cell.regime == "batch":
+        return lambda t: (x, target)
+    size = 1 if cell.regime == "stochastic" else cell.batch_size
+
+    def orders() -> Iterator[np.ndarray]:
+        rng = np.random.default_rng([cell.seed, 1])
+        while True:
+            order = rng.permutation(len(x))
+            yield from (order[i : i + size] for i in range(0, len(x), size))
+
+    picks = list(itertools.islice(orders(), cell.steps))
+    return lambda t: (x[picks[t]], target[picks[t]])

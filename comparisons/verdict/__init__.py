@@ -1,0 +1,1 @@
+"""A difference, judged against a floor that is measured."""

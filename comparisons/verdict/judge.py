@@ -1,0 +1,254 @@
+"""A difference, judged: against a floor that is measured, never against a tolerance that was
+picked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .classes import (
+    DIFFERENT,
+    EMPTY,
+    IDENTICAL,
+    IMPRECISE,
+    LIMIT,
+    REFERENCE_IMPRECISE,
+    ROUNDING,
+    Exact,
+    Function,
+    Results,
+    Verdict,
+)
+from .digits import only_digits_lost
+from .floor import Floor
+from .noise import unit_roundoff
+from .ulps import difference, finite_part, same_values, ulps
+
+TOGETHER = 2**16  # elements that are screened at a time
+HOPELESS = 1e4  # margin from which no further draw is made
+
+
+def _middle(a: np.ndarray) -> float:
+    """The upper median, NaN of nothing."""
+    return float(np.sort(a)[a.size // 2]) if a.size else math.nan
+
+
+def judge(
+    subject: Function,
+    reference: Function,
+    inputs: Any,
+    dtype: Any,
+    exact: Exact | None = None,
+    before: Results | None = None,
+    thorough: bool = False,
+) -> dict[str, Verdict]:
+    """A verdict on each result of the subject, from the reference in float64 on the same inputs.
+
+    Noise is drawn only while something is outside the floor, unless `thorough`. `exact` decides
+    where the reference may be the one that is wrong. With `before`, resolutions are relative to the
+    change from there: an optimizer's step is a change.
+    """
+    floor = Floor(reference, inputs, dtype)
+    return settle(floor, subject, inputs, subject(inputs), exact, before, thorough)
+
+
+def settle(
+    floor: Floor,
+    subject: Function,
+    inputs: Any,
+    results: Results,
+    exact: Exact | None = None,
+    before: Results | None = None,
+    thorough: bool = False,
+    finite: bool = False,
+) -> dict[str, Verdict]:
+    """As `judge`, for results that the subject has given already, against a floor that may know
+    much already. With `finite`, only the elements count where the reference is finite."""
+    ours = {name: np.asarray(value) for name, value in results.items()}
+    if ours.keys() != floor.truth.keys():
+        raise ValueError(f"results: expected {', '.join(floor.truth)}, got {', '.join(ours)}")
+    notes = {name: _misfit(ours[name], native) for name, native in floor.native.items()}
+    fitting = [name for name, note in notes.items() if not note]
+
+    def measured() -> dict[str, np.ndarray]:
+        margins = {name: floor.margin(name, ours[name]) for name in fitting}
+        if finite:
+            return {n: np.where(np.isfinite(floor.truth[n]), m, 0) for n, m in margins.items()}
+        return margins
+
+    margins = measured()
+    while thorough or _open(floor, margins):
+        if not floor.widen():
+            break
+        margins = measured()
+
+    outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
+    kinds = dict.fromkeys(outside, DIFFERENT)
+    if exact:
+        reference_lost = {n for n in outside if _nearer(exact, n, ours[n], outside[n], floor)}
+        kinds |= dict.fromkeys(reference_lost, REFERENCE_IMPRECISE)
+    undecided = {name: outside[name] for name, kind in kinds.items() if kind == DIFFERENT}
+    if undecided:
+        lost = only_digits_lost(subject, floor.reference, inputs, undecided)
+        kinds |= dict.fromkeys(lost, IMPRECISE)
+    return {
+        name: Verdict(
+            DIFFERENT, math.inf, 0, None, math.nan, math.nan, math.inf, 0.0, 0.0, math.nan, note
+        )
+        if note
+        else _described(ours[name], name, floor, margins[name], kinds.get(name), before)
+        for name, note in notes.items()
+    }
+
+
+def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
+    """Whether more noise could still bring a result inside: after two draws it will not come from
+    HOPELESS times as far, unless no draw has moved that element at all."""
+    return any(
+        np.any((m > 1) & ((floor.draws < 2) | (m <= HOPELESS) | (floor.noise[name] == 0)))
+        for name, m in margins.items()
+    )
+
+
+def screen(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool]
+) -> list[Verdict | None]:
+    """For each (ours, truth), shapes being equal: its verdict if u |truth|, the first term of the
+    floor, settles it, else None.
+
+    Many are looked at together, because most are small. With `finite`, only the elements count
+    where the truth is finite.
+    """
+    verdicts: list[Verdict | None] = [None if ours.size else EMPTY for ours, _ in pairs]
+    groups: dict[tuple[np.dtype, int], list[int]] = {}
+    elements = 0
+    for i, (ours, _) in enumerate(pairs):
+        if ours.size:
+            elements += ours.size
+            groups.setdefault((ours.dtype, elements // TOGETHER), []).append(i)
+    for chosen in groups.values():
+        found = _screened([pairs[i] for i in chosen], [finite[i] for i in chosen])
+        for i, verdict in zip(chosen, found, strict=True):
+            verdicts[i] = verdict
+    return verdicts
+
+
+def _screened(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool]
+) -> list[Verdict | None]:
+    """As `screen`, for pairs of one dtype that are not empty, laid end to end."""
+    shapes = [a.shape for a, _ in pairs]
+    sizes = np.array([a.size for a, _ in pairs])
+    ends = np.cumsum(sizes)
+    starts: Any = ends - sizes
+    ours = np.concatenate([a.ravel() for a, _ in pairs])
+    truth = np.concatenate([t.ravel() for _, t in pairs])
+    ignored = np.repeat(finite, sizes) & ~np.isfinite(truth)
+    size, gap = abs(finite_part(truth)), difference(ours, truth)
+    u = unit_roundoff(ours.dtype)
+    floor = u * size + float(np.finfo(ours.dtype).tiny)
+    both = np.isfinite(ours) & np.isfinite(truth)
+    margin = np.where(both, gap / (LIMIT * floor), np.where(same_values(ours, truth), 0, np.inf))
+    margin[ignored] = 0
+    distances = np.where(ignored, 0, ulps(ours, truth))
+
+    def largest(values: np.ndarray) -> np.ndarray:
+        return np.maximum.reduceat(values, starts)
+
+    def norms(values: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.add.reduceat((values / np.repeat(scale, sizes)) ** 2, starts))
+
+    worst, furthest, most = largest(margin), largest(distances), largest(size)
+    scale = np.where(most > 0, most, 1)  # so that no square overflows
+    apart, norm = norms(gap), norms(size)
+    error = np.where(apart > 0, apart / norm, 0)
+    # The first element of each pair that has its largest margin, or its largest distance.
+    by = np.where(np.repeat(worst > 0, sizes), margin, distances)
+    first = np.flatnonzero(by == np.repeat(np.where(worst > 0, worst, furthest), sizes))
+    at = first[np.searchsorted(first, starts)]
+    level = np.where(most > 0, u, 0)
+    resolution = np.where(most > 0, LIMIT * u, math.nan)
+    columns = (
+        worst,
+        furthest,
+        at - starts,
+        ours[at],
+        truth[at],
+        error,
+        floor[at],
+        level,
+        resolution,
+    )
+    return [
+        Verdict(
+            ROUNDING if far else IDENTICAL,
+            margin_,
+            far,
+            tuple(map(int, np.unravel_index(place, shape))),
+            *rest,
+        )
+        if margin_ <= 1
+        else None
+        for shape, margin_, far, place, *rest in zip(
+            shapes, *(c.tolist() for c in columns), strict=True
+        )
+    ]
+
+
+def _described(
+    ours: np.ndarray,
+    name: str,
+    floor: Floor,
+    margin: np.ndarray,
+    kind: str | None,
+    before: Results | None,
+) -> Verdict:
+    truth, slack = floor.truth[name], floor.values[name]
+    if not truth.size:
+        return EMPTY
+    distances = ulps(ours, truth)
+    index = np.unravel_index(np.argmax(margin if margin.any() else distances), margin.shape)
+    change = (
+        difference(truth, before[name]) if before and name in before else finite_part(abs(truth))
+    )
+    visible = change > 0
+    with np.errstate(over="ignore"):  # a change so small that it could never be seen
+        blur = slack[visible] / change[visible]
+    largest = float(abs(finite_part(truth)).max())
+    scale = largest or 1.0  # so that no square overflows
+    norm = float(np.linalg.norm(finite_part(truth) / scale))
+    gap = float(np.linalg.norm(difference(ours, truth) / scale))
+    return Verdict(
+        kind or (ROUNDING if distances.any() else IDENTICAL),
+        float(margin.max()),
+        int(distances.max()),
+        tuple(map(int, index)),
+        float(ours[index]),
+        float(truth[index]),
+        gap / norm if norm else (math.inf if gap else 0.0),
+        float(slack[index]),
+        float(slack.max()) / largest if largest else 0.0,
+        LIMIT * _middle(blur),
+    )
+
+
+def _misfit(ours: np.ndarray, native: np.ndarray) -> str:
+    if ours.shape != native.shape:
+        return f"shape {ours.shape} instead of {native.shape}"
+    if ours.dtype != native.dtype:
+        return f"dtype {ours.dtype} instead of {native.dtype}"
+    return ""
+
+
+def _nearer(exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, floor: Floor) -> bool:
+    """Whether ours is within the floor of the exact value wherever it is outside that of the
+    reference."""
+    u = unit_roundoff(ours.dtype)
+    for i in map(tuple, np.argwhere(outside)):
+        value = exact(name, i)
+        if not abs(float(ours[i]) - value) <= LIMIT * (floor.values[name][i] + u * abs(value)):
+            return False
+    return True

@@ -1,0 +1,95 @@
+"""Which gradient belongs to which argument of a call: by name."""
+
+import inspect
+import weakref
+
+import numpy as np
+
+from .arguments import Constant, expect
+from .trees import leaves
+
+_signatures = weakref.WeakKeyDictionary()  # of functions; to find one takes long
+
+
+def named(tree, name=""):
+    """{name: leaf} of a tree: "x", "parameters.0.weight" in a dict, "tensors.1" in a list."""
+    if not isinstance(tree, (dict, list, tuple)):
+        return {name: tree}
+    found = {}
+    for key, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        found |= named(branch, f"{name}.{key}" if name else f"{key}")
+    return found
+
+
+def arguments(rule, args, settings):
+    """{name: argument} of a call, in the order of the signature, without those that are Constant.
+    Each of *args is one, "args.0", and so is each of **settings."""
+    signature, found = _signature(rule), {}
+    for name, argument in signature.bind(*args, **settings).arguments.items():
+        parameter = signature.parameters[name]
+        if parameter.annotation in (Constant, Constant.__name__):
+            continue
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found |= argument
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            found |= {f"{name}.{i}": a for i, a in enumerate(argument)}
+        else:
+            found[name] = argument
+    return found
+
+
+def _signature(rule):
+    if not inspect.isfunction(rule):
+        return inspect.signature(rule)
+    if rule not in _signatures:
+        _signatures[rule] = inspect.signature(rule)
+    return _signatures[rule]
+
+
+def arrays_of(rule, args, settings):
+    """The floating arrays of a call that have a gradient: their names, {argument: names}, and
+    they."""
+    names, found = {}, []
+    for argument, tree in arguments(rule, args, settings).items():
+        inside = {n: a for n, a in named(tree, argument).items() if _is_floating(a)}
+        if inside:
+            names[argument] = list(inside)
+            found += inside.values()
+    return names, found
+
+
+def _is_floating(a):
+    """Whether it is an array, or a tensor, of that kind; a NumPy scalar counts as a number."""
+    kind = getattr(getattr(a, "dtype", None), "kind", "")
+    return kind == "f" and not isinstance(a, np.generic)
+
+
+def as_number(a):
+    """A NumPy scalar as Python's number, which fits any dtype; anything else as it is."""
+    return a.item() if isinstance(a, np.generic) else a
+
+
+def by_name(rule, names, found):
+    """The gradients that the pullback of a rule returned, in the order of `names`, which are
+    {argument: names of its arrays}: one for each argument, in its structure, a lone one bare.
+
+    Raises RuntimeError where they are others.
+    """
+    expected = [name for inside in names.values() for name in inside]
+    if expected == list(names):  # no trees
+        parts = leaves(found)
+    else:
+        parts = found if len(names) > 1 and isinstance(found, (list, tuple)) else [found]
+    given = named(dict(zip([*names, *range(len(names), len(parts))], parts, strict=False)))
+    given = {n: a for n, a in given.items() if np.asarray(a).dtype.kind == "f"}
+    if set(given) != set(expected):
+        several = "s" * (len(expected) != 1)
+        others = f", of {_listed(given)}" if len(given) == len(expected) else ""
+        wanted = f"{len(expected)} gradient{several}, of {_listed(expected)}"
+        expect(False, f"{rule}: pullback: expected {wanted}, got {len(given)}{others}")
+    return [given[name] for name in expected]
+
+
+def _listed(names):
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,141 @@
+"""Steps that take a matrix as one."""
+
+import math
+
+import numpy as np
+
+from ..arguments import alike, within
+from .steps import next_step, toward
+
+
+def adafactor(
+    param,
+    grad,
+    state,
+    *,
+    lr=1e-2,
+    beta2_decay=-0.8,
+    eps=(None, 1e-3),
+    d=1.0,
+    weight_decay=0.0,
+    maximize=False,
+):
+    """p ← p − α g / √v, where a matrix keeps of v only the means r and c of its rows and columns.
+
+        v = r cᵀ / mean(r)        α = max(ε₂, rms(p)) min(lr, 1/√t)
+
+    v is then of rank one. The means follow g² by t^β₂, which is 1 at the first step, so that no
+    correction is needed. Where g / √v exceeds d in root mean square, the step is scaled to d.
+    Weight decay shrinks p by 1 − lr λ. Vectors keep v itself. ε₁ is the dtype's epsilon where None.
+
+    Shazeer & Stern, 2018, arXiv:1804.04235
+    """
+    param, grad = alike(param=param, grad=grad)
+    if not beta2_decay <= 0:
+        raise ValueError(f"beta2_decay: expected at most 0, got {beta2_decay}")
+    least = float(np.finfo(param.dtype).eps) if eps[0] is None else eps[0]
+    within(0, lr=lr, weight_decay=weight_decay, **{"eps[0]": least, "eps[1]": eps[1]})
+    within(1, d=d)
+    step, t = next_step(state)
+    share = t**beta2_decay
+    alpha = max(eps[1], _rms(param)) * min(lr, 1 / math.sqrt(t))
+    g = -grad if maximize else grad
+    if param.ndim > 1:
+        rows, columns = _mean_square(g, -1), _mean_square(g, -2)
+        row = toward(state.get("row_var", np.zeros_like(rows)), rows, share)
+        column = toward(state.get("col_var", np.zeros_like(columns)), columns, share)
+        new = {"row_var": row, "col_var": column}
+        v = row @ column
+        v /= np.maximum(row.mean(axis=-2, keepdims=True), least)
+    else:
+        squares = g * g
+        new = {"variance": toward(state.get("variance", np.zeros_like(param)), squares, share)}
+        v = np.array(new["variance"])
+    np.maximum(v, least * least, out=v)
+    np.sqrt(v, out=v)
+    update = np.divide(g, v, out=v)
+    update *= alpha / max(1.0, _rms(update) / d)
+    param = param * (1 - lr * weight_decay)
+    param -= update
+    return param, {"step": step, **new}
+
+
+def muon(
+    param,
+    grad,
+    state,
+    *,
+    lr=1e-3,
+    weight_decay=0.1,
+    momentum=0.95,
+    nesterov=True,
+    ns_coefficients=(3.4445, -4.775, 2.0315),
+    eps=1e-7,
+    ns_steps=5,
+    adjust_lr_fn=None,
+):
+    """p ← (1 − lr λ) p − lr O, where O is the matrix of the running mean b of g with every singular
+    value brought near 1.
+
+    Newton and Schulz find it without a decomposition: X ← a X + (b A + c A²) X, A = X Xᵀ, does to
+    each singular value s what the polynomial a s + b s³ + c s⁵ does, and leaves the singular
+    vectors. It is done in bfloat16, where X starts at b / ‖b‖, laid flat. Nesterov takes the mean
+    of g and b for b. The rate is lr √max(1, rows / columns), or 0.2 lr √max(rows, columns) to match
+    the size of AdamW's step.
+
+    Jordan, 2024, https://kellerjordan.github.io/posts/muon; Liu et al., 2025, arXiv:2502.16982
+    """
+    param, grad = alike(param=param, grad=grad)
+    if param.ndim != 2:
+        raise ValueError(f"param: expected a matrix, got shape {param.shape}")
+    within(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    if ns_steps >= 100:
+        raise ValueError(f"ns_steps: expected below 100, got {ns_steps}")
+    if len(ns_coefficients) != 3:
+        raise ValueError(f"ns_coefficients: expected three, got {ns_coefficients}")
+    if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
+        raise ValueError(
+            f"adjust_lr_fn: expected None, 'original' or 'match_rms_adamw', got {adjust_lr_fn!r}"
+        )
+    rounded = _bfloat16
+    b = toward(state.get("momentum_buffer", np.zeros_like(param)), grad, 1 - momentum)
+    tall = param.shape[0] > param.shape[1]
+    x = rounded(toward(grad, b, momentum) if nesterov else b)
+    x = x.T if tall else x
+    x = rounded(x / max(rounded(np.linalg.norm(x)), rounded(np.float32(eps))))
+    first, third, fifth = ns_coefficients
+    for _ in range(ns_steps):
+        a = rounded(x @ x.T)
+        x = rounded(first * x + rounded(third * a + fifth * (a @ a)) @ x)
+    x = x.T if tall else x
+    rows, columns = param.shape
+    if adjust_lr_fn == "match_rms_adamw":
+        rate = lr * 0.2 * math.sqrt(max(rows, columns))
+    else:
+        rate = lr * math.sqrt(max(1, rows / columns))
+    param = param * (1 - lr * weight_decay) - rate * x.astype(param.dtype)
+    return param, {"momentum_buffer": b}
+
+
+def _rms(x):
+    """The root of the mean square."""
+    return float(np.linalg.norm(x)) / math.sqrt(x.size)
+
+
+def _mean_square(x, axis):
+    return np.expand_dims(np.vecdot(x, x, axis=axis) / x.shape[axis], axis)
+
+
+def _bfloat16(x):
+    """Rounded to the nearest bfloat16, half to even, in float32: the 16 upper bits of it."""
+    x = np.asarray(x, np.float32)
+    bits = x.view(np.uint32)
+    rounded = np.empty_like(bits)
+    np.right_shift(bits, 16, out=rounded)
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded &= 0xFFFF0000
+    rounded = rounded.view(np.float32)
+    np.copyto(rounded, x, where=np.isnan(x))  # whose bits would run over
+    return rounded

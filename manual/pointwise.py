@@ -1,0 +1,148 @@
+"""Arithmetic and functions of single elements, which broadcast."""
+
+import math
+
+import numpy as np
+
+from .arguments import floating, one_of, real
+from .arrays import operands
+
+
+def add(x, other, *, alpha=1):
+    """x + α other; the slopes are 1 and α."""
+    real(alpha=alpha)
+    x, other, back = operands(x=x, other=other)
+    y = x + alpha * other
+
+    def pullback(dy):
+        return back(dy, alpha * dy)
+
+    return y, pullback
+
+
+def sub(x, other, *, alpha=1):
+    """x − α other; the slopes are 1 and −α."""
+    real(alpha=alpha)
+    x, other, back = operands(x=x, other=other)
+    y = x - alpha * other
+
+    def pullback(dy):
+        return back(dy, -alpha * dy)
+
+    return y, pullback
+
+
+def mul(x, other):
+    """x · other; the slope in each is the other one."""
+    x, other, back = operands(x=x, other=other)
+    y = x * other
+
+    def pullback(dy):
+        return back(dy * other, dy * x)
+
+    return y, pullback
+
+
+def div(x, other, *, rounding_mode=None):
+    """x / other, rounded to a whole number by "trunc" or "floor"; the slopes are 1 / other and −y /
+    other, and 0 of what is rounded. By 0 it is ±∞, and 0 / 0 is NaN."""
+    if rounding_mode is not None:
+        one_of(("trunc", "floor"), rounding_mode=rounding_mode)
+    x, other, back = operands(x=x, other=other)
+    quotient = _over(x, other)
+    y = {None: quotient, "trunc": np.trunc(quotient), "floor": np.floor(quotient)}[rounding_mode]
+
+    def pullback(dy):
+        if rounding_mode:
+            return back(np.zeros_like(dy), np.zeros_like(dy))
+        return back(_over(dy, other), -_over(dy * quotient, other))
+
+    return y, pullback
+
+
+def neg(x):
+    """−x; the slope is −1."""
+    y = -floating(x=x)
+
+    def pullback(dy):
+        return -dy
+
+    return y, pullback
+
+
+def abs(x):
+    """|x|; the slope is the sign of x, 0 at 0."""
+    x = floating(x=x)
+    y = np.abs(x)
+
+    def pullback(dy):
+        return dy * np.sign(x)
+
+    return y, pullback
+
+
+def pow(x, exponent):
+    """xᵃ; the slopes are a xᵃ⁻¹, which is 0 for a = 0, and xᵃ log x, which is 0 at x = 0 for a ≥ 0.
+
+    It is NaN for x below 0, unless a is whole.
+    """
+    x, a, back = operands(x=x, exponent=exponent)
+    y = _power(x, a)
+
+    def pullback(dy):
+        dx = dy * (a * np.where(a == 0, 0, _power(x, a - 1)))
+        da = dy * (y * log(np.where((x == 0) & (a >= 0), 1, x))[0])
+        return back(dx, da)
+
+    return y, pullback
+
+
+def exp(x):
+    """eˣ, which is its own slope."""
+    x = floating(x=x)
+    most = math.log(np.finfo(x.dtype).max)
+    largest = x.dtype.type(most)
+    largest = np.nextafter(largest, 0) if float(largest) > most else largest
+    y = np.where(x > largest, math.inf, np.exp(np.minimum(x, largest))).astype(x.dtype)
+
+    def pullback(dy):
+        return dy * y
+
+    return y, pullback
+
+
+def log(x):
+    """log x, −∞ at 0 and NaN below; the slope is 1 / x."""
+    x = floating(x=x)
+    above = np.log(np.where(x > 0, x, 1))
+    y = np.where(x > 0, above, np.where(x == 0, -math.inf, math.nan)).astype(x.dtype)
+
+    def pullback(dy):
+        return _over(dy, x)
+
+    return y, pullback
+
+
+def sqrt(x):
+    """√x, NaN below 0; the slope is 1 / 2√x."""
+    x = floating(x=x)
+    y = np.where(x < 0, math.nan, np.sqrt(np.where(x < 0, 0, x))).astype(x.dtype)
+
+    def pullback(dy):
+        return _over(dy, 2 * y)
+
+    return y, pullback
+
+
+def _over(a, b):
+    """a / b, silently ±∞ by 0, and NaN for 0 / 0."""
+    infinite = np.where(a == 0, math.nan, a) * np.copysign(math.inf, b)
+    return np.where(b == 0, infinite, a / np.where(b == 0, 1, b)).astype(b.dtype)
+
+
+def _power(x, a):
+    """xᵃ, silently NaN for a negative x unless a is whole, and ±∞ for 0 to a negative power."""
+    none, pole = (x < 0) & (a != np.floor(a)), (x == 0) & (a < 0)
+    y = np.power(np.where(none | pole, 1, x), a)
+    zero = np.power(np.where(pole, x, 0), np.where(pole, -a, 1))
+    return np.where(none, math.nan, np.where(pole, _over(np.ones_like(y), zero), y)).astype(y.dtype)

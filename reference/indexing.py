@@ -1,0 +1,8 @@
+"""Elements picked by their place or by a condition."""
+
+import torch
+
+from .adapters import rule
+
+where = rule(torch.where, order="x condition other")
+getitem = rule(torch.Tensor.__getitem__)

@@ -1,0 +1,185 @@
+"""The command line and the plug-in for pytest, as a newcomer uses them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from gradtwin.comparisons.cli.app import app
+from typer.testing import CliRunner
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+RULES = """
+import numpy as np
+
+def right(x):
+    y = np.tanh(x)
+    return y, lambda dy: dy * (1 - y * y)
+
+def wrong(x):
+    return np.tanh(x), lambda dy: dy
+
+def forward(x):
+    y = np.tanh(x)
+    return y, y
+
+def backward(y, dy):
+    return dy * (1 - y * y)
+
+number = 3
+"""
+TESTS = """
+import torch
+from gradtwin import assert_gradient
+from rules import right, wrong
+
+def test_right(check_gradient):
+    assert check_gradient(right, torch.tanh).passed
+
+def test_wrong(assert_gradient):
+    assert_gradient(wrong, torch.tanh)
+
+def test_function():
+    assert_gradient(right, "tanh")
+"""
+
+
+@pytest.fixture
+def gradtwin(monkeypatch):
+    def run(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.delitem(sys.modules, "rules", raising=False)
+        return CliRunner().invoke(app, list(arguments))
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "rules.py").write_text(RULES)
+    (tmp_path / "broken.py").write_text("import no_such_module")
+    (tmp_path / "test_rules.py").write_text(TESTS)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["rules.py:right", "--against", "torch.tanh"], 0, "right"),
+        (["rules.py:forward,backward", "--against", "tanh"], 0, "right"),
+        (["rules.py:right", "--shape", "3,4"], 0, "differences"),
+        (["rules.py:wrong", "--against", "torch.tanh", "--shape", "5"], 1, "WRONG"),
+        (["none.py:right"], 2, "no file none.py"),
+        (["rules.py:rigth"], 2, "no 'rigth' in rules.py"),
+        (["rules.py"], 2, "expected FILE:NAME"),
+        (["rules.py:number", "--shape", "3"], 2, "subject: expected"),
+        (["broken.py:f"], 2, "ModuleNotFoundError"),
+        (["rules.py:right", "--against", "torch.tahn"], 2, "no 'tahn' in torch"),
+        (["rules.py:right", "--against", "nowhere"], 2, "no rule 'nowhere'"),
+        (["rules.py:right", "--shape", "x"], 2, "--shape: expected"),
+        (["rules.py:right", "--shape", "3", "--settings", "3"], 2, "expected NAME=VALUE"),
+        (["rules.py:right", "--shape", "3", "--dtype", "float16"], 2, "dtypes: expected"),
+        (["rules.py:right"], 2, "needed"),
+    ],
+)
+def test_the_command_says_what_it_found(gradtwin, folder, arguments, status, words):
+    done = gradtwin("check", *arguments, cwd=folder)
+    assert done.exit_code == status, done.stdout + done.stderr
+    assert words in (done.stdout if status < 2 else done.stderr)
+    if status == 2:
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_command_writes_files_and_json(gradtwin, folder):
+    arguments = ["rules.py:wrong", "--against", "torch.tanh", "--json", "--out", "found"]
+    done = gradtwin("check", *arguments, cwd=folder)
+    found = json.loads(done.stdout)
+    assert found["passed"] is False
+    assert found["cause"]["name"] == "missing term" or found["cause"]["text"]
+    table = pd.read_parquet(folder / "found" / "check.parquet")
+    assert len(table) == len(found["table"])
+    assert {p.suffix for p in (folder / "found").iterdir()} == {".csv", ".html", ".md", ".parquet"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (
+            [
+                *("wrong_softmax.py:softmax", "--against", "torch.nn.functional.softmax"),
+                *("--shape", "3,4", "--settings", "dim=-1"),
+            ],
+            1,
+            "missing term",
+        ),
+        (["forgotten_term.py:Silu", "--against", "torch.nn.functional.silu"], 1, "missing term"),
+        (
+            [
+                *("fused_kernel.py:forward,backward", "--against", "fused_kernel.py:twin"),
+                *("--shape", "6,4", "--shape", "4"),
+            ],
+            0,
+            "right",
+        ),
+    ],
+)
+def test_the_examples(gradtwin, arguments, status, words):
+    done = gradtwin("check", *arguments, cwd=EXAMPLES)
+    assert done.exit_code == status, done.stdout + done.stderr
+    assert words in done.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_the_plug_in(folder, workers):
+    command = [sys.executable, "-m", "pytest", "-q", *workers, "--gradient-report=out/report"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    assert "1 failed" in done.stdout
+    assert "cause: " in done.stdout
+    assert "gradient report: 3 checks, 1 wrong" in done.stdout
+    page = (folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert "test_rules.py::test_wrong" in page
+    table = pd.read_csv(folder / "out" / "report.csv")
+    assert table["test"].nunique() == 3
+
+
+def test_the_plug_in_does_not_import_torch(folder):
+    (folder / "test_rules.py").write_text(
+        "import sys\ndef test_torch():\n    assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-W", "error"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_mutants(gradtwin, tmp_path):
+    done = gradtwin("mutants", "relu", "--no-speed", "--jobs", "1", "--out", "found", cwd=tmp_path)
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "Written before the diagnoses" in done.stdout
+    table = pd.read_csv(tmp_path / "found" / "mutants.csv")
+    assert set(table["kind"]) == {"mutant", "corpus"}
+    known = gradtwin("mutants", "rulu", cwd=tmp_path)
+    assert known.exit_code == 2
+    assert "did you mean relu" in known.stderr
+
+
+def test_the_tour(tmp_path):
+    """Eight steps, none longer than a screen, and a picture."""
+    tour = EXAMPLES / "tour.py"
+    run = subprocess.run(
+        [sys.executable, tour, tmp_path / "new"], capture_output=True, text=True, check=True
+    )
+    _, *steps = re.split(r"\n\d\. .*\n---+\n", run.stdout)
+    assert len(steps) == 8
+    assert all(len(step.splitlines()) < 22 for step in steps)
+    assert all(len(line) <= 100 for line in run.stdout.splitlines())
+    w = re.findall(r"dw = (\S+)|w.grad = (\S+),", run.stdout)
+    assert w[0][0] == w[1][1]  # by pullbacks and by the tape
+    assert "mse_loss against mse_loss: right" in steps[4]
+    assert re.search("on the whole run: (rounding|identical)", steps[7])
+    assert (tmp_path / "new/tour.png").stat().st_size > 10_000
+    assert run.stderr == ""

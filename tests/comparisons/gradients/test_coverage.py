@@ -1,0 +1,141 @@
+"""The rules on PyTorch's own test inputs and error inputs, and on bad calls."""
+
+import numpy as np
+import pytest
+from gradtwin.comparisons import ops
+from gradtwin.comparisons.gradients import accuracy, bad_calls, coverage
+from gradtwin.comparisons.gradients.accuracy import TORCH
+from gradtwin.comparisons.verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
+from typer.testing import CliRunner
+
+from gradtwin import manual, reference
+
+RULED = [
+    name
+    for name, names in coverage.entries().items()
+    if names & {op for op in ops.names() if ops.named(op).family != "models"}
+]
+OWN = [name for name in RULED if name not in coverage.differentiable()]
+
+
+@pytest.fixture(scope="session")
+def cases():
+    """The cases of an entry, made once."""
+    found = {}
+
+    def of(name):
+        if name not in found:
+            found[name] = coverage.entry(name)
+        return found[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", RULED)
+def test_every_sample_and_every_bad_call_is_explained(cases, name):
+    row, found = cases(name)
+    print(row)
+    wrong = [c for c in found if c["class"] in (DIFFERENT, UNDECIDED)]
+    assert not wrong, [(c["id"], c["note"]) for c in wrong[:5]]
+    assert row["samples"] > 0
+    assert row["explained"] + row["inexpressible"] == row["samples"]
+    assert row["refused"] == row["error_inputs"]
+    assert row["matched"] + row["incomparable"] == row["bad_calls"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_torch_has_no_samples_of_has_ten_of_ours(cases, name):
+    row, _ = cases(name)
+    assert row["samples"] >= 10
+
+
+def test_a_wrong_slope_and_a_missing_check_are_open(monkeypatch):
+    def relu(x):
+        y = np.where(x > 0, x, 0)
+
+        def pullback(dy):
+            return dy
+
+        return y, pullback
+
+    monkeypatch.setattr(manual.activations, "relu", relu)
+    row, found = coverage.entry("nn.functional.relu")
+    wrong = [c for c in found if c["class"] == DIFFERENT]
+    assert row["class"] == DIFFERENT
+    assert row["explained"] < row["samples"]
+    assert row["matched"] < row["bad_calls"]
+    assert {c["what"] for c in wrong} == {"sample", "bad call"}
+
+
+@pytest.mark.parametrize(
+    ("message", "refuses"),
+    [
+        ("p: expected a number, got 'a'", True),
+        ("x[0]: expected one axis, got 2", True),
+        ("wrong", False),
+        ("pp: expected a number", False),
+    ],
+)
+def test_a_refusal_names_the_argument(message, refuses):
+    def rule(x, p=0.5):
+        raise ValueError(message)
+
+    assert bad_calls.outcome(rule, (1,), {})[1] is refuses
+
+
+def test_a_crash_is_no_refusal():
+    def crash(x):
+        return 1 / 0
+
+    assert bad_calls.outcome(crash, (1,), {}) == ("ZeroDivisionError: division by zero", False)
+
+
+def test_coverage_lists_what_has_no_rule_and_what_cannot_be_judged():
+    entries = coverage.entries()
+    assert len(entries) > 500
+    row, found = coverage.entry("fft.fft")
+    assert (row["class"], row["rule"], row["explained"], found) == ("no rule", None, 0, [])
+    assert row["samples"] > 0
+
+
+def test_the_command_writes_both_tables(tmp_path):
+    from gradtwin.comparisons.cli import app
+
+    result = CliRunner().invoke(app, ["coverage", "relu", "--out", str(tmp_path), "--jobs", "1"])
+    assert result.exit_code == 0, result.output
+    assert "8 of 8 samples explained" in " ".join(result.output.split())
+    assert (tmp_path / "coverage.parquet").exists()
+    assert (tmp_path / "coverage_cases.parquet").exists()
+    wrong = CliRunner().invoke(app, ["coverage", "reluu", "--out", str(tmp_path)])
+    assert wrong.exit_code == 2
+    assert "did you mean relu" in " ".join(wrong.output.split())
+
+
+def test_accuracy_tells_which_side_is_nearer_and_what_is_a_convention():
+    rows = [r for r in accuracy.rows("tanh") if r["argument"] == "x" and r["kind"] == "corner"]
+    assert max(r["torch_ulp"] for r in rows) > 1e6 > 10 > max(r["manual_ulp"] for r in rows)
+    kink = next(r for r in accuracy.rows("relu") if r["kind"] == "corner" and r["argument"] == "x")
+    assert kink["conventions"] == 2  # at 0 and −0
+    assert kink["manual_ulp"] == kink["torch_ulp"] == 0
+
+
+def test_accuracy_sees_a_formula_that_loses_digits(monkeypatch):
+    def tanh(x):
+        y, _ = reference.activations.tanh(x)
+
+        def pullback(dy):
+            return dy * (1 - y * y) * (1 + 1e-9)
+
+        return y, pullback
+
+    monkeypatch.setattr(manual.activations, "tanh", tanh)
+    rows = [r for r in accuracy.rows("tanh", dtypes=["float64"]) if r["kind"] == "sample"]
+    assert {r["nearer"] for r in rows if r["argument"] == "x"} == {TORCH}
+
+
+@pytest.mark.parametrize("op", [op for op in ops.names() if ops.named(op).family != "models"])
+def test_no_rule_is_less_accurate_than_torch(op):
+    """Where torch is nearer to the exact value, rounding is all that is between them."""
+    for row in accuracy.rows(op):
+        if row["nearer"] == TORCH:
+            assert row["class"] in (IDENTICAL, ROUNDING), row
