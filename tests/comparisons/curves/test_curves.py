@@ -190,9 +190,11 @@ def test_no_false_alarm(name, chaotic, dtype, seed):
     assert row["class"] in ("identical", "rounding")
 
 
+# 100 steps: from 130 on the loss is small and leaps now and then, in each run at another step, and
+# which leaps the runs of a floor have seen is chance.
 @DTYPES
 def test_chaos_is_not_a_bug(dtype):
-    row = compare(Cell("mlp", "digits", "sgd", 2.0, steps=400, dtype=dtype)).row
+    row = compare(Cell("mlp", "digits", "sgd", 2.0, steps=100, dtype=dtype)).row
     print({k: row[k] for k in ("class", "max_drift", "max_ratio", "growth", "lockstep_margin")})
     assert row["max_drift"] > 0.01
     assert row["class"] == "rounding"
