@@ -23,7 +23,7 @@ test: $(VENV)/.test  ## the test suite
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 quick: $(VENV)/.test  ## most laws of the rules and some tests of check, in about a minute
-	@$(BIN)/python -m pytest -n auto --dist worksteal tests/test_laws.py tests/test_check.py \
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests/test_laws.py tests/comparisons/check \
 	    -k 'not (noise or mistake or alarm or cause or draws or be_wrong)'
 
 sweep: $(VENV)/.test  ## what is dear, on all rows, under every kernel that the processor has
