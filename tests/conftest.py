@@ -4,6 +4,10 @@ import os
 import traceback
 
 import pytest
+
+# Of the processes that tests start too: where each takes all processors, they wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -15,7 +19,7 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True, scope="session")
 def threads():
     """One, or as many as the variable OMP_NUM_THREADS says."""
-    number = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    number = int(os.environ["OMP_NUM_THREADS"])
     torch.set_num_threads(number)
     with threadpool_limits(number):
         yield
