@@ -2,12 +2,12 @@
 
 import math
 import numbers
+from typing import Annotated, Any
 
 import numpy as np
 
-
-class Constant:
-    """Annotates an argument that has no gradient, as the weights of classes."""
+# Annotates an argument that has no gradient, as the weights of classes.
+Constant = Annotated[Any, "no gradient"]
 
 
 def floating(**arrays):

@@ -8,7 +8,9 @@ import numpy as np
 from .arguments import Constant, expect
 from .trees import leaves
 
-_signatures = weakref.WeakKeyDictionary()  # of functions; to find one takes long
+_signatures: weakref.WeakKeyDictionary = (
+    weakref.WeakKeyDictionary()
+)  # of functions; to find one takes long
 
 
 def named(tree, name=""):
@@ -27,7 +29,7 @@ def arguments(rule, args, settings):
     signature, found = _signature(rule), {}
     for name, argument in signature.bind(*args, **settings).arguments.items():
         parameter = signature.parameters[name]
-        if parameter.annotation in (Constant, Constant.__name__):
+        if parameter.annotation in (Constant, "Constant"):
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
             found |= argument

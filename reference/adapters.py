@@ -14,7 +14,7 @@ DEVICE = os.environ.get("GRADTWIN_DEVICE", "cpu")  # where all that is torch's i
 
 @dataclass(frozen=True)
 class Facts:
-    """What is peculiar about a function of torch; names, in one string with spaces between them.
+    """What is peculiar about a function of torch; several names are given as one string.
 
     constant    the floating arguments that it never differentiates
     algorithm   those that say how it is computed, not what
@@ -29,15 +29,15 @@ class Facts:
     forward     whether torch has its forward mode
     """
 
-    constant: str = ""
-    algorithm: str = ""
-    without: str = "inplace _stacklevel size_average reduce _weight"
-    also: str = ""
-    reflected: str = ""
+    constant: tuple = ()
+    algorithm: tuple = ()
+    without: tuple = ("inplace", "_stacklevel", "size_average", "reduce", "_weight")
+    also: tuple = ()
+    reflected: tuple = ()
     spread: bool = False
-    order: str = ""
-    unsafe: str = ""
-    fused: str = ""
+    order: tuple = ()
+    unsafe: tuple = ()
+    fused: tuple = ()
     module: type | None = None
     forward: bool = True
 
@@ -159,7 +159,7 @@ class OptimizerFacts:
     free         the settings that may be looked for, each by SCALE, SHARE or AMOUNT
     choices      what is tried besides the defaults; a setting that stands here is not open
     start        where a search begins instead of at a default
-    is_          another optimizer that this is, and with which settings
+    alias        another optimizer that this is, and with which settings
     single       the settings under which one call is one iteration
     timed        the settings that it is timed with
     """
@@ -169,7 +169,7 @@ class OptimizerFacts:
     free: dict = field(default_factory=dict)
     choices: tuple = ()
     start: dict = field(default_factory=dict)
-    is_: tuple = ()
+    alias: tuple = ()
     single: dict = field(default_factory=dict)
     timed: tuple = ({},)
 

@@ -42,7 +42,7 @@ adam = step(
     free=_MOMENTS,
     choices=({"amsgrad": True}, _DECOUPLED, {"amsgrad": True, **_DECOUPLED}),
 )
-adamw = step(torch.optim.AdamW, is_=("adam", _DECOUPLED))
+adamw = step(torch.optim.AdamW, alias=("adam", _DECOUPLED))
 adamax = step(torch.optim.Adamax, free=_MOMENTS)
 nadam = step(torch.optim.NAdam, free={**_MOMENTS, "momentum_decay": AMOUNT}, choices=(_DECOUPLED,))
 radam = step(torch.optim.RAdam, free=_MOMENTS, choices=(_DECOUPLED,))

@@ -25,7 +25,7 @@ from .file import Baseline, NotComparable
 from .versions import Failed, Say, Subject, digest
 
 # What a distribution is built of; the rest of a checkout is not copied.
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "gradtwin", *SOURCES)
+DISTRIBUTED = ("pyproject.toml", "README.md", "LICENSE", "gradtwin", *SOURCES)
 HEAVY = ("nvidia-", "cuda", "triton")  # that names of packages begin with which torch brings
 LAZILY = "--use-feature=fast-deps"  # of pip
 LAST_LINES = 12  # of what failed
@@ -51,7 +51,7 @@ def source(temporary: Path) -> str:
         return f"gradtwin=={__version__}"
     copy = temporary / "source"
     copy.mkdir()
-    for name in SOURCES:
+    for name in DISTRIBUTED:
         if (tree / name).is_dir():
             shutil.copytree(tree / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif (tree / name).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import typer
@@ -30,7 +31,7 @@ from .show import show_command
 from .trace import trace_command
 from .versions import versions_command
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "gradients": gradients_command,
     "coverage": coverage_command,
     "optimizers": optimizers_command,

@@ -60,7 +60,7 @@ def calibrate_command(
             frames[named] = _calibrated_under(variables, seeds, chosen, runner.jobs)
             runner.console.print(_floors(frames[named]))
         frame = tables.table(
-            {"kernels": named, **row, "id": f"{row['id']}/{named}"}
+            {"kernels": named, **{str(k): v for k, v in row.items()}, "id": f"{row['id']}/{named}"}
             for named, rows in frames.items()
             for row in rows.to_dict("records")
         )

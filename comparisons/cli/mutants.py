@@ -68,9 +68,7 @@ def mutants_command(
     ]
     tasks += [(table.right_row, (op, s)) for op in chosen for s in range(seed, seed + seeds)]
     if not ops:
-        tasks += [
-            (table.manual_row, (op, s)) for op in names() for s in range(seed, seed + seeds)
-        ]
+        tasks += [(table.manual_row, (op, s)) for op in names() for s in range(seed, seed + seeds)]
     if torch_ops:
         tasks += [(table.torch_row, (name, speed)) for name in table.public()]
     rows = runner.run("Mutants", tasks, MUTANT_COLUMNS, lambda row: [row])

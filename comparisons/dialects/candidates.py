@@ -83,8 +83,8 @@ class Candidate:
     def _named(self) -> tuple[str, Mapping[str, Any]]:
         """The name, and the settings that it says already."""
         for other in optimizers.every():
-            if other.facts.is_ and other.facts.is_[0] == self.optimizer:
-                given = other.facts.is_[1]
+            if other.facts.alias and other.facts.alias[0] == self.optimizer:
+                given = other.facts.alias[1]
                 if given.items() <= self.settings.items():
                     return other.name, given
         return self.optimizer, {}

@@ -59,12 +59,15 @@ class Op:
         return getattr(self.mirror, "facts", Facts())
 
     @property
-    def definition(self) -> Callable[..., Any]:
-        """What it is, in mpmath."""
-        return getattr(_file("comparisons.exact", self.family), self.name)  # type: ignore[no-any-return]
+    def definition(self) -> Callable[..., Any] | None:
+        """What it is, in mpmath; None where nobody has said so."""
+        return getattr(_file("comparisons.exact", self.family), self.name, None)
 
     def oracle(self, inputs: Any, kinks: bool = True, work: float = math.inf) -> exact.Oracle:
-        """(name of a result, index) → its exact value, as in `exact.oracle`."""
+        """(name of a result, index) → its exact value, as in `exact.oracle`; NaN without a
+        definition."""
+        if self.definition is None:
+            return lambda name, index: math.nan
         return exact.oracle(self.definition, inputs, kinks, work)
 
     def bound(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
