@@ -68,7 +68,7 @@ class Case:
 Candidate = tuple[str, str, np.ndarray]  # name of the cause, what it is, values
 
 
-def diagnose(failures: Sequence[Failure], examinations: Sequence[Trials]) -> Cause | None:
+def diagnose(failures: Sequence[Failure], all_tried: Sequence[Trials]) -> Cause | None:
     """The first cause that accounts for what failed; None if there is none."""
     by_hand = [f for f in failures if f.outside is None]
     plain = [
@@ -78,9 +78,9 @@ def diagnose(failures: Sequence[Failure], examinations: Sequence[Trials]) -> Cau
     ]
     if plain and (cause := _said(plain)):
         return cause
-    for examination in examinations:
-        own = [f for f in examination.failures if f.outside is not None]
-        if own and (cause := _Search(examination, own).cause()):
+    for tried in all_tried:
+        own = [f for f in tried.failures if f.outside is not None]
+        if own and (cause := _Search(tried, own).cause()):
             return cause
     return _said(by_hand) if by_hand else None
 
@@ -123,13 +123,13 @@ def _said(by_hand: Sequence[Failure]) -> Cause | None:
 
 
 class _Search:
-    """The causes of one examination's failures, tried from the plainest on."""
+    """The causes of the failures of one call, tried from the plainest on."""
 
-    def __init__(self, examination: Trials, failures: Sequence[Failure]) -> None:
-        self.e, self.failures = examination, list(failures)
+    def __init__(self, tried: Trials, failures: Sequence[Failure]) -> None:
+        self.e, self.failures = tried, list(failures)
         self.probes = {f.probe for f in failures}
-        self.wrong = [f for f in self.failures if f.name in examination.order]
-        self.values = [f for f in self.failures if f.name not in examination.order]
+        self.wrong = [f for f in self.failures if f.name in tried.order]
+        self.values = [f for f in self.failures if f.name not in tried.order]
 
     def cause(self) -> Cause | None:
         for attempt in (

@@ -736,12 +736,12 @@ def _to(leaf: Any, dtype: torch.dtype) -> Any:
     return leaf.to(dtype) if floating else leaf
 
 
-def judge(examinations: Sequence[Trials]) -> None:
+def judge(all_tried: Sequence[Trials]) -> None:
     """Judges all trials: most are settled together, by the first terms of the floor."""
     asked = [
         (trial, name)
-        for examination in examinations
-        for trial in examination.trials
+        for tried in all_tried
+        for trial in tried.trials
         for name, ours in trial.results.items()
         if name in trial.truth
         and ours.dtype == trial.dtype
@@ -750,8 +750,8 @@ def judge(examinations: Sequence[Trials]) -> None:
     pairs = [(t.results[n], t.truth[n]) for t, n in asked]
     settled = screen(pairs, [t.derived for t, _ in asked])
     known = {(id(t), n): v for (t, n), v in zip(asked, settled, strict=True) if v}
-    for examination in examinations:
-        examination.record(known)
+    for tried in all_tried:
+        tried.record(known)
 
 
 def argument(order: Sequence[str], inputs: Any, name: str) -> np.ndarray | None:

@@ -182,20 +182,20 @@ def _examined(
     sampled: bool,
     seed: int,
 ) -> list[Trials]:
-    """The examinations of all calls; of many, the largest ordinary one has all the probes."""
+    """The trials of all calls; of many, the largest ordinary one has all the probes."""
     probed = max(calls, key=_weight)
     done = []
     refusals: dict[Trials, ValueError | TypeError] = {}
 
-    def held(examination: Trials, step: Callable[..., None], *args: Any) -> None:
+    def held(tried: Trials, step: Callable[..., None], *args: Any) -> None:
         """Does one step; what the reference refuses is an error only for the caller's own call."""
-        if examination not in refusals:
+        if tried not in refusals:
             try:
                 step(*args)
             except ValueError as refusal:
                 if not sampled:
                     raise
-                refusals[examination] = refusal
+                refusals[tried] = refusal
 
     for call in calls:
         subject = _drawing(subject_of(thing, call.args, call.kwargs, call.constant), target)
@@ -205,19 +205,19 @@ def _examined(
         numbers = []
         if call is probed:
             numbers = _numbers(_settings_of(target.function, subject.signature, call.kwargs))
-        examination = Trials(subject, twin, call, numbers, seed, target.exact)
-        done.append(examination)
+        tried = Trials(subject, twin, call, numbers, seed, target.exact)
+        done.append(tried)
         if sampled and subject.signature:
             try:
                 subject.signature.bind(*call.args, **call.kwargs)
             except TypeError as error:
-                refusals[examination] = TypeError(f"the subject takes no such call: {error}")
-        held(examination, examination.run, dtypes, call is probed)
+                refusals[tried] = TypeError(f"the subject takes no such call: {error}")
+        held(tried, tried.run, dtypes, call is probed)
     judge([e for e in done if e not in refusals])
-    for examination in done:
-        held(examination, examination.conclude, examination.sample is probed)
-    for examination, refusal in refusals.items():
-        examination.skip(dtypes, str(refusal))
+    for tried in done:
+        held(tried, tried.conclude, tried.sample is probed)
+    for tried, refusal in refusals.items():
+        tried.skip(dtypes, str(refusal))
     if all(row["class"] == NOT_APPLICABLE for e in done for row in e.rows):
         for refusal in refusals.values():
             if isinstance(refusal, ValueError):

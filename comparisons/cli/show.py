@@ -8,7 +8,7 @@ import itertools
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,7 +20,8 @@ from ... import manual, reference
 from ...manual import dialects
 from .. import ops, samples
 from ..dialects.lines import print_lines
-from ..ops.optimizers import configurations
+from ..environment import ROOT
+from ..ops.optimizers import configurations, named
 from ..report import files, pages
 from ..samples.optimizers import SAMPLES as OPTIMIZERS
 from ..samples.schedules import SAMPLES as SCHEDULES
@@ -78,24 +79,27 @@ def _sources(console: Console, op: str) -> None:
 
     module: ModuleType
     if op in OPTIMIZERS:
-        rule, module = getattr(manual.optimizers, op), reference.optimizers
+        rule, module = named(op).rule, reference.optimizers
     elif op in SCHEDULES:
         rule, module = getattr(manual.schedules, op), reference.schedules
     else:
-        rule, _ = ops.named(op).pair
-        module = getattr(reference, ops.named(op).family)
-    code(f"manual/{Path(inspect.getfile(rule)).name}", inspect.getsource(rule))
+        rule, module = ops.named(op).rule, getattr(reference, ops.named(op).family)
+    code(_place(rule), inspect.getsource(rule))
     source = inspect.getsource(module)
-    lines = [n for n in ast.parse(source).body if isinstance(n, ast.Assign)]
-    mirror = [n for n in lines if op in {getattr(t, "id", "") for t in n.targets}]
-    text = (
-        str(ast.get_source_segment(source, mirror[0]))
-        if mirror
-        else inspect.getsource(getattr(module, op).__wrapped__)
-    )
-    named = [getattr(module, name, None) for name in re.findall(r"\b_\w+", text)]
-    helpers = [inspect.getsource(f.__code__) for f in named if f]
-    code(f"\nreference/{Path(inspect.getfile(module)).name}", "\n\n".join([*helpers, text]))
+    parts: dict[str, str] = {}  # by the name that each has
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node]
+        for target in targets:
+            name = getattr(target, "id", getattr(target, "name", ""))
+            first = min([node, *getattr(node, "decorator_list", [])], key=lambda n: n.lineno)
+            parts[name] = "\n".join(source.splitlines()[first.lineno - 1 : node.end_lineno])
+    helpers = [parts[name] for name in re.findall(r"\b_\w+", parts[op]) if name in parts]
+    code(f"\n{_place(module)}", "\n\n".join([*dict.fromkeys(helpers), parts[op]]))
+
+
+def _place(thing: Any) -> str:
+    """The file of a rule or of mirrors, as it is called in the source tree."""
+    return Path(inspect.getfile(thing)).resolve().relative_to(ROOT).as_posix()
 
 
 def _in_torch(console: Console, op: str) -> None:

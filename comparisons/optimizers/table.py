@@ -119,7 +119,7 @@ def compare(
 def _row(run: Comparison, quantity: str, step: int) -> dict[str, Any]:
     name, settings, dtype, stream, seed = run.name, run.settings, run.dtype, run.kind, run.seed
     lockstep, drift = run.lockstep, run.drifts[quantity]
-    records = [r for r in lockstep.records if r.name == quantity and r.step <= step]
+    records = [r for r in lockstep.verdicts if r.name == quantity and r.step <= step]
     largest = max(records, key=lambda r: r.verdict.margin)
     kind = worst(r.verdict.kind for r in records)
     outside = next((r.step for r in records if r.verdict.kind == DIFFERENT), None)

@@ -28,7 +28,7 @@ class Pair(NamedTuple):
     before: Results | None = None  # what the results were before, if the step updates them
 
 
-class Record(NamedTuple):
+class StepVerdict(NamedTuple):
     step: int  # from 1
     name: str
     verdict: Verdict
@@ -46,7 +46,7 @@ class Lockstep:
     dtype: Any
     steps: int
     thorough: bool = False  # draw all the noise, even where less would settle it
-    records: list[Record] = field(default_factory=list)
+    verdicts: list[StepVerdict] = field(default_factory=list)
     _levels: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class Lockstep:
                 subject, reference, inputs, self.dtype, before=before, thorough=self.thorough
             )
             for name, verdict in verdicts.items():
-                self.records.append(Record(step, name, verdict))
+                self.verdicts.append(StepVerdict(step, name, verdict))
                 self._levels[name] = max(verdict.level, self._levels.get(name, 0.0))
 
     def _passes(self, pairs: Sequence[Pair], recorded: Results) -> bool:
@@ -86,26 +86,26 @@ class Lockstep:
     @property
     def outside(self) -> tuple[int, str, str] | None:
         """The first step that is different, its tensors with the worst first, and a note."""
-        wrong = [r for r in self.records if r.verdict.kind == DIFFERENT]
+        wrong = [r for r in self.verdicts if r.verdict.kind == DIFFERENT]
         wrong.sort(key=lambda r: -r.verdict.margin)
         if not wrong:
             return None
         return wrong[0].step, ", ".join(r.name for r in wrong), wrong[0].verdict.note
 
     @property
-    def worst(self) -> Record:
-        """The record with the largest margin."""
-        return max(self.records, key=lambda r: r.verdict.margin)
+    def worst(self) -> StepVerdict:
+        """The one with the largest margin."""
+        return max(self.verdicts, key=lambda r: r.verdict.margin)
 
     @property
     def judged(self) -> int:
         """How many steps were judged."""
-        return len({r.step for r in self.records})
+        return len({r.step for r in self.verdicts})
 
     @property
     def imprecise(self) -> int:
         """How many steps had a result that is right but for its digits."""
-        return len({r.step for r in self.records if r.verdict.kind == IMPRECISE})
+        return len({r.step for r in self.verdicts if r.verdict.kind == IMPRECISE})
 
     def resolution(self, names: Mapping[str, Any]) -> float:
         """The smallest relative error that would have been seen in whichever of these results.
@@ -113,7 +113,7 @@ class Lockstep:
         Each result counts with its sharpest step, and the least sharp of them is what is returned.
         """
         sharpest: dict[str, float] = {}
-        for r in self.records:
+        for r in self.verdicts:
             if r.name in names and not math.isnan(r.verdict.resolution):
                 sharpest[r.name] = min(r.verdict.resolution, sharpest.get(r.name, math.inf))
         return max(sharpest.values(), default=math.nan)

@@ -15,7 +15,7 @@ from gradtwin.comparisons import environment, ops
 from gradtwin.comparisons.baselines import file, installation, measure, record, versions
 from gradtwin.comparisons.baselines.diff import REMOVED
 from gradtwin.comparisons.baselines.file import Baseline
-from gradtwin.comparisons.baselines.installation import LAZILY, SOURCES
+from gradtwin.comparisons.baselines.installation import DISTRIBUTED, LAZILY
 from gradtwin.comparisons.baselines.measure import tasks
 from gradtwin.comparisons.cli.app import app
 from typer.testing import CliRunner
@@ -255,11 +255,11 @@ def test_the_source_is_a_copy(tmp_path):
     here = environment.ROOT
     for name in ("pyproject.toml", "manual/activations.py", "gradtwin/__main__.py"):
         assert (copy / name).read_bytes() == (here / name).read_bytes()
-    assert {p.name for p in copy.iterdir()} == set(SOURCES)
+    assert {p.name for p in copy.iterdir()} == set(DISTRIBUTED)
 
 
 def test_without_a_source_tree_the_release_is_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(installation, "ROOT", tmp_path)
     monkeypatch.setattr(installation.metadata, "distribution", lambda name: Installed(None))
     assert installation.source(tmp_path) == "gradtwin==0.1.0"
     for name in ("pyproject.toml", "manual", "reference", "comparisons"):

@@ -9,6 +9,7 @@ from gradtwin.comparisons.cli.app import app
 from gradtwin.comparisons.dialects import candidates, search, trajectory
 from gradtwin.comparisons.dialects.candidates import OPTIMIZERS, Candidate
 from gradtwin.comparisons.dialects.trajectory import Trajectory
+from gradtwin.comparisons.ops import optimizers
 from gradtwin.comparisons.samples.optimizers import SAMPLES
 from gradtwin.manual.dialects import DIALECTS, of, variant
 from typer.testing import CliRunner
@@ -151,7 +152,7 @@ MADE_BY = {
 def candidate(optimizer, spoken, settings):
     chosen = tuple(d for d in of(optimizer) if (d.about, d.name) in spoken)
     assert len(chosen) == len(spoken)
-    return Candidate(optimizer, chosen, candidates.defaults(optimizer) | settings, ())
+    return Candidate(optimizer, chosen, optimizers.named(optimizer).defaults | settings, ())
 
 
 def test_every_recorded_trajectory_is_known():

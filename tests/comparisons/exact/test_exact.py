@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 from gradtwin.comparisons import exact, ops, samples
-from gradtwin.comparisons.exact import DIGITS, KINK, SOON
+from gradtwin.comparisons.exact import DIGITS, KINK, SOON, activations
 from gradtwin.comparisons.ops import arguments, evaluate
 
 
@@ -22,7 +22,7 @@ def test_slopes_are_the_same_together_and_alone(op, held):
 
     def holds(row):
         inputs, names = call(op, row)
-        taken = exact._Call(op, inputs)
+        taken = exact._Call(ops.named(op).definition, inputs)
         with mpmath.workdps(DIGITS):
             for name in names:
                 every = taken.together(name)
@@ -49,11 +49,11 @@ def dense(coupling):
 @pytest.mark.parametrize("coupling", [1, 1e-30, mpmath.mpf(10) ** -100])
 def test_what_moves_its_neighbour_is_not_taken_together(monkeypatch, coupling):
     x, dy = np.array([0.5, -2.0, 3.0]), np.array([1.0, 10.0, -4.0])
-    taken = exact._Call("relu", ((x,), {}, dy))
+    taken = exact._Call(activations.relu, ((x,), {}, dy))
     with mpmath.workdps(DIGITS):
         assert taken.together("x") is not None
-    monkeypatch.setattr(exact.activations, "relu", dense(mpmath.mpf(coupling)))
-    taken = exact._Call("relu", ((x,), {}, dy))
+    monkeypatch.setattr(activations, "relu", dense(mpmath.mpf(coupling)))
+    taken = exact._Call(activations.relu, ((x,), {}, dy))
     with mpmath.workdps(DIGITS):
         expected = coupling > 1e-40  # else it is no digit of a result
         assert (taken.together("x") is None) == expected

@@ -99,7 +99,7 @@ def test_coverage_lists_what_has_no_rule_and_what_cannot_be_judged():
 
 
 def test_the_command_writes_both_tables(tmp_path):
-    from gradtwin.comparisons.cli import app
+    from gradtwin.comparisons.cli.app import app
 
     result = CliRunner().invoke(app, ["coverage", "relu", "--out", str(tmp_path), "--jobs", "1"])
     assert result.exit_code == 0, result.output
