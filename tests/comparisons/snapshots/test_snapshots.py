@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons import report
 from gradtwin.comparisons.snapshots import files
 from gradtwin.comparisons.snapshots.arrays import (
     BITS,
@@ -24,11 +23,7 @@ from gradtwin.comparisons.snapshots.arrays import (
 
 pytest_plugins = ["pytester"]
 
-# Such a run forgets the modules that it imports; these take seconds.
 QUICK = ("-q", "-pgradtwin.pytest_plugin", "-pno:cacheprovider")
-
-
-assert report
 
 
 TEST = """
@@ -38,14 +33,6 @@ def test_a(gradient_baseline):
     gradient_baseline.check("layer", arrays)
 """
 LAYER = {"weight": np.array([[1.0, 2.0, -0.0]], np.float32), "bias": [torch.ones(2).bfloat16()]}
-
-# What the workers of a run would import as well, and do not need: nothing is drawn here.
-LIGHT = """
-import sys, types
-for name in ("pandas", "matplotlib.figure", "gradtwin.comparisons.datasets"):
-    sys.modules[name] = types.ModuleType(name)
-sys.modules["matplotlib.figure"].Figure = None
-"""
 
 
 @pytest.fixture
@@ -432,7 +419,7 @@ def test_arrays_are_kept_as_they_were_when_they_were_checked(project):
 def test_a_kill_between_writing_and_renaming_leaves_the_old_file(project, pytester):
     before = written(project("--regen-all", arrays=1.0))
     pytester.makeconftest(
-        f"{LIGHT}import os, pathlib, signal\n"
+        "import os, pathlib, signal\n"
         "sys.modules['given'] = types.SimpleNamespace(arrays=2.0)\n"
         "def killed(self, target):\n"
         "    if target.suffix == '.npz':\n"
@@ -545,7 +532,6 @@ def test_two_tests_of_one_name_must_agree(project, option, start):
 
 
 def test_two_workers(pytester):
-    pytester.makeconftest(LIGHT)
     pytester.makepyfile(
         test_x="import pytest\n"
         "each = pytest.mark.parametrize('n', [\n"
