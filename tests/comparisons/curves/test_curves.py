@@ -203,8 +203,8 @@ def test_chaos_is_not_a_bug(dtype):
 
 @DTYPES
 def test_a_loss_that_leaps_by_chance_is_never_different(dtype):
-    """From step 130 on this loss is small and leaps now and then, in each run at another step; which
-    leaps the seven runs of a floor have seen is chance. But every step is right."""
+    """From step 130 on this loss is small and leaps now and then, in each run at another step;
+    which leaps the seven runs of a floor have seen is chance. But every step is right."""
     row = compare(replace(CHAOTIC, steps=300, dtype=dtype)).row
     print({k: row[k] for k in ("class", "max_ratio", "lockstep_margin", "judged_steps")})
     assert row["class"] in ("rounding", "parted")
