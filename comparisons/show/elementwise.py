@@ -42,9 +42,10 @@ def _elementwise(op: str, row: Call) -> tuple[Any, Any] | None:
 def corners(op: str) -> Iterator[dict[str, Any]]:
     """Where an op that works element by element has a kink or an infinite slope at a corner: its
     derivatives on both sides, what both give, and which side that is."""
+    definition = ops.named(op).definition
     for kind, row in ops.named(op).rows():
         call = _elementwise(op, row) if kind == "corner" else None
-        if call is None:
+        if call is None or definition is None:
             continue
         args, kwargs, dy = evaluate.completed(op, *call, 0)
         dy = np.ones_like(dy)
@@ -53,7 +54,7 @@ def corners(op: str) -> Iterator[dict[str, Any]]:
         for index in np.ndindex(args[0].shape):
             if not np.isfinite(args[0][index]):
                 continue
-            left, right = exact.sides(ops.named(op).definition, (args, kwargs, dy), name, index)
+            left, right = exact.sides(definition, (args, kwargs, dy), name, index)
             ours, torchs = (float(slope[index]) for slope in slopes)
             if math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-300):
                 continue
