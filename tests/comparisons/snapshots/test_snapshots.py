@@ -419,7 +419,7 @@ def test_arrays_are_kept_as_they_were_when_they_were_checked(project):
 def test_a_kill_between_writing_and_renaming_leaves_the_old_file(project, pytester):
     before = written(project("--regen-all", arrays=1.0))
     pytester.makeconftest(
-        "import os, pathlib, signal\n"
+        "import os, pathlib, signal, sys, types\n"
         "sys.modules['given'] = types.SimpleNamespace(arrays=2.0)\n"
         "def killed(self, target):\n"
         "    if target.suffix == '.npz':\n"
