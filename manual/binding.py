@@ -8,9 +8,8 @@ import numpy as np
 from .arguments import Constant, expect
 from .trees import leaves
 
-_signatures: weakref.WeakKeyDictionary = (
-    weakref.WeakKeyDictionary()
-)  # of functions; to find one takes long
+# Of functions, because to find one takes long.
+_signatures: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def named(tree, name=""):
