@@ -16,6 +16,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from .. import exact
+from ..exact import Oracle
 from ..samples import Call
 
 if TYPE_CHECKING:
@@ -59,16 +60,16 @@ class Op:
         return getattr(self.mirror, "facts", Facts())
 
     @property
-    def definition(self) -> Callable[..., Any] | None:
+    def exact(self) -> Callable[..., Any] | None:
         """What it is, in mpmath; None where nobody has said so."""
         return getattr(_file("comparisons.exact", self.family), self.name, None)
 
-    def oracle(self, inputs: Any, kinks: bool = True, work: float = math.inf) -> exact.Oracle:
+    def oracle(self, inputs: Any, kinks: bool = True, work: float = math.inf) -> Oracle:
         """(name of a result, index) → its exact value, as in `exact.oracle`; NaN without a
         definition."""
-        if self.definition is None:
+        if self.exact is None:
             return lambda name, index: math.nan
-        return exact.oracle(self.definition, inputs, kinks, work)
+        return exact.oracle(self.exact, inputs, kinks, work)
 
     def bound(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A call that torch's op_db has for it, in the order of the rule, without what the rule

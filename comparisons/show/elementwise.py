@@ -42,7 +42,7 @@ def _elementwise(op: str, row: Call) -> tuple[Any, Any] | None:
 def corners(op: str) -> Iterator[dict[str, Any]]:
     """Where an op that works element by element has a kink or an infinite slope at a corner: its
     derivatives on both sides, what both give, and which side that is."""
-    definition = ops.named(op).definition
+    definition = ops.named(op).exact
     for kind, row in ops.named(op).rows():
         call = _elementwise(op, row) if kind == "corner" else None
         if call is None or definition is None:
