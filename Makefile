@@ -22,7 +22,7 @@ compare: $(VENV)/.run  ## the four tables, written to results/
 test: $(VENV)/.test  ## the test suite
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
-quick: $(VENV)/.test  ## most laws of the rules and some tests of check, in about a minute
+quick: $(VENV)/.test  ## most laws of the rules and some tests of check
 	@$(BIN)/python -m pytest -n auto --dist worksteal tests/test_laws.py tests/comparisons/check \
 	    -k 'not (noise or mistake or alarm or cause or draws or be_wrong)'
 
