@@ -26,7 +26,8 @@ class Optimizer:
     @property
     def rule(self) -> Callable[..., Any]:
         """By hand: (param, grad, state) → (param, state)."""
-        return getattr(manual.optimizers, self.name)  # type: ignore[no-any-return]
+        found: Callable[..., Any] = getattr(manual.optimizers, self.name)
+        return found
 
     @property
     def mirror(self) -> Any:
