@@ -16,6 +16,14 @@ def pytest_addoption(parser):
     parser.addoption("--sweep", action="store_true", help="try on every row what is dear")
 
 
+def pytest_collection_modifyitems(config, items):
+    """What is marked `sweep` is deselected, and counted as such, without --sweep."""
+    if not config.getoption("sweep"):
+        dear = [item for item in items if item.get_closest_marker("sweep")]
+        items[:] = [item for item in items if not item.get_closest_marker("sweep")]
+        config.hook.pytest_deselected(items=dear)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def threads():
     """One, or as many as the variable OMP_NUM_THREADS says."""

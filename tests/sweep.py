@@ -11,7 +11,8 @@ from pathlib import Path
 from gradtwin.comparisons.environment import kernels
 
 HERE = Path(__file__).parent
-TESTS = [HERE / "test_laws.py", *(HERE / "comparisons" / name for name in ("curves", "check"))]
+FOLDERS = ("curves", "check", "optimizers")
+TESTS = [HERE / "test_laws.py", *(HERE / "comparisons" / name for name in FOLDERS)]
 THREADS = "OMP_NUM_THREADS"
 
 

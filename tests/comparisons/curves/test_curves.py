@@ -12,6 +12,7 @@ from gradtwin.comparisons.training.loop import by_hand
 from gradtwin import manual
 
 DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
+SWEEP = pytest.mark.sweep
 STABLE = Cell("mlp", "digits", "sgd", 0.1, regime="mini-batch", batch_size=32, hidden=(8,))
 
 # name → the optimizer's part of a cell, calm and chaotic
@@ -161,8 +162,19 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("chaotic", [False, True], ids=["calm", "chaotic"])
-@DTYPES
+CALM_AND_CHAOTIC = pytest.mark.parametrize(
+    ("chaotic", "dtype"),
+    [
+        (False, "float64"),
+        (True, "float32"),
+        pytest.param(False, "float32", marks=SWEEP),
+        pytest.param(True, "float64", marks=SWEEP),
+    ],
+    ids=["calm-float64", "chaotic-float32", "calm-float32", "chaotic-float64"],
+)
+
+
+@CALM_AND_CHAOTIC
 @pytest.mark.parametrize(
     ("fault", "name", "step", "tensor", "size"), FAULTS, ids=[f[0].__name__ for f in FAULTS]
 )
@@ -180,9 +192,8 @@ def test_a_bug_is_not_chaos(fault, name, step, tensor, size, dtype, chaotic):
 
 # More seeds: gradtwin curves --model mlp --data digits --optimizer sgd --lr 0.1 --lr 2
 # --steps 40 --dtype float64 --dtype float32 --seed 0 --seed 1 --seed 2 --seed 3 --seed 4
-@pytest.mark.parametrize("seed", [1, 2])
-@DTYPES
-@pytest.mark.parametrize("chaotic", [False, True], ids=["calm", "chaotic"])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=SWEEP)])
+@CALM_AND_CHAOTIC
 @pytest.mark.parametrize("name", TRAINING)
 def test_no_false_alarm(name, chaotic, dtype, seed):
     row = compare(cell(name, chaotic, dtype, seed)).row
@@ -193,7 +204,7 @@ def test_no_false_alarm(name, chaotic, dtype, seed):
 CHAOTIC = Cell("mlp", "digits", "sgd", 2.0, steps=100)
 
 
-@DTYPES
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=SWEEP)])
 def test_chaos_is_not_a_bug(dtype):
     row = compare(replace(CHAOTIC, dtype=dtype)).row
     print({k: row[k] for k in ("class", "max_drift", "max_ratio", "growth", "lockstep_margin")})
@@ -201,6 +212,7 @@ def test_chaos_is_not_a_bug(dtype):
     assert row["class"] == "rounding"
 
 
+@SWEEP
 @DTYPES
 def test_a_loss_that_leaps_by_chance_is_never_different(dtype):
     """From step 130 on this loss is small and leaps now and then, in each run at another step;
@@ -213,8 +225,15 @@ def test_a_loss_that_leaps_by_chance_is_never_different(dtype):
 
 # Five seeds: gradtwin curves --model linear_regression --data line --data diabetes --steps 1000
 # --dtype float64 --dtype float32 --seed 0 --seed 1 --seed 2 --seed 3 --seed 4
-@DTYPES
-@pytest.mark.parametrize("data", ["line", "diabetes"])
+@pytest.mark.parametrize(
+    ("data", "dtype"),
+    [
+        ("line", "float32"),
+        pytest.param("line", "float64", marks=SWEEP),
+        pytest.param("diabetes", "float32", marks=SWEEP),
+        ("diabetes", "float64"),
+    ],
+)
 def test_convergence_is_not_a_bug(data, dtype):
     row = compare(Cell("linear_regression", data, "sgd", 0.1, steps=1000, dtype=dtype)).row
     assert row["class"] in ("identical", "rounding")
