@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info
 
-from ..reference import adapters
+from ..reference.adapters import device
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mpmath")
@@ -91,8 +91,8 @@ def _features() -> list[str]:
 
 def _device() -> str:
     """Where torch's side runs."""
-    cuda = adapters.DEVICE.startswith("cuda")
-    return torch.cuda.get_device_name(adapters.DEVICE) if cuda else adapters.DEVICE
+    chosen = device()
+    return torch.cuda.get_device_name(chosen) if chosen.startswith("cuda") else chosen
 
 
 def _build() -> str:

@@ -2,28 +2,33 @@
 
 A rule is `y, pullback = rule(...)`: the value, and the function that carries a gradient of y back
 to a gradient of each floating array that was passed, in the order of the signature.
+
+A family is imported when it is first asked for.
 """
 
-from . import (
-    activations,
-    averaging,
-    clipping,
-    distances,
-    dropout,
-    embedding,
-    indexing,
-    linear,
-    losses,
-    models,
-    optimizers,
-    pointwise,
-    products,
-    reductions,
-    schedules,
-    second_order,
-    views,
-)
-from . import elementary as elementary
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import (
+        activations,
+        averaging,
+        clipping,
+        distances,
+        dropout,
+        embedding,
+        indexing,
+        linear,
+        losses,
+        models,
+        optimizers,
+        pointwise,
+        products,
+        reductions,
+        schedules,
+        second_order,
+        views,
+    )
 
 __all__ = [
     "activations",
@@ -44,3 +49,14 @@ __all__ = [
     "second_order",
     "views",
 ]
+_OLD = ("elementary",)  # goes with version 0.3
+
+
+def __getattr__(name):
+    if name in (*__all__, *_OLD):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

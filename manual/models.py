@@ -10,6 +10,7 @@ from .activations import SELU_ALPHA, SELU_SCALE
 from .arguments import floating, one_of
 from .arrays import pairwise_sum
 from .linear import linear
+from .names import unknown
 from .trees import leaves
 
 
@@ -230,5 +231,5 @@ def _check_activation(name):
         for n, f in vars(activations).items()
         if getattr(f, "__module__", "") == activations.__name__
     ]
-    if name not in names:
-        raise ValueError(f"activation: expected one of {', '.join(names)}, got {name!r}")
+    if name not in names or name.startswith("_"):
+        raise ValueError(unknown("activation", name, names))

@@ -13,6 +13,7 @@ from . import indexing, pointwise, products, reductions, views
 from .arguments import expect
 from .binding import arrays_of, as_number, by_name
 from .grad_mode import is_grad_enabled, no_grad
+from .names import unknown
 from .trees import kept, leaves, overlaps, tree_map
 
 # Functions of tensors, which are methods of a Tensor.
@@ -68,7 +69,7 @@ class Tensor:
     def __getattr__(self, name):
         """x.exp(…) is apply(exp, x, …), and x.exp_(…) writes that into x."""
         if name.startswith("_") or name.removesuffix("_") not in RULES:
-            raise AttributeError(f"{name}: expected one of {', '.join(RULES)}")
+            raise AttributeError(unknown("attribute", name, [*dir(type(self)), *RULES]))
         rule = RULES[name.removesuffix("_")]
         return functools.partial(self._in_place if name.endswith("_") else apply, rule, self)
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import torch
 
-DEVICE = os.environ.get("GRADTWIN_DEVICE", "cpu")  # where all that is torch's is computed
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -27,6 +25,7 @@ class Facts:
     fused       the function of ATen's core set that it is, and that is a composition nevertheless
     module      the torch.nn.Module that is given in its place
     forward     whether torch has its forward mode
+    unsettled   whether this torch takes another side of a kink than others of its releases do
     """
 
     constant: tuple = ()
@@ -40,6 +39,7 @@ class Facts:
     fused: tuple = ()
     module: type | None = None
     forward: bool = True
+    unsettled: bool = False
 
     def __post_init__(self):
         for f in fields(self):
@@ -320,13 +320,18 @@ def leaves(tree):
     return found
 
 
+def device():
+    """Where all that is torch's is computed, which another process must be able to know."""
+    return os.environ.get("GRADTWIN_DEVICE", "cpu")
+
+
 def tensor(leaf):
     """An array as a tensor of its own memory, NumPy's dtype as torch's; anything else as it is."""
     if isinstance(leaf, np.dtype):
         return torch.from_numpy(np.empty(0, leaf)).dtype
     if isinstance(leaf, (np.ndarray, np.generic)):
         made = torch.from_numpy(np.array(leaf, order="C"))  # some of torch refuses another order
-        return made if DEVICE == "cpu" else made.to(DEVICE)
+        return made if device() == "cpu" else made.to(device())
     return leaf
 
 

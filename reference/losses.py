@@ -1,9 +1,16 @@
 """Losses."""
 
+import torch
 import torch.nn.functional as F
 
 from . import distances
 from .adapters import refusing, rule
+
+# The slope of clamp_min at its bound, which three of these are made of: 1 until torch 2.13, which
+# the rules follow, and 0 from 2.14 on.
+_bound = torch.zeros(1, requires_grad=True)
+_bound.clamp_min(0).sum().backward()
+CLAMPS_TO_0 = not _bound.grad.item()
 
 mse_loss = rule(F.mse_loss)
 binary_cross_entropy = rule(F.binary_cross_entropy, constant="weight")
@@ -17,10 +24,10 @@ smooth_l1_loss = rule(F.smooth_l1_loss)
 kl_div = rule(F.kl_div)
 poisson_nll_loss = rule(F.poisson_nll_loss)
 gaussian_nll_loss = rule(F.gaussian_nll_loss)
-hinge_embedding_loss = rule(F.hinge_embedding_loss, constant="target")
+hinge_embedding_loss = rule(F.hinge_embedding_loss, constant="target", unsettled=CLAMPS_TO_0)
 soft_margin_loss = rule(F.soft_margin_loss, constant="target")
-margin_ranking_loss = rule(F.margin_ranking_loss)
-cosine_embedding_loss = rule(F.cosine_embedding_loss, constant="target")
+margin_ranking_loss = rule(F.margin_ranking_loss, unsettled=CLAMPS_TO_0)
+cosine_embedding_loss = rule(F.cosine_embedding_loss, constant="target", unsettled=CLAMPS_TO_0)
 triplet_margin_loss = rule(F.triplet_margin_loss)
 
 

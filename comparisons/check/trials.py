@@ -24,6 +24,7 @@ from ..verdict.classes import (
     Exact,
     Function,
     Results,
+    Sides,
     Verdict,
 )
 from ..verdict.floor import Floor
@@ -90,9 +91,10 @@ class Trials:
         settings: Sequence[float],
         seed: int,
         exact: Callable[[Any], Exact | None],
+        sides: Callable[[Any], Sides | None] | None = None,
     ) -> None:
         self.subject, self.reference, self.sample = subject, reference, sample
-        self.settings, self.seed, self.exact = settings, seed, exact
+        self.settings, self.seed, self.exact, self.sides = settings, seed, exact, sides
         self.order = array_names(sample.args, sample.kwargs, subject.signature)
         self.own = Probe(OWN, sample.args, sample.kwargs)
         self.rows: list[dict[str, Any]] = []
@@ -552,7 +554,8 @@ class Trials:
         reference, call = _only(names, self._truth), _only(names, trial.call, trial.truth)
         floor = Floor(reference, trial.inputs, np.dtype(trial.dtype), known)
         exact = self.exact(trial.inputs) if self.reference else None
-        verdicts = settle(floor, call, trial.inputs, ours, exact, finite=trial.derived)
+        sides = self.sides(trial.inputs) if self.sides else None
+        verdicts = settle(floor, call, trial.inputs, ours, exact, finite=trial.derived, sides=sides)
         outside = {}
         for name, verdict in verdicts.items():
             if verdict.kind == DIFFERENT and not verdict.note:

@@ -19,7 +19,7 @@ from ..ops import Op, torch_samples
 from ..ops.arguments import signature_of
 from ..ops.torch_samples import Sample
 from ..report import tables
-from ..verdict.classes import DTYPES, Exact
+from ..verdict.classes import DTYPES, Exact, Sides
 from ..verdict.noise import is_floating
 from .adapt import Subject, of_torch, subject_of
 from .causes import diagnose
@@ -56,6 +56,14 @@ class Target:
                 return math.nan
 
         return known
+
+    def sides(self, inputs: Any) -> Sides | None:
+        """The exact slopes to both sides of a kink, of one of our rules where torch's releases
+        differ there."""
+        if not self.op:
+            return None
+        args, kwargs, dy = inputs
+        return ops.named(self.op).sides((args, self.drawn(args, kwargs), dy))
 
 
 def check(
@@ -205,7 +213,8 @@ def _examined(
         numbers = []
         if call is probed:
             numbers = _numbers(_settings_of(target.function, subject.signature, call.kwargs))
-        tried = Trials(subject, twin, call, numbers, seed, target.exact)
+        own = target.sides if isinstance(thing, str) else None
+        tried = Trials(subject, twin, call, numbers, seed, target.exact, own)
         done.append(tried)
         if sampled and subject.signature:
             try:

@@ -695,13 +695,13 @@ MUTANTS = {
         ),
     ],
     "clamp": [
-        Mutant("kink", "(x >= min) & (x <= max)", "(x > min) & (x < max)", frozen=True),
-        Mutant("range", "(x >= min) & (x <= max)", "x <= max", frozen=True),
+        Mutant("kink", "if CLAMPS_TO_0", "if not CLAMPS_TO_0", frozen=True),
+        Mutant("range", "np.where(inside, dy, 0)", "np.where(x <= max, dy, 0)", frozen=True),
         Mutant(
             "layout",
-            "return np.where((x >= min) & (x <= max), dy, 0)",
+            "return np.where(inside, dy, 0)",
             "dx = np.zeros_like(x)\n"
-            "        dx.reshape(-1)[:] = np.where((x >= min) & (x <= max), dy, 0).reshape(-1)\n"
+            "        dx.reshape(-1)[:] = np.where(inside, dy, 0).reshape(-1)\n"
             "        return dx",
             frozen=True,
         ),
@@ -772,20 +772,18 @@ MUTANTS = {
         ),
     ],
     "margin_ranking_loss": [
-        Mutant(
-            "kink", "np.where(e >= 0, spread(dy), 0)", "np.where(e > 0, spread(dy), 0)", frozen=True
-        ),
-        Mutant("factor", "np.where(e >= 0, spread(dy), 0)", "np.where(e >= 0, dy, 0)", frozen=True),
+        Mutant("kink", "if CLAMPS_TO_0", "if not CLAMPS_TO_0", frozen=True),
+        Mutant("factor", "np.where(lost, spread(dy), 0)", "np.where(lost, dy, 0)", frozen=True),
         Mutant(
             "range",
-            "np.where(e >= 0, spread(dy), 0)",
+            "np.where(lost, spread(dy), 0)",
             "np.where(target * (x1 - x2) <= 0, spread(dy), 0)",
             frozen=True,
         ),
         Mutant(
             "dtype",
-            "np.where(e >= 0, spread(dy), 0)",
-            "spread(dy) * (e >= 0).astype(float)",
+            "np.where(lost, spread(dy), 0)",
+            "spread(dy) * lost.astype(float)",
             frozen=True,
         ),
     ],

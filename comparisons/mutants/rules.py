@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import expit, ndtr, xlogy
 
 from ...manual.arrays import reduce, sum_to
+from ...reference.losses import CLAMPS_TO_0
 
 
 def softmax(x, dim):
@@ -522,11 +523,12 @@ def mish(x):
 
 
 def clamp(x, min, max):
-    """x, clipped; the slope is 1 from edge to edge, also at the edges, and 0 beyond."""
+    """x, clipped; the slope is 1 from edge to edge and 0 beyond, and torch's at the edges."""
     y = np.clip(x, min, max)
+    inside = (x > min) & (x < max) if CLAMPS_TO_0 else (x >= min) & (x <= max)
 
     def pullback(dy):
-        return np.where((x >= min) & (x <= max), dy, 0)
+        return np.where(inside, dy, 0)
 
     return y, pullback
 
@@ -612,12 +614,13 @@ def pairwise_distance(x1, x2, *, eps=1e-6):
 
 
 def margin_ranking_loss(x1, x2, target, margin=0.0, *, reduction="mean"):
-    """max(e, 0) with e = m − t (x₁ − x₂); the slope in e is 1 from 0 on."""
+    """max(e, 0) with e = m − t (x₁ − x₂); the slope in e is 1 above 0, and torch's at 0."""
     e = margin - target * (x1 - x2)
+    lost = e > 0 if CLAMPS_TO_0 else e >= 0
     y, spread = reduce(np.maximum(e, 0), reduction)
 
     def pullback(dy):
-        de = np.where(e >= 0, spread(dy), 0)
+        de = np.where(lost, spread(dy), 0)
         dx1 = sum_to(-target * de, x1.shape)
         dx2 = sum_to(target * de, x2.shape)
         return dx1, dx2, sum_to((x2 - x1) * de, target.shape)

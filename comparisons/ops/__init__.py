@@ -11,13 +11,16 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from ...manual.names import unknown
 from .. import exact
 from ..exact import Oracle
 from ..samples import Call
+from ..verdict.classes import Sides
 
 if TYPE_CHECKING:
     from ...reference.adapters import Facts
@@ -72,6 +75,13 @@ class Op:
             return lambda name, index: math.nan
         return exact.oracle(self.exact, inputs, kinks, work)
 
+    def sides(self, inputs: Any) -> Sides | None:
+        """(name of a result, index) → its exact slopes to the left and to the right, where releases
+        of torch differ in which of them they follow at a kink; else None."""
+        if not self.facts.unsettled or self.exact is None:
+            return None
+        return partial(exact.sides, self.exact, inputs)
+
     def bound(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A call that torch's op_db has for it, in the order of the rule, without what the rule
         does not take."""
@@ -103,7 +113,7 @@ class Op:
 def named(name: str) -> Op:
     """The op of this name. Raises ValueError if there is none."""
     if name not in _families():
-        raise ValueError(f"unknown rule {name!r}: expected one of {', '.join(names())}")
+        raise ValueError(unknown("rule", name, names()))
     return Op(name, _families()[name])
 
 

@@ -89,5 +89,6 @@ def settled(
     subject = partial(evaluate, ours, names)
     results = subject(inputs)
     floor = Floor(partial(evaluate, twin, names), inputs, np.dtype(dtype))
-    oracle = named(op).oracle(inputs, kinks=False)
-    return floor, results, settle(floor, subject, inputs, results, oracle, thorough=thorough)
+    oracle, sides = named(op).oracle(inputs, kinks=False), named(op).sides(inputs)
+    verdicts = settle(floor, subject, inputs, results, oracle, thorough=thorough, sides=sides)
+    return floor, results, verdicts

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ... import manual, reference
+from ...manual.names import unknown
 from ...reference.adapters import OptimizerFacts
 from ..samples.optimizers import SAMPLES
 
@@ -56,7 +57,7 @@ class Optimizer:
 def named(name: str) -> Optimizer:
     """The optimizer of this name. Raises ValueError if there is none."""
     if name not in SAMPLES:
-        raise ValueError(f"unknown optimizer {name!r}: expected one of {', '.join(SAMPLES)}")
+        raise ValueError(unknown("optimizer", name, SAMPLES))
     return Optimizer(name)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..verdict.classes import (
+    CONVENTION,
     DIFFERENT,
     IDENTICAL,
     IMPRECISE,
@@ -20,6 +21,7 @@ STYLES = {
     IDENTICAL: "green",
     ROUNDING: "green",
     REFERENCE_IMPRECISE: "cyan",
+    CONVENTION: "cyan",
     IMPRECISE: "yellow",
     PARTED: "yellow",
     UNDECIDED: "magenta",

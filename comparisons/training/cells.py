@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...manual.names import unknown
 from .. import ops
 from ..ops import optimizers
 from ..verdict.classes import DTYPES
@@ -68,9 +69,7 @@ class Cell:
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
+                raise ValueError(unknown(name, getattr(self, name), allowed))
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")

@@ -16,13 +16,17 @@ DTYPES = ("float64", "float32")  # that are judged
 LIMIT = 8.0
 IDENTICAL, ROUNDING, IMPRECISE = "identical", "rounding", "imprecise"
 REFERENCE_IMPRECISE, PARTED, UNDECIDED = "reference imprecise", "parted", "undecided"
-DIFFERENT = "different"
+CONVENTION, DIFFERENT = "convention", "different"
 
 # From harmless to wrong: many comparisons together have the last class that occurs among them.
-CLASSES = (IDENTICAL, ROUNDING, REFERENCE_IMPRECISE, IMPRECISE, PARTED, UNDECIDED, DIFFERENT)
+CLASSES = (
+    *(IDENTICAL, ROUNDING, REFERENCE_IMPRECISE, CONVENTION),
+    *(IMPRECISE, PARTED, UNDECIDED, DIFFERENT),
+)
 Results = Mapping[str, np.ndarray]
 Function = Callable[[Any], Results]  # a tree of arrays → named results
 Exact = Callable[[str, tuple[int, ...]], float]  # name of a result, index → exact value
+Sides = Callable[[str, tuple[int, ...]], tuple[float, float]]  # → exact slope to the left and right
 
 
 @dataclass(frozen=True)

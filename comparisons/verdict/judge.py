@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .classes import (
+    CONVENTION,
     DIFFERENT,
     EMPTY,
     IDENTICAL,
@@ -20,6 +21,7 @@ from .classes import (
     Exact,
     Function,
     Results,
+    Sides,
     Verdict,
 )
 from .digits import only_digits_lost
@@ -64,9 +66,11 @@ def settle(
     before: Results | None = None,
     thorough: bool = False,
     finite: bool = False,
+    sides: Sides | None = None,
 ) -> dict[str, Verdict]:
     """As `judge`, for results that the subject has given already, against a floor that may know
-    much already. With `finite`, only the elements count where the reference is finite."""
+    much already. With `finite`, only the elements count where the reference is finite. With
+    `sides`, any slope between that to the left and that to the right of a kink is a convention."""
     ours = {name: np.asarray(value) for name, value in results.items()}
     if ours.keys() != floor.truth.keys():
         raise ValueError(f"results: expected {', '.join(floor.truth)}, got {', '.join(ours)}")
@@ -90,6 +94,10 @@ def settle(
     if exact:
         reference_lost = {n for n in outside if _nearer(exact, n, ours[n], outside[n], floor)}
         kinds |= dict.fromkeys(reference_lost, REFERENCE_IMPRECISE)
+    if sides:
+        left = [n for n in outside if kinds[n] == DIFFERENT and not n.startswith("value")]
+        chosen = {n for n in left if _between(sides, n, ours[n], outside[n], floor)}
+        kinds |= dict.fromkeys(chosen, CONVENTION)
     undecided = {name: outside[name] for name, kind in kinds.items() if kind == DIFFERENT}
     if undecided:
         lost = only_digits_lost(subject, floor.reference, inputs, undecided)
@@ -250,5 +258,17 @@ def _nearer(exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, floo
     for i in map(tuple, np.argwhere(outside)):
         value = exact(name, i)
         if not abs(float(ours[i]) - value) <= LIMIT * (floor.values[name][i] + u * abs(value)):
+            return False
+    return True
+
+
+def _between(sides: Sides, name: str, ours: np.ndarray, outside: np.ndarray, floor: Floor) -> bool:
+    """Whether ours lies between the slopes of both sides wherever it is outside the floor of the
+    reference."""
+    u = unit_roundoff(ours.dtype)
+    for i in map(tuple, np.argwhere(outside)):
+        low, high = sorted(sides(name, i))
+        slack = LIMIT * (floor.values[name][i] + u * max(abs(low), abs(high)))
+        if not low - slack <= float(ours[i]) <= high + slack:
             return False
     return True

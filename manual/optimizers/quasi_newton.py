@@ -18,6 +18,7 @@ def lbfgs(
     tolerance_change=1e-9,
     history_size=100,
     line_search_fn=None,
+    maximize=False,
 ):
     """Up to max_iter times x ← x + t d, where d = −H g and H is built from the last history_size
     changes s of x and y of g.
@@ -25,7 +26,8 @@ def lbfgs(
     H is the inverse Hessian that maps each y to its s and is nearest to the one before; its product
     with a vector needs only the s and y, in two loops. It starts as (sᵀy / yᵀy) I. A pair with sᵀy
     ≤ 10⁻¹⁰ is left out, which keeps H positive. t is lr, at the very first step lr / ‖g‖₁ where
-    that is less, or found by a line search that fulfils the strong Wolfe conditions.
+    that is less, or found by a line search that fulfils the strong Wolfe conditions. With maximize
+    all of it is done to −loss.
 
     params is a list of arrays, x all of them laid end to end; closure(params) gives the loss, a
     number, and the list of gradients. Nocedal, 1980; Liu & Nocedal, 1989
@@ -39,7 +41,8 @@ def lbfgs(
 
     def evaluate(x):
         loss, grads = closure(_cut(x, params))
-        return float(loss), np.concatenate([np.reshape(g, -1) for g in grads])
+        g = np.concatenate([np.reshape(g, -1) for g in grads])
+        return (-float(loss), -g) if maximize else (float(loss), g)
 
     loss, g = evaluate(x)
     evaluations = 1
@@ -74,13 +77,8 @@ def lbfgs(
                 loss, g = evaluate(start + t * d)
                 return Point(t, loss, g, g @ d)
 
-            found, made = strong_wolfe(
-                along,
-                t,
-                Point(0, loss, g, slope),
-                abs(d).max(),
-                max_ls=max_eval - evaluations,
-            )
+            here, left = Point(0, loss, g, slope), max_eval - evaluations
+            found, made = strong_wolfe(along, t, here, abs(d).max(), max_ls=left)
             t, loss, g = found.t, found.loss, found.gradient
             state["t"] = t
             x = start + t * d

@@ -103,7 +103,10 @@ def test_a_torch_that_is_wrong_causes_no_alarm():
     settings = {"mode": "sum", "scale_grad_by_freq": True}
     report = check("embedding_bag", F.embedding_bag, [bag, weight], settings)
     assert report.passed
-    assert REFERENCE_IMPRECISE in set(report.table["class"])
+    whole = torch.tensor(weight, requires_grad=True)
+    F.embedding_bag(torch.tensor(bag), whole, **settings).sum().backward()
+    wrong = whole.grad[3, 0] != 1  # the count of 3; mended in torch 2.14
+    assert (REFERENCE_IMPRECISE in set(report.table["class"])) == wrong
 
 
 def test_the_mean_of_both_sides_is_no_excuse_at_a_kink(monkeypatch):

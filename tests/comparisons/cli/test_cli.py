@@ -241,6 +241,6 @@ def test_without_a_device_there_is_one_clear_line(call, monkeypatch):
 
 
 def test_torchs_side_is_computed_on_the_device(monkeypatch):
-    monkeypatch.setattr(adapters, "DEVICE", "meta")
+    monkeypatch.setenv("GRADTWIN_DEVICE", "meta")
     assert adapters.tensor(np.ones(3)).device.type == "meta"
     assert adapters.tensor(3.0) == 3.0

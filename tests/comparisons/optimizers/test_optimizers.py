@@ -50,7 +50,7 @@ def test_every_configuration_of_torchs_own_tests_is_rounding(name, dtype, held, 
 
     known = cases(name)
     half = slice(DTYPES.index(dtype), None, 2)
-    held(holds, known[half] if named(name).facts.closure and not sweep else known)
+    held(holds, known[half] if named(name).facts.takes == "closure" and not sweep else known)
 
 
 @pytest.mark.parametrize("name", [o.name for o in every() if o.facts.elementwise])

@@ -1,0 +1,23 @@
+"""What may have been meant by a name that is not known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+SHOWN = 3  # of many names, the nearest
+FEW = 8  # names that are all shown
+
+
+def unknown(what: str, name: Any, allowed: Iterable[str]) -> str:
+    """The text of an error: which name of what is not known, and the nearest that are; all of them
+    where there are few. None with a leading underscore is offered."""
+    public = [other for other in allowed if not other.startswith("_")]
+    near = difflib.get_close_matches(str(name), public, SHOWN)
+    if near:
+        return f"unknown {what} {name!r}: did you mean {' or '.join(near)}?"
+    if len(public) <= FEW:
+        return f"unknown {what} {name!r}: expected one of {', '.join(public) or 'none'}"
+    near = difflib.get_close_matches(str(name), public, SHOWN, cutoff=0)
+    return f"unknown {what} {name!r}: of {len(public)} the nearest are {', '.join(near)}"
