@@ -81,11 +81,14 @@ OBJECTIVES = {
 }
 
 
-def stream_of(name: str, kind: str, dtype: str, seed: int = 0, steps: int = STEPS) -> Stream:
-    """The stream of this kind, as the optimizer of this name takes it."""
+def stream_of(
+    name: str, kind: str, dtype: str, seed: int = 0, steps: int = STEPS, maximize: bool = False
+) -> Stream:
+    """The stream of this kind, as the optimizer of this name takes it. A loss that is evaluated has
+    its sign turned for one that maximizes."""
     takes = named(name).facts.takes
     if takes == "closure":
-        return _objective(kind, dtype, seed, steps)
+        return _objective(kind, dtype, seed, steps, -1 if maximize else 1)
     gradients = STREAMS[kind](steps, seed).astype(dtype)
     param = np.random.default_rng([seed, 5]).standard_normal(SHAPE).astype(dtype)
     if takes == "rows":
@@ -95,7 +98,7 @@ def stream_of(name: str, kind: str, dtype: str, seed: int = 0, steps: int = STEP
     return Stream(param, list(gradients))
 
 
-def _objective(kind: str, dtype: str, seed: int, steps: int) -> Stream:
+def _objective(kind: str, dtype: str, seed: int, steps: int, sign: int) -> Stream:
     model, data = OBJECTIVES[kind]
     cell = Cell(model, data, "sgd", 0.1, dtype=dtype, seed=seed, hidden=(8,))
     known = load(data)
@@ -106,7 +109,7 @@ def _objective(kind: str, dtype: str, seed: int, steps: int) -> Stream:
             def closure(params: Sequence[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
                 given = dict(zip(parameters, params, strict=True))
                 loss, gradients = side.gradient(given, *batch)
-                return loss, [gradients[name] for name in parameters]
+                return sign * loss, [sign * gradients[name] for name in parameters]
 
             return closure
 

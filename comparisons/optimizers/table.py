@@ -72,7 +72,7 @@ def compare(
     ours, twin, single = optimizer.rule, optimizer.mirror, optimizer.facts.single
     if single:  # so that each iteration is judged by itself
         settings, steps = settings | single, min(steps, ITERATIONS)
-    stream = stream_of(name, kind, dtype, seed, steps)
+    stream = stream_of(name, kind, dtype, seed, steps, settings.get("maximize", False))
     stream = replace(stream, param=disturb(stream.param), given=disturb(stream.given))
 
     def side(step: Optimizer, made: Callable[[Any], Any]) -> Callable[[Any], Results]:

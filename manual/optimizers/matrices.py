@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..arguments import alike, within
+from ..arguments import alike, one_of, within
 from .steps import next_step, toward
 
 
@@ -80,10 +80,11 @@ def muon(
     Newton and Schulz find it without a decomposition: X ← a X + (b A + c A²) X, A = X Xᵀ, does to
     each singular value s what the polynomial a s + b s³ + c s⁵ does, and leaves the singular
     vectors. It is done in bfloat16, where X starts at b / ‖b‖, laid flat. Nesterov takes the mean
-    of g and b for b. The rate is lr √max(1, rows / columns), or 0.2 lr √max(rows, columns) to match
-    the size of AdamW's step.
+    of g and b for b. The rate is lr √max(1, rows / columns), or lr √(rows / columns) unclamped, or
+    0.2 lr √max(rows, columns) to match the size of AdamW's step.
 
-    Jordan, 2024, https://kellerjordan.github.io/posts/muon; Liu et al., 2025, arXiv:2502.16982
+    Jordan, 2024, https://kellerjordan.github.io/posts/muon; Bernstein, 2025,
+    https://jeremybernste.in/writing/deriving-muon; Liu et al., 2025, arXiv:2502.16982
     """
     param, grad = alike(param=param, grad=grad)
     if param.ndim != 2:
@@ -93,10 +94,15 @@ def muon(
         raise ValueError(f"ns_steps: expected below 100, got {ns_steps}")
     if len(ns_coefficients) != 3:
         raise ValueError(f"ns_coefficients: expected three, got {ns_coefficients}")
-    if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
-        raise ValueError(
-            f"adjust_lr_fn: expected None, 'original' or 'match_rms_adamw', got {adjust_lr_fn!r}"
-        )
+    rows, columns = param.shape
+    rates = {
+        "original": math.sqrt(max(1, rows / columns)),
+        "spectral_unclamped": math.sqrt(rows / columns),
+        "match_rms_adamw": 0.2 * math.sqrt(max(rows, columns)),
+    }
+    adjust_lr_fn = "original" if adjust_lr_fn is None else adjust_lr_fn
+    one_of(rates, adjust_lr_fn=adjust_lr_fn)
+    rate = lr * rates[adjust_lr_fn]
     rounded = _bfloat16
     b = toward(state.get("momentum_buffer", np.zeros_like(param)), grad, 1 - momentum)
     tall = param.shape[0] > param.shape[1]
@@ -108,11 +114,6 @@ def muon(
         a = rounded(x @ x.T)
         x = rounded(first * x + rounded(third * a + fifth * (a @ a)) @ x)
     x = x.T if tall else x
-    rows, columns = param.shape
-    if adjust_lr_fn == "match_rms_adamw":
-        rate = lr * 0.2 * math.sqrt(max(rows, columns))
-    else:
-        rate = lr * math.sqrt(max(1, rows / columns))
     param = param * (1 - lr * weight_decay) - rate * x.astype(param.dtype)
     return param, {"momentum_buffer": b}
 

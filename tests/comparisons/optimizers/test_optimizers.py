@@ -139,7 +139,8 @@ def test_configurations_differ(name):
     for settings in configurations(name):
         end = b""
         for kind in ("mixed", "trained"):
-            stream = streams.stream_of(name, kind, "float64", 0, 2 if name == "lbfgs" else 8)
+            steps, upwards = 2 if name == "lbfgs" else 8, settings.get("maximize", False)
+            stream = streams.stream_of(name, kind, "float64", 0, steps, upwards)
             *_, last = steps_by_hand(name, settings, stream)
             end += b"".join(a.tobytes() for a in runs.named(*last).values())
         ends.add(end)
@@ -246,8 +247,9 @@ def test_a_large_step_makes_few_temporaries(name):
 
 def test_lbfgs_takes_the_same_decisions_as_torch():
     """In whole steps of many iterations. Each iteration is judged by itself above."""
-    stream = streams.stream_of("lbfgs", "trained", "float64", 0, 2)
     for settings in configurations("lbfgs"):
+        upwards = settings.get("maximize", False)
+        stream = streams.stream_of("lbfgs", "trained", "float64", 0, 2, upwards)
         ours = steps_by_hand("lbfgs", settings, stream)
         theirs = runs.torch_run(reference.optimizers.lbfgs, stream, settings)
         for (_, state), (_, state_torch) in zip(ours, theirs, strict=True):
