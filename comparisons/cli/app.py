@@ -3,56 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Annotated
 
 import typer
 
-from .. import ops
-from ..curves.grid import GRID
-from ..samples.optimizers import SAMPLES as OPTIMIZERS
-from ..samples.schedules import SAMPLES as SCHEDULES
-from ..verdict.lockstep import JUDGED
+from ... import __version__
 from .bench import bench_command
 from .calibrate import calibrate_command
 from .check import check_command
 from .coverage import coverage_command
-from .curves import curves_command, run_curves
+from .curves import curves_command
 from .dialect import dialect_command
 from .diff import diff_command
-from .gradients import gradients_command, run_gradients
+from .everything import run_everything
+from .gradients import gradients_command
 from .history import history_command
 from .mutants import mutants_command
-from .optimizers import optimizers_command, run_optimizers
-from .options import RESULTS, Device, Jobs, Json, Out, Seed, Strict
+from .net import Net
+from .optimizers import optimizers_command
+from .options import RESULTS, Device, Jobs, Json, Out, Quiet, Seed, Strict
 from .record import record_command
-from .runner import Runner
-from .schedules import run_schedules, schedules_command
+from .schedules import schedules_command
 from .show import show_command
 from .trace import trace_command
 from .versions import versions_command
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "gradients": gradients_command,
-    "coverage": coverage_command,
-    "optimizers": optimizers_command,
-    "schedules": schedules_command,
-    "curves": curves_command,
-    "check": check_command,
-    "dialect": dialect_command,
-    "bench": bench_command,
-    "mutants": mutants_command,
-    "show": show_command,
-    "trace": trace_command,
-    "record": record_command,
-    "diff": diff_command,
-    "history": history_command,
-    "versions": versions_command,
-    "calibrate": calibrate_command,
+# By what a person wants: a command, what it is for, and an example.
+COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str, str]]] = {
+    "Verify": {
+        "check": (
+            check_command,
+            "Is a gradient right, and if not, what is wrong with it?",
+            "check rules.py:softmax --against torch.softmax --shape 3,4",
+        ),
+        "dialect": (
+            dialect_command,
+            "Which optimizer made this trajectory?",
+            "dialect run.npz",
+        ),
+    },
+    "Study": {
+        "show": (show_command, "All about one op, optimizer or schedule.", "show gelu"),
+        "trace": (
+            trace_command,
+            "A backward pass, node by node, beside torch's.",
+            "trace mlp --save trace.html",
+        ),
+    },
+    "Regression": {
+        "record": (record_command, "Record a baseline.", "record --out before.parquet"),
+        "diff": (diff_command, "What moved since a baseline.", "diff before.parquet"),
+        "history": (history_command, "How margins went.", "history baselines/"),
+        "versions": (
+            versions_command,
+            "What moves from one release of a package to the next.",
+            "versions 2.12.0 2.13.0",
+        ),
+    },
+    "Tables": {
+        "gradients": (gradients_command, "Every rule beside torch's.", "gradients gelu relu"),
+        "optimizers": (optimizers_command, "Every optimizer beside torch's.", "optimizers adam"),
+        "schedules": (schedules_command, "Every schedule beside torch's.", "schedules step_lr"),
+        "curves": (
+            curves_command,
+            "Trainings beside torch's, or two recorded ones.",
+            "curves --model mlp --optimizer adam --lr 0.01",
+        ),
+        "coverage": (coverage_command, "The rules on torch's own test inputs.", "coverage relu"),
+    },
+    "Measure": {
+        "mutants": (mutants_command, "Planted mistakes before check.", "mutants softmax"),
+        "calibrate": (
+            calibrate_command,
+            "How far all that is right stays below the limit.",
+            "calibrate --only curves",
+        ),
+        "bench": (bench_command, "How fast it is.", "bench tape"),
+    },
 }
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+app = typer.Typer(
+    cls=Net,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _panel, _commands in COMMANDS.items():
+    for _name, (_command, _purpose, _example) in _commands.items():
+        app.command(
+            _name,
+            short_help=f"{_purpose}\n[dim]gradtwin {_example}[/dim]",
+            epilog=f"Example: gradtwin {_example}",
+            rich_help_panel=_panel,
+        )(_command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"gradtwin {__version__}")
+        raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)
@@ -60,27 +109,26 @@ def everything(
     ctx: typer.Context,
     out: Out = RESULTS,
     as_json: Json = False,
+    quiet: Quiet = False,
     jobs: Jobs = 0,
     seed: Seed = 0,
     strict: Strict = False,
     device: Device = "cpu",
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Every gradient twice: by hand in NumPy, by PyTorch, and compared.
 
-    Without a command: all four tables. Exit status: 0 all explained, 1 something different, 2
-    wrong usage.
+    Without a command: the tables of gradients, optimizers, schedules and curves, in some minutes
+    on two cores. Exit status: 0 all explained, 1 something is different, 2 it cannot be said.
     """
     if ctx.invoked_subcommand:
         sources = map(ctx.get_parameter_source, ctx.params)
         if any(getattr(source, "name", "DEFAULT") != "DEFAULT" for source in sources):
             raise typer.BadParameter(f"put the options behind {ctx.invoked_subcommand}", ctx=ctx)
         return
-    runner = Runner(out, as_json, jobs, strict)
-    run_gradients(runner, ops.names(), seed, detail=False)
-    run_optimizers(runner, list(OPTIMIZERS), ["mixed"], seed, steps=JUDGED)
-    run_schedules(runner, list(SCHEDULES), seed)
-    run_curves(runner, [replace(cell, seed=seed) for cell in GRID])
-    runner.finish()
+    run_everything(out, as_json, quiet, jobs, seed, strict)
 
 
 def main() -> None:

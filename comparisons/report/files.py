@@ -1,31 +1,115 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all: every file that is written or read goes through here.
+
+All of it raises OSError with the name that the user knows and the reason.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import secrets
+import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 
 def folder(path: Path) -> Path:
-    """The folder, made if need be; OSError with a clear text if nothing can be written there."""
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path):
-        pass
+    """The folder, made if need be; OSError if nothing can be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except FileExistsError:
+        raise NotADirectoryError(
+            errno.ENOTDIR, "expected a folder, got a file", str(path)
+        ) from None
+    except OSError as error:
+        raise _named(error, path) from None
     return path
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Writes the file in one go: a reader sees the old one or the new one, whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Writes a file in one go: a reader sees the old one or the new one, whole. A link stays one:
+    what it points to is written."""
+    return write_all({path: content})[0]
+
+
+def write_all(contents: Mapping[Path, bytes]) -> list[Path]:
+    """Writes several files, none before all of them are on the disk; or none, if one cannot be."""
+    drafts: dict[Path, Path] = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+        for path, content in contents.items():
+            try:
+                target = writable(path)
+                drafts[target] = draft = target.with_name(f".gradtwin-{secrets.token_hex(8)}")
+                _write_new(draft, content)
+                if target.exists():
+                    draft.chmod(stat.S_IMODE(target.stat().st_mode))
+            except OSError as error:
+                raise _named(error, path) from None
+        for target, draft in drafts.items():
+            draft.replace(target)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+    return list(contents)
+
+
+def writable(path: Path) -> Path:
+    """Where a file of this name would be written, links followed; OSError if that cannot be."""
+    try:
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder")
+        if target.exists() and not target.is_file():
+            raise OSError(errno.EINVAL, "expected a file, got a device, pipe or socket")
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
+        draft = target.with_name(f".gradtwin-{secrets.token_hex(8)}")
+        _write_new(draft, b"")
+        draft.unlink()
+        if target.exists():
+            os.close(os.open(target, os.O_WRONLY))
+        elif len(os.fsencode(target.name)) > _longest_name(target.parent):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    except OSError as error:
+        raise _named(error, path) from None
+    return target
+
+
+def read(path: Path) -> bytes:
+    """All of a file; OSError for what is none, a pipe or a folder, or cannot be read."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder")
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "expected a file, got a device, pipe or socket")
+        return path.read_bytes()
+    except OSError as error:
+        raise _named(error, path) from None
+    except ValueError as error:  # a zero byte in the name
+        raise OSError(errno.EINVAL, str(error), repr(str(path))) from None
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """A new file with the rights that the umask leaves."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _longest_name(folder: Path) -> int:
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.pathconf(folder, "PC_NAME_MAX")
+    return 255
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error, of the file that was asked for."""
+    full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
+    text = (error.strerror or str(error)).removesuffix(full)
+    return OSError(error.errno or errno.EIO, f"{text}{full}", str(path))
