@@ -1,8 +1,12 @@
-"""Tasks side by side, each with a number of threads."""
+"""Tasks side by side, each with a number of threads, in processes that end with this one."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,9 +18,10 @@ from threadpoolctl import threadpool_limits
 def side_by_side(
     tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, threads: int = 1
 ) -> Iterator[tuple[int, Any]]:
-    """(index, result) of each task as it is done; one task, or one job, stays in this process."""
+    """(index, result) of each task as it is done, that of an iterator as a list; one task, or one
+    job, stays in this process."""
     work = (
-        joblib.delayed(_work)(i, function, args, threads)
+        joblib.delayed(_work)(i, function, args, threads, os.getpid())
         for i, (function, args) in enumerate(tasks)
     )
     jobs = min(jobs, max(len(tasks), 1))
@@ -24,11 +29,27 @@ def side_by_side(
 
 
 def _work(
-    i: int, function: Callable[..., Any], args: tuple[Any, ...], threads: int
+    i: int, function: Callable[..., Any], args: tuple[Any, ...], threads: int, parent: int
 ) -> tuple[int, Any]:
     """So many threads each: the processes do not disturb each other, and results repeat."""
+    if parent != os.getpid():
+        _end_with(parent)
     with limited(threads):
-        return i, function(*args)
+        result = function(*args)
+        return i, list(result) if isinstance(result, Iterator) else result
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """From now on this process ends soon after its parent, however that ends: a worker that is
+    killed with nobody to tell it would work on."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

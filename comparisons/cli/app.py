@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated
 
@@ -19,7 +21,7 @@ from .everything import run_everything
 from .gradients import gradients_command
 from .history import history_command
 from .mutants import mutants_command
-from .net import Net
+from .net import Command, Net
 from .optimizers import optimizers_command
 from .options import RESULTS, Device, Jobs, Json, Out, Quiet, Seed, Strict
 from .record import record_command
@@ -82,6 +84,12 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str, str]]] = {
     },
 }
 
+
+def flowing(text: str | None) -> str:
+    """A docstring whose paragraphs have no line breaks, for a terminal of any width."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(text or ""))
+
+
 app = typer.Typer(
     cls=Net,
     pretty_exceptions_enable=False,
@@ -92,6 +100,8 @@ for _panel, _commands in COMMANDS.items():
     for _name, (_command, _purpose, _example) in _commands.items():
         app.command(
             _name,
+            cls=Command,
+            help=flowing(_command.__doc__),
             short_help=f"{_purpose}\n[dim]gradtwin {_example}[/dim]",
             epilog=f"Example: gradtwin {_example}",
             rich_help_panel=_panel,
@@ -104,7 +114,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def everything(
     ctx: typer.Context,
     out: Out = RESULTS,
@@ -115,7 +124,8 @@ def everything(
     strict: Strict = False,
     device: Device = "cpu",
     show_version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
     ] = False,
 ) -> None:
     """Every gradient twice: by hand in NumPy, by PyTorch, and compared.
@@ -129,6 +139,9 @@ def everything(
             raise typer.BadParameter(f"put the options behind {ctx.invoked_subcommand}", ctx=ctx)
         return
     run_everything(out, as_json, quiet, jobs, seed, strict)
+
+
+app.callback(invoke_without_command=True, help=flowing(everything.__doc__))(everything)
 
 
 def main() -> None:

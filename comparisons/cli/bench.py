@@ -2,23 +2,75 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from ..bench import optimizers, tape
-from ..bench.optimizers import OTHERS
-from ..ops.optimizers import named
-from ..report import tables
-from ..samples.optimizers import SAMPLES
-from .options import RESULTS, Json, Out, known
-from .runner import Runner
+from .options import RESULTS, Json, Out, Quiet, known
+
+if TYPE_CHECKING:
+    from .runner import Runner
+
+SUBJECTS = ("optimizers", "tape")
+
+
+def bench_command(
+    what: Annotated[str, typer.Argument(metavar="optimizers|tape", help="What to time.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]…", help="Optimizers; all without.")
+    ] = None,
+    out: Out = RESULTS,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How fast it is: an optimizer's step by hand beside torch's loop, foreach and fused, and the
+    memory, on a million float32 elements; or a node of the tape beside one of torch's graph.
+
+    One thread, medians of interleaved runs.
+    """
+    from ..samples.optimizers import SAMPLES
+
+    known("subject", what, SUBJECTS)
+    known("optimizer", names, SAMPLES)
+    if names and what == "tape":
+        raise typer.BadParameter(
+            f"expected none with tape, got {', '.join(names)}", param_hint="NAME"
+        )
+    from ..report import tables
+    from .runner import Runner
+
+    named = names and [what, *names]
+    runner = Runner(out, as_json, quiet=quiet, named=named)
+    with runner.console.status("timing"):
+        found = _timed_tape() if what == "tape" else _timed_optimizers(names or list(SAMPLES))
+    frame = tables.table(found)
+    tables.save(frame, "bench_tape" if what == "tape" else "bench", runner.out)
+    if as_json:
+        print(frame.to_json(orient="records"))
+    elif what == "tape":
+        _print_tape(runner, found)
+    else:
+        _print_optimizers(runner, found)
+
+
+def _timed_tape() -> list[dict[str, Any]]:
+    from ..bench import tape
+
+    return tape.rows()
+
+
+def _timed_optimizers(names: Sequence[str]) -> list[dict[str, Any]]:
+    from ..bench import optimizers
+    from ..ops.optimizers import named
+
+    there = [name for name in names if named(name).mirror is not None]
+    return [row for name in there for row in optimizers.rows(name)]
 
 
 def _print_tape(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
+    from rich.table import Table
+
     runner.console.print(
         "A node of a chain takes this many times as long as one of the shortest, or as torch's"
     )
@@ -32,49 +84,13 @@ def _print_tape(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
     runner.console.print(table)
 
 
-def bench_command(
-    what: Annotated[str, typer.Argument(metavar="optimizers|tape", help="What to time.")],
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]…", help="Optimizers; all without.")
-    ] = None,
-    out: Out = RESULTS,
-    as_json: Json = False,
-) -> None:
-    """How fast it is: an optimizer's step by hand beside torch's loop, foreach and fused, and the
-    memory, on a million float32 elements; or a node of the tape beside one of torch's graph.
+def _print_optimizers(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
+    import math
 
-    One thread, medians of interleaved runs.
-    """
-    known("subject", what, ["optimizers", "tape"])
-    for name in names or ():
-        known("optimizer", name, SAMPLES)
-    if names and what == "tape":
-        raise typer.BadParameter(
-            f"expected none with tape, got {', '.join(names)}", param_hint="NAME"
-        )
-    runner = Runner(out, as_json, 1, strict=False)
-    if what == "tape":
-        with runner.console.status("timing"):
-            found = tape.rows()
-        tables.save(tables.table(found), "bench_tape", runner.out)
-        if as_json:
-            print(tables.table(found).to_json(orient="records"))
-        else:
-            _print_tape(runner, found)
-        return
-    chosen: Sequence[str] = names or list(SAMPLES)
-    with runner.console.status("timing"):
-        found = [
-            row
-            for name in chosen
-            if named(name).mirror is not None
-            for row in optimizers.rows(name)
-        ]
-    frame = tables.table(found)
-    tables.save(frame, "bench", runner.out)
-    if as_json:
-        print(frame.to_json(orient="records"))
-        return
+    from rich.table import Table
+
+    from ..bench.optimizers import OTHERS
+
     title = (
         "One step by hand takes this many times as long as torch's, or as copying what it touches"
     )

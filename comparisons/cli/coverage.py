@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..gradients import coverage
-from ..report import tables
-from ..report.console import Column
-from .options import RESULTS, Jobs, Json, Out, Seed, Strict, known
-from .runner import Runner
-
-COLUMNS: list[Column] = [
-    ("entry of op_db", 48, lambda r: r["op"]),
-    ("samples", -11, lambda r: f"{r['explained']} / {r['samples']}"),
-    ("not expr.", -9, lambda r: r["inexpressible"] or ""),
-    ("errors", -7, lambda r: _share(r["refused"], r["error_inputs"])),
-    ("bad calls", -9, lambda r: _share(r["matched"], r["bad_calls"])),
-    ("not comp.", -9, lambda r: r["incomparable"] or ""),
-    ("margin", -8, lambda r: r["margin"]),
-    ("class", 20, lambda r: r["class"]),
-]
+from .options import RESULTS, Jobs, Json, Out, Quiet, Seed, Strict, known
 
 
 def coverage_command(
@@ -32,49 +16,41 @@ def coverage_command(
     ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
+    quiet: Quiet = False,
     jobs: Jobs = 0,
     seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
     """The coverage table: the rules on PyTorch's own test inputs, error inputs, and bad calls."""
-    names = _chosen(ops)
-    runner = Runner(out, as_json, jobs, strict)
-    tasks = [(coverage.entry, (name, seed)) for name in names]
-    found = runner.run("Coverage", tasks, COLUMNS, lambda result: [result[0]])
+    import itertools
+
+    from ..gradients import coverage
+    from ..report import tables
+    from ..report.console import Column
+    from .runner import Runner
+
+    entries = coverage.entries()
+    known("op", ops, sorted({name for names in entries.values() for name in names}))
+    chosen = [e for e, names in entries.items() if not ops or names & set(ops)]
+    columns = [
+        Column("entry of op_db", 24, lambda r: r["op"], grows=True),
+        Column("samples", -11, lambda r: f"{r['explained']} / {r['samples']}"),
+        Column("not expr.", -9, lambda r: r["inexpressible"] or "", rank=3),
+        Column("errors", -7, lambda r: _share(r["refused"], r["error_inputs"]), rank=1),
+        Column("bad calls", -9, lambda r: _share(r["matched"], r["bad_calls"])),
+        Column("not comp.", -9, lambda r: r["incomparable"] or "", rank=4),
+        Column("margin", -9, lambda r: r["margin"], rank=2),
+        Column("class", 19, lambda r: r["class"]),
+    ]
+    runner = Runner(out, as_json, jobs, strict, quiet, ops)
+    tasks = [(coverage.entry, (name, seed)) for name in chosen]
+    found = runner.run("Coverage", tasks, columns, lambda result: [result[0]])
     rows = [row for row, _ in found]
     runner.frames["coverage"] = tables.table(rows)
     cases = list(itertools.chain.from_iterable(cases for _, cases in found))
     if cases:
         runner.frames["coverage_cases"] = tables.table(cases)
-    runner.finish(outcome=totals(rows))
-
-
-def totals(rows: list[dict[str, Any]]) -> str:
-    """The totals of the table in one line."""
-    ruled = [r for r in rows if r["rule"]]
-
-    def total(column: str) -> int:
-        return sum(r[column] for r in ruled)
-
-    complete = sum(r["explained"] == r["samples"] > 0 for r in ruled)
-    return (
-        f"{complete} of {len(rows)} entries complete; with a rule, "
-        f"{total('explained')} of {total('samples')} samples explained "
-        f"({total('inexpressible')} not expressible), "
-        f"{total('refused')} of {total('error_inputs')} error inputs refused, "
-        f"{total('matched')} of {total('bad_calls')} bad calls answered as torch does "
-        f"({total('incomparable')} not comparable: whole or complex numbers, which only torch "
-        "takes, and what crashes it)."
-    )
-
-
-def _chosen(ops: list[str] | None) -> list[str]:
-    entries = coverage.entries()
-    if not ops:
-        return list(entries)
-    for op in ops:
-        known("op", op, sorted({name for names in entries.values() for name in names}))
-    return [entry for entry, names in entries.items() if names & set(ops)]
+    runner.finish(outcome=coverage.totals(rows))
 
 
 def _share(part: int, whole: int) -> str:

@@ -3,76 +3,86 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import joblib
 import typer
-from rich.console import Console
-from rich.progress import Progress as Bar
-from rich.table import Table
 
-from ..baselines import diff, diff_report, file, record
-from ..baselines.diff import BETTER, CLASSES, NEW, REMOVED, WORSE, Diff
-from ..baselines.diff_report import FORMATS, SHOWN
-from ..baselines.file import Baseline, NotComparable
-from ..baselines.record import Progress
-from ..report import files
-from .options import Device, Jobs, Json, known
+from ..baselines.classes import FAILING, FORMATS, MOVED
+from .options import Device, Jobs, Json, Quiet, known
+
+if TYPE_CHECKING:
+    from ..baselines.diff import Diff
+    from ..baselines.file import Baseline
+    from ..baselines.record import Progress
+    from ..report.console import Terminal
 
 STYLES = {
-    diff.DIFFERENT: "bold red", WORSE: "red", REMOVED: "magenta",
-    BETTER: "cyan", NEW: "cyan", "rounding": "green", "identical": "green",
+    "different": "bold red", "worse": "red", "removed": "magenta",
+    "better": "cyan", "new": "cyan", "rounding": "green", "identical": "green",
 }  # fmt: skip
 Threads = Annotated[int, typer.Option(help="Threads of each process.", min=1)]
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(help=f"{', '.join(MOVED)}; repeatable. Without, {' and '.join(FAILING)}."),
+]
 
 
 def diff_command(
     old: Annotated[Path, typer.Argument(help="A baseline.")],
     new: Annotated[Path | None, typer.Argument(help="Another; a fresh run without.")] = None,
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(help=f"{', '.join(CLASSES[1:])}; can be repeated. worse and different."),
-    ] = None,
+    fail_on: FailOn = None,
     save: Annotated[
         list[Path] | None,
-        typer.Option(help="A file that ends in .md, .html, .xml (JUnit), .json or .csv; repeated."),
+        typer.Option(
+            help="A file that ends in .md, .html, .xml (JUnit), .json or .csv; repeatable."
+        ),
     ] = None,
     threads: Annotated[
         int, typer.Option(help="Threads of each process of a fresh run; 0 as then.", min=0)
     ] = 0,
     jobs: Jobs = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
     device: Device = "cpu",
 ) -> None:
     """What moved between two baselines, or since one: on which side, how far, and whether that is
     rounding. Exit status: 0 nothing worse, 1 something worse or different, 2 not comparable."""
-    failing = tuple(fail_on or (WORSE, diff.DIFFERENT))
-    for kind in failing:
-        known("class", kind, CLASSES[1:])
+    known("class", fail_on, MOVED)
     for path in save or ():
         known("format", path.suffix, FORMATS)
-        if not path.parent.is_dir():
-            raise typer.BadParameter(f"no folder {path.parent}", param_hint="--save")
-    console = Console(stderr=as_json, highlight=False)
+    from ..baselines import diff, diff_report, file
+    from ..report import files
+    from ..report.console import Terminal
+
+    for path in save or ():
+        files.writable(path)
+    failing = tuple(fail_on or FAILING)
+    console = Terminal(stderr=as_json, quiet=quiet)
     then = or_exit(file.read, old)
     now = or_exit(file.read, new) if new else _fresh(then, console, threads, jobs)
     found = or_exit(diff.compare, then, now)
-    for path in save or ():
-        files.write(path, FORMATS[path.suffix](found, failing))
+    files.write_all({p: diff_report.FORMATS[p.suffix](found, failing) for p in save or ()})
+    bad = any(found.counts[kind] for kind in failing)
     if as_json:
         print(diff_report.as_json(found, failing).decode())
     else:
-        show(console, found, failing)
-    raise typer.Exit(1 if any(found.counts[kind] for kind in failing) else 0)
+        show(console, found)
+        outcome = diff_report.outcome(found, failing)
+        Terminal().print(outcome, style="bold red" if bad else "bold green", soft_wrap=True)
+    raise typer.Exit(1 if bad else 0)
 
 
-def show(console: Console, found: Diff, fail_on: Sequence[str]) -> None:
+def show(console: Terminal, found: Diff) -> None:
     """What changed around it, then the rows that moved, group by group, the worst first."""
-    for text in diff_report.surroundings(found):
-        console.print(text, style="dim", soft_wrap=True, markup=False)
-    for name, rows in diff_report.groups(found):
+    from rich.table import Table
+
+    from ..baselines.diff_report import SHOWN, groups, surroundings
+
+    for text in surroundings(found):
+        console.print(text, style="dim", soft_wrap=True)
+    for name, rows in groups(found):
         table = Table(title=f"\n{name}", title_justify="left", title_style="bold", box=None)
         table.pad_edge = False
         for column in ("class", "side", "quantity", "moved", "ulp", "margin"):
@@ -85,20 +95,24 @@ def show(console: Console, found: Diff, fail_on: Sequence[str]) -> None:
         console.print(table)
         if len(rows) > SHOWN:
             console.print(f"and {len(rows) - SHOWN} more", style="dim")
-    bad = any(found.counts[kind] for kind in fail_on)
-    console.print(diff_report.outcome(found, fail_on), style="bold red" if bad else "bold green")
 
 
 def or_exit(work: Callable[..., Any], *args: Any) -> Any:
     """What the work gives; BadParameter, with the reason, where nothing can be compared."""
+    from ..baselines.file import NotComparable
+
     try:
         return work(*args)
     except NotComparable as error:
         raise typer.BadParameter(str(error)) from None
 
 
-def _fresh(then: Baseline, console: Console, threads: int, jobs: int) -> Baseline:
+def _fresh(then: Baseline, console: Terminal, threads: int, jobs: int) -> Baseline:
     """What the baseline asked for, measured now."""
+    import joblib
+
+    from ..baselines import record
+
     with progress(console) as done:
         return record.measured(
             then.about["names"], seed=then.about["seed"], jobs=jobs or joblib.cpu_count(),
@@ -107,8 +121,10 @@ def _fresh(then: Baseline, console: Console, threads: int, jobs: int) -> Baselin
 
 
 @contextlib.contextmanager
-def progress(console: Console) -> Iterator[Progress]:
+def progress(console: Terminal) -> Iterator[Progress]:
     """A bar that goes on with every task."""
-    with Bar(console=console, transient=True) as progress:
+    from rich.progress import Progress as Bar
+
+    with Bar(console=console, transient=True, disable=console.quiet) as progress:
         bar = progress.add_task("measuring", total=None)
         yield lambda total: progress.update(bar, total=total, advance=1)

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
-from ..baselines.history import (
-    RECENT,
-    Recording,
-    as_text,
-    figure,
-    growth_first,
-    line,
-    recordings,
-    table,
-)
-from ..report import files, pages
-from .options import RESULTS, Json, Out, known
+from .options import RESULTS, Json, Out, Quiet, known
+
+if TYPE_CHECKING:
+    from ..baselines.history import Recording
+    from ..report.console import Terminal
 
 SHOWN = 10  # names, where none is named
 
@@ -38,44 +28,50 @@ def history_command(
     ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """How margins went, over all baselines of a folder in the order of their recording: a table,
     history.csv and history.png. Exit status: 0, or 2 if there is no baseline."""
-    console = Console(stderr=as_json, highlight=False)
+    from rich.progress import track
+
+    from ..baselines.history import as_text, figure, growth_first, line, recordings, table
+    from ..report import files, pages
+    from ..report.console import Terminal
+
+    console = Terminal(stderr=as_json, quiet=quiet)
     if not folder.is_dir():
         raise typer.BadParameter(f"expected a folder, got {folder}", param_hint="DIR")
     paths = sorted(folder.glob("*.parquet"))
-    found, skipped = recordings(track(paths, "reading", console=console, transient=True))
+    bar = track(paths, "reading", console=console, transient=True, disable=quiet)
+    found, skipped = recordings(bar)
     for reason in skipped:
-        console.print(f"skipped {reason}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"skipped {reason}", style="yellow", soft_wrap=True)
     if not found:
         text = f"{folder}: expected one baseline or more, got none among {len(paths)} *.parquet"
         raise typer.BadParameter(text, param_hint="DIR")
     every = list(dict.fromkeys(name for recording in found for name in recording.worst))
-    for name in names or ():
-        known("name in these baselines", name, every)
+    known("name in these baselines", names, every)
     rows = sorted((line(name, found) for name in every), key=growth_first)
     shown = rows[:SHOWN] if not names else [line(name, found) for name in dict.fromkeys(names)]
     picture = pages.png(figure(found, [row["name"] for row in shown]))
-    try:
-        files.folder(out)
-        files.write(out / "history.csv", table(found).to_csv(index=False).encode())
-        files.write(out / "history.png", picture)
-    except OSError as error:
-        raise typer.BadParameter(
-            f"cannot write to {out}: {error.strerror}", param_hint="--out"
-        ) from None
+    files.folder(out)
+    contents = {"history.csv": table(found).to_csv(index=False).encode(), "history.png": picture}
+    files.write_all({out / name: content for name, content in contents.items()})
     if as_json:
         print(as_text(found, skipped, shown))
         return
     show(console, found, shown)
     if not names and len(rows) > len(shown):
         console.print(f"and {len(rows) - len(shown)} names that grew no more", style="dim")
-    console.print(f"files: {out}/history.csv, history.png", style="dim", markup=False)
+    console.print(f"files: {out}/history.csv, history.png", style="dim")
 
 
-def show(console: Console, found: Sequence[Recording], shown: Sequence[Mapping[str, Any]]) -> None:
+def show(console: Terminal, found: Sequence[Recording], shown: Sequence[Mapping[str, Any]]) -> None:
     """From when to when, and a line for each name."""
+    from rich.table import Table
+
+    from ..baselines.history import RECENT
+
     first, last = found[0], found[-1]
     console.print(f"{len(found)} recordings, {first.date} to {last.date}; margins, 1 is the limit")
     drawn = Table(box=None, pad_edge=False)

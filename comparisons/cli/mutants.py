@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
-from rich.table import Table
 
-from ..ops import names
-from ..report import tables
-from ..report.console import Column
-from ..report.tables import SCHEMA
-from .options import RESULTS, Jobs, Json, Out, Seed, known
-from .runner import Runner
+from .options import RESULTS, Jobs, Json, Out, Quiet, Seed, known
 
-# The mutation table ----------------------------------------------------------------------------
-
-MUTANT_COLUMNS: list[Column] = [
-    ("op", 20, lambda r: r["op"]),
-    ("planted", 13, lambda r: r["planted"]),
-    ("named", 13, lambda r: r["named"]),
-    ("gradcheck", 9, lambda r: _caught(r["gradcheck_slow"])),
-    ("fast", 6, lambda r: _caught(r["gradcheck_fast"])),
-    ("class", 7, lambda r: r["class"]),
-    ("", 60, lambda r: r["says"]),
-]
-
-
-def _caught(found: Any) -> str:
-    return "" if found is None else "caught" if found else "missed"
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
 
 
 def mutants_command(
@@ -48,6 +29,7 @@ def mutants_command(
     speed: Annotated[bool, typer.Option(help="Measure the two ratios of speed.")] = True,
     out: Out = RESULTS,
     as_json: Json = False,
+    quiet: Quiet = False,
     jobs: Jobs = 0,
     seed: Seed = 0,
 ) -> None:
@@ -55,12 +37,27 @@ def mutants_command(
 
     Exit status: 0 all caught and no alarm, 1 something missed or an alarm, 2 wrong usage.
     """
-    from ..mutants import table
+    from ..mutants.corpus import AGAINST
 
-    for op in ops or ():
-        known("op", op, table.AGAINST)
-    chosen = ops or list(table.AGAINST)
-    runner = Runner(out, as_json, jobs, strict=False)
+    known("op", ops, AGAINST)
+    from ..mutants import table
+    from ..ops import names
+    from ..report import tables
+    from ..report.console import Column
+    from ..report.tables import SCHEMA
+    from .runner import Runner
+
+    columns = [
+        Column("op", 20, lambda r: r["op"]),
+        Column("planted", 13, lambda r: r["planted"]),
+        Column("named", 13, lambda r: r["named"]),
+        Column("gradcheck", 9, lambda r: _caught(r["gradcheck_slow"]), rank=2),
+        Column("fast", 6, lambda r: _caught(r["gradcheck_fast"]), rank=3),
+        Column("class", 7, lambda r: r["class"]),
+        Column("says", 20, lambda r: r["says"], rank=1, grows=True),
+    ]
+    chosen = ops or list(AGAINST)
+    runner = Runner(out, as_json, jobs, quiet=quiet, named=ops)
     tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (table.mutant_row, (op, number, seed))
         for op in chosen
@@ -71,7 +68,7 @@ def mutants_command(
         tasks += [(table.manual_row, (op, s)) for op in names() for s in range(seed, seed + seeds)]
     if torch_ops:
         tasks += [(table.torch_row, (name, speed)) for name in table.public()]
-    rows = runner.run("Mutants", tasks, MUTANT_COLUMNS, lambda row: [row])
+    rows = runner.run("Mutants", tasks, columns, lambda row: [row])
     frame = tables.table(rows)
     tables.save(frame, "mutants", runner.out)
     speeds = list(table.speeds(chosen)) if speed else []
@@ -81,7 +78,22 @@ def mutants_command(
     else:
         for shown in _summaries(frame, speeds):
             runner.console.print(shown)
+        runner.last.print(_outcome(frame))
     raise typer.Exit(int(frame["class"].isin(["missed", "alarm"]).any()))
+
+
+def _outcome(frame: pd.DataFrame) -> str:
+    counts = {kind: int((frame["class"] == kind).sum()) for kind in ("caught", "missed", "alarm")}
+    text = (
+        f"{counts['caught']} mistakes caught, {counts['missed']} missed, {counts['alarm']} alarms."
+    )
+    if counts["missed"] or counts["alarm"]:
+        text += " mutants.csv has each with what `check` said of it."
+    return text
+
+
+def _caught(found: Any) -> str:
+    return "" if found is None else "caught" if found else "missed"
 
 
 def _summaries(frame: pd.DataFrame, speeds: Sequence[dict[str, Any]]) -> list[Any]:
@@ -143,4 +155,6 @@ def _rates(title: str, part: pd.DataFrame) -> Table:
 
 
 def _titled(title: str) -> Table:
+    from rich.table import Table
+
     return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)

@@ -19,7 +19,8 @@ from ...manual.names import unknown
 Out = Annotated[Path, typer.Option(help="Folder for the tables and pictures.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the tables as JSON, and nothing else.")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print the last line alone, with the outcome.")
+    bool,
+    typer.Option("--quiet", "-q", help="Print the last line alone, with the outcome."),
 ]
 Jobs = Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn.", min=0)]

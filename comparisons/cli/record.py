@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Annotated
 
-import joblib
 import typer
-from rich.console import Console
 
-from ..baselines import file, record
-from ..baselines.measure import choices
-from ..report import files
 from .diff import Threads, or_exit, progress
-from .options import Device, Jobs, Seed, known
+from .options import Device, Jobs, Quiet, Seed, known
 
 
 def record_command(
@@ -28,15 +22,22 @@ def record_command(
         int, typer.Option(help="Further measurements, one ulp away, for the spread.", min=0)
     ] = 2,
     threads: Threads = 1,
+    quiet: Quiet = False,
     jobs: Jobs = 0,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
     """Measures gradients, optimizers, schedules and curves, and writes one baseline. What was
     interrupted goes on where it was."""
-    for name in names or ():
-        known("name", name, choices())
-    console = Console(highlight=False)
+    import joblib
+
+    from ..baselines import file, record
+    from ..baselines.measure import choices
+    from ..report import files
+    from ..report.console import Terminal
+
+    known("name", names, choices())
+    console = Terminal(quiet=quiet)
     before = record.identity(out)
     old = None
     if before:
@@ -45,8 +46,10 @@ def record_command(
             raise typer.BadParameter(
                 f"{out} is there: say why it is replaced", param_hint="--reason"
             )
+    files.folder(out.parent)
+    files.writable(out)
+    kept = "the old one is as it was" if old else "nothing was written"
     try:
-        files.folder(out.parent)
         with record.folder_of_parts(out) as parts, progress(console) as done:
             found = record.measured(
                 names or (), seed=seed, repeats=repeats, jobs=jobs or joblib.cpu_count(),
@@ -59,8 +62,6 @@ def record_command(
     except ValueError as error:
         raise typer.BadParameter(f"nothing was written: {error}") from None
     except OSError as error:
-        kept = "the old one is as it was" if old else "nothing was written"
-        full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
-        raise typer.BadParameter(f"{out}: {error.strerror}{full}; {kept}") from None
+        raise OSError(error.errno, f"{error.strerror}; {kept}", str(out)) from None
     counts = ", ".join(f"{n} {k}" for k, n in new.about["history"][-1]["classes"].items())
-    console.print(f"{len(new.quantities)} quantities in {out}: {counts}")
+    Terminal().print(f"{len(new.quantities)} quantities in {out}: {counts}", soft_wrap=True)

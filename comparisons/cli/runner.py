@@ -11,7 +11,6 @@ from typing import Any
 import joblib
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,30 +21,41 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.text import Text
 
 from ..parallel import side_by_side
 from ..report import console, files, pages, tables
-from ..report.console import STYLES, Column
+from ..report.console import STYLES, Column, Terminal
 from ..report.tables import SCHEMA
 from ..verdict.classes import CLASSES, DIFFERENT, IMPRECISE, PARTED, UNDECIDED
 
+WHY = {  # and how to go on
+    DIFFERENT: "the numbers are in report.html, and `gradtwin show NAME` has both sides",
+    UNDECIDED: "what is undecided repeats differently, or too little of it is seen",
+    PARTED: "--strict asks that no run parts; without it they pass",
+    IMPRECISE: "--strict asks for all digits; without it they pass",
+}
+
 
 class Runner:
-    """One call: its console, its processes, and what it has found so far."""
+    """One call: its console, its processes, and what it has found so far. A call that names what it
+    wants writes into a folder of these names, beside what a whole call has written."""
 
-    def __init__(self, out: Path, as_json: bool, jobs: int, strict: bool) -> None:
-        self.console = Console(stderr=as_json, highlight=False)
-        self.as_json, self.strict = as_json, strict
+    def __init__(
+        self,
+        out: Path,
+        as_json: bool = False,
+        jobs: int = 1,
+        strict: bool = False,
+        quiet: bool = False,
+        named: Sequence[str] | None = None,
+    ) -> None:
+        self.console = Terminal(stderr=as_json, quiet=quiet)
+        self.last = Terminal(stderr=as_json)
+        self.as_json, self.strict, self.quiet = as_json, strict, quiet
         self.jobs = jobs or joblib.cpu_count()
         self.frames: dict[str, pd.DataFrame] = {}
         self.pictures: dict[str, dict[str, bytes]] = {}
-        try:
-            self.out = files.folder(out)
-        except OSError as error:
-            raise typer.BadParameter(
-                f"cannot write to {out}: {error.strerror}", param_hint="--out"
-            ) from None
+        self.out = files.folder(out / files.stem("+".join(named)) if named else out)
 
     def run(
         self,
@@ -67,47 +77,42 @@ class Runner:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=self.quiet,
         )
+        shown = console.fitting(columns, self.console.width)
         if not self.as_json:
-            self.console.print(Text(f"\n{title}", style="bold"))
-            self.console.print(console.line(columns), style="dim", soft_wrap=True)
-        try:
-            with progress:
-                bar = progress.add_task(title, total=len(tasks))
-                for i, result in side_by_side(tasks, self.jobs):
-                    results[i] = result
-                    if not self.as_json:
-                        for row in rows_of(result):
-                            style = STYLES[row["class"]]
-                            progress.console.print(
-                                console.line(columns, row), style=style, soft_wrap=True
-                            )
-                    progress.advance(bar)
-        except KeyboardInterrupt:
-            self.console.print("interrupted; no file was written", style="bold red")
-            raise typer.Exit(130) from None
+            self.console.print(f"\n{title}", style="bold")
+            self.console.print(console.line(shown), style="dim", soft_wrap=True)
+        with progress:
+            bar = progress.add_task(title, total=len(tasks))
+            for i, result in side_by_side(tasks, self.jobs):
+                results[i] = result
+                if not self.as_json:
+                    for row in rows_of(result):
+                        style = STYLES[row["class"]]
+                        self.console.print(console.line(shown, row), style=style, soft_wrap=True)
+                progress.advance(bar)
         return results
 
     def finish(self, outcome: str = "") -> None:
         """Writes the files, prints the summary, and exits with 0 if all is explained, else 1.
 
-        The last line, `outcome`, says without one how many rows are explained.
+        The last line says how many rows are explained, or the `outcome`, and of what failed why and
+        how to go on.
         """
-        written = []
-        for name, frame in self.frames.items():
-            written += tables.save(frame, name, self.out)
-        for pictures in self.pictures.values():
-            written += [files.write(self.out / name, data) for name, data in pictures.items()]
         bad = {DIFFERENT, UNDECIDED}
         bad |= {IMPRECISE, PARTED} if self.strict else set()
         failed = {n: f[f["class"].isin(bad)] for n, f in self.frames.items()}
         count = sum(map(len, failed.values()))
         total = sum(map(len, self.frames.values()))
         outcome = outcome or f"{total - count} of {total} rows explained."
-        page = pages.page(
-            self.frames, {t: [*p.values()] for t, p in self.pictures.items()}, outcome
-        )
-        written.append(files.write(self.out / "report.html", page))
+        shown = {t: [*p.values()] for t, p in self.pictures.items()}
+        contents = {"report.html": pages.page(self.frames, shown, outcome)}
+        for name, frame in self.frames.items():
+            contents |= tables.contents(frame, name)
+        for pictures in self.pictures.values():
+            contents |= pictures
+        files.write_all({self.out / name: content for name, content in contents.items()})
         if self.as_json:
             found = {
                 n: json.loads(f.to_json(orient="records", double_precision=15))
@@ -115,33 +120,40 @@ class Runner:
             }
             print(json.dumps({"schema": SCHEMA, "explained": not count, "tables": found}))
         else:
-            self._summary(failed, outcome)
+            self._summary(failed)
             self.console.print(
-                f"files: {self.out}{os.sep}" + ", ".join(sorted(p.name for p in written)),
+                f"files: {self.out}{os.sep}{{{', '.join(sorted(contents))}}}",
                 style="dim",
+                soft_wrap=True,
+            )
+            self.last.print(
+                self._outcome(outcome, failed), style="bold red" if count else "bold green"
             )
         raise typer.Exit(1 if count else 0)
 
-    def _summary(self, failed: Mapping[str, pd.DataFrame], outcome: str) -> None:
+    def _outcome(self, outcome: str, failed: Mapping[str, pd.DataFrame]) -> str:
+        kinds = [k for f in failed.values() for k in f["class"]]
+        if not kinds:
+            return outcome
+        worst = max(kinds, key=CLASSES.index)
+        counts = ", ".join(f"{kinds.count(k)} {k}" for k in CLASSES if k in kinds)
+        return f"{outcome} Not so: {counts}; {WHY[worst]}."
+
+    def _summary(self, failed: Mapping[str, pd.DataFrame]) -> None:
         kinds = [k for k in CLASSES if any((f["class"] == k).any() for f in self.frames.values())]
         summary = Table(title="\nSummary", title_justify="left", title_style="bold", box=None)
-        summary.pad_edge, summary.expand = False, True
+        summary.pad_edge = False
         summary.add_column("table", no_wrap=True)
         for column in ("rows", *kinds, "worst margin"):
             summary.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
-        summary.add_column("at", no_wrap=True, ratio=1)  # has what room there is
         for name, frame in self.frames.items():
-            margin = frame["lockstep_margin" if "lockstep_margin" in frame else "margin"]
             counts = [str(n) if (n := int((frame["class"] == k).sum())) else "" for k in kinds]
-            at = str(frame["id"].iloc[int(margin.argmax())])
-            summary.add_row(
-                name,
-                str(len(frame)),
-                *counts,
-                f"{margin.max():.3g}",
-                at,
-            )
+            margin = frame[_margin(frame)]
+            summary.add_row(name, str(len(frame)), *counts, f"{margin.max():.3g}")
         self.console.print(summary)
+        for name, frame in self.frames.items():
+            at = str(frame["id"].iloc[int(frame[_margin(frame)].argmax())])
+            self.console.print(f"worst of {name}: {at}", style="dim", soft_wrap=True)
         for frame in failed.values():
             for row in frame.head(10).to_dict("records"):
                 where = (
@@ -155,6 +167,7 @@ class Runner:
                     style=STYLES[row["class"]],
                     soft_wrap=True,
                 )
-        self.console.print(
-            outcome, style="bold red" if any(map(len, failed.values())) else "bold green"
-        )
+
+
+def _margin(frame: pd.DataFrame) -> str:
+    return "lockstep_margin" if "lockstep_margin" in frame else "margin"

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from .. import ops
-from ..report import files, tables
-from ..trace.models import traced
-from ..trace.page import page
-from ..trace.steps import Trace
-from ..training.cells import MODELS
-from ..training.datasets import DATASETS, load
-from ..verdict.classes import DIFFERENT
-from .options import RESULTS, Json, Out, Seed, known
-from .runner import Runner
+from .options import RESULTS, Json, Out, Quiet, Seed, known
+
+if TYPE_CHECKING:
+    from ..trace.steps import Trace
+    from .runner import Runner
 
 
 def trace_command(
-    model: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}.")],
+    model: Annotated[
+        str, typer.Argument(help="One of linear_regression, logistic_regression, mlp.")
+    ],
     data: Annotated[str, typer.Option(help="What it is fed with; what fits it.")] = "",
     loss: Annotated[str, typer.Option(help="Its loss; that of the data's task.")] = "",
     activation: Annotated[str, typer.Option(help="Of an mlp's hidden layers.")] = "tanh",
@@ -30,25 +26,34 @@ def trace_command(
     ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
+    quiet: Quiet = False,
     seed: Seed = 0,
 ) -> None:
     """One forward and backward of a model on a small batch, step by step: each rule beside the
     nodes that torch made, with the verdict on it."""
+    from .. import ops
+    from ..report import files, tables
+    from ..trace.models import traced
+    from ..trace.page import page
+    from ..training.cells import MODELS
+    from ..training.datasets import DATASETS, load
+    from .runner import Runner
+
     known("model", model, MODELS)
     data = data or [name for name in DATASETS if load(name).task in MODELS[model]][-1]
     known("data", data, DATASETS)
     if loss:
         known("loss", loss, [op for op in ops.names() if ops.named(op).family == "losses"])
-    runner = Runner(out, as_json, 1, strict=False)
+    if save:
+        files.writable(save)
+    runner = Runner(out, as_json, quiet=quiet, named=[model, data])
     try:
         found = traced(model, data, loss, seed, activation)
     except (ValueError, TypeError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from error
-    tables.save(found.table, "trace", runner.out)
-    if save:
-        if not save.parent.is_dir():
-            raise typer.BadParameter(f"no folder {save.parent}", param_hint="--save")
-        files.write(save, page(found))
+    contents = tables.contents(found.table, "trace")
+    pages = {save: page(found)} if save else {}
+    files.write_all({**{runner.out / name: c for name, c in contents.items()}, **pages})
     if as_json:
         print(found.table.to_json(orient="records"))
     else:
@@ -59,6 +64,10 @@ def trace_command(
 def _print(runner: Runner, found: Trace) -> None:
     """Two columns, in the order of execution: what is here, and what torch made. Below each step
     stand its edges, from an argument to the next node."""
+    from rich.table import Table
+
+    from ..verdict.classes import DIFFERENT
+
     table = Table(box=None, pad_edge=False)
     for column in ("", "by hand", "torch", "verdict"):
         table.add_column(column)
@@ -83,4 +92,6 @@ def _print(runner: Runner, found: Trace) -> None:
                 style="bold red" if judged.kind == DIFFERENT else "dim",
             )
     runner.console.print(table)
-    runner.console.print(f"{found.covered:.0%} of torch's nodes have a rule here.")
+    covered = f"{found.covered:.0%} of torch's nodes have a rule here"
+    wrong = f"; wrong: {', '.join(found.wrong)}" if found.wrong else ""
+    runner.last.print(f"{covered}{wrong}.", soft_wrap=True)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from ..training.cells import Cell
+import inspect
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...manual.names import unknown
+from ..ops.optimizers import named
+from ..training.cells import CHOICES, OPTIMIZERS, Cell
+
+# Where nothing is said: an optimizer's rate, if that is not torch's default, and a model's data.
+LR = {"sgd": 0.1, "adagrad": 0.05, "adam": 0.01, "adamw": 0.01}
+DATA = {"linear_regression": "line", "logistic_regression": "breast_cancer", "mlp": "digits"}
 
 # What `gradtwin` runs: every model, data set, optimizer, regime and dtype, the longest first.
 GRID = (
@@ -25,3 +36,23 @@ GRID = (
     Cell("linear_regression", "line", "sgd", 0.1, steps=200, dtype="float32"),
     Cell("linear_regression", "line", "rmsprop", 0.01, regime="stochastic", steps=120),
 )  # fmt: skip
+
+
+def from_words(given: Mapping[str, Sequence[Any]], settings: dict[str, Any]) -> list[Cell]:
+    """The cells of all combinations of what is given for each field of a Cell; all have the
+    settings of the optimizer. ValueError or TypeError for one that cannot be."""
+    for name, allowed in CHOICES.items():
+        for value in given.get(name, ()):
+            if value not in allowed:
+                raise ValueError(unknown(name, value, allowed))
+    combinations = itertools.product(*given.values())
+    return [_cell(dict(zip(given, values, strict=True)), settings) for values in combinations]
+
+
+def _cell(given: dict[str, Any], settings: dict[str, Any]) -> Cell:
+    given = {"model": "mlp", "optimizer": "sgd", **given}
+    given.setdefault("data", DATA[given["model"]])
+    if given["optimizer"] in OPTIMIZERS:
+        accepted = inspect.signature(named(given["optimizer"]).rule).parameters
+        given.setdefault("lr", LR.get(given["optimizer"], accepted["lr"].default))
+    return Cell(settings=settings, **given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.text import Text
 
 from ...manual.dialects import Dialect
 
@@ -11,5 +10,5 @@ from ...manual.dialects import Dialect
 def print_lines(console: Console, dialect: Dialect) -> None:
     """The lines that differ, and what stands there instead."""
     for line, instead in dialect.lines.items():
-        console.print(Text(f"  - {line}", style="red"))
-        console.print(Text(f"  + {instead}", style="green"))
+        console.print(f"  - {line}", style="red")
+        console.print(f"  + {instead}", style="green")

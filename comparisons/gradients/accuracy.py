@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from ...reference.adapters import leaves
 from .. import ops
 from ..exact import Oracle
 from ..ops import arguments, evaluate
-from ..verdict.classes import DTYPES
+from ..verdict.classes import DTYPES, worst
 from ..verdict.noise import cast
 from ..verdict.ulps import ulps
 
@@ -87,3 +87,25 @@ def nearer(manual: int, torch: int) -> str:
     if 2 * manual + 2 < torch:
         return MANUAL
     return TORCH if 2 * torch + 2 < manual else BOTH
+
+
+def summed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line for each result and dtype of an op: the worst case of either side."""
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["argument"], row["dtype"]), []).append(row)
+    found = []
+    for group in groups.values():
+        ours, theirs = (max(r[side] for r in group) for side in ("manual_ulp", "torch_ulp"))
+        found.append(
+            {
+                **max(group, key=lambda r: r["manual_ulp"] + r["torch_ulp"]),
+                "manual_ulp": ours,
+                "torch_ulp": theirs,
+                "elements": sum(r["elements"] for r in group),
+                "conventions": sum(r["conventions"] for r in group),
+                "nearer": nearer(ours, theirs),
+                "class": worst(r["class"] for r in group),
+            }
+        )
+    return found

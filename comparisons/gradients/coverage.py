@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,3 +163,22 @@ def _on_error_inputs(info: Any, op: str) -> Iterator[Case]:
             "class": IDENTICAL if refuses else DIFFERENT,
             "note": "" if refuses else answer,
         }
+
+
+def totals(rows: Sequence[dict[str, Any]]) -> str:
+    """The totals of the table in one line."""
+    ruled = [r for r in rows if r["rule"]]
+
+    def total(column: str) -> int:
+        return sum(r[column] for r in ruled)
+
+    complete = sum(r["explained"] == r["samples"] > 0 for r in ruled)
+    return (
+        f"{complete} of {len(rows)} entries complete; with a rule, "
+        f"{total('explained')} of {total('samples')} samples explained "
+        f"({total('inexpressible')} not expressible), "
+        f"{total('refused')} of {total('error_inputs')} error inputs refused, "
+        f"{total('matched')} of {total('bad_calls')} bad calls answered as torch does "
+        f"({total('incomparable')} not comparable: whole or complex numbers, which only torch "
+        "takes, and what crashes it)."
+    )

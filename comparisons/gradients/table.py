@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from .. import ops
 from ..ops.evaluate import drawn, judge_inputs
-from ..verdict.classes import DTYPES
+from ..verdict.classes import DTYPES, IDENTICAL, worst
 
 
 def rows(
@@ -40,3 +42,18 @@ def rows(
                     "class": verdict.kind,
                     "note": verdict.note,
                 }
+
+
+def summed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One line for all rows of an op."""
+    largest = max(rows, key=lambda r: r["margin"])
+    return {
+        "op": rows[0]["op"],
+        "results": len(rows),
+        "identical": sum(r["class"] == IDENTICAL for r in rows),
+        "max_ulp": max(r["max_ulp"] for r in rows),
+        "margin": largest["margin"],
+        "at": f"{largest['sample']}, {largest['argument']}, {largest['dtype']}",
+        "resolution": float(np.nanmedian([r["resolution"] for r in rows])),
+        "class": worst(r["class"] for r in rows),
+    }

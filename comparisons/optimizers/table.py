@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -156,4 +156,14 @@ def _row(run: Comparison, quantity: str, step: int) -> dict[str, Any]:
         "note": largest.verdict.note,
         "max_ulp": int(ulps(run.ours[quantity][at], run.theirs[quantity][at]).max()),
         "torch_spread": max(spreads, default=math.nan),
+    }
+
+
+def summed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One line for all rows of a comparison."""
+    largest = ("lockstep_margin", "drift", "max_ratio", "torch_spread")
+    return {
+        **rows[0],
+        **{name: max(r[name] for r in rows) for name in largest},
+        "class": worst(r["class"] for r in rows),
     }

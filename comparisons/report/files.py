@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -91,6 +93,16 @@ def read(path: Path) -> bytes:
         raise _named(error, path) from None
     except ValueError as error:  # a zero byte in the name
         raise OSError(errno.EINVAL, str(error), repr(str(path))) from None
+
+
+def stem(name: str) -> str:
+    """The name of a file without its suffix. Where a system would refuse the name or cut it off, a
+    digest keeps apart what was different."""
+    safe = re.sub(r"[^\w.,=+\[\]-]", "_", name).encode()[:120].decode(errors="ignore")
+    reserved = re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", safe, re.IGNORECASE)
+    if safe == name and not reserved:
+        return name
+    return f"_{safe}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def _write_new(path: Path, content: bytes) -> None:

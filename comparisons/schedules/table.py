@@ -10,7 +10,7 @@ import numpy as np
 from ... import manual, reference
 from ...reference.adapters import listed
 from ..samples import written
-from ..samples.schedules import STEPS
+from ..samples.schedules import SAMPLES, STEPS
 from ..verdict.classes import DIFFERENT, IDENTICAL, LIMIT, REFERENCE_IMPRECISE, ROUNDING
 from ..verdict.floor import DRAWS
 from ..verdict.noise import unit_roundoff
@@ -115,3 +115,9 @@ def rows(name: str, settings: dict[str, Any], seed: int = 0) -> list[dict[str, A
             }
         )
     return made
+
+
+def numbered(name: str, number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """The rows of one of its samples, by number, because a function among the settings cannot be
+    sent to another process."""
+    return rows(name, SAMPLES[name][number], seed)

@@ -18,6 +18,7 @@ import threadpoolctl
 import torch
 
 from ..report import files
+from ..report.files import stem
 from . import arrays as stored
 from .arrays import Array
 
@@ -165,16 +166,6 @@ class Files:
         finally:
             draft.unlink()
         return None
-
-
-def stem(name: str) -> str:
-    """The name of a file without its suffix. Where a system would refuse the name or cut it off, a
-    digest keeps apart what was different."""
-    safe = re.sub(r"[^\w.,=+\[\]-]", "_", name).encode()[:120].decode(errors="ignore")
-    reserved = re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", safe, re.IGNORECASE)
-    if safe == name and not reserved:
-        return name
-    return f"_{safe}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 @functools.cache

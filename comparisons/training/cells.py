@@ -37,6 +37,13 @@ OPTIMIZERS = [
     if optimizer.mirror is not None and optimizer.facts.takes == "gradient"
 ]
 REGIMES = ("batch", "stochastic", "mini-batch")  # all samples, one at random, a few at random
+CHOICES: dict[str, Collection[str]] = {
+    "model": MODELS,
+    "data": DATASETS,
+    "optimizer": OPTIMIZERS,
+    "regime": REGIMES,
+    "dtype": DTYPES,
+}
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,11 @@ class Cell:
     activation: str = "tanh"
 
     def __post_init__(self) -> None:
-        choices: dict[str, Collection[str]] = {
-            "model": MODELS,
-            "data": DATASETS,
-            "optimizer": OPTIMIZERS,
-            "regime": REGIMES,
-            "dtype": DTYPES,
-        }
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(unknown(name, getattr(self, name), allowed))
+        if not math.isfinite(self.lr):
+            raise ValueError(f"lr: expected a finite number, got {self.lr}")
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")

@@ -1,0 +1,46 @@
+"""Text of users, names, paths and messages of errors, for where it is shown: one function for each
+place, so that it stands there as it is and does nothing."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def plain(text: str) -> str:
+    """For a terminal: what moves its cursor, rings, changes its colours or turns the direction of
+    letters is written out; lines and tabs stay."""
+    return "".join(map(_shown, text))
+
+
+def line(text: str) -> str:
+    """For one line: `plain`, and lines and tabs are blanks."""
+    return plain(" ".join(text.split()))
+
+
+def markdown(text: str) -> str:
+    """For a cell of a Markdown table."""
+    written = line(text)
+    for sign in "\\|`<[":
+        written = written.replace(sign, f"\\{sign}")
+    return written
+
+
+def xml(text: str) -> str:
+    """For XML, whose writer takes care of its own signs but not of those that it may not have."""
+    return "".join(c if c in "\t\n" or _allowed(c) else _code(c) for c in text)
+
+
+def _shown(c: str) -> str:
+    return (
+        c
+        if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else _code(c)
+    )
+
+
+def _allowed(c: str) -> bool:
+    return c >= " " and not "\x7f" <= c <= "\x9f" and not "\ud800" <= c <= "\udfff" and c < "\ufffe"
+
+
+def _code(c: str) -> str:
+    return c.encode("unicode_escape").decode("ascii")
