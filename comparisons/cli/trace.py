@@ -93,5 +93,5 @@ def _print(runner: Runner, found: Trace) -> None:
             )
     runner.console.print(table)
     covered = f"{found.covered:.0%} of torch's nodes have a rule here"
-    wrong = f"; wrong: {', '.join(found.wrong)}" if found.wrong else ""
+    wrong = f"; wrong: {', '.join(step.name for step in found.wrong)}" if found.wrong else ""
     runner.last.print(f"{covered}{wrong}.", soft_wrap=True)

@@ -44,7 +44,7 @@ def write_all(contents: Mapping[Path, bytes]) -> list[Path]:
     try:
         for path, content in contents.items():
             try:
-                target = writable(path)
+                target = _target(path)
                 drafts[target] = draft = target.with_name(f".gradtwin-{secrets.token_hex(8)}")
                 _write_new(draft, content)
                 if target.exists():
@@ -59,26 +59,17 @@ def write_all(contents: Mapping[Path, bytes]) -> list[Path]:
     return list(contents)
 
 
-def writable(path: Path) -> Path:
-    """Where a file of this name would be written, links followed; OSError if that cannot be."""
+def writable(path: Path) -> None:
+    """OSError if no file of this name can be written, so that it is known before the work is
+    done."""
     try:
-        target = Path(os.path.realpath(path))
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder")
-        if target.exists() and not target.is_file():
-            raise OSError(errno.EINVAL, "expected a file, got a device, pipe or socket")
-        if not target.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
-        draft = target.with_name(f".gradtwin-{secrets.token_hex(8)}")
-        _write_new(draft, b"")
-        draft.unlink()
+        target = _target(path)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
         if target.exists():
             os.close(os.open(target, os.O_WRONLY))
-        elif len(os.fsencode(target.name)) > _longest_name(target.parent):
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     except OSError as error:
         raise _named(error, path) from None
-    return target
 
 
 def read(path: Path) -> bytes:
@@ -93,6 +84,20 @@ def read(path: Path) -> bytes:
         raise _named(error, path) from None
     except ValueError as error:  # a zero byte in the name
         raise OSError(errno.EINVAL, str(error), repr(str(path))) from None
+
+
+def _target(path: Path) -> Path:
+    """Where a file of this name is written, links followed."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder")
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "expected a file, got a device, pipe or socket")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
+    if len(os.fsencode(target.name)) > _longest_name(target.parent):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    return target
 
 
 def stem(name: str) -> str:

@@ -73,12 +73,16 @@ def folder(tmp_path):
         (["rules.py:right", "--shape", "3,4"], 0, "differences"),
         (["rules.py:wrong", "--against", "torch.tanh", "--shape", "5"], 1, "WRONG"),
         (["none.py:right"], 2, "no file none.py"),
-        (["rules.py:rigth"], 2, "no 'rigth' in rules.py"),
+        (["rules.py:rigth"], 2, "unknown name in rules.py 'rigth': did you mean right"),
         (["rules.py"], 2, "expected FILE:NAME"),
         (["rules.py:number", "--shape", "3"], 2, "subject: expected"),
         (["broken.py:f"], 2, "ModuleNotFoundError"),
-        (["rules.py:right", "--against", "torch.tahn"], 2, "no 'tahn' in torch"),
-        (["rules.py:right", "--against", "nowhere"], 2, "no rule 'nowhere'"),
+        (
+            ["rules.py:right", "--against", "torch.tahn"],
+            2,
+            "unknown name in torch 'tahn': did you mean tanh",
+        ),
+        (["rules.py:right", "--against", "nowhere"], 2, "unknown rule 'nowhere'"),
         (["rules.py:right", "--shape", "x"], 2, "--shape: expected"),
         (["rules.py:right", "--shape", "3", "--settings", "3"], 2, "expected NAME=VALUE"),
         (["rules.py:right", "--shape", "3", "--dtype", "float16"], 2, "dtypes: expected"),
@@ -160,7 +164,7 @@ def test_mutants(gradtwin, tmp_path):
     done = gradtwin("mutants", "relu", "--no-speed", "--jobs", "1", "--out", "found", cwd=tmp_path)
     assert done.exit_code == 0, done.stdout + done.stderr
     assert "Written before the diagnoses" in done.stdout
-    table = pd.read_csv(tmp_path / "found" / "mutants.csv")
+    table = pd.read_csv(tmp_path / "found/relu/mutants.csv")
     assert set(table["kind"]) == {"mutant", "corpus"}
     known = gradtwin("mutants", "rulu", cwd=tmp_path)
     assert known.exit_code == 2

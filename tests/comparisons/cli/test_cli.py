@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from gradtwin.comparisons import environment
-from gradtwin.comparisons.cli import calibrate
+from gradtwin.comparisons.bench import calibration
 from gradtwin.comparisons.cli.app import app
 from gradtwin.comparisons.curves.grid import GRID
 from gradtwin.comparisons.report import files
@@ -38,8 +38,8 @@ def test_gradients_of_one_op(call, tmp_path):
     assert result.exit_code == 0
     assert "rows explained" in result.output
     frames = [
-        pd.read_csv(tmp_path / "results/gradients.csv"),
-        pd.read_parquet(tmp_path / "results/gradients.parquet"),
+        pd.read_csv(tmp_path / "results/relu/gradients.csv"),
+        pd.read_parquet(tmp_path / "results/relu/gradients.parquet"),
     ]
     for frame in frames:
         assert frame["id"].is_unique
@@ -51,16 +51,17 @@ def test_gradients_of_one_op(call, tmp_path):
     assert (
         frames[0]["manual"].dropna().to_numpy() == frames[1]["manual"].dropna().to_numpy()
     ).all()
-    assert (tmp_path / "results/gradients.md").read_text().startswith("| op")
-    assert "<table>" in (tmp_path / "results/report.html").read_text()
+    assert (tmp_path / "results/relu/gradients.md").read_text().startswith("| op")
+    assert "<table>" in (tmp_path / "results/relu/report.html").read_text()
 
 
 def test_curves_make_a_grid_and_pictures(call, tmp_path):
     result = call(*SHORT, "--dtype", "float32", "--dtype", "float64", "--lr", "0.1", "--lr", "0.2")
     assert result.exit_code == 0, result.output
-    assert len(pd.read_csv(tmp_path / "results/curves.csv")) == 4
+    (out,) = (tmp_path / "results").iterdir()
+    assert len(pd.read_csv(out / "curves.csv")) == 4
     for name in ("curves.png", "line.png"):
-        assert (tmp_path / "results" / name).read_bytes().startswith(b"\x89PNG")
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_json_is_all_there_is_on_standard_output(call):
@@ -106,9 +107,9 @@ def test_the_first_different_step_and_tensor_are_named(call, monkeypatch):
         (["curves", "--setting", "momentum"], "NAME=VALUE"),
         (["curves", "--hidden", "a"], "widths like 32"),
         (["curves", "--regime", "minibatch"], "did you mean mini-batch"),
-        (["show", "gelo"], "Choices: "),
-        (["schedules", "cosine"], "Choices: "),
-        (["optimizers", "--stream", "smooth"], "Choices: mixed, trained, fading"),
+        (["show", "gelo"], "did you mean gelu"),
+        (["schedules", "cosine"], "the nearest are cosine_annealing_lr"),
+        (["optimizers", "--stream", "smooth"], "expected one of mixed, trained, fading"),
         (["--seed", "1", "gradients"], "behind gradients"),
         (["gradients", "relu", "--device", "gpu"], "expected cpu, cuda or mps, got 'gpu'"),
         (["record", "relu", "--device", "mps"], "mps has no float64"),
@@ -126,7 +127,7 @@ def test_an_out_that_cannot_be_written(call, tmp_path):
     (tmp_path / "file").write_text("mine")
     result = call("gradients", "relu", "--out", str(tmp_path / "file"))
     assert result.exit_code == 2
-    assert "cannot write" in result.output
+    assert f"{tmp_path / 'file'}: expected a folder, got a file" in result.output
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -142,8 +143,9 @@ def test_show_fits_the_rule_and_its_mirror(call, name):
 def test_the_schedules_are_a_table_and_a_picture(call, tmp_path):
     result = call("schedules", "step_lr", "cyclic_lr", "--out", str(tmp_path))
     assert result.exit_code == 0
-    assert (tmp_path / "schedules.png").read_bytes().startswith(b"\x89PNG")
-    assert set(pd.read_csv(tmp_path / "schedules.csv")["quantity"]) == {"lr", "momentum"}
+    out = tmp_path / "step_lr+cyclic_lr"
+    assert (out / "schedules.png").read_bytes().startswith(b"\x89PNG")
+    assert set(pd.read_csv(out / "schedules.csv")["quantity"]) == {"lr", "momentum"}
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -186,7 +188,7 @@ def test_bench_gives_ratios(call, tmp_path):
     result = call("bench", "optimizers", "sgd", "sparse_adam")
     assert result.exit_code == 0
     assert "momentum=0.9" in result.output
-    frame = pd.read_csv(tmp_path / "results/bench.csv")
+    frame = pd.read_csv(tmp_path / "results/optimizers+sgd+sparse_adam/bench.csv")
     assert (frame["to_loop"] == frame["manual"] / frame["loop"]).all()
     assert frame.set_index("optimizer").loc["sparse_adam", "to_fused"] != 0
     assert call("bench", "rules").exit_code == 2
@@ -194,7 +196,7 @@ def test_bench_gives_ratios(call, tmp_path):
 
 def test_calibrate_measures_what_is_chosen(call, tmp_path, monkeypatch):
     cells = [replace(cell, steps=5) for cell in GRID[-3:]]
-    monkeypatch.setattr(calibrate, "GRID", tuple(cells))
+    monkeypatch.setattr(calibration, "GRID", tuple(cells))
     result = call("calibrate", "--only", "curves", "--jobs", "1", "--threads", "2")
     assert result.exit_code == 0, result.output
     frame = pd.read_csv(tmp_path / "results/calibration.csv")
@@ -211,10 +213,10 @@ def test_calibrate_measures_again_on_each_set_of_kernels(call, tmp_path, monkeyp
         assert {"calibrate", "--only=curves", f"--threads={env['OMP_NUM_THREADS']}"} <= {*command}
         beyond = env["OPENBLAS_CORETYPE"] == "Prescott"
         kind = PARTED if beyond else ROUNDING
-        rows = [calibrate._calibrated("curves, free", "a", 9.0 if beyond else 0.5, kind)]
+        rows = [calibration._row("curves, free", "a", 9.0 if beyond else 0.5, kind)]
         return subprocess.CompletedProcess(command, int(beyond), json.dumps(rows))
 
-    monkeypatch.setattr(calibrate.subprocess, "run", measured)
+    monkeypatch.setattr(subprocess, "run", measured)
     monkeypatch.setattr(environment, "_cpuinfo", lambda name: "pni avx2")
     result = call("calibrate", "--kernels", "--only", "curves")
     assert result.exit_code == 1

@@ -104,8 +104,8 @@ def test_the_command_writes_both_tables(tmp_path):
     result = CliRunner().invoke(app, ["coverage", "relu", "--out", str(tmp_path), "--jobs", "1"])
     assert result.exit_code == 0, result.output
     assert "8 of 8 samples explained" in " ".join(result.output.split())
-    assert (tmp_path / "coverage.parquet").exists()
-    assert (tmp_path / "coverage_cases.parquet").exists()
+    assert (tmp_path / "relu/coverage.parquet").exists()
+    assert (tmp_path / "relu/coverage_cases.parquet").exists()
     wrong = CliRunner().invoke(app, ["coverage", "reluu", "--out", str(tmp_path)])
     assert wrong.exit_code == 2
     assert "did you mean relu" in " ".join(wrong.output.split())

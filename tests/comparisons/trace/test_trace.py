@@ -344,7 +344,7 @@ def test_the_command(tmp_path):
     assert "100% of torch's nodes" in result.output
     assert "TanhBackward0" in result.output
     assert re.search(r"x +→ TanhBackward0 +(rounding|identical), margin ", result.output)
-    assert (tmp_path / "trace.parquet").exists()
+    assert (tmp_path / "mlp+digits/trace.parquet").exists()
     rows = json.loads(call("linear_regression", "--json").output)
     assert [row["rule"] for row in rows] == ["linear", "mse_loss"]
     for wrong in (("mlq",), ("mlp", "--data", "x"), ("mlp", "--loss", "x"),
