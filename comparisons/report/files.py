@@ -23,10 +23,10 @@ def folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except FileExistsError:
-        raise NotADirectoryError(
-            errno.ENOTDIR, "expected a folder, got a file", str(path)
-        ) from None
+    except (FileExistsError, NotADirectoryError):
+        file = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), path)
+        text = "expected a folder, got a file"
+        raise NotADirectoryError(errno.ENOTDIR, text, str(file)) from None
     except OSError as error:
         raise _named(error, path) from None
     return path

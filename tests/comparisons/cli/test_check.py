@@ -80,7 +80,7 @@ def folder(tmp_path):
         (
             ["rules.py:right", "--against", "torch.tahn"],
             2,
-            "unknown name in torch 'tahn': did you mean tanh",
+            "unknown name in torch 'tahn'",
         ),
         (["rules.py:right", "--against", "nowhere"], 2, "unknown rule 'nowhere'"),
         (["rules.py:right", "--shape", "x"], 2, "--shape: expected"),
