@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..report import files
-from .measure import ARRAYS, Quantity
+from ..report import parquet
+from ..report.parquet import Damaged, Format
+from ..verdict.classes import CLASSES
+from .measure import ARRAYS, TABLES, Quantity
 
-FORMAT = 1  # it rises when a column changes its meaning
-KEY = b"gradtwin.baseline"
 BOUND = 1.0  # that every margin is promised to keep; what was observed stands beside it
 ARRAY = pa.struct(
     [("dtype", pa.string()), ("shape", pa.list_(pa.int64())), ("data", pa.large_binary())]
@@ -36,10 +34,29 @@ COLUMNS = pa.schema(
     ]
 )
 About = dict[str, Any]
+NotComparable = Damaged  # a file that is no whole baseline, with the reason
 
 
-class NotComparable(ValueError):
-    """A file that is no whole baseline, with the reason."""
+class Update(TypedDict):
+    """Why a baseline was recorded, and what it found."""
+
+    at: str
+    reason: str
+    revision: str
+    classes: dict[str, int]
+
+
+class Header(TypedDict):
+    """What a baseline says about itself. A part of one says nothing."""
+
+    format: int
+    rows: int
+    digest: str
+    environment: NotRequired[dict[str, str]]
+    names: NotRequired[list[str]]
+    seed: NotRequired[int]
+    threads: NotRequired[int]
+    history: NotRequired[list[Update]]
 
 
 @dataclass(frozen=True)
@@ -53,48 +70,30 @@ class Baseline:
 
     @property
     def environment(self) -> dict[str, str]:
-        return dict(self.about["environment"])
+        return dict(self.about.get("environment", {}))
 
 
 def write(path: Path, quantities: Iterable[Quantity], about: Mapping[str, Any]) -> None:
-    """Writes a baseline in one go. The number of rows and a digest of them are kept in it, so that
-    a part of it is never taken for the whole."""
+    """Writes a baseline in one go."""
     table = pa.Table.from_pylist([_row(q) for q in quantities], schema=COLUMNS)
-    known = {"format": FORMAT, "rows": table.num_rows, "digest": _digest(table.to_pylist())}
-    buffer = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata({KEY: json.dumps(known | dict(about))}),
-        buffer,
-        compression="zstd",
-    )
-    files.write(path, buffer.getvalue())
+    parquet.write(path, BASELINE, table, about)
 
 
 def read(path: Path) -> Baseline:
     """The baseline in a file. NotComparable, with the reason, for any other file."""
     try:
-        content = path.read_bytes()
+        table, about = parquet.read(path, BASELINE)
     except OSError as error:
         raise NotComparable(f"{path}: {error.strerror}") from None
-    try:
-        table = pq.ParquetFile(pa.BufferReader(content)).read()
-        text = (table.schema.metadata or {}).get(KEY)
-        about = json.loads(text) if text else {}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise NotComparable(f"{path}: no Parquet file, or damaged: {error}") from None
-    if not about:
-        raise NotComparable(f"{path}: a Parquet file, but no baseline of gradtwin")
-    if about.get("format") != FORMAT:
-        raise NotComparable(f"{path}: expected format {FORMAT}, got {about.get('format')}")
-    rows = table.to_pylist()
-    expected, got = (about.get("rows"), about.get("digest")), (len(rows), _digest(rows))
-    if got != expected:
-        raise NotComparable(f"{path}: damaged: expected {_told(expected)}, got {_told(got)}")
-    return Baseline({row["id"]: _quantity(row) for row in rows}, about)
-
-
-def _told(counted: tuple[Any, Any]) -> str:
-    return f"{counted[0]} rows with digest {str(counted[1])[:12]}"
+    quantities: dict[str, Quantity] = {}
+    for row in table.to_pylist():
+        if row["id"] in quantities:
+            raise NotComparable(f"{path}: two rows have the id {row['id']!r}; expected one")
+        try:
+            quantities[row["id"]] = _quantity(row)
+        except (ValueError, TypeError, KeyError) as error:
+            raise NotComparable(f"{path}: row {row['id']!r}: {error}") from None
+    return Baseline(quantities, about)
 
 
 def _row(q: Quantity) -> dict[str, Any]:
@@ -111,7 +110,13 @@ def _row(q: Quantity) -> dict[str, Any]:
 
 
 def _quantity(row: Mapping[str, Any]) -> Quantity:
-    manual, reference, allowed = (_array(row[name]) for name in ARRAYS)
+    """Raises ValueError for what was never written so."""
+    for column, known in (("table", TABLES), ("class", CLASSES)):
+        if row[column] not in known:
+            raise ValueError(f"{column}: expected one of {', '.join(known)}, got {row[column]!r}")
+    if not row["margins"] or None in row["margins"]:
+        raise ValueError(f"margins: expected numbers, got {row['margins']}")
+    manual, reference, allowed = (_array(name, row[name]) for name in ARRAYS)
     return Quantity(
         row["id"],
         row["table"],
@@ -134,13 +139,22 @@ def _stored(a: np.ndarray) -> dict[str, Any]:
     return {"dtype": little.dtype.str, "shape": list(a.shape), "data": little.tobytes()}
 
 
-def _array(stored: Mapping[str, Any]) -> np.ndarray:
-    return np.frombuffer(stored["data"], stored["dtype"]).reshape(stored["shape"])
+def _array(name: str, stored: Mapping[str, Any]) -> np.ndarray:
+    dtype = np.dtype(stored["dtype"])
+    shape, data = stored["shape"], stored["data"]
+    if dtype.kind not in "fiub" or None in shape or min(shape, default=0) < 0:
+        raise ValueError(f"{name}: expected numbers with a shape, got {dtype} {shape}")
+    if len(data) != dtype.itemsize * math.prod(shape):
+        raise ValueError(f"{name}: expected the bytes of {dtype} {shape}, got {len(data)} bytes")
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _digest(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Of every row, whatever the file's compression and layout."""
+def _is_first(table: pa.Table, header: Mapping[str, Any]) -> bool:
+    """Of version 1: whether rows and digest, which was that of the rows, are those of the table."""
     total = hashlib.sha256()
-    for row in rows:
+    for row in table.to_pylist():
         total.update(repr(row).encode())
-    return total.hexdigest()
+    return (header["rows"], header["digest"]) == (table.num_rows, total.hexdigest())
+
+
+BASELINE = Format("a baseline of gradtwin", b"gradtwin.baseline", COLUMNS, Header, _is_first)

@@ -165,7 +165,7 @@ def _calls(
     op = target.op or (subject if isinstance(subject, str) else "")
     if op:
         drawn = [(repr(row), *row.draw(0, np.dtype(float))) for _, row in ops.named(op).rows()]
-        if not any(is_floating(leaf) for _, *call in drawn for leaf in leaves(call)):
+        if not ops.named(op).has_gradient:
             raise TypeError(f"against: expected what has a gradient, got {op}")
         return [
             Sample(text, args, {**kwargs, **settings}, constant) for text, args, kwargs in drawn

@@ -61,6 +61,9 @@ def diff_command(
     failing = tuple(fail_on or FAILING)
     console = Terminal(stderr=as_json, quiet=quiet)
     then = or_exit(file.read, old)
+    missing = [name for name in ("names", "seed", "threads") if name not in then.about]
+    if missing and not new:
+        raise typer.BadParameter(f"{old}: cannot be repeated: it does not say its {missing[0]}")
     now = or_exit(file.read, new) if new else _fresh(then, console, threads, jobs)
     found = or_exit(diff.compare, then, now)
     files.write_all({p: diff_report.FORMATS[p.suffix](found, failing) for p in save or ()})

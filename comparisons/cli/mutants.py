@@ -41,7 +41,7 @@ def mutants_command(
 
     known("op", ops, AGAINST)
     from ..mutants import table
-    from ..ops import names
+    from ..ops import named, names
     from ..report import tables
     from ..report.console import Column
     from ..report.tables import SCHEMA
@@ -57,6 +57,7 @@ def mutants_command(
         Column("says", 20, lambda r: r["says"], rank=1, grows=True),
     ]
     chosen = ops or list(AGAINST)
+    sloped = [op for op in names() if named(op).has_gradient]
     runner = Runner(out, as_json, jobs, quiet=quiet, named=ops)
     tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (table.mutant_row, (op, number, seed))
@@ -65,7 +66,7 @@ def mutants_command(
     ]
     tasks += [(table.right_row, (op, s)) for op in chosen for s in range(seed, seed + seeds)]
     if not ops:
-        tasks += [(table.manual_row, (op, s)) for op in names() for s in range(seed, seed + seeds)]
+        tasks += [(table.manual_row, (op, s)) for op in sloped for s in range(seed, seed + seeds)]
     if torch_ops:
         tasks += [(table.torch_row, (name, speed)) for name in table.public()]
     rows = runner.run("Mutants", tasks, columns, lambda row: [row])

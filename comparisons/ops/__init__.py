@@ -16,7 +16,10 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...manual.names import unknown
+from ...manual.trees import leaves
 from .. import exact
 from ..exact import Oracle
 from ..samples import Call
@@ -81,6 +84,13 @@ class Op:
         if not self.facts.unsettled or self.exact is None:
             return None
         return partial(exact.sides, self.exact, inputs)
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether it takes floating arrays at all."""
+        calls = (row.draw(0, np.dtype(float)) for _, row in self.rows())
+        found = (leaf for call in calls for leaf in leaves(call))
+        return any(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in found)
 
     def bound(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A call that torch's op_db has for it, in the order of the rule, without what the rule

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
-from ..report import files
+from ..report import parquet
+from ..report.parquet import Damaged, Format
 
-FORMAT = 1  # it rises when a column changes its meaning
-KEY = b"gradtwin.recording"
 LOSS = "loss"
 PERTURBED = 6  # runs that a user records for a floor
 DTYPES = {
@@ -40,7 +37,36 @@ COLUMNS = pa.schema(
         ("data", pa.large_binary()),
     ]
 )
-About = dict[str, Any]  # what a recording says about a run: versions, settings, how it ended
+
+
+class About(TypedDict):
+    """What a recording says about one of its runs."""
+
+    ended: bool
+    error: str  # of a run that was cut short
+    steps: int
+    dtype: str  # of the loss
+    settings: dict[str, bool]
+    torch: str
+    numpy: str
+    gradtwin: str
+
+
+class Header(TypedDict):
+    """What a recording says about itself: its runs by number, 0 or that of a perturbed one."""
+
+    format: int
+    runs: dict[str, About]
+
+
+RECORDING = Format(
+    "a recording of gradtwin.record_run",
+    b"gradtwin.recording",
+    COLUMNS,
+    Header,
+    lambda table, header: True,  # version 1 had the checksums of its pages alone
+    optional=("value",),
+)
 Bits = tuple[str, tuple[int, ...], bytes]  # dtype, shape, data
 
 
@@ -98,29 +124,49 @@ class Recorded:
 
 
 def describe(path: Path) -> dict[str, About]:
-    """What a recording says about its runs. OSError where nothing can be read, ValueError for a
-    file that is no recording."""
-    path.open("rb").close()
-    try:
-        about = json.loads((pq.read_schema(path).metadata or {})[KEY])
-    except (pa.ArrowInvalid, OSError, KeyError):
-        raise ValueError(
-            f"{path}: expected a recording of gradtwin.record_run, got another or a truncated file"
-        ) from None
-    if about["format"] != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {about['format']}")
-    return about["runs"]
+    """What a recording says about its runs. OSError where nothing can be read, Damaged for a file
+    that is no recording."""
+    runs: dict[str, About] = parquet.header(path, RECORDING)["runs"]
+    return runs
 
 
 def read(path: Path) -> Recorded:
-    """The recording. OSError where nothing can be read, ValueError for a file that is no recording
-    or is damaged."""
-    runs = describe(path)
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return Recorded(path, runs, file.read())
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: expected a whole recording, got damaged data: {error}") from None
+    """The recording. OSError where nothing can be read, Damaged, a ValueError, for a file that is
+    no recording or is damaged."""
+    table, header = parquet.read(path, RECORDING)
+    runs = header["runs"]
+    if "0" not in runs or not all(k.isdecimal() for k in runs):
+        raise Damaged(f"{path}: expected runs 0, 1 and so on, got {', '.join(runs) or 'none'}")
+    wrong = next(_misfits(table, runs), "")
+    if wrong:
+        raise Damaged(f"{path}: {wrong}")
+    return Recorded(path, runs, table)
+
+
+def _misfits(table: pa.Table, runs: Mapping[str, About]) -> Iterator[str]:
+    """What was never recorded so, row by row."""
+    seen: set[tuple[int, int, str]] = set()
+    losses = dict.fromkeys(runs, 0)
+    for row in table.to_pylist():
+        run, step, name = row["run"], row["step"], row["quantity"]
+        where = f"run {run}, step {step}, {name!r}"
+        if (run, step, name) in seen:
+            yield f"{where}: expected once, got twice"
+        seen.add((run, step, name))
+        if str(run) not in runs or not 1 <= step <= runs[str(run)]["steps"]:
+            yield f"{where}: there is no such run or step"
+            continue
+        if row["dtype"] not in DTYPES or None in row["shape"] or min(row["shape"], default=0) < 0:
+            yield f"{where}: expected numbers with a shape, got {row['dtype']} {row['shape']}"
+        elif len(row["data"]) != DTYPES[row["dtype"]].itemsize * math.prod(row["shape"]):
+            yield f"{where}: expected the bytes of {row['dtype']} {row['shape']}"
+        if name == LOSS:
+            losses[str(run)] += 1
+            if row["value"] is None:
+                yield f"{where}: expected a value, got none"
+    for run, about in runs.items():
+        if losses[run] != about["steps"]:
+            yield f"run {run}: expected a loss at each of {about['steps']} steps, got {losses[run]}"
 
 
 def write(path: Path, runs: Mapping[str, About], rows: Sequence[Sequence[Any]]) -> None:
@@ -131,10 +177,6 @@ def write(path: Path, runs: Mapping[str, About], rows: Sequence[Sequence[Any]]) 
         before = read(path)
         others = [k for k in before.runs if k not in runs]
         kept = before.table.filter(pc.is_in(before.table["run"], pa.array(map(int, others))))
-        table, runs = pa.concat_tables([kept, table]), {**before.runs, **runs}
-    about = {KEY: json.dumps({"format": FORMAT, "runs": runs})}
-    buffer = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata(about), buffer, compression="zstd", write_page_checksum=True
-    )
-    files.write(path, buffer.getvalue())
+        plain = kept.replace_schema_metadata(None)
+        table, runs = pa.concat_tables([plain, table]), {**before.runs, **runs}
+    parquet.write(path, RECORDING, table, {"runs": dict(runs)})

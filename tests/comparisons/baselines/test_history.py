@@ -100,7 +100,7 @@ def test_what_is_no_baseline_is_told_and_skipped(folder, tmp_path):
     told = " ".join(result.output.split())
     assert "broken.parquet: no Parquet file, or damaged" in told
     assert "part.parquet: does not say when it was recorded" in told
-    assert "table.parquet: a Parquet file, but no baseline" in told
+    assert "table.parquet: expected a baseline of gradtwin, got another" in told
     assert "3 recordings, 2026-01-05 to 2026-03-05" in told
 
 
