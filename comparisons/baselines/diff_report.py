@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from ..report import pages, tables
+from ..report import pages, tables, text
 from ..report.tables import SCHEMA
 from .diff import Diff
 
@@ -53,11 +53,15 @@ def markdown(diff: Diff, fail_on: Collection[str]) -> bytes:
     """Short enough for a comment on a pull request: the rest is folded away or counted."""
     lines = [f"**gradtwin diff**: {outcome(diff, fail_on)}", ""]
     around = surroundings(diff)
-    lines += [f"* {line}" for line in around] or ["The environment is the same."]
+    lines += [f"* {text.markdown(line)}" for line in around] or ["The environment is the same."]
     for name, rows in groups(diff):
         shown = rows.head(SHOWN)
         cells = [[_cell(row[c]) for c in COLUMNS] for row in shown.to_dict("records")]
-        lines += ["", f"<details{_open(rows, fail_on)}><summary>{name}: {_counted(rows)}</summary>"]
+        lines += [
+            "",
+            f"<details{_open(rows, fail_on)}>"
+            f"<summary>{text.markdown(name)}: {_counted(rows)}</summary>",
+        ]
         lines += ["", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
         lines += [f"| {' | '.join(row)} |" for row in cells]
         lines += [f"\nand {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
@@ -78,16 +82,23 @@ def junit(diff: Diff, fail_on: Collection[str]) -> bytes:
     for name, rows in diff.table.groupby("group", sort=False):
         bad = rows["class"].isin(fail_on)
         suite = ElementTree.SubElement(
-            suites, "testsuite", name=str(name), tests=str(len(rows)), failures=str(int(bad.sum()))
+            suites,
+            "testsuite",
+            name=text.xml(str(name)),
+            tests=str(len(rows)),
+            failures=str(int(bad.sum())),
         )
         for row in rows.to_dict("records"):
             case = ElementTree.SubElement(
-                suite, "testcase", classname=f"{row['group']}.{row['name']}", name=row["id"]
+                suite,
+                "testcase",
+                classname=text.xml(f"{row['group']}.{row['name']}"),
+                name=text.xml(row["id"]),
             )
             if row["class"] in fail_on:
-                text = ", ".join(f"{c} {tables.number(row[c])}" for c in COLUMNS[3:])
+                told = ", ".join(f"{c} {tables.number(row[c])}" for c in COLUMNS[3:])
                 failure = ElementTree.SubElement(case, "failure", message=row["class"])
-                failure.text = f"{row['side']}: {text}"
+                failure.text = text.xml(f"{row['side']}: {told}")
     return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
 
 
@@ -127,4 +138,4 @@ def _open(rows: pd.DataFrame, fail_on: Collection[str]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return tables.number(value).replace("|", "\\|")
+    return text.markdown(tables.number(value))

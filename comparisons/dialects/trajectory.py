@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..report import npz
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,10 @@ def read(path: Path) -> Trajectory:
     """The record in an .npz file: params (steps + 1, …) and grads (steps, …), or params.NAME and
     grads.NAME for each of several tensors, and lr (steps,) if the rate changes.
 
-    Raises ValueError, naming the array, if it is anything else.
+    Raises ValueError, naming the array, if it is anything else, and OSError where nothing can be
+    read.
     """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile):
-        raise ValueError(f"{path}: expected an .npz file of arrays") from None
+    arrays = npz.read(path)
     names = [match[1] for name in arrays if (match := re.fullmatch(r"params(|\..+)", name))]
     if not names:
         raise ValueError(f"{path}: expected arrays params and grads, got {', '.join(arrays)}")
@@ -81,6 +79,9 @@ def read(path: Path) -> Trajectory:
                 f"grads{name}: expected the shape of params{name} {p.shape} with one step less, "
                 f"got {g.shape}"
             )
+        for what, array in (("params", p), ("grads", g)):
+            if not np.isfinite(array).all():
+                raise ValueError(f"{what}{name}: expected finite numbers, got NaN or infinity")
         tensors.append((p, g))
     if len({(p.dtype, len(p)) for p, _ in tensors}) > 1:
         raise ValueError("params: expected one dtype and as many steps for all")
@@ -90,4 +91,6 @@ def read(path: Path) -> Trajectory:
     lr = arrays.get("lr")
     if lr is not None and (lr.shape != (steps,) or lr.dtype.kind != "f"):
         raise ValueError(f"lr: expected {steps} numbers, got {lr.dtype} {lr.shape}")
+    if lr is not None and not (np.isfinite(lr) & (lr >= 0)).all():
+        raise ValueError("lr: expected finite numbers of at least 0")
     return Trajectory(tuple(tensors), lr)

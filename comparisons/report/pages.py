@@ -12,6 +12,7 @@ import jinja2
 import pandas as pd
 
 from .tables import number
+from .text import plain
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -34,7 +35,7 @@ def page(
     return template.render(
         frames={title: frame.drop(columns=["schema", "id"]) for title, frame in frames.items()},
         pictures={t: [base64.b64encode(p).decode() for p in ps] for t, ps in pictures.items()},
-        summary=summary,
-        text=text,
-        cell=number,
+        summary=plain(summary),
+        text=plain(text),
+        cell=lambda value: plain(number(value)),
     ).encode()

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .files import write
+from . import text
+from .files import write_all
 
 SCHEMA = 1  # of every table; it rises when a column changes its meaning
 
@@ -26,14 +27,17 @@ def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def save(frame: pd.DataFrame, name: str, out: Path) -> list[Path]:
     """CSV and Parquet of the whole frame, Markdown for people; floats are kept to the last bit in
     the first two."""
-    return [write(out / file, content) for file, content in contents(frame, name).items()]
+    return write_all({out / file: content for file, content in contents(frame, name).items()})
 
 
 def contents(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
     """What `save` writes, by file name."""
     parquet = io.BytesIO()
     frame.to_parquet(parquet, index=False)
-    markdown = frame.drop(columns=["schema", "id"]).to_markdown(index=False, floatfmt=".4g")
+    shown = frame.drop(columns=["schema", "id"]).map(
+        lambda cell: text.markdown(cell) if isinstance(cell, str) else cell
+    )
+    markdown = shown.to_markdown(index=False, floatfmt=".4g")
     return {
         f"{name}.csv": frame.to_csv(index=False).encode(),
         f"{name}.parquet": parquet.getvalue(),

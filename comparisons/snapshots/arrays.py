@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..report import npz
 from ..verdict import ulps
 
 ROWS = 10  # of a message
@@ -107,20 +107,17 @@ def _digest(members: Mapping[str, np.ndarray], origin: str) -> str:
 
 def load(path: Path) -> tuple[dict[str, Array], str]:
     """The arrays of a file and their origin; ValueError says why a file is refused."""
-    content = path.read_bytes()
     try:
-        if not zipfile.is_zipfile(io.BytesIO(content)):
-            raise ValueError("it is no .npz file, or was cut short")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            members = dict(file)
+        members = npz.read(path)
         if MARK not in members:
             raise ValueError(f"it has no {MARK!r}: another program or version wrote it")
         origin, digest = members.pop(MARK).tolist()
         if digest != _digest(members, origin):
             raise ValueError("it was damaged, or changed by another program")
         return dict(_named(member, array) for member, array in members.items()), origin
-    except Exception as error:  # a damaged file makes zipfile and NumPy raise almost anything
-        raise ValueError(f"{path} is refused: {error or type(error).__name__}") from error
+    except (ValueError, TypeError, OSError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path} is refused: {reason}") from None
 
 
 def _named(member: str, array: np.ndarray) -> tuple[str, Array]:

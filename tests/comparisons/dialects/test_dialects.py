@@ -301,5 +301,5 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path, content):
     for given in (path, tmp_path / "none.npz", tmp_path):
         result = CliRunner().invoke(app, ["dialect", str(given)])
         assert result.exit_code == 2
-        assert "Invalid value" in result.output
+        assert f"{given}: " in result.output
     assert CliRunner().invoke(app, ["dialect", str(path), "--optimizer", "muon"]).exit_code == 2
