@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import json
-import shutil
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,24 +63,30 @@ def _measured(
     return quantities
 
 
+class Busy(ValueError):
+    """Another recording to the same file is under way."""
+
+
 @contextlib.contextmanager
 def folder_of_parts(path: Path) -> Iterator[Path]:
-    """Where the parts of a recording lie until it is whole; they stay when it is interrupted. A
-    second recording to the same file at the same time has a folder of its own."""
+    """Where the parts of a recording lie until it is whole; they stay when it is interrupted, and
+    what is not ours stays always. Busy where a second recording to the same file is under way."""
     owner = f"{Path.home()} {path.resolve()}"
     name = f"gradtwin-{hashlib.sha256(owner.encode()).hexdigest()[:16]}.lock"
     lock = filelock.FileLock(Path(tempfile.gettempdir()) / name)  # which a kill releases
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as own:
-            yield Path(own)
-        return
+        raise Busy(f"another recording to {path} is under way") from None
     with lock:
-        parts = path.with_name(f".{path.name}.parts")
+        parts = path.with_name(f".{path.name[:200]}.parts")
         parts.mkdir(exist_ok=True)
         yield parts
-        shutil.rmtree(parts)
+        for part in parts.iterdir():
+            if re.fullmatch(r"[0-9a-f]{32}\.parquet|\.gradtwin-[0-9a-f]{16}", part.name):
+                part.unlink()
+        with contextlib.suppress(OSError):  # something else lies there
+            parts.rmdir()
 
 
 def updated(new: Baseline, old: Baseline | None, reason: str) -> Baseline:

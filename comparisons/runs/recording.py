@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,8 @@ def _misfits(table: pa.Table, runs: Mapping[str, About]) -> Iterator[str]:
 
 
 def write(path: Path, runs: Mapping[str, About], rows: Sequence[Sequence[Any]]) -> None:
-    """A new recording, or, of a perturbed run, one more run in the recording that is there."""
+    """A new recording, or, of a perturbed run, one more run in the recording that is there. Where
+    it cannot be written, it is kept in a second place, which the OSError names."""
     cells = zip(zip(*rows, strict=True), COLUMNS, strict=True)
     table = pa.table([pa.array(column, field.type) for column, field in cells], schema=COLUMNS)
     if "0" not in runs:
@@ -179,4 +181,11 @@ def write(path: Path, runs: Mapping[str, About], rows: Sequence[Sequence[Any]]) 
         kept = before.table.filter(pc.is_in(before.table["run"], pa.array(map(int, others))))
         plain = kept.replace_schema_metadata(None)
         table, runs = pa.concat_tables([plain, table]), {**before.runs, **runs}
-    parquet.write(path, RECORDING, table, {"runs": dict(runs)})
+    header = {"runs": dict(runs)}
+    try:
+        parquet.write(path, RECORDING, table, header)
+    except OSError as error:
+        second = Path(tempfile.mkdtemp(prefix="gradtwin-")) / path.name
+        parquet.write(second, RECORDING, table, header)
+        text = f"{error.strerror}; what was recorded is kept in {second}"
+        raise OSError(error.errno, text, str(path)) from None
