@@ -8,10 +8,10 @@ PIP = $(BIN)/python $(INSTALL) --constraint constraints.txt
 LATEST = .venv-latest
 
 # Else each of many processes compiles torch anew, where the environment forbids to keep bytecode.
-test quick sweep latest: export PYTHONDONTWRITEBYTECODE =
+test quick sweep attack latest: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL = help
-.PHONY: help compare test quick sweep latest lint format clean
+.PHONY: help compare test quick sweep attack latest lint format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ quick: $(VENV)/.test  ## most laws of the rules and some tests of check
 
 sweep: $(VENV)/.test  ## what is dear, on all rows, under every kernel that the processor has
 	@$(BIN)/python tests/sweep.py
+
+attack: $(VENV)/.test  ## readers, writers and commands before damaged files and strange words
+	@$(BIN)/python -m pytest -n auto --dist worksteal --sweep tests/attack
 
 latest: $(LATEST)/bin/python  ## the test suite with the newest of all packages
 	@echo "installing the newest packages into $(LATEST)"

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ...manual.names import unknown
+from ..report.text import line
 
 INTERRUPTED, REFUSED = 130, 2
 ALL = "GRADTWIN_TRACEBACK"  # a variable that, set, lets tracebacks through
@@ -83,16 +84,16 @@ def told(error: BaseException) -> str:
     """What a person must know of it, in one line."""
     if hasattr(error, "format_message"):  # of a wrong usage
         command = getattr(getattr(error, "ctx", None), "command_path", "gradtwin")
-        text = re.sub(r"^Invalid value(?: for |: )", "", _line(error.format_message()))
+        text = re.sub(r"^Invalid value(?: for |: )", "", line(error.format_message()))
         return f"{command}: {text}"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return f"gradtwin: {_line(f'{where}{error.strerror}')}"
+        return f"gradtwin: {line(f'{where}{error.strerror}')}"
     if isinstance(error, MemoryError):
         return "gradtwin: there is not enough memory for this"
     place = _place(error)
     return (
-        f"gradtwin: {type(error).__name__} at {place}: {_line(said(error))}; this is an error of "
+        f"gradtwin: {type(error).__name__} at {place}: {line(said(error))}; this is an error of "
         f"gradtwin, and {ALL}=1 shows all of it"
     )
 
@@ -111,10 +112,6 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError, AttributeError):
         _drop(sys.stderr)
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _place(error: BaseException) -> str:

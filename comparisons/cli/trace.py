@@ -18,8 +18,12 @@ def trace_command(
     model: Annotated[
         str, typer.Argument(help="One of linear_regression, logistic_regression, mlp.")
     ],
-    data: Annotated[str, typer.Option(help="What it is fed with; what fits it.")] = "",
-    loss: Annotated[str, typer.Option(help="Its loss; that of the data's task.")] = "",
+    data: Annotated[
+        str | None, typer.Option(help="What it is fed with; what fits it without.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Its loss; that of the data's task without.")
+    ] = None,
     activation: Annotated[str, typer.Option(help="Of an mlp's hidden layers.")] = "tanh",
     save: Annotated[
         Path | None, typer.Option(help="Save it as a page: the graph, and all about each step.")
@@ -40,15 +44,14 @@ def trace_command(
     from .runner import Runner
 
     known("model", model, MODELS)
-    data = data or [name for name in DATASETS if load(name).task in MODELS[model]][-1]
     known("data", data, DATASETS)
-    if loss:
-        known("loss", loss, [op for op in ops.names() if ops.named(op).family == "losses"])
+    data = data or [name for name in DATASETS if load(name).task in MODELS[model]][-1]
+    known("loss", loss, [op for op in ops.names() if ops.named(op).family == "losses"])
     if save:
         files.writable(save)
     runner = Runner(out, as_json, quiet=quiet, named=[model, data])
     try:
-        found = traced(model, data, loss, seed, activation)
+        found = traced(model, data, loss or "", seed, activation)
     except (ValueError, TypeError, RuntimeError) as error:
         raise typer.BadParameter(str(error)) from error
     contents = tables.contents(found.table, "trace")
