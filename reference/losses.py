@@ -9,8 +9,8 @@ from .adapters import refusing, rule
 # The slope of clamp_min at its bound, which three of these are made of: 1 until torch 2.13, which
 # the rules follow, and 0 from 2.14 on.
 _bound = torch.zeros(1, requires_grad=True)
-_bound.clamp_min(0).sum().backward()
-CLAMPS_TO_0 = not _bound.grad.item()
+(_slope,) = torch.autograd.grad(_bound.clamp_min(0).sum(), _bound)
+CLAMPS_TO_0 = not _slope.item()
 
 mse_loss = rule(F.mse_loss)
 binary_cross_entropy = rule(F.binary_cross_entropy, constant="weight")

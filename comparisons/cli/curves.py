@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,7 +52,7 @@ def curves_command(
     With --compare two recorded runs; exit status: 0 identical or rounding, 1 parted, 2 it cannot
     be said.
     """
-    given = {
+    named: dict[str, Sequence[Any] | None] = {
         "model": model,
         "data": data,
         "optimizer": optimizer,
@@ -65,7 +65,7 @@ def curves_command(
         "hidden": hidden and [_widths(h) for h in hidden],
         "activation": activation,
     }
-    given = {name: values for name, values in given.items() if values}
+    given = {name: values for name, values in named.items() if values}
     chosen = settings_of(settings)
     if compare:
         if given or chosen:

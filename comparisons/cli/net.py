@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,16 @@ class Command(Flags, TyperCommand):
 class Net(Flags, TyperGroup):
     """The group of all commands, in a net."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **kwargs: Any,
+    ) -> Any:
         def run() -> Any:
-            return super(Net, self).main(*args, standalone_mode=False, **kwargs)
+            return super(Net, self).main(args, prog_name, complete_var, False, **kwargs)
 
         return sys.exit(caught(run)) if standalone_mode else run()
 

@@ -18,8 +18,9 @@ from ..verdict.classes import (
     ROUNDING,
     UNDECIDED,
 )
-from . import text
 from .tables import number
+from .text import line as one_line
+from .text import plain
 
 STYLES = {
     IDENTICAL: "green",
@@ -51,8 +52,8 @@ class Terminal(Console):
         if not self.is_terminal and "COLUMNS" not in self._environ:
             self.width = WIDE
 
-    def render_str(self, shown: str, **settings: Any) -> Text:
-        return super().render_str(text.plain(shown), **settings)
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(plain(text), **settings)
 
 
 class Column(NamedTuple):
@@ -86,7 +87,7 @@ def line(columns: Sequence[Column], row: Mapping[str, Any] | None = None) -> str
     """One line of a table, cut to the columns' widths; the header without a row."""
     cells = []
     for title, width, value, *_ in columns:
-        cell = title if row is None else text.line(number(value(row)))
+        cell = title if row is None else one_line(number(value(row)))
         cell = cell if len(cell) <= abs(width) else cell[: abs(width) - 1] + "…"
         cells.append(cell.ljust(width) if width > 0 else cell.rjust(-width))
     return " ".join(cells).rstrip()

@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _array(stream: io.BufferedIOBase, size: int) -> np.ndarray:
+def _array(stream: IO[bytes], size: int) -> np.ndarray:
     version = np.lib.format.read_magic(stream)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,

@@ -142,7 +142,7 @@ class Recorder:
             error.add_note(f"the steps until then are in {self.path}, marked as cut short")
 
     def _about(self, error: BaseException | None = None) -> dict[str, About]:
-        about = {
+        about: About = {
             "ended": error is None,
             "error": "" if error is None else f"{type(error).__name__}: {error}",
             "steps": self.steps,

@@ -130,7 +130,7 @@ GOOD = {"model": "mlp", "data": "digits", "optimizer": "sgd", "lr": 0.1}
     [
         ({"model": "mpl"}, "unknown model 'mpl': did you mean mlp"),
         ({"lr": -1.0}, "lr: expected at least 0, got -1.0"),
-        ({"lr": float("nan")}, "lr: expected at least 0, got nan"),
+        ({"lr": float("nan")}, "lr: expected a finite number, got nan"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"batch_size": 0}, "batch_size: expected at least 1"),
         ({"dtype": "float16"}, "unknown dtype 'float16': did you mean float64 or float32"),
