@@ -46,10 +46,12 @@ class Net(Flags, TyperGroup):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
-        **kwargs: Any,
+        windows_expand_args: bool = True,
+        **extra: Any,
     ) -> Any:
         def run() -> Any:
-            return super(Net, self).main(args, prog_name, complete_var, False, **kwargs)
+            chosen = (args, prog_name, complete_var, False, windows_expand_args)
+            return TyperGroup.main(self, *chosen, **extra)
 
         return sys.exit(caught(run)) if standalone_mode else run()
 
