@@ -20,4 +20,6 @@ def unknown(what: str, name: Any, allowed: Iterable[str]) -> str:
     if len(public) <= FEW:
         return f"unknown {what} {name!r}: expected one of {', '.join(public) or 'none'}"
     near = difflib.get_close_matches(str(name), public, SHOWN, cutoff=0)
-    return f"unknown {what} {name!r}: of {len(public)} the nearest are {', '.join(near)}"
+    return (
+        f"unknown {what} {name!r}: expected one of {len(public)}; the nearest are {', '.join(near)}"
+    )

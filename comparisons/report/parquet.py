@@ -51,7 +51,9 @@ def write(path: Path, kind: Format, table: pa.Table, header: Mapping[str, Any]) 
     about = {kind.key: json.dumps({**sealed, "digest": _digest(table, sealed)})}
     buffer = io.BytesIO()
     sheet = table.replace_schema_metadata(about)
-    pq.write_table(sheet, buffer, compression="zstd", write_page_checksum=True)
+    # Statistics would be bytes that no reader here looks at, and no digest covers.
+    settings = {"compression": "zstd", "write_page_checksum": True, "write_statistics": False}
+    pq.write_table(sheet, buffer, **settings)
     files.write(path, buffer.getvalue())
 
 
