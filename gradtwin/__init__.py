@@ -1,32 +1,59 @@
 """Every gradient twice: by hand in NumPy (`gradtwin.manual`), by PyTorch (`gradtwin.reference`),
 and compared.
 
-`check` examines a backward pass, `assert_gradient` raises if it is wrong, `trace` goes
-through that of a torch module, `record_run` records a training loop.
+`check` examines a backward pass and gives a `Report`, which names the `Cause` of what is wrong;
+`assert_gradient` raises if something is. `trace` goes through the backward pass of a torch module
+and gives a `Trace`. `record_run` records a training loop; `compare_curves` trains a `Cell` by hand
+and by torch.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .comparisons.check.causes import Cause
+    from .comparisons.check.report import Report
+    from .comparisons.check.verify import check
+    from .comparisons.curves.divergence import compare as compare_curves
+    from .comparisons.runs.record_run import record_run
+    from .comparisons.trace.recorder import trace
+    from .comparisons.trace.steps import Trace
+    from .comparisons.training.cells import Cell
+    from .pytest_plugin import assert_gradient
 
 __version__ = "0.1.0"
-__all__ = ["assert_gradient", "check", "record_run", "trace"]
+__all__ = [
+    "Cause",
+    "Cell",
+    "Report",
+    "Trace",
+    "assert_gradient",
+    "check",
+    "compare_curves",
+    "record_run",
+    "trace",
+]
+
+# Where each stands. It is imported when it is asked for, for torch takes its time.
+PLACES = {
+    "Cause": ("comparisons.check.causes", "Cause"),
+    "Cell": ("comparisons.training.cells", "Cell"),
+    "Report": ("comparisons.check.report", "Report"),
+    "Trace": ("comparisons.trace.steps", "Trace"),
+    "assert_gradient": ("pytest_plugin", "assert_gradient"),
+    "check": ("comparisons.check.verify", "check"),
+    "compare_curves": ("comparisons.curves.divergence", "compare"),
+    "record_run": ("comparisons.runs.record_run", "record_run"),
+    "trace": ("comparisons.trace.recorder", "trace"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """They are imported when they are needed, for torch takes its time."""
-    if name == "check":
-        from .comparisons.check.verify import check
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    file, own = PLACES[name]
+    return getattr(import_module(f".{file}", __name__), own)
 
-        return check
-    if name == "trace":
-        from .comparisons.trace.recorder import trace
 
-        return trace
-    if name == "record_run":
-        from .comparisons.runs.record_run import record_run
-
-        return record_run
-    if name == "assert_gradient":
-        from .pytest_plugin import assert_gradient
-
-        return assert_gradient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,10 @@ FLOORS = (
 )
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
 # These may use import_module.
-BY_NAME = ("comparisons/ops", "comparisons/cli", "comparisons/moved.py", "manual/__init__.py")
+BY_NAME = (
+    *("comparisons/ops", "comparisons/cli", "comparisons/moved.py"),
+    *("manual/__init__.py", "gradtwin/__init__.py"),
+)
 # Until `check` is taken apart into its stages.
 LONG = {"comparisons/check/trials.py": "Trials", "comparisons/check/causes.py": "_Search"}
 UNBOUND = ("comparisons/mutants/", "comparisons/samples/")

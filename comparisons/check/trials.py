@@ -14,6 +14,7 @@ import torch
 from ...reference.adapters import array, leaves, tensor, tree_map
 from ..ops.arguments import array_names
 from ..ops.torch_samples import Sample
+from ..report.text import said
 from ..verdict.classes import (
     DIFFERENT,
     IMPRECISE,
@@ -822,7 +823,7 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _said(error: Exception) -> str:
-    text = str(error).strip().splitlines()
+    text = said(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:150]}" if text else type(error).__name__
 
 

@@ -92,7 +92,7 @@ def _calibrated_under(
 
     import pandas as pd
 
-    command = [sys.executable, "-m", "gradtwin", "calibrate", "--json", f"--seeds={seeds}"]
+    command = [sys.executable, "-P", "-m", "gradtwin", "calibrate", "--json", f"--seeds={seeds}"]
     command += [f"--jobs={jobs}", f"--threads={variables['OMP_NUM_THREADS']}"]
     command += [f"--only={what}" for what in only]
     with tempfile.TemporaryDirectory() as folder:

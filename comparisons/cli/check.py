@@ -70,6 +70,7 @@ def check_command(
     from .subjects import loaded, named
 
     rule_or_file = named(against) if against else None
+    thing = loaded(subject)
     import numpy as np
 
     from ..check.verify import check
@@ -77,7 +78,6 @@ def check_command(
 
     if out:
         files.folder(out)
-    thing = loaded(subject)
     rng = np.random.default_rng(seed)
     arrays = [rng.standard_normal(s) for s in shapes] if shapes else None
     dtypes = dtype or ("float64", "float32")
@@ -99,7 +99,7 @@ def check_command(
 def _within(seconds: float) -> int:
     """The status of the same command in a process of its own, which is ended after so long: a loop
     in a library hears no signal."""
-    command = [sys.executable, "-m", "gradtwin", *sys.argv[1:], "--timeout", "0"]
+    command = [sys.executable, "-P", "-m", "gradtwin", *sys.argv[1:], "--timeout", "0"]
     try:
         done = subprocess.run(command, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ...manual.names import unknown
-from ..report.text import line
+from ..report.text import line, said
 
 INTERRUPTED, REFUSED = 130, 2
 ALL = "GRADTWIN_TRACEBACK"  # a variable that, set, lets tracebacks through
@@ -98,6 +98,8 @@ def told(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"gradtwin: {line(f'{where}{error.strerror}')}"
+    if isinstance(error, SystemExit):
+        return f"gradtwin: what was called ends the process, with {error.code!r}"
     if isinstance(error, MemoryError):
         return "gradtwin: there is not enough memory for this"
     place = _place(error)
@@ -105,14 +107,6 @@ def told(error: BaseException) -> str:
         f"gradtwin: {type(error).__name__} at {place}: {line(said(error))}; this is an error of "
         f"gradtwin, and {ALL}=1 shows all of it"
     )
-
-
-def said(error: BaseException) -> str:
-    """The text of an error, which may itself raise one."""
-    try:
-        return str(error)
-    except Exception as other:
-        return f"(its text raises {type(other).__name__})"
 
 
 def say(text: str) -> None:

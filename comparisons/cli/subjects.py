@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from ...manual.names import unknown
-from .net import said
+from ..report.text import said
 
 
 def loaded(text: str) -> Any:

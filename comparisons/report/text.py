@@ -30,6 +30,14 @@ def xml(text: str) -> str:
     return "".join(c if c in "\t\n" or _allowed(c) else _code(c) for c in text)
 
 
+def said(error: BaseException) -> str:
+    """The text of an error, which may itself raise one."""
+    try:
+        return str(error)
+    except Exception as other:
+        return f"(its text raises {type(other).__name__})"
+
+
 def _shown(c: str) -> str:
     return (
         c

@@ -12,6 +12,7 @@ import torch
 
 from ... import __version__
 from ..report import files
+from ..report.text import said
 from ..verdict.noise import moved
 from .recording import DTYPES, LOSS, PERTURBED, About, bits, describe, read, write
 
@@ -144,7 +145,7 @@ class Recorder:
     def _about(self, error: BaseException | None = None) -> dict[str, About]:
         about: About = {
             "ended": error is None,
-            "error": "" if error is None else f"{type(error).__name__}: {error}",
+            "error": "" if error is None else f"{type(error).__name__}: {said(error)}",
             "steps": self.steps,
             "dtype": next((row[3] for row in self.rows if row[2] == LOSS), ""),
             "settings": {"gradients": self.gradients, "parameters": self.parameters},

@@ -20,6 +20,7 @@ from ...reference.adapters import array, leaves, listed, tensor, tree_map
 from .. import ops
 from ..exact import SOON
 from ..ops import Op, arguments, evaluate
+from ..report.text import said
 from ..verdict.classes import CLASSES, DIFFERENT, EMPTY, Results, Verdict
 from ..verdict.floor import Floor
 from ..verdict.judge import judge, settle
@@ -233,7 +234,7 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
         step.kept = kept(ours(*args, **kwargs)[1])
         results = subject(inputs)
     except Exception as error:  # whatever the rule raises on a call that torch took is a finding
-        step.note = f"{type(error).__name__}: {error}"
+        step.note = f"{type(error).__name__}: {said(error)}"
         step.verdicts = {"rule": replace(EMPTY, kind=DIFFERENT, margin=math.inf)}
         return
     oracle = ops.named(step.op).oracle(inputs, kinks=False, work=SOON)
@@ -261,6 +262,6 @@ def _call(step: Step) -> tuple[Op, Any, dict[str, Any]] | None:
     try:
         inspect.signature(op.rule).bind(*args, **kwargs)
     except TypeError as error:
-        step.note = str(error)
+        step.note = said(error)
         return None
     return op, args, kwargs
