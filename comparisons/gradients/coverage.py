@@ -42,7 +42,9 @@ def entries() -> dict[str, set[str]]:
     return found | {op: {op} for op in own}
 
 
-def entry(name: str, seed: int = 0) -> tuple[dict[str, Any], list[Case]]:
+def entry(
+    name: str, seed: int = 0, dtypes: Sequence[str] = DTYPES
+) -> tuple[dict[str, Any], list[Case]]:
     """The row of one entry of op_db, or of a rule without one, and the cases that it sums up."""
     info = differentiable().get(name)
     op = rule_name(info) if info else name
@@ -55,7 +57,7 @@ def entry(name: str, seed: int = 0) -> tuple[dict[str, Any], list[Case]]:
         cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, _dtypes(info)[0])]
     else:
         cases = [
-            *_on_samples(info, op, seed),
+            *_on_samples(info, op, seed, dtypes),
             *_on_error_inputs(info, op),
             *(bad_calls(op) if name == _first_entry(op) else ()),
         ]
@@ -105,8 +107,9 @@ def _sampled(info: Any, dtype: str) -> list[Any]:
         return list(info.sample_inputs("cpu", given, requires_grad=floats))
 
 
-def _on_samples(info: Any, op: str, seed: int) -> Iterator[Case]:
-    for dtype in _dtypes(info) or ["float64"]:  # what takes whole numbers alone is drawn in those
+def _on_samples(info: Any, op: str, seed: int, dtypes: Sequence[str]) -> Iterator[Case]:
+    known = [dtype for dtype in _dtypes(info) if dtype in dtypes]
+    for dtype in known or ["float64"]:  # what takes whole numbers alone is drawn in those
         for sample in _sampled(info, dtype):
             try:
                 args, kwargs = expressed(info, op, sample)

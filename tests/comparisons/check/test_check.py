@@ -39,13 +39,16 @@ def right_slope(x, y, dy):
 
 
 def first_of_each():
-    """The first mutant of every cause, and of every fourth op: `gradtwin mutants` has them all."""
+    """The first mutant of every cause, and with --sweep of every fourth op: `gradtwin mutants` has
+    them all."""
     chosen, causes = [], set()
     for i, (op, mutants) in enumerate(MUTANTS.items()):
         for number, mutant in enumerate(mutants):
-            if (not number and i % 4 == 1) or mutant.cause not in causes:
+            if mutant.cause not in causes:
                 chosen.append((op, number))
                 causes.add(mutant.cause)
+            elif not number and i % 4 == 1:
+                chosen.append(pytest.param(op, number, marks=pytest.mark.sweep))
     return chosen
 
 

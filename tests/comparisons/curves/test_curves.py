@@ -231,7 +231,7 @@ def test_a_loss_that_leaps_by_chance_is_never_different(dtype):
         ("line", "float32"),
         pytest.param("line", "float64", marks=SWEEP),
         pytest.param("diabetes", "float32", marks=SWEEP),
-        ("diabetes", "float64"),
+        pytest.param("diabetes", "float64", marks=SWEEP),
     ],
 )
 def test_convergence_is_not_a_bug(data, dtype):

@@ -5,7 +5,13 @@ import pytest
 from gradtwin.comparisons import ops
 from gradtwin.comparisons.gradients import accuracy, bad_calls, coverage
 from gradtwin.comparisons.gradients.accuracy import TORCH
-from gradtwin.comparisons.verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
+from gradtwin.comparisons.verdict.classes import (
+    DIFFERENT,
+    DTYPES,
+    IDENTICAL,
+    ROUNDING,
+    UNDECIDED,
+)
 from typer.testing import CliRunner
 
 from gradtwin import manual, reference
@@ -19,13 +25,19 @@ OWN = [name for name in RULED if name not in coverage.differentiable()]
 
 
 @pytest.fixture(scope="session")
-def cases():
+def dtypes(pytestconfig):
+    """float32, where rounding shows; with --sweep both."""
+    return DTYPES if pytestconfig.getoption("sweep") else ["float32"]
+
+
+@pytest.fixture(scope="session")
+def cases(dtypes):
     """The cases of an entry, made once."""
     found = {}
 
     def of(name):
         if name not in found:
-            found[name] = coverage.entry(name)
+            found[name] = coverage.entry(name, dtypes=dtypes)
         return found[name]
 
     return of
@@ -134,8 +146,8 @@ def test_accuracy_sees_a_formula_that_loses_digits(monkeypatch):
 
 
 @pytest.mark.parametrize("op", [op for op in ops.names() if ops.named(op).family != "models"])
-def test_no_rule_is_less_accurate_than_torch(op):
+def test_no_rule_is_less_accurate_than_torch(op, dtypes):
     """Where torch is nearer to the exact value, rounding is all that is between them."""
-    for row in accuracy.rows(op):
+    for row in accuracy.rows(op, dtypes=dtypes):
         if row["nearer"] == TORCH:
             assert row["class"] in (IDENTICAL, ROUNDING), row

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons.ops.optimizers import configurations, every, named
+from gradtwin.comparisons.ops.optimizers import configurations, every
 from gradtwin.comparisons.optimizers import runs, streams, table
 from gradtwin.comparisons.optimizers.streams import STREAMS
 from gradtwin.comparisons.samples.optimizers import SAMPLES
@@ -37,8 +37,7 @@ def steps_by_hand(name, settings, stream):
 @NAMES
 @EACH_DTYPE
 def test_every_configuration_of_torchs_own_tests_is_rounding(name, dtype, held, sweep):
-    """Of what needs a closure, and with it many evaluations, half in each dtype, or with --sweep
-    all in both."""
+    """Half of them in each dtype, with --sweep all in both."""
     # L-BFGS builds on differences of gradients and of losses, which in float32 lose their digits.
     lossy = {"imprecise"} if (name, dtype) == ("lbfgs", "float32") else set()
 
@@ -50,7 +49,7 @@ def test_every_configuration_of_torchs_own_tests_is_rounding(name, dtype, held, 
 
     known = cases(name)
     half = slice(DTYPES.index(dtype), None, 2)
-    held(holds, known[half] if named(name).facts.takes == "closure" and not sweep else known)
+    held(holds, known if sweep or len(known) < 2 else known[half])
 
 
 @pytest.mark.parametrize("name", [o.name for o in every() if o.facts.elementwise])
