@@ -49,6 +49,8 @@ def named(text: str) -> Any:
             )
         return text
     parts = text.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise typer.BadParameter(f"expected a name, got {text!r}", param_hint="--against")
     for cut in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:cut])
         try:
