@@ -24,7 +24,6 @@ def calibrate_command(
         bool,
         typer.Option(
             "--kernels",
-            metavar="",
             help="Once for each set of kernels that this processor can run.",
         ),
     ] = False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .net import say
 from .options import Json, Quiet, Seed, Settings, Strict, settings_of
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ def _within(seconds: float) -> int:
     try:
         done = subprocess.run(command, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        print(f"gradtwin check: not done after {seconds:g} seconds (--timeout)", file=sys.stderr)
+        say(f"gradtwin check: not done after {seconds:g} seconds (--timeout)")
         return NOT_RUN
     if done.returncode < 0:
-        print(f"gradtwin check: died of signal {-done.returncode}", file=sys.stderr)
+        say(f"gradtwin check: died of signal {-done.returncode}")
         return NOT_RUN
     return done.returncode
 

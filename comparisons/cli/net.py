@@ -22,23 +22,18 @@ ALL = "GRADTWIN_TRACEBACK"  # a variable that, set, lets tracebacks through
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Flags:
-    """A command whose flags look like flags: no type stands behind them in the help."""
+class Command(TyperCommand):
+    """One command, whose flags look like flags."""
 
     def get_params(self, ctx: Any) -> Any:
-        params = super().get_params(ctx)  # type: ignore[misc]
-        for param in params:
-            if getattr(param, "is_flag", False):
-                param.metavar = ""
-        return params
+        return _without_types(super().get_params(ctx))
 
 
-class Command(Flags, TyperCommand):
-    """One command."""
-
-
-class Net(Flags, TyperGroup):
+class Net(TyperGroup):
     """The group of all commands, in a net."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _without_types(super().get_params(ctx))
 
     def main(
         self,
@@ -59,6 +54,14 @@ class Net(Flags, TyperGroup):
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
             raise typer.BadParameter(unknown("command", args[0], self.list_commands(ctx)), ctx=ctx)
         return super().resolve_command(ctx, args)
+
+
+def _without_types(params: Any) -> Any:
+    """The parameters; no type stands behind a flag in the help."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
 
 
 def caught(run: Callable[[], Any]) -> int:

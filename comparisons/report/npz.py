@@ -16,12 +16,14 @@ import numpy as np
 
 from . import files
 from .parquet import Damaged, memory
+from .text import line
 
 # What zipfile and NumPy raise for damaged files.
 BROKEN = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
-    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError),
-    *(RuntimeError, NotImplementedError, OverflowError, RecursionError, MemoryError),
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, SyntaxError),
+    *(OverflowError, MemoryError),
+    RuntimeError,  # of a member that is encrypted, or compressed in another way
 )
 
 
@@ -71,4 +73,4 @@ def _array(stream: IO[bytes], size: int) -> np.ndarray:
 
 
 def _text(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return line(str(error)) or type(error).__name__

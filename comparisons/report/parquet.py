@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import files
+from .text import line
 
 VERSION = 2  # it rises when a file of the version before is no longer read like one of this
 
@@ -126,7 +127,7 @@ def _table(path: Path, kind: Format, file: pq.ParquetFile) -> pa.Table:
 
 
 def _damaged(path: Path, error: Exception) -> Damaged:
-    return Damaged(f"{path}: no Parquet file, or damaged: {' '.join(str(error).split())}")
+    return Damaged(f"{path}: no Parquet file, or damaged: {line(str(error))}")
 
 
 def memory() -> int:
