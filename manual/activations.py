@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy.special import ndtr
 
-from .arguments import Constant, as_dtype, axis_of, flag, floating, one_of, real, within
+from .arguments import Constant, as_dtype, axis_of, flag, floating, one_of, real, truth, within
 from .arrays import exponentials, sum_to
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
@@ -134,7 +134,7 @@ def rrelu(x, lower=1.0 / 8, upper=1.0 / 3, training=False, *, noise: Constant = 
 
     Xu, Wang, Chen & Li, 2015, arXiv:1505.00853
     """
-    x, noise = floating(x=x, noise=noise)
+    x, noise = floating(x=x, noise=noise, optional="noise")
     real(lower=lower, upper=upper)
     flag(training=training)
     if not (math.isfinite(lower) and math.isfinite(upper) and lower <= upper):
@@ -478,8 +478,9 @@ def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise: Constant = None)
     noise, in the shape of the logits, is drawn from Gumbel's distribution, −log(−log u), up to a
     number along dim, which changes nothing. Jang, Gu & Poole, 2017, arXiv:1611.01144
     """
-    logits, noise = floating(logits=logits, noise=noise)
+    logits, noise = floating(logits=logits, noise=noise, optional="noise")
     real(tau=tau)
+    hard = truth(hard=hard)
     axis = axis_of(logits.ndim, dim=dim)
     _as_drawn(noise, logits.shape)
     soft, pull_softmax = softmax((logits + noise) / tau, axis)

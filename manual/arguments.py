@@ -8,25 +8,46 @@ import numpy as np
 
 # Annotates an argument that has no gradient, as the weights of classes.
 Constant = Annotated[Any, "no gradient"]
+WIDEST = np.dtype(np.float64)
 
 
-def floating(**arrays):
-    """The named arguments as arrays, None left alone; a lone one comes bare.
+def array(**given):
+    """The named arguments, each a NumPy array of any shape; a single one without a tuple around it.
 
-    Raises TypeError unless all are real floating arrays of one dtype.
+    Raises TypeError for anything else, for an array that holds no numbers or wider ones than
+    float64, and for one whose bytes are not in the order of this processor.
     """
-    converted = {name: None if a is None else np.asarray(a) for name, a in arrays.items()}
-    present = {name: a for name, a in converted.items() if a is not None}
-    for name, a in present.items():
-        if a.dtype.kind != "f":
-            raise TypeError(f"{name}: expected a floating array, got dtype {a.dtype}")
-    first, *others = present.items()
-    for name, a in others:
-        if a.dtype != first[1].dtype:
-            raise TypeError(
-                f"{name}: expected the dtype of {first[0]}, {first[1].dtype}, got {a.dtype}"
-            )
-    return converted.popitem()[1] if len(converted) == 1 else tuple(converted.values())
+    for name, a in given.items():
+        if not isinstance(a, (np.ndarray, np.generic)):
+            raise TypeError(f"{name}: expected an array, got {_kind(a)}")
+        if a.dtype.kind not in "biufc":
+            raise TypeError(f"{name}: expected an array of numbers, got dtype {a.dtype}")
+        if a.dtype.kind == "f" and a.dtype.itemsize > WIDEST.itemsize:
+            raise TypeError(f"{name}: expected at most {WIDEST}, got dtype {a.dtype}")
+        if not a.dtype.isnative:
+            raise TypeError(f"{name}: expected bytes in native order, got dtype {a.dtype}")
+    return _bare([np.asarray(a) for a in given.values()])
+
+
+def floating(*, optional="", **given):
+    """The named arguments, each a NumPy array of any shape in float16, float32 or float64, all of
+    one dtype; a single one without a tuple around it. What is named in `optional` may be None.
+
+    Raises TypeError for anything else.
+    """
+    first, converted = "", []
+    for name, a in given.items():
+        if a is not None or name not in optional.split():
+            a = array(**{name: a})
+            if a.dtype.kind != "f":
+                raise TypeError(f"{name}: expected a floating array, got dtype {a.dtype}")
+            first = first or name
+            if a.dtype != given[first].dtype:
+                raise TypeError(
+                    f"{name}: expected the dtype of {first}, {given[first].dtype}, got {a.dtype}"
+                )
+        converted.append(a)
+    return _bare(converted)
 
 
 def same_shape(**arrays):
@@ -77,17 +98,42 @@ def broadcastable(shape, **arrays):
 
 
 def real(**settings):
-    """Raises TypeError unless each named setting is a real number."""
+    """Raises TypeError unless each named setting is a real number, ValueError for a whole one of
+    more than 64 bits."""
     for name, value in settings.items():
-        if not isinstance(value, numbers.Real):
+        known = isinstance(value, (int, float, np.integer, np.floating))
+        if isinstance(value, bool) or not known:
             raise TypeError(f"{name}: expected a number, got {value!r}")
+        _fits(name, value)
 
 
 def whole(**settings):
-    """Raises TypeError unless each named setting is a whole number."""
+    """Raises TypeError unless each named setting is a whole number, ValueError for one of more than
+    64 bits."""
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{name}: expected a whole number, got {value!r}")
+        _fits(name, value)
+
+
+def _fits(name, value):
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}: expected a number that fits into 64 bits, got {value}")
+
+
+def pair(**settings):
+    """Raises TypeError unless each named setting is a tuple or list of two numbers."""
+    for name, value in settings.items():
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise TypeError(f"{name}: expected two numbers, got {value!r}")
+        real(**{f"{name}[{i}]": part for i, part in enumerate(value)})
+
+
+def mapping(**settings):
+    """Raises TypeError unless each named argument is a dict."""
+    for name, value in settings.items():
+        if not isinstance(value, dict):
+            raise TypeError(f"{name}: expected a dict, got {_kind(value)}")
 
 
 def flag(**settings):
@@ -97,18 +143,33 @@ def flag(**settings):
             raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
+def truth(**setting):
+    """Whether the named setting is true, whatever it is. Raises TypeError where that has no
+    answer."""
+    ((name, value),) = setting.items()
+    try:
+        return bool(value)
+    except ValueError:
+        raise TypeError(f"{name}: expected True or False, got {value!r:.80}") from None
+
+
 def floated(x, weight):
     """A weight of whole numbers as a floating one like x; anything else as it is."""
-    is_whole = weight is not None and np.asarray(weight).dtype.kind in "iu"
+    is_whole = isinstance(weight, (np.ndarray, np.generic)) and weight.dtype.kind in "iu"
     return np.asarray(weight, x.dtype) if is_whole else weight
 
 
 def weights(x, **given):
-    """The named weights of the elements of x, None left alone, a lone one bare. They have no
-    gradient: whole numbers will do, and become floating like x."""
-    _, *found = floating(x=x, **{name: floated(x, a) for name, a in given.items()})
+    """The named weights of the elements of x, arrays that broadcast to it, or None; a single one
+    without a tuple around it. They have no gradient, so whole numbers are taken as well, and become
+    floating like x.
+
+    Raises TypeError for another dtype, ValueError for a shape that does not broadcast to x.
+    """
+    made = {name: floated(x, a) for name, a in given.items()}
+    _, *found = floating(x=x, **made, optional=" ".join(given))
     broadcastable(x.shape, **dict(zip(given, found, strict=True)))
-    return found[0] if len(found) == 1 else found
+    return _bare(found)
 
 
 def axis_of(ndim, **setting):
@@ -135,12 +196,14 @@ def one_of(allowed, **setting):
         raise ValueError(f"{name}: expected {text}, got {value!r}")
 
 
-def as_dtype(dtype, name="dtype"):
-    """A floating dtype, or None. Raises TypeError, with that name, for anything else."""
-    if dtype is None:
+def as_dtype(dtype, name="dtype", optional=True):
+    """The argument of that name as a NumPy dtype, or None where it is optional. Raises TypeError
+    for anything but a floating dtype."""
+    if dtype is None and optional:
         return None
     if not (isinstance(dtype, (np.dtype, type)) and np.dtype(dtype).kind == "f"):
-        raise TypeError(f"{name}: expected None or a floating dtype, got {dtype!r}")
+        expected = "None or a floating dtype" if optional else "a floating dtype"
+        raise TypeError(f"{name}: expected {expected}, got {dtype!r}")
     return np.dtype(dtype)
 
 
@@ -154,6 +217,14 @@ def within(low, high=math.inf, **settings):
             if math.inf in (-low, high):
                 bounds = f"at least {low}" if high == math.inf else f"at most {high}"
             raise ValueError(f"{name}: expected {bounds}, got {value}")
+
+
+def _bare(found):
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _kind(value):
+    return "None" if value is None else type(value).__name__
 
 
 def expect(holds, text):

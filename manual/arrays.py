@@ -5,7 +5,7 @@ import numbers
 
 import numpy as np
 
-from .arguments import broadcast, floating, one_of
+from .arguments import broadcast, floating, one_of, real
 
 
 def operands(**two):
@@ -18,11 +18,12 @@ def operands(**two):
         name: isinstance(a, numbers.Real) and not isinstance(a, np.generic)
         for name, a in two.items()
     }
-    arrays = {name: np.asarray(a) for name, a in two.items() if not numeric[name]}
+    arrays = {name: a for name, a in two.items() if not numeric[name]}
     if not arrays:
         first = next(iter(two))
         raise TypeError(f"{first}: expected a floating array, got {two[first]!r}")
     floating(**arrays)
+    real(**{name: a for name, a in two.items() if numeric[name]})
     dtype = next(iter(arrays.values())).dtype
     a, b = (np.asarray(a, dtype if numeric[name] else None) for name, a in two.items())
     broadcast(**dict(zip(two, (a, b), strict=True)))

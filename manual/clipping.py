@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from .arguments import floating, within
+from .arguments import flag, floating, real, within
 
 
 def clip_grad_norm_(grads, max_norm, norm_type=2.0, error_if_nonfinite=False):
@@ -16,6 +16,8 @@ def clip_grad_norm_(grads, max_norm, norm_type=2.0, error_if_nonfinite=False):
 
     Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063
     """
+    real(max_norm=max_norm, norm_type=norm_type)
+    flag(error_if_nonfinite=error_if_nonfinite)
     grads = _all(grads)
     norms = [_norm(g.reshape(-1), norm_type) for g in grads]
     total = _norm(np.array(norms, grads[0].dtype), norm_type) if grads else np.zeros(())
@@ -42,5 +44,7 @@ def _norm(x, order):
 
 
 def _all(grads):
+    if not isinstance(grads, (list, tuple)):
+        raise TypeError(f"grads: expected a list of arrays, got {type(grads).__name__}")
     found = floating(**{f"grads[{i}]": g for i, g in enumerate(grads)}) if len(grads) else ()
     return list(found) if isinstance(found, tuple) else [found]

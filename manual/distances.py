@@ -1,5 +1,7 @@
 """Distances and similarities of vectors."""
 
+import math
+
 import numpy as np
 
 from .arguments import axis_of, broadcast, flag, floating, one_of, real, within
@@ -36,7 +38,7 @@ def pdist(x, p=2.0):
         raise ValueError(f"x: expected a matrix, got shape {x.shape}")
     within(0, p=p)
     i, j = np.triu_indices(len(x), 1)
-    y, pull_norm = _norm(x[i] - x[j], p)
+    y, pull_norm = _norm(x[i] - x[j], p, whole=True)
 
     def pullback(dy):
         pairs = np.zeros((len(x), len(x), x.shape[1]), x.dtype)
@@ -59,7 +61,7 @@ def cdist(x1, x2, p=2.0, compute_mode="use_mm_for_euclid_dist_if_necessary"):
         raise ValueError(f"x2: expected rows of length {x1.shape[-1]}, got shape {x2.shape}")
     rows, columns = x1[..., :, np.newaxis, :], x2[..., np.newaxis, :, :]
     broadcast(x1=rows, x2=columns)
-    y, pull_norm = _norm(rows - columns, p)
+    y, pull_norm = _norm(rows - columns, p, whole=True)
 
     def pullback(dy):
         dd = pull_norm(dy)
@@ -100,26 +102,33 @@ def cosine_similarity(x1, x2, dim=1, eps=1e-8):
     return y, pullback
 
 
-def _norm(d, p):
-    """‖d‖ₚ = (Σ |d|ᵖ)^(1 / p) over the last axis; the slope is sign(d) (|d| / ‖d‖)^(p − 1), and 0
-    where d is.
+def _norm(d, p, whole=False):
+    """‖d‖ₚ = (Σ |d|ᵖ)^(1 / p) over the last axis; with the slope sign(d) (|d| / ‖d‖)^(p − 1), which
+    is 0 where d is. ‖d‖₀ is how many are not 0, and has the slope 0.
 
-    Divided by the largest |d| first, nothing overflows, and p = ∞ is the limit of both formulas;
-    equal largest elements share its slope. ‖d‖₀ is how many are not 0.
+    With q = |d| / m, where m is the largest |d|, or for p < 0 the least, no power overflows, and
+    both formulas hold at p = ±∞ as well, where equal largest elements share the slope:
+
+        ‖d‖ = m S^(1 / p)        (|d| / ‖d‖)^(p − 1) = q^(p − 1) S^(1 / p − 1)        S = Σ qᵖ
+
+    With `whole` each of them has the whole slope, as torch has it between all rows.
     """
+    if abs(p) > float(np.finfo(d.dtype).max):
+        p = math.copysign(math.inf, p)
     size = abs(d)
-    largest = size.max(axis=-1, keepdims=True, initial=0)
-    scaled = size / np.where((largest > 0) & np.isfinite(largest), largest, 1)
     if p == 0:
-        norm = (d != 0).sum(axis=-1, keepdims=True).astype(d.dtype)
+        norm, slope = (d != 0).sum(axis=-1, keepdims=True).astype(d.dtype), np.zeros_like(d)
     else:
-        norm = largest * (scaled**p).sum(axis=-1, keepdims=True) ** (1 / p)
+        ends = {"axis": -1, "keepdims": True}
+        m = size.max(initial=0, **ends) if p > 0 else size.min(initial=math.inf, **ends)
+        q = np.where(m == 0, 1, size / np.where((m > 0) & np.isfinite(m), m, 1))
+        total = np.where(m == 0, 1, (q**p).sum(**ends))
+        norm = m * total ** (1 / p)
+        total = 1 if whole and p == math.inf else total
+        share = np.where(d == 0, 1, q) ** (p - 1) * total ** (1 / p - 1)
+        slope = np.where(m == 0, 0, np.sign(d) * share)
 
     def pullback(dnorm):
-        ratio = np.where(d == 0, 1, size / np.where(norm > 0, norm, 1))
-        slope = np.sign(d) * (0 if p == 0 else ratio ** (p - 1))
-        if p == np.inf:
-            slope = slope / (ratio == 1).sum(axis=-1, keepdims=True).astype(d.dtype)
         return np.asarray(dnorm)[..., np.newaxis] * slope
 
     return norm[..., 0], pullback

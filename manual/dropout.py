@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from .activations import SELU_ALPHA, SELU_SCALE
-from .arguments import Constant, broadcastable, flag, floating, within
+from .arguments import Constant, array, broadcastable, flag, floating, within
 
 _LIMIT = SELU_SCALE * SELU_ALPHA  # selu ends at its negative on the left
 
@@ -76,7 +76,7 @@ def _drawn(x, p, training, mask, axes=0):
         raise ValueError(f"x: expected at least {axes} axes, got shape {x.shape}")
     if mask is None:
         raise TypeError("mask: expected a boolean array of what training keeps, got None")
-    mask = np.asarray(mask)
+    mask = array(mask=mask)
     if mask.dtype != bool:
         raise TypeError(f"mask: expected a boolean array of what is kept, got {mask.dtype}")
     broadcastable(x.shape, mask=mask)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .arguments import flag, floating, one_of, real, same_shape, whole
+from .arguments import array, flag, floating, one_of, real, same_shape, whole
 from .distances import _norm
 
 
@@ -62,7 +62,9 @@ def embedding_bag(
     index, weight = _picked(input, weight)
     flag(scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
     one_of(("sum", "mean", "max"), mode=mode)
-    samples = floating(weight=weight, per_sample_weights=per_sample_weights)[1]
+    samples = floating(
+        weight=weight, per_sample_weights=per_sample_weights, optional="per_sample_weights"
+    )[1]
     if samples is not None:
         same_shape(input=index, per_sample_weights=samples)
         if mode != "sum":
@@ -99,7 +101,7 @@ def embedding_bag(
 def one_hot(input, num_classes=-1):
     """1 at the class and 0 elsewhere: whole numbers (…) → (…, num_classes), by default one more
     than the largest. There is nothing to differentiate: the pullback returns ()."""
-    index = np.asarray(input)
+    index = array(input=input)
     whole(num_classes=num_classes)
     if index.dtype != np.int64:
         raise TypeError(f"input: expected classes of dtype int64, got {index.dtype}")
@@ -120,7 +122,7 @@ def one_hot(input, num_classes=-1):
 
 def _picked(input, weight):
     """The indices and the table, checked."""
-    index, weight = np.asarray(input), floating(weight=weight)
+    index, weight = array(input=input), floating(weight=weight)
     if index.dtype not in (np.int64, np.int32):
         raise TypeError(f"input: expected indices of dtype int64 or int32, got {index.dtype}")
     if weight.ndim != 2:
@@ -193,7 +195,7 @@ def _bags(index, offsets, include_last_offset):
         raise ValueError(f"input: expected one axis or two, got shape {index.shape}")
     if offsets is None:
         raise ValueError("offsets: expected where each bag starts, got None")
-    offsets = np.asarray(offsets)
+    offsets = array(offsets=offsets)
     if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
         raise ValueError(
             f"offsets: expected one axis of whole numbers, got shape {offsets.shape}, dtype "

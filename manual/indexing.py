@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from .arguments import broadcast, floating
+from .arguments import array, broadcast, floating
 from .arrays import operands
 
 
 def where(condition, x, other):
     """x where the condition holds, other elsewhere; dy goes where its element came from."""
-    condition = np.asarray(condition)
+    condition = array(condition=condition)
     if condition.dtype != bool:
         raise TypeError(f"condition: expected dtype bool, got {condition.dtype}")
     x, other, back = operands(x=x, other=other)
@@ -25,7 +25,11 @@ def getitem(x, index):
     """x[index], by numbers, slices, arrays, None and …; an element picked more than once collects
     all of its dy."""
     x = floating(x=x)
-    steps = [i.step for i in (index if isinstance(index, tuple) else (index,)) if type(i) is slice]
+    parts = index if isinstance(index, tuple) else (index,)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            array(index=part)
+    steps = [part.step for part in parts if type(part) is slice]
     if any(step is not None and step < 1 for step in steps):
         raise ValueError(f"index: expected steps above 0, got {index!r}")
     try:

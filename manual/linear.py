@@ -16,7 +16,7 @@ def linear(x, weight, bias=None):
 
         dx = dy W        dW = dyᵀ x        db = Σ dy
     """
-    x, weight, bias = floating(x=x, weight=weight, bias=bias)
+    x, weight, bias = floating(x=x, weight=weight, bias=bias, optional="bias")
     if weight.ndim not in (1, 2):
         raise ValueError(f"weight: expected 1 or 2 axes, got shape {weight.shape}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[-1]:
@@ -47,7 +47,9 @@ def bilinear(input1, input2, weight, bias=None):
 
     It is linear in each of the four, so that each gradient is the same sum with dy in its place.
     """
-    input1, input2, weight, bias = floating(input1=input1, input2=input2, weight=weight, bias=bias)
+    input1, input2, weight, bias = floating(
+        input1=input1, input2=input2, weight=weight, bias=bias, optional="bias"
+    )
     if weight.ndim != 3:
         raise ValueError(f"weight: expected (out, in1, in2), got shape {weight.shape}")
     for name, x, features in (("input1", input1, 1), ("input2", input2, 2)):

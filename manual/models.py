@@ -7,7 +7,7 @@ import numpy as np
 
 from . import activations, losses, second_order
 from .activations import SELU_ALPHA, SELU_SCALE
-from .arguments import floating, one_of
+from .arguments import array, floating, mapping, one_of
 from .arrays import pairwise_sum
 from .linear import linear
 from .names import unknown
@@ -185,7 +185,7 @@ def _loss_backward(loss, y, target):
     """The slope of a loss in y, as a rule of y and of a floating target."""
     elementwise = ("mse_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
     one_of((*elementwise, "cross_entropy"), loss=loss)
-    if loss == "cross_entropy" and (np.asarray(target).dtype.kind != "i" or np.min(target) < 0):
+    if loss == "cross_entropy" and (array(target=target).dtype.kind != "i" or np.min(target) < 0):
         raise ValueError(f"target: expected classes, none of them ignored, got {target}")
     one = np.ones((), y.dtype)
     g = leaves(getattr(losses, loss)(y, target)[1](one))[0]
@@ -206,6 +206,7 @@ def _loss_backward(loss, y, target):
 
 
 def _mlp_layers(parameters):
+    mapping(parameters=parameters)
     names = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
     return names, _layers(
         parameters, {f"{name}.{part}" for name in names or ["0"] for part in ("weight", "bias")}
@@ -215,6 +216,7 @@ def _mlp_layers(parameters):
 def _layers(parameters, expected):
     """The (weight, bias) of each layer, first to last; ValueError unless the names are those
     expected."""
+    mapping(parameters=parameters)
     if set(parameters) != expected:
         raise ValueError(
             f"parameters: expected the entries {sorted(expected)}, got {sorted(parameters)}"
@@ -231,5 +233,7 @@ def _check_activation(name):
         for n, f in vars(activations).items()
         if getattr(f, "__module__", "") == activations.__name__
     ]
+    if not isinstance(name, str):
+        raise TypeError(f"activation: expected a name, got {name!r}")
     if name not in names or name.startswith("_"):
         raise ValueError(unknown("activation", name, names))

@@ -13,16 +13,20 @@ import math
 
 import numpy as np
 
-from .arguments import within
+from .arguments import flag, one_of, real, whole, within
 
 
 def lambda_lr(steps, *, lr, lr_lambda):
     """lr λ(t), for any function λ of the step."""
+    within(0, lr=lr)
+    _function(lr_lambda=lr_lambda)
     return lr * np.vectorize(lr_lambda, otypes=[float])(_whole(steps))
 
 
 def multiplicative_lr(steps, *, lr, lr_lambda):
     """lr λ(1) λ(2) … λ(t)."""
+    within(0, lr=lr)
+    _function(lr_lambda=lr_lambda)
     steps = _whole(steps)
     factors = [1.0, *(lr_lambda(t) for t in range(1, steps.max(initial=0) + 1))]
     return lr * np.cumprod(factors)[steps]
@@ -30,24 +34,33 @@ def multiplicative_lr(steps, *, lr, lr_lambda):
 
 def step_lr(steps, *, lr, step_size, gamma=0.1):
     """lr γ^⌊t / size⌋."""
+    within(0, lr=lr)
+    real(gamma=gamma)
     _positive(step_size=step_size)
-    return lr * gamma ** (_whole(steps) // step_size)
+    return lr * float(gamma) ** (_whole(steps) // step_size)
 
 
 def multi_step_lr(steps, *, lr, milestones, gamma=0.1):
     """lr γⁿ, where n counts the milestones up to t, t itself included."""
-    return lr * gamma ** np.searchsorted(sorted(milestones), _whole(steps), side="right")
+    within(0, lr=lr)
+    real(gamma=gamma)
+    _milestones(milestones)
+    return lr * float(gamma) ** np.searchsorted(sorted(milestones), _whole(steps), side="right")
 
 
 def constant_lr(steps, *, lr, factor=1 / 3, total_iters=5):
     """lr times the factor before total_iters, lr from then on."""
+    within(0, lr=lr)
+    real(total_iters=total_iters)
     within(0, 1, factor=factor)
     return np.where(_whole(steps) < total_iters, lr * factor, lr)
 
 
 def linear_lr(steps, *, lr, start_factor=1 / 3, end_factor=1.0, total_iters=5):
     """lr times a factor that goes straight from one to the other, within total_iters steps."""
+    within(0, lr=lr)
     within(0, 1, start_factor=start_factor, end_factor=end_factor)
+    _positive(total_iters=total_iters)
     if not start_factor > 0:
         raise ValueError(f"start_factor: expected above 0, got {start_factor}")
     share = np.minimum(_whole(steps), total_iters) / total_iters
@@ -56,11 +69,16 @@ def linear_lr(steps, *, lr, start_factor=1 / 3, end_factor=1.0, total_iters=5):
 
 def exponential_lr(steps, *, lr, gamma):
     """lr γᵗ."""
+    within(0, lr=lr)
+    real(gamma=gamma)
     return lr * gamma ** _whole(steps).astype(float)
 
 
 def polynomial_lr(steps, *, lr, total_iters=5, power=1.0):
     """lr (1 − t / T)^power, 0 from T on."""
+    within(0, lr=lr)
+    within(0, power=power)
+    _positive(total_iters=total_iters)
     return lr * (1 - np.minimum(_whole(steps), total_iters) / total_iters) ** power
 
 
@@ -69,6 +87,9 @@ def cosine_annealing_lr(steps, *, lr, T_max, eta_min=0.0):
 
     Loshchilov & Hutter, 2017, arXiv:1608.03983
     """
+    within(0, lr=lr)
+    real(eta_min=eta_min)
+    _positive(T_max=T_max)
     return _cosine(lr, eta_min, _whole(steps) / T_max)
 
 
@@ -78,6 +99,8 @@ def cosine_annealing_warm_restarts(steps, *, lr, T_0, T_mult=1, eta_min=0.0):
 
     Loshchilov & Hutter, 2017, arXiv:1608.03983
     """
+    within(0, lr=lr)
+    real(eta_min=eta_min, T_0=T_0, T_mult=T_mult)
     steps = _whole(steps)
     for name, value in (("T_0", T_0), ("T_mult", T_mult)):
         if value < 1 or value != int(value):
@@ -114,6 +137,20 @@ def cyclic_lr(
 
     Smith, 2017, arXiv:1506.01186
     """
+    _unused(lr)
+    real(base_lr=base_lr, max_lr=max_lr, gamma=gamma)
+    real(base_momentum=base_momentum, max_momentum=max_momentum)
+    flag(cycle_momentum=cycle_momentum)
+    _positive(step_size_up=step_size_up)
+    if step_size_down is not None:
+        _positive(step_size_down=step_size_down)
+    one_of(("cycle", "iterations"), scale_mode=scale_mode)
+    if scale_fn is None:
+        one_of(("triangular", "triangular2", "exp_range"), mode=mode)
+    else:
+        _function(scale_fn=scale_fn)
+        if not isinstance(mode, str):
+            raise TypeError(f"mode: expected a string, got {mode!r:.80}")
     steps = _whole(steps)
     down = step_size_up if step_size_down is None else step_size_down
     length = step_size_up + down
@@ -123,8 +160,6 @@ def cyclic_lr(
     if scale_fn:
         at = cycle + 1 if scale_mode == "cycle" else steps
         scale = np.vectorize(scale_fn, otypes=[float])(at)
-    elif mode not in ("triangular", "triangular2", "exp_range"):
-        raise ValueError(f"mode: expected 'triangular', 'triangular2' or 'exp_range', got {mode!r}")
     else:
         rates = {"triangular": (1.0, 0), "triangular2": (0.5, cycle), "exp_range": (gamma, steps)}
         base, power = rates[mode]
@@ -160,14 +195,22 @@ def one_cycle_lr(
 
     Smith & Topin, 2018, arXiv:1708.07120
     """
+    _unused(lr)
+    real(max_lr=max_lr, base_momentum=base_momentum, max_momentum=max_momentum)
+    flag(cycle_momentum=cycle_momentum, three_phase=three_phase)
+    _positive(div_factor=div_factor, final_div_factor=final_div_factor)
+    one_of(("cos", "linear"), anneal_strategy=anneal_strategy)
     steps = _whole(steps)
     if total_steps is None and (epochs is None or steps_per_epoch is None):
         raise ValueError("total_steps: expected a number, or epochs and steps_per_epoch, got None")
+    if total_steps is None:
+        whole(epochs=epochs, steps_per_epoch=steps_per_epoch)
+        _positive(epochs=epochs, steps_per_epoch=steps_per_epoch)
+    else:
+        whole(total_steps=total_steps)
     total = epochs * steps_per_epoch if total_steps is None else total_steps
     _positive(total_steps=total)
     within(0, 1, pct_start=pct_start)
-    if anneal_strategy not in ("cos", "linear"):
-        raise ValueError(f"anneal_strategy: expected 'cos' or 'linear', got {anneal_strategy!r}")
     if steps.max(initial=0) >= total:
         raise ValueError(f"steps: expected below total_steps, {total}, got {steps.max()}")
     start, peak = max_lr / div_factor, pct_start * total - 1
@@ -197,8 +240,10 @@ def swa_lr(steps, *, lr, swa_lr, anneal_epochs=10, anneal_strategy="cos"):
 
     Izmailov, Podoprikhin, Garipov, Vetrov & Wilson, 2018, arXiv:1803.05407
     """
-    if anneal_strategy not in ("cos", "linear"):
-        raise ValueError(f"anneal_strategy: expected 'cos' or 'linear', got {anneal_strategy!r}")
+    within(0, lr=lr)
+    real(swa_lr=swa_lr)
+    one_of(("cos", "linear"), anneal_strategy=anneal_strategy)
+    whole(anneal_epochs=anneal_epochs)
     within(0, anneal_epochs=anneal_epochs)
     share = np.minimum(1, _whole(steps) / max(1, anneal_epochs))
     if anneal_epochs == 0:
@@ -228,16 +273,17 @@ def reduce_lr_on_plateau(
     a reduction that many are not counted as `cooldown` says. A reduction of at most eps is not
     made.
     """
+    within(0, lr=lr)
+    real(factor=factor, patience=patience, threshold=threshold, cooldown=cooldown)
+    real(min_lr=min_lr, eps=eps)
+    one_of(("min", "max"), mode=mode)
+    one_of(("rel", "abs"), threshold_mode=threshold_mode)
     if not factor < 1:
         raise ValueError(f"factor: expected below 1, got {factor}")
-    if mode not in ("min", "max"):
-        raise ValueError(f"mode: expected 'min' or 'max', got {mode!r}")
-    if threshold_mode not in ("rel", "abs"):
-        raise ValueError(f"threshold_mode: expected 'rel' or 'abs', got {threshold_mode!r}")
     sign = 1 if mode == "min" else -1
     best, bad, cooling = sign * math.inf, 0, 0
     found = []
-    for metric in map(float, metrics):
+    for metric in _numbers(metrics).tolist():
         edge = best - sign * threshold
         if threshold_mode == "rel":
             edge = best * (1 - sign * threshold)
@@ -258,6 +304,9 @@ def reduce_lr_on_plateau(
 def sequential_lr(steps, *, lr, schedules, milestones):
     """One schedule after another, each from its own step 0 at its milestone; a schedule is (name,
     settings)."""
+    within(0, lr=lr)
+    _parts(schedules)
+    _milestones(milestones)
     if len(milestones) != len(schedules) - 1:
         raise ValueError(
             f"milestones: expected one fewer than the {len(schedules)} schedules, got "
@@ -269,13 +318,15 @@ def sequential_lr(steps, *, lr, schedules, milestones):
     local = steps - np.take(starts, which)
     found = np.empty(steps.shape)
     for i, (name, settings) in enumerate(schedules):
-        found[which == i] = globals()[name](local[which == i], lr=lr, **settings)
+        found[which == i] = _schedules()[name](local[which == i], lr=lr, **settings)
     return found
 
 
 def chained_scheduler(steps, *, lr, schedules):
     """lr times what each schedule multiplies it with; a schedule is (name, settings)."""
-    factors = [globals()[name](steps, lr=1.0, **settings) for name, settings in schedules]
+    within(0, lr=lr)
+    _parts(schedules)
+    factors = [_schedules()[name](steps, lr=1.0, **settings) for name, settings in schedules]
     return lr * np.prod(factors, axis=0)
 
 
@@ -291,7 +342,46 @@ def _whole(steps):
     return steps
 
 
+def _schedules():
+    found = globals().items()
+    return {n: f for n, f in found if getattr(f, "__module__", "") == __name__ and n[0] != "_"}
+
+
+def _function(**settings):
+    for name, value in settings.items():
+        if not callable(value):
+            raise TypeError(f"{name}: expected a function of the step, got {value!r}")
+
+
+def _unused(lr):
+    if lr is not None:
+        within(0, lr=lr)
+
+
+def _milestones(milestones):
+    if not isinstance(milestones, (list, tuple)):
+        raise TypeError(f"milestones: expected a list of steps, got {milestones!r}")
+    whole(**{f"milestones[{i}]": step for i, step in enumerate(milestones)})
+
+
+def _parts(schedules):
+    if not isinstance(schedules, (list, tuple)) or not schedules:
+        raise TypeError(f"schedules: expected a list of (name, settings), got {schedules!r:.80}")
+    for i, part in enumerate(schedules):
+        if not (isinstance(part, (list, tuple)) and len(part) == 2 and isinstance(part[1], dict)):
+            raise TypeError(f"schedules[{i}]: expected (name, settings), got {part!r:.80}")
+        one_of(_schedules(), **{f"schedules[{i}]": part[0]})
+
+
+def _numbers(metrics):
+    metrics = np.asarray(metrics)
+    if metrics.dtype.kind not in "iuf" or metrics.ndim != 1:
+        raise TypeError(f"metrics: expected one axis of numbers, got {metrics!r:.80}")
+    return metrics
+
+
 def _positive(**settings):
+    real(**settings)
     for name, value in settings.items():
         if not value > 0:
             raise ValueError(f"{name}: expected above 0, got {value}")

@@ -17,6 +17,7 @@ from . import activations
 from .arguments import (
     Constant,
     alike,
+    array,
     as_dtype,
     axis_of,
     broadcast,
@@ -66,7 +67,7 @@ def leaky_relu_backward(grad_output, self, negative_slope, self_is_result):
     slope; f″ = 0."""
     g, x = _fitting(grad_output=grad_output, self=self)
     real(negative_slope=negative_slope)
-    flag(self_is_result=self_is_result or False)
+    flag(self_is_result=_or_false(self_is_result))
     if self_is_result and negative_slope < 0:
         raise ValueError(f"negative_slope: expected at least 0 of a result, got {negative_slope}")
     slope = np.where(x > 0, 1, negative_slope).astype(x.dtype)
@@ -132,7 +133,7 @@ def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_resu
     """
     g, x = _fitting(grad_output=grad_output, self_or_result=self_or_result)
     real(alpha=alpha, scale=scale, input_scale=input_scale)
-    flag(is_result=is_result or False)
+    flag(is_result=_or_false(is_result))
     if is_result and alpha < 0:
         raise ValueError(f"alpha: expected at least 0 of a result, got {alpha}")
     below = np.where(x > 0, 0, x)
@@ -174,7 +175,7 @@ def rrelu_with_noise_backward(
     mean of lower and upper. f″ = 0."""
     g, x = _fitting(grad_output=grad_output, self=self)
     real(lower=lower, upper=upper)
-    flag(training=training or False, self_is_result=self_is_result or False)
+    flag(training=_or_false(training), self_is_result=_or_false(self_is_result))
     if not training:
         return leaky_relu_backward(g, x, (lower + upper) / 2, self_is_result)
     x, noise = alike(self=x, noise=floated(x, noise))
@@ -236,7 +237,7 @@ def softmax_backward_data(grad_output, output, dim, input_dtype):
     input_dtype is that of softmax's own input; torch looks at it on a GPU only.
     """
     g, p = alike(grad_output=grad_output, output=output)
-    as_dtype(input_dtype, "input_dtype")
+    as_dtype(input_dtype, "input_dtype", optional=False)
     axis = axis_of(p.ndim, dim=dim)
 
     def total(a):
@@ -255,7 +256,7 @@ def softmax_backward_data(grad_output, output, dim, input_dtype):
 def log_softmax_backward_data(grad_output, output, dim, input_dtype):
     """g − e^ℓ Σ g of the output ℓ, whatever e^ℓ adds up to; in ℓ the slope is −dy e^ℓ Σ g."""
     g, log_p = alike(grad_output=grad_output, output=output)
-    as_dtype(input_dtype, "input_dtype")
+    as_dtype(input_dtype, "input_dtype", optional=False)
     axis = axis_of(g.ndim, dim=dim)
     p, total = np.exp(log_p), _total(g, axis)
     y = g - p * total
@@ -349,11 +350,13 @@ def nll_loss_backward(
     """nll_loss is linear in x: so its pullback of grad_output has no slope in x, and that in
     grad_output is nll_loss itself, of dy. A "mean" is over total_weight, Σ w_t."""
     g, x = floating(grad_output=grad_output, self=self)
-    total = floating(total_weight=total_weight).item() if reduction == 1 else 1
+    whole(reduction=reduction)
+    given = total_weight if reduction == 1 else floated(x, total_weight)  # else it does not count
+    total = floating(self=x, total_weight=given)[1]
     if not x.ndim:
         raise ValueError(f"self: expected an axis of classes, got shape {x.shape}")
-    target, settings = np.asarray(target), {"ignore_index": ignore_index, "reduction": "none"}
-    n = _divisor(g, target.shape, reduction, total)
+    target, settings = array(target=target), {"ignore_index": ignore_index, "reduction": "none"}
+    n = _divisor(g, target.shape, reduction, total.item() if reduction == 1 else 1)
     _, pull = classes.nll_loss(x, target, weight, **settings)
     y = pull(np.broadcast_to(g / n, target.shape))
 
@@ -391,6 +394,11 @@ def _fitting(**arrays):
     found = floating(**arrays)
     broadcast(**dict(zip(arrays, found, strict=True)))
     return found
+
+
+def _or_false(given):
+    """A flag for which None means False."""
+    return False if given is None else given
 
 
 def _divisor(g, shape, reduction, total):

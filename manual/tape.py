@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 
 from . import indexing, pointwise, products, reductions, views
-from .arguments import expect
+from .arguments import array, expect, flag, floating
 from .binding import arrays_of, as_number, by_name
 from .grad_mode import is_grad_enabled, no_grad
 from .names import unknown
@@ -56,8 +56,9 @@ class Tensor:
     requires_grad = property(lambda self: self.edge is not None)
 
     def __init__(self, data, requires_grad=False, version=None):
-        self.data, self.version, self.is_view = np.asarray(data), version or [0], False
+        self.data, self.version, self.is_view = array(data=np.asarray(data)), version or [0], False
         self.grad = self.grad_fn = self.edge = None
+        flag(requires_grad=requires_grad)
         if requires_grad:  # a leaf's node comes after all that are numbered
             expect(self.dtype.kind == "f", f"requires_grad: expected floating, got {self.dtype}")
             self.edge = Node("AccumulateGrad", self._accumulate, (), {}, number=-1), 0
@@ -80,6 +81,8 @@ class Tensor:
     def register_hook(self, hook):
         """hook(gradient) may return another gradient, to go on with. Gives what removes it."""
         expect(self.requires_grad, "hook: expected a tensor that requires a gradient")
+        if not callable(hook):
+            raise TypeError(f"hook: expected a function of the gradient, got {hook!r}")
         hooks = self.edge[0].hooks[self.edge[1]]
         hooks.append(hook)
         return functools.partial(hooks.remove, hook)
@@ -91,10 +94,11 @@ class Tensor:
 
     def backward(self, gradient=None, retain_graph=False):
         """Adds the gradient of ⟨gradient, self⟩ to the grad of every leaf behind."""
+        flag(retain_graph=retain_graph)
         expect(self.requires_grad, "backward: expected a tensor that requires a gradient")
         expect(gradient is not None or self.data.size == 1, "gradient: expected one, got None")
         given = np.ones_like(self.data) if gradient is None else gradient
-        given = given.data if isinstance(given, Tensor) else np.asarray(given)
+        given = floating(gradient=given.data if isinstance(given, Tensor) else given)
         expect(given.shape == self.shape, f"gradient: expected {self.shape}, got {given.shape}")
         execute(self.edge, given, retain_graph)
 

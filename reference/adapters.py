@@ -204,7 +204,7 @@ def step(optimizer, gradient=None, **facts):
         parameters = [torch.nn.Parameter(tensor(p)) for p in params]
         machine = optimizer(parameters, **settings)
         for p, s in zip(parameters, states, strict=True):
-            if s:
+            if s != {}:
                 machine.state[p] = tree_map(tensor, dict(s))
         stepped_params, new = stepped(machine, parameters, grads)
         return (stepped_params, new) if many else (stepped_params[0], new[0])

@@ -191,6 +191,9 @@ def test_ctc_loss_has_the_slope_in_logits(case):
     y, pullback = loss(x)
     dy = rng.standard_normal(np.shape(y))
     ours = np.sum(pullback(dy) * direction)
+    if np.isnan(y).any():
+        assert np.isnan(ours)
+        return
     expected, error = derivative(
         lambda h: float(np.sum(dy * loss(x + h * direction)[0])), float(np.sum(abs(dy * y)))
     )

@@ -82,6 +82,10 @@ def _print_tape(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
         ratios = (*growth, r["manual"] / r["torch"])
         table.add_row(f"{r['nodes']:,}", *(f"{ratio:.2f}" for ratio in ratios))
     runner.console.print(table)
+    ratios = [r["manual"] / r["torch"] for r in found]
+    runner.last.print(
+        f"A node by hand takes {min(ratios):.2f} to {max(ratios):.2f} times as long as torch's."
+    )
 
 
 def _print_optimizers(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
@@ -105,3 +109,7 @@ def _print_optimizers(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
             *("" if math.isnan(x) else f"{x:.2f}" for x in ratios),
         )
     runner.console.print(table)
+    loops = [r["to_loop"] for r in found]
+    runner.last.print(
+        f"A step by hand takes {min(loops):.2f} to {max(loops):.2f} times as long as torch's loop."
+    )

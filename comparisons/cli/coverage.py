@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,10 @@ from .options import RESULTS, Jobs, Json, Out, Quiet, Seed, Strict, known
 def coverage_command(
     ops: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OP]…", help="Our ops or entries of op_db; all without."),
+        typer.Argument(
+            metavar="[OP]…",
+            help="Our ops, optimizers and schedules, the tape, or entries of op_db; all without.",
+        ),
     ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
@@ -24,14 +27,26 @@ def coverage_command(
     """The coverage table: the rules on PyTorch's own test inputs, error inputs, and bad calls."""
     import itertools
 
-    from ..gradients import coverage
+    from ..gradients import bad_tape, coverage
+    from ..ops import optimizers as stepping
+    from ..optimizers import bad_calls as optimizers
     from ..report import tables
     from ..report.console import Column
+    from ..samples.schedules import SAMPLES
+    from ..schedules import bad_calls as schedules
     from .runner import Runner
 
     entries = coverage.entries()
-    known("op", ops, sorted({name for names in entries.values() for name in names}))
-    chosen = [e for e, names in entries.items() if not ops or names & set(ops)]
+    others = {
+        **{optimizer.name: optimizers.entry for optimizer in stepping.every() if optimizer.mirror},
+        **dict.fromkeys(SAMPLES, schedules.entry),
+        bad_tape.NAME: bad_tape.entry,
+    }
+    known("op", ops, sorted({name for names in entries.values() for name in names} | {*others}))
+    tasks: list[Any] = [
+        (coverage.entry, (e, seed)) for e, names in entries.items() if not ops or names & set(ops)
+    ]
+    tasks += [(entry, (name,)) for name, entry in others.items() if not ops or name in ops]
     columns = [
         Column("entry of op_db", 24, lambda r: r["op"], grows=True),
         Column("samples", -11, lambda r: f"{r['explained']} / {r['samples']}"),
@@ -43,7 +58,6 @@ def coverage_command(
         Column("class", 19, lambda r: r["class"]),
     ]
     runner = Runner(out, as_json, jobs, strict, quiet, ops)
-    tasks = [(coverage.entry, (name, seed)) for name in chosen]
     found = runner.run("Coverage", tasks, columns, lambda result: [result[0]])
     rows = [row for row, _ in found]
     runner.frames["coverage"] = tables.table(rows)

@@ -64,6 +64,18 @@ def history_command(
     if not names and len(rows) > len(shown):
         console.print(f"and {len(rows) - len(shown)} names that grew no more", style="dim")
     console.print(f"files: {out}/history.csv, history.png", style="dim")
+    Terminal(stderr=as_json).print(_outcome(found, rows))
+
+
+def _outcome(found: Sequence[Recording], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The last line."""
+    most = max(rows, key=lambda row: row["last"])
+    beyond = sum(row["last"] > 1 for row in rows)
+    left = f"{beyond} of {len(rows)} names are beyond the limit" if beyond else "none is beyond 1"
+    return (
+        f"{len(found)} recordings: {left}; the largest margin in the last is {most['last']:.3g}, "
+        f"of {most['name']}."
+    )
 
 
 def show(console: Terminal, found: Sequence[Recording], shown: Sequence[Mapping[str, Any]]) -> None:

@@ -28,8 +28,8 @@ def _norm(d, p):
     size = abs(d)
     if p == 0:
         return (d != 0).sum(axis=-1).astype(object)
-    if p == np.inf:
-        return size.max(axis=-1)
+    if np.isinf(p):
+        return size.max(axis=-1) if p > 0 else size.min(axis=-1)
     root = np.frompyfunc(lambda s: s ** (1 / mpmath.mpf(p)) if s else mpmath.mpf(0), 1, 1)
     power = np.frompyfunc(lambda s: s ** mpmath.mpf(p), 1, 1)
     return root(power(size).sum(axis=-1))

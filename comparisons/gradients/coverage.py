@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,10 @@ import torch
 
 from ...reference.adapters import array, leaves, tree_map
 from .. import ops
+from ..ops.bad_calls import INEXPRESSIBLE, Case, new_case, outcome, summed
 from ..ops.torch_samples import differentiable, text
 from ..verdict.classes import CLASSES, DIFFERENT, DTYPES, IDENTICAL, worst
-from .bad_calls import INEXPRESSIBLE, Case, bad_calls, judged, new_case, outcome
+from .bad_calls import bad_calls, judged
 
 NO_RULE, NOT_JUDGEABLE = "no rule", "not judgeable"
 
@@ -52,7 +55,7 @@ def entry(
     if info is None:
         cases = [*_on_own_samples(name, seed), *bad_calls(name)]
     elif op is None and not _dtypes(info):
-        return _summed(name, op, NOT_JUDGEABLE, []), []
+        return summed(name, op, NOT_JUDGEABLE, []), []
     elif op is None:
         cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, _dtypes(info)[0])]
     else:
@@ -62,37 +65,12 @@ def entry(
             *(bad_calls(op) if name == _first_entry(op) else ()),
         ]
     kind = worst(c["class"] for c in cases if c["class"] in CLASSES) if op else NO_RULE
-    return _summed(name, op, kind, cases), cases if op else []
+    return summed(name, op, kind, cases), cases if op else []
 
 
 def _first_entry(op: str) -> str:
     """Of the variants of one op, the entry that its bad calls are listed under."""
     return next(name for name, info in differentiable().items() if rule_name(info) == op)
-
-
-def _summed(name: str, op: str | None, kind: str, cases: list[Case]) -> dict[str, Any]:
-    def of(what: str) -> list[Case]:
-        return [c for c in cases if c["what"] == what]
-
-    drawn, errors, bad = of("sample"), of("error input"), of("bad call")
-    good = [c for c in drawn if c["class"] in CLASSES and c["class"] != DIFFERENT]
-    open_cases = [c["call"] for c in cases if c["class"] == DIFFERENT]
-    return {
-        "id": name,
-        "op": name,
-        "rule": op,
-        "samples": len(drawn),
-        "explained": len(good),
-        "inexpressible": sum(c["class"] == INEXPRESSIBLE for c in drawn),
-        "error_inputs": len(errors),
-        "refused": sum(c["class"] != DIFFERENT for c in errors),
-        "bad_calls": len(bad),
-        "matched": sum(c["class"] in CLASSES and c["class"] != DIFFERENT for c in bad),
-        "incomparable": sum(c["class"] == INEXPRESSIBLE for c in bad),
-        "margin": max((c["margin"] for c in good), default=np.nan),
-        "class": kind,
-        "note": f"{len(open_cases)} open, first {open_cases[0]}" if open_cases else "",
-    }
 
 
 def _dtypes(info: Any) -> list[str]:
@@ -158,7 +136,8 @@ def _on_error_inputs(info: Any, op: str) -> Iterator[Case]:
         except Inexpressible as reason:
             yield case | {"class": INEXPRESSIBLE, "note": str(reason)}
             continue
-        answer, refuses = outcome(ops.named(op).rule, args, kwargs)
+        rule = ops.named(op).rule
+        answer, refuses = outcome(partial(rule, *args, **kwargs), list(signature(rule).parameters))
         yield case | {
             "call": text(args, kwargs),
             "manual": answer,
@@ -176,12 +155,13 @@ def totals(rows: Sequence[dict[str, Any]]) -> str:
         return sum(r[column] for r in ruled)
 
     complete = sum(r["explained"] == r["samples"] > 0 for r in ruled)
+    entries = sum(r["samples"] > 0 or not r["rule"] for r in rows)  # the others have bad calls only
     return (
-        f"{complete} of {len(rows)} entries complete; with a rule, "
+        f"{complete} of {entries} entries complete; with a rule, "
         f"{total('explained')} of {total('samples')} samples explained "
         f"({total('inexpressible')} not expressible), "
         f"{total('refused')} of {total('error_inputs')} error inputs refused, "
         f"{total('matched')} of {total('bad_calls')} bad calls answered as torch does "
-        f"({total('incomparable')} not comparable: whole or complex numbers, which only torch "
-        "takes, and what crashes it)."
+        f"({total('incomparable')} not comparable: what only torch takes, as whole numbers, "
+        "and what crashes it)."
     )

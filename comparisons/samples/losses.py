@@ -1,6 +1,7 @@
 from ...manual.distances import cosine_similarity
 from . import array, call, classes, log_probabilities, positive, signs, uniform, values
 
+_NAN = float("nan")
 _REDUCTIONS = ("none", "mean", "sum")
 SAMPLES = {
     "mse_loss": [
@@ -177,6 +178,13 @@ CORNERS = {
             log_probabilities(3, 2, 4), values([[1, 1], [2, 3]]), (2, 3), (2, 2), zero_infinity=True
         ),
         call(array(6, 3, 4), *_PATHS[1:]),  # no probabilities
+        call(
+            values([[-1.0, -0.5], [_NAN, -1.0], [-0.5, -1.0]]),
+            values([1]),
+            (3,),
+            (1,),
+            zero_infinity=True,
+        ),
         call(log_probabilities(6, 4), values([1, 0, 0, 2]), (6,), (4,)),  # blanks as labels
     ],
     "nll_loss": [
@@ -233,6 +241,7 @@ CORNERS = {
     "triplet_margin_loss": [
         call(array(3), array(3), array(3)),
         call(array(0, 3), array(0, 3), array(0, 3)),
+        call(array(4, 3), array(4, 3), array(4, 3), 1.0, 1e308),  # torch overflows
     ],
     "triplet_margin_with_distance_loss": [call(array(3), array(3), array(3))],
     "mse_loss": [

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..activations import sigmoid
-from ..arguments import Constant, alike, broadcast, floated, floating, real, whole, within
+from ..arguments import Constant, alike, array, broadcast, floated, floating, real, whole, within
 from ..arrays import exponentials, pairwise_sum, reduce, sum_to
 from ..linear import linear
 
@@ -17,7 +17,7 @@ def nll_loss(x, target, weight: Constant = None, *, ignore_index=-100, reduction
     Samples whose target is ignore_index count for nothing. Raises IndexError for a target that is
     no class.
     """
-    x, weight = floating(x=x, weight=weight)
+    x, weight = floating(x=x, weight=weight, optional="weight")
     whole(ignore_index=ignore_index)
     rows, w = _class_rows(x, weight if weight is None or x.ndim < 3 else weight.reshape(-1))
     t, counted = _class_indices(x, target, ignore_index)
@@ -55,7 +55,7 @@ def cross_entropy(
 
     Bridle, 1990; Szegedy et al., 2016, arXiv:1512.00567 (label smoothing)
     """
-    x, target = floating(x=x), np.asarray(target)
+    x, target = floating(x=x), array(target=target)
     within(-math.inf, 1, label_smoothing=label_smoothing)
     label_smoothing = max(label_smoothing, 0)  # below 0 there is none
     whole(ignore_index=ignore_index)
@@ -110,15 +110,17 @@ def linear_cross_entropy(
     algorithm. It is long because of its arguments and what it refuses.
     """
     x, linear_weight, linear_bias = floating(
-        x=x, linear_weight=linear_weight, linear_bias=linear_bias
+        x=x, linear_weight=linear_weight, linear_bias=linear_bias, optional="linear_bias"
     )
+    target = array(target=target)
+    real(label_smoothing=label_smoothing)
     if x.ndim not in (1, 2):
         raise ValueError(f"x: expected (in) or (N, in), got shape {x.shape}")
     if linear_weight.ndim < 2 or linear_weight.shape[-1] != x.shape[-1]:
         raise ValueError(
             f"linear_weight: expected (C, …, {x.shape[-1]}), got shape {linear_weight.shape}"
         )
-    outputs, probable = linear_weight.shape[:-1], np.asarray(target).dtype.kind == "f"
+    outputs, probable = linear_weight.shape[:-1], target.dtype.kind == "f"
     chosen = len(outputs) == 1 and not probable and label_smoothing == 0  # else torch ignores it
     if chosen and not (options is None or type(options).__name__ == "LinearCrossEntropyOptions"):
         raise TypeError(f"options: expected None or LinearCrossEntropyOptions, got {options!r}")
@@ -158,13 +160,13 @@ def multi_margin_loss(x, target, p=1, margin=1.0, weight: Constant = None, *, re
 
     Crammer & Singer, 2001
     """
-    x, weight = floating(x=x, weight=weight)
+    x, weight = floating(x=x, weight=weight, optional="weight")
     if x.ndim > 2:
         raise ValueError(f"x: expected (C) or (N, C), got shape {x.shape}")
-    real(margin=margin)
+    real(p=p, margin=margin)
     if p not in (1, 2):
         raise ValueError(f"p: expected 1 or 2, got {p!r}")
-    rows, target = np.atleast_2d(x), np.asarray(target)
+    rows, target = np.atleast_2d(x), array(target=target)
     if target.dtype != np.int64:
         raise TypeError(f"target: expected classes of dtype int64, got {target.dtype}")
     t, _ = _class_indices(rows, target[np.newaxis] if target.ndim == 0 else target, None)
@@ -190,7 +192,7 @@ def multilabel_margin_loss(x, target, *, reduction="mean"):
     Each term that is above 0 pushes xⱼ down and x_k up.
     """
     x = floating(x=x)
-    target = np.asarray(target)
+    target = array(target=target)
     if x.ndim > 2:
         raise ValueError(f"x: expected (C) or (N, C), got shape {x.shape}")
     if target.dtype != np.int64:
@@ -223,7 +225,7 @@ def multilabel_soft_margin_loss(x, target, weight=None, *, reduction="mean"):
     """The mean over the last axis of w ((1 − t) s(x) + t s(−x)), s(x) = log(1 + eˣ); the slopes are
     those of binary_cross_entropy_with_logits, and in w it is the term itself. All broadcast.
     """
-    x, target, weight = floating(x=x, target=target, weight=weight)
+    x, target, weight = floating(x=x, target=target, weight=weight, optional="weight")
     broadcast(x=x, target=target, weight=weight)
     tail = np.log1p(np.exp(-abs(x)))
     terms = (1 - target) * (np.maximum(x, 0) + tail) + target * (np.maximum(-x, 0) + tail)
@@ -264,7 +266,7 @@ def _unrow(rows, shape):
 
 def _class_indices(x, target, ignore_index):
     """The classes of the rows of x, 0 where a row does not count, and where it does."""
-    target = np.asarray(target)
+    target = array(target=target)
     if target.dtype not in (np.int64, np.uint8):
         raise TypeError(
             f"target: expected class indices of dtype int64 or uint8, got {target.dtype}"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..activations import sigmoid
-from ..arguments import Constant, alike, broadcast, flag, floating, one_of, real, weights
+from ..arguments import Constant, alike, broadcast, flag, floating, one_of, real, truth, weights
 from ..arrays import reduce, sum_to
 
 GUARD = float(np.float32(1e-12))  # as torch holds it, in both places
@@ -135,9 +135,9 @@ def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
     var is a number, which has no gradient, or an array of the shape of x, of that shape without
     the last axis, or with length 1 in one place. Nix & Weigend, 1994
     """
-    lone = isinstance(var, float)
+    lone, full = isinstance(var, float), truth(full=full)
     x, target = floating(x=x, target=target)
-    v = np.full(x.shape, var, x.dtype) if lone else floating(x=x, var=np.asarray(var))[1]
+    v = np.full(x.shape, var, x.dtype) if lone else floating(x=x, var=var)[1]
     real(eps=eps)
     if np.any(v < 0):
         raise ValueError(f"var: expected at least 0, got {v[v < 0].flat[0]}")

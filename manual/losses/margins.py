@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..activations import sigmoid
-from ..arguments import Constant, broadcast, broadcastable, flag, floating, real
+from ..arguments import Constant, array, broadcast, broadcastable, flag, floating, real, truth
 from ..arrays import reduce, sum_to
 from ..distances import pairwise_distance
 from .likelihoods import GUARD
@@ -17,7 +17,7 @@ def hinge_embedding_loss(x, target: Constant, margin=1.0, *, reduction="mean"):
     """
     x = floating(x=x)
     real(margin=margin)
-    target = np.asarray(target)
+    target = array(target=target)
     shape = broadcast(x=x, target=target)
     gap = margin - np.broadcast_to(x, shape)
     positive, negative = target != -1, target != 1
@@ -76,7 +76,7 @@ def margin_ranking_loss(input1, input2, target, margin=0, *, reduction="mean"):
             sum_to(dgap * t, input2.shape),
             sum_to(-dgap * d, t.shape),
         )
-        return found if np.asarray(target).dtype.kind == "f" else found[:2]
+        return found if target.dtype.kind == "f" else found[:2]
 
     return y, pullback
 
@@ -90,7 +90,7 @@ def cosine_embedding_loss(input1, input2, target: Constant, margin=0, *, reducti
     """
     input1, input2 = floating(input1=input1, input2=input2)
     real(margin=margin)
-    target = np.asarray(target)
+    target = array(target=target)
     if target.ndim > 1:
         raise ValueError(f"target: expected at most one axis, got shape {target.shape}")
     for name, x in (("input1", input1), ("input2", input2)):
@@ -141,6 +141,7 @@ def triplet_margin_with_distance_loss(
 
     Balntas, Riba, Ponsa & Mikolajczyk, 2016
     """
+    swap = truth(swap=swap)
     distance = pairwise_distance if distance_function is None else distance_function
     if not callable(distance):
         raise TypeError(f"distance_function: expected a rule of two arrays, got {distance!r}")
@@ -183,5 +184,5 @@ def _triplet(distance, anchor, positive, negative, margin, swap, reduction):
 
 def _signs(target, x):
     """A target of 1 and −1, whole or floating, as an array like x."""
-    target = np.asarray(target)
+    target = array(target=target)
     return target.astype(x.dtype) if target.dtype.kind in "iu" else floating(x=x, target=target)[1]

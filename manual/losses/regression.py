@@ -62,7 +62,7 @@ def smooth_l1_loss(x, target, *, reduction="mean", beta=1.0):
 def _of_error(measured, x, target, reduction, weight=None, weighted_mean=True):
     """A loss of the error e = x − t: measured(e) is the loss and its slope, which are weighted and
     reduced; a weighted mean may be over Σ w."""
-    x, target, weight = floating(x=x, target=target, weight=weight)
+    x, target, weight = floating(x=x, target=target, weight=weight, optional="weight")
     broadcast(x=x, target=target)
     term, slope = measured(x - target)
     if weight is None:

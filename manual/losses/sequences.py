@@ -1,10 +1,11 @@
 """Losses of sequences."""
 
+import functools
 import math
 
 import numpy as np
 
-from ..arguments import Constant, axis_of, flag, floating
+from ..arguments import Constant, array, axis_of, flag, floating
 from ..arrays import reduce
 
 
@@ -26,8 +27,9 @@ def ctc_loss(
     gives exp(log_probs) − o, the slope in logits whose log_softmax they are, and so do we.
 
     targets is (N, S), or all of them end to end; "mean" divides each loss by the length of its
-    target first. Where no path is possible the loss is ∞, with zero_infinity 0, and has no slope.
-    It is long because batches come in two forms.
+    target first. Where no path is possible the loss is ∞, with zero_infinity 0, and has no slope;
+    where a log_prob on the way is NaN or ∞ both are NaN. It is long because batches come in two
+    forms.
 
     Graves, Fernández, Gomez & Schmidhuber, 2006
     """
@@ -48,7 +50,7 @@ def ctc_loss(
         for i, (nll, occupancy) in enumerate(found):
             if np.isfinite(nll):
                 grad[i, : lengths[i]] = share[i] * (np.exp(batch[i, : lengths[i]]) - occupancy)
-            elif not zero_infinity:
+            elif math.isnan(nll) or not zero_infinity:
                 grad[i, : lengths[i]] = math.nan
         return grad[0] if log_probs.ndim == 2 else np.moveaxis(grad, 0, 1)
 
@@ -64,11 +66,12 @@ def _ctc(log_p, labels, blank):
     emitted = log_p[:, states]
     alpha = _forward(emitted, states)
     beta = _forward(emitted[::-1, ::-1], states[::-1])[::-1, ::-1]  # it is symmetric in time
-    total = np.logaddexp.reduce(alpha[-1, -2:])
+    total = functools.reduce(_log_add, alpha[-1, -2:])
     if not np.isfinite(total):
-        return math.inf, np.zeros_like(log_p)
+        return math.inf if total < 0 else math.nan, np.zeros_like(log_p)
     possible = (alpha > -math.inf) & (beta > -math.inf)
-    share = np.where(possible, alpha, -math.inf) + np.where(possible, beta - emitted, 0) - total
+    ahead, behind = np.where(possible, alpha, -math.inf), np.where(possible, beta, 0)
+    share = ahead + (behind - np.where(possible, emitted, 0)) - total
     return -total, np.exp(share) @ (states[:, np.newaxis] == np.arange(log_p.shape[1]))
 
 
@@ -80,10 +83,18 @@ def _forward(emitted, states):
     skips = states[2:] != states[:-2]
     for t in range(1, len(emitted)):
         ways = alpha[t - 1].copy()
-        ways[1:] = np.logaddexp(ways[1:], alpha[t - 1, :-1])
-        ways[2:] = np.where(skips, np.logaddexp(ways[2:], alpha[t - 1, :-2]), ways[2:])
+        ways[1:] = _log_add(ways[1:], alpha[t - 1, :-1])
+        ways[2:] = np.where(skips, _log_add(ways[2:], alpha[t - 1, :-2]), ways[2:])
         alpha[t] = ways + emitted[t]
     return alpha
+
+
+def _log_add(a, b):
+    """log(eᵃ + eᵇ), silently −∞ where both are, and NaN where one is NaN or ∞."""
+    high, low = np.maximum(a, b), np.minimum(a, b)
+    finite = np.isfinite(high)
+    total = high + np.log1p(np.exp(np.where(finite, low, -math.inf) - np.where(finite, high, 0)))
+    return np.where(high == math.inf, math.nan, total)
 
 
 def _sequences(log_probs, targets, input_lengths, target_lengths, blank):
@@ -94,12 +105,16 @@ def _sequences(log_probs, targets, input_lengths, target_lengths, blank):
     N, T, C = batch.shape
     if not 0 <= axis_of(C, blank=blank) == blank:
         raise ValueError(f"blank: expected a class from 0 to {C - 1}, got {blank}")
-    targets = np.asarray(targets)
+    targets = array(targets=targets)
     if targets.dtype.kind not in "iuf":
         raise TypeError(f"targets: expected classes, got dtype {targets.dtype}")
     targets = targets.astype(np.int64)
     lengths = {}
     for name, given in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
+        if isinstance(given, np.ndarray) != isinstance(input_lengths, np.ndarray):
+            raise TypeError(f"{name}: expected an array or a tuple like input_lengths, got {given}")
+        if isinstance(given, np.ndarray):
+            array(**{name: given})
         lengths[name] = np.asarray(given).reshape(-1)
         if lengths[name].dtype.kind not in "iu":
             raise TypeError(f"{name}: expected whole numbers, got dtype {lengths[name].dtype}")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..arguments import alike, within
-from .steps import direction, elementwise, next_step, toward
+from ..arguments import flag, within
+from .steps import direction, elementwise, given, next_step, toward
 
 
 def adagrad(
@@ -23,7 +23,7 @@ def adagrad(
 
     Duchi, Hazan & Singer, 2011, "Adaptive Subgradient Methods"
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(
         0,
         lr=lr,
@@ -32,6 +32,7 @@ def adagrad(
         initial_accumulator_value=initial_accumulator_value,
         eps=eps,
     )
+    flag(maximize=maximize)
     step, t = next_step(state)
     rate = lr / (1 + (t - 1) * lr_decay)
 
@@ -64,8 +65,9 @@ def rmsprop(
 
     Tieleman & Hinton, 2012, lecture 6.5; Graves, 2013, arXiv:1308.0850 (centered)
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
+    flag(centered=centered, maximize=maximize)
     kept = ["square_avg"] + centered * ["grad_avg"] + bool(momentum) * ["momentum_buffer"]
 
     def update(p, g, *arrays):
@@ -94,9 +96,10 @@ def adadelta(param, grad, state, *, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0,
 
     Zeiler, 2012, arXiv:1212.5701
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay)
     within(0, 1, rho=rho)
+    flag(maximize=maximize)
     step, _ = next_step(state)
 
     def update(p, g, v, u):

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from ..arguments import alike, one_of, within
-from .steps import next_step, toward
+from ..arguments import flag, one_of, real, whole, within
+from .steps import given, next_step, stored, toward
 
 
 def adafactor(
@@ -30,9 +30,11 @@ def adafactor(
 
     Shazeer & Stern, 2018, arXiv:1804.04235
     """
-    param, grad = alike(param=param, grad=grad)
-    if not beta2_decay <= 0:
-        raise ValueError(f"beta2_decay: expected at most 0, got {beta2_decay}")
+    param, grad = given(param, grad, state)
+    within(-math.inf, 0, beta2_decay=beta2_decay)
+    flag(maximize=maximize)
+    if not isinstance(eps, (tuple, list)) or len(eps) != 2:
+        raise TypeError(f"eps: expected two numbers, or None and a number, got {eps!r}")
     least = float(np.finfo(param.dtype).eps) if eps[0] is None else eps[0]
     within(0, lr=lr, weight_decay=weight_decay, **{"eps[0]": least, "eps[1]": eps[1]})
     within(1, d=d)
@@ -42,20 +44,20 @@ def adafactor(
     g = -grad if maximize else grad
     if param.ndim > 1:
         rows, columns = _mean_square(g, -1), _mean_square(g, -2)
-        row = toward(state.get("row_var", np.zeros_like(rows)), rows, share)
-        column = toward(state.get("col_var", np.zeros_like(columns)), columns, share)
+        row = toward(stored(state, "row_var", rows), rows, share)
+        column = toward(stored(state, "col_var", columns), columns, share)
         new = {"row_var": row, "col_var": column}
         v = row @ column
         v /= np.maximum(row.mean(axis=-2, keepdims=True), least)
     else:
         squares = g * g
-        new = {"variance": toward(state.get("variance", np.zeros_like(param)), squares, share)}
+        new = {"variance": toward(stored(state, "variance", param), squares, share)}
         v = np.array(new["variance"])
     np.maximum(v, least * least, out=v)
     np.sqrt(v, out=v)
     update = np.divide(g, v, out=v)
     update *= alpha / max(1.0, _rms(update) / d)
-    param = param * (1 - lr * weight_decay)
+    param = param * (1 - lr * weight_decay) if weight_decay else np.array(param)
     param -= update
     return param, {"step": step, **new}
 
@@ -86,14 +88,19 @@ def muon(
     Jordan, 2024, https://kellerjordan.github.io/posts/muon; Bernstein, 2025,
     https://jeremybernste.in/writing/deriving-muon; Liu et al., 2025, arXiv:2502.16982
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     if param.ndim != 2:
         raise ValueError(f"param: expected a matrix, got shape {param.shape}")
     within(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    most = float(np.finfo(np.float32).max)  # which bfloat16 holds as well, but for digits
+    within(-most, most, eps=eps)
+    flag(nesterov=nesterov)
+    whole(ns_steps=ns_steps)
     if ns_steps >= 100:
         raise ValueError(f"ns_steps: expected below 100, got {ns_steps}")
-    if len(ns_coefficients) != 3:
-        raise ValueError(f"ns_coefficients: expected three, got {ns_coefficients}")
+    if not isinstance(ns_coefficients, (tuple, list)) or len(ns_coefficients) != 3:
+        raise ValueError(f"ns_coefficients: expected three numbers, got {ns_coefficients!r}")
+    real(**{f"ns_coefficients[{i}]": c for i, c in enumerate(ns_coefficients)})
     rows, columns = param.shape
     rates = {
         "original": math.sqrt(max(1, rows / columns)),
@@ -104,7 +111,7 @@ def muon(
     one_of(rates, adjust_lr_fn=adjust_lr_fn)
     rate = lr * rates[adjust_lr_fn]
     rounded = _bfloat16
-    b = toward(state.get("momentum_buffer", np.zeros_like(param)), grad, 1 - momentum)
+    b = toward(stored(state, "momentum_buffer", param), grad, 1 - momentum)
     tall = param.shape[0] > param.shape[1]
     x = rounded(toward(grad, b, momentum) if nesterov else b)
     x = x.T if tall else x

@@ -4,8 +4,17 @@ import math
 
 import numpy as np
 
-from ..arguments import alike, floating, within
-from .steps import checked_betas, direction, elementwise, next_step, toward
+from ..arguments import flag, floating, mapping, whole, within
+from .steps import (
+    checked_betas,
+    direction,
+    elementwise,
+    given,
+    next_step,
+    number,
+    stored,
+    toward,
+)
 
 
 def adam(
@@ -30,8 +39,9 @@ def adam(
     Kingma & Ba, 2015, arXiv:1412.6980; Reddi, Kale & Kumar, 2018, arXiv:1904.09237 (amsgrad);
     Loshchilov & Hutter, 2019, arXiv:1711.05101 (decoupled)
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay)
+    flag(amsgrad=amsgrad, maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
     beta1, beta2 = checked_betas(betas)
     coupled = 0.0 if decoupled_weight_decay else weight_decay
     step, t = next_step(state)
@@ -97,8 +107,9 @@ def adamax(
 
     Kingma & Ba, 2015, arXiv:1412.6980, section 7.1
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay)
+    flag(maximize=maximize)
     beta1, beta2 = checked_betas(betas)
     step, t = next_step(state)
     rate = lr / (1 - beta1**t)
@@ -134,12 +145,13 @@ def nadam(
 
     Dozat, 2016, "Incorporating Nesterov Momentum into Adam"
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
+    flag(maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
     beta1, beta2 = checked_betas(betas)
     step, t = next_step(state)
     mu, ahead = (beta1 * (1 - 0.5 * 0.96 ** (n * momentum_decay)) for n in (t, t + 1))
-    product = np.asarray(state.get("mu_product", np.float32(1)) * np.float32(mu), np.float32)
+    product = np.asarray(number(state, "mu_product", 1) * np.float32(mu), np.float32)
     total = float(product)
     now, later = lr * (1 - mu) / (1 - total), lr * ahead / (1 - total * ahead)
     corrected = 1 - beta2**t
@@ -179,8 +191,9 @@ def radam(
 
     Liu, Jiang, He, Chen, Liu, Gao & Han, 2020, arXiv:1908.03265
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr, eps=eps, weight_decay=weight_decay)
+    flag(maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
     beta1, beta2 = checked_betas(betas)
     step, t = next_step(state)
     corrected = 1 - beta2**t
@@ -213,20 +226,29 @@ def sparse_adam(param, grad, state, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, ma
 
     Kingma & Ba, 2015, arXiv:1412.6980
     """
+    mapping(state=state)
+    if not isinstance(grad, tuple) or len(grad) != 2:
+        raise TypeError(f"grad: expected (indices, values), got {type(grad).__name__}")
     indices, values = grad
+    if np.asarray(indices).dtype.kind not in "iu":
+        raise TypeError(f"indices: expected whole numbers, got {indices!r:.80}")
     indices = np.atleast_2d(indices)
     param, values = floating(param=param, values=values)
     expected = (indices.shape[1], *param.shape[len(indices) :])
     if values.shape != expected:
         raise ValueError(f"values: expected shape {expected}, got {values.shape}")
+    within(0, lr=lr, eps=eps)
+    flag(maximize=maximize)
     if not lr > 0:
         raise ValueError(f"lr: expected above 0, got {lr}")
     if not eps > 0:
         raise ValueError(f"eps: expected above 0, got {eps}")
     beta1, beta2 = checked_betas(betas)
+    made = {"state['step']": state.get("step", 0)}
+    whole(**made)
+    within(0, **made)
     t = state.get("step", 0) + 1
-    zero = np.zeros_like(param)
-    moments = {n: np.array(state.get(n, zero)) for n in ("exp_avg", "exp_avg_sq")}
+    moments = {n: np.array(stored(state, n, param)) for n in ("exp_avg", "exp_avg_sq")}
     param = np.array(param)
     if len(values):
         where, place = np.unique(indices, axis=1, return_inverse=True)

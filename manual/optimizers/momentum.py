@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..arguments import alike, within
-from .steps import direction, elementwise, next_step
+from ..arguments import flag, pair, real, within
+from .steps import direction, elementwise, given, next_step, number
 
 
 def sgd(
@@ -26,23 +26,27 @@ def sgd(
 
     Robbins & Monro, 1951; Polyak, 1964; Sutskever, Martens, Dahl & Hinton, 2013 (Nesterov's form)
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    real(dampening=dampening)
+    flag(nesterov=nesterov, maximize=maximize)
     if nesterov and (momentum == 0 or dampening != 0):
         raise ValueError(
             f"nesterov: expected momentum above 0 and no dampening, got {momentum} and {dampening}"
         )
+
+    begun = "momentum_buffer" in state
 
     def update(p, g, *buffer):
         d = direction(p, g, weight_decay, maximize)
         if not momentum:
             return (p - lr * d,)
         (b,) = buffer
-        b = momentum * b + (1 - dampening) * d if state else d
+        b = momentum * b + (1 - dampening) * d if begun else d
         return p - lr * (d + momentum * b if nesterov else b), b
 
     kept = {"momentum_buffer": 0.0} if momentum else {}
-    param, new = elementwise(update, param, grad, state, **kept)
+    param, new = elementwise(update, param, grad, state if begun else {}, **kept)
     return param, {**state, **new}
 
 
@@ -53,8 +57,10 @@ def rprop(param, grad, state, *, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50)
 
     Riedmiller & Braun, 1993, "A Direct Adaptive Method for Faster Backpropagation Learning"
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr)
+    pair(etas=etas, step_sizes=step_sizes)
+    flag(maximize=maximize)
     shrink, grow = etas
     if not 0 < shrink < 1 < grow:
         raise ValueError(f"etas: expected one between 0 and 1 and one above 1, got {etas}")
@@ -91,10 +97,12 @@ def asgd(
 
     Polyak & Juditsky, 1992; Xu, 2011, arXiv:1107.2490 (the rate)
     """
-    param, grad = alike(param=param, grad=grad)
+    param, grad = given(param, grad, state)
     within(0, lr=lr, weight_decay=weight_decay)
+    real(lambd=lambd, alpha=alpha, t0=t0)
+    flag(maximize=maximize)
     step, t = next_step(state)
-    eta, mu = (float(np.float32(state.get(n, v))) for n, v in (("eta", lr), ("mu", 1.0)))
+    eta, mu = (float(number(state, n, v)) for n, v in (("eta", lr), ("mu", 1.0)))
 
     def update(p, g, mean):
         g = direction(p, g, weight_decay, maximize)
@@ -102,7 +110,11 @@ def asgd(
         return p, p if mu == 1 else mean + (p - mean) * mu
 
     param, new = elementwise(update, param, grad, state, ax=0.0)
-    eta, mu = lr / (1 + lambd * lr * t) ** alpha, 1 / max(1, t - t0)
+    try:
+        eta = lr / (1 + lambd * lr * t) ** alpha
+    except ArithmeticError:
+        raise ValueError(f"alpha: expected a power that is finite, got {alpha}") from None
+    mu = 1 / max(1, t - t0)
     return param, {
         "step": step,
         "eta": np.asarray(eta, np.float32),

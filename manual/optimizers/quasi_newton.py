@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..arguments import floating, within
+from ..arguments import flag, floating, mapping, real, whole, within
 from ..line_search import Point, strong_wolfe
 
 
@@ -32,10 +32,9 @@ def lbfgs(
     params is a list of arrays, x all of them laid end to end; closure(params) gives the loss, a
     number, and the list of gradients. Nocedal, 1980; Liu & Nocedal, 1989
     """
-    within(0, lr=lr)
-    if line_search_fn not in (None, "strong_wolfe"):
-        raise ValueError(f"line_search_fn: expected None or 'strong_wolfe', got {line_search_fn!r}")
-    params = [floating(**{f"params[{i}]": p}) for i, p in enumerate(params)]
+    settings = {"tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change}
+    _check(lr, max_iter, max_eval, settings, history_size, line_search_fn, maximize)
+    params = _arrays(params, closure, state)
     max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
     x = np.concatenate([p.reshape(-1) for p in params])
 
@@ -98,6 +97,28 @@ def lbfgs(
         ):
             break
     return _cut(x, params), state
+
+
+def _check(lr, max_iter, max_eval, tolerances, history_size, line_search_fn, maximize):
+    within(0, lr=lr)
+    real(**tolerances)
+    whole(max_iter=max_iter, history_size=history_size)
+    within(1, history_size=history_size)
+    if max_eval is not None:
+        whole(max_eval=max_eval)
+    flag(maximize=maximize)
+    if line_search_fn is not None and not str(line_search_fn) == "strong_wolfe":
+        raise ValueError(f"line_search_fn: expected None or 'strong_wolfe', got {line_search_fn!r}")
+
+
+def _arrays(params, closure, state):
+    """The parameters as arrays; closure and state are checked as well."""
+    mapping(state=state)
+    if not callable(closure):
+        raise TypeError(f"closure: expected a function of the parameters, got {closure!r:.80}")
+    if not isinstance(params, (list, tuple)) or not params:
+        raise TypeError(f"params: expected a list of arrays, got {params!r:.80}")
+    return [floating(**{f"params[{i}]": p}) for i, p in enumerate(params)]
 
 
 def _remember(state, g, history_size):

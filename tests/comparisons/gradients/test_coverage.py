@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 from gradtwin.comparisons import ops
-from gradtwin.comparisons.gradients import accuracy, bad_calls, coverage
+from gradtwin.comparisons.gradients import accuracy, bad_tape, coverage
 from gradtwin.comparisons.gradients.accuracy import TORCH
+from gradtwin.comparisons.ops import bad_calls
+from gradtwin.comparisons.ops import optimizers as stepping
+from gradtwin.comparisons.optimizers import bad_calls as optimizers
+from gradtwin.comparisons.samples.schedules import SAMPLES
+from gradtwin.comparisons.schedules import bad_calls as schedules
 from gradtwin.comparisons.verdict.classes import (
     DIFFERENT,
     DTYPES,
@@ -89,17 +94,59 @@ def test_a_wrong_slope_and_a_missing_check_are_open(monkeypatch):
     ],
 )
 def test_a_refusal_names_the_argument(message, refuses):
-    def rule(x, p=0.5):
+    def call():
         raise ValueError(message)
 
-    assert bad_calls.outcome(rule, (1,), {})[1] is refuses
+    assert bad_calls.outcome(call, ["x", "p"])[1] is refuses
 
 
 def test_a_crash_is_no_refusal():
-    def crash(x):
-        return 1 / 0
+    assert bad_calls.outcome(lambda: 1 / 0, ["x"]) == ("ZeroDivisionError: division by zero", False)
 
-    assert bad_calls.outcome(crash, (1,), {}) == ("ZeroDivisionError: division by zero", False)
+
+STEPS = {
+    **{o.name: optimizers.entry for o in stepping.every() if o.mirror},
+    **dict.fromkeys(SAMPLES, schedules.entry),
+    bad_tape.NAME: bad_tape.entry,
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numbers that overflow
+@pytest.mark.parametrize("name", STEPS)
+def test_optimizers_schedules_and_the_tape_refuse_what_torch_refuses(name):
+    row, found = STEPS[name](name)
+    wrong = [c for c in found if c["class"] in (DIFFERENT, UNDECIDED)]
+    assert not wrong, [(c["id"], c["note"]) for c in wrong[:5]]
+    assert row["bad_calls"] > 15
+    assert row["matched"] > row["incomparable"]
+
+
+def test_an_optimizer_that_looks_at_nothing_is_open(monkeypatch):
+    def sgd(param, grad, state, *, lr=1e-3):
+        return np.asarray(param) - lr * np.asarray(grad), {}
+
+    monkeypatch.setattr(manual.optimizers, "sgd", sgd)
+    row, found = optimizers.entry("sgd")
+    wrong = {c["call"].rpartition("; ")[2] for c in found if c["class"] == DIFFERENT}
+    assert {"lr: -1", "param: longdouble", "param: a list", "grad: the other byte order"} <= wrong
+    assert row["class"] == DIFFERENT
+
+
+def test_a_schedule_that_looks_at_nothing_is_open(monkeypatch):
+    def exponential_lr(steps, *, lr, gamma):
+        return lr * gamma ** np.asarray(steps, float)
+
+    monkeypatch.setattr(manual.schedules, "exponential_lr", exponential_lr)
+    row, found = schedules.entry("exponential_lr")
+    assert row["class"] == DIFFERENT
+    assert any("lr: -1" in c["call"] for c in found if c["class"] == DIFFERENT)
+
+
+def test_a_tape_that_looks_at_nothing_is_open(monkeypatch):
+    monkeypatch.setattr("gradtwin.manual.tape.array", lambda **given: next(iter(given.values())))
+    row, found = bad_tape.entry()
+    assert row["class"] == DIFFERENT
+    assert any("longdouble" in c["call"] for c in found if c["class"] == DIFFERENT)
 
 
 def test_coverage_lists_what_has_no_rule_and_what_cannot_be_judged():

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from gradtwin.comparisons import ops
-from gradtwin.comparisons.gradients.bad_calls import UNSAFE
 from gradtwin.comparisons.ops import optimizers
+from gradtwin.comparisons.ops.bad_calls import UNSAFE
 
 from gradtwin import manual, reference
 
