@@ -4,7 +4,7 @@ run free."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +62,7 @@ def compare(
 
     def judged() -> Iterator[Step]:
         for step in train(torch_side, parameters, cell.steps, settings):
-            recorded = _named_gradient(step.loss, step.gradients)
-            recorded |= _named_update(step.new_parameters, step.new_states)
-            lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings), recorded)
+            lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings))
             yield step
 
     reference, theirs = _run(judged(), cell.steps)
@@ -80,11 +78,11 @@ def compare(
 
 def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list[Pair]:
     """What a step does: the loss and its gradient, and from the reference's gradient the update."""
-    batch = ours.batch(step.t)
-    same = all(np.array_equal(a, b) for a, b in zip(batch, step.batch, strict=True))
 
     def gradient(inputs: Any) -> Results:
         """From the reference's parameters, and from a batch of its own if that is another one."""
+        batch = ours.batch(step.t)  # here, because many steps later it is asked again
+        same = all(np.array_equal(a, b) for a, b in zip(batch, step.batch, strict=True))
         parameters, *theirs = inputs
         kind = next(iter(parameters.values())).dtype
         return _named_gradient(*ours.gradient(parameters, *(theirs if same else cast(batch, kind))))
@@ -92,14 +90,36 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
     seen = (step.parameters, *step.batch)
     update = (step.parameters, step.gradients, step.states, settings)
     return [
-        Pair(gradient, lambda i: _named_gradient(*twin.gradient(*i)), seen),
+        Pair(
+            gradient,
+            lambda i: _named_gradient(*twin.gradient(*i)),
+            seen,
+            _named_gradient(step.loss, step.gradients),
+        ),
         Pair(
             lambda i: _named_update(*ours.step(*i)),
             lambda i: _named_update(*twin.step(*i)),
             update,
+            _named_update(step.new_parameters, step.new_states),
             before=step.parameters,
+            many=lambda many: _updates(twin, many),
         ),
     ]
+
+
+def _updates(side: Side, many: Sequence[Any]) -> list[Results]:
+    """What each of many steps with the same settings updates: the parameters of all of them are
+    stepped as one group."""
+    trees = [
+        {(t, name): leaf for t, step in enumerate(many) for name, leaf in step[i].items()}
+        for i in range(3)
+    ]
+    new = side.step(*trees, many[0][3])
+    apart: list[tuple[Arrays, dict[str, Any]]] = [({}, {}) for _ in many]
+    for i, tree in enumerate(new):
+        for (t, name), leaf in tree.items():
+            apart[t][i][name] = leaf
+    return [_named_update(*step) for step in apart]
 
 
 def _classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool) -> tuple[str, str]:

@@ -1,27 +1,37 @@
-"""Free runs of an optimizer, by hand, by torch and under noise."""
+"""Runs of an optimizer, by hand, by torch and under noise."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...reference.adapters import listed
+from ...reference.adapters import leaves, listed, tree_map
 from ..ops import optimizers
 from ..verdict.drift import RUNS
 from ..verdict.floor import HALF
 from ..verdict.noise import OneUlpNoise, moved, unit_roundoff
+from .memory import Evaluation, remembering
 from .streams import Stream
 
 Optimizer = Callable[..., tuple[Any, Any]]
 Results = dict[str, np.ndarray]
+After = tuple[Any, dict[str, Any]]  # parameter and state after a step
 
 
-def free_run(
-    optimizer: Optimizer, stream: Stream, settings: dict[str, Any]
-) -> Iterator[tuple[Any, dict[str, Any]]]:
+class Step(NamedTuple):
+    """One step of the reference's own run. Of a loss that it evaluates, `given` is the batch and
+    what was evaluated on it."""
+
+    param: Any
+    given: Any
+    state: dict[str, Any]
+    after: After
+
+
+def free_run(optimizer: Optimizer, stream: Stream, settings: dict[str, Any]) -> Iterator[After]:
     """Yields parameter and state of the hand-written side after every step."""
     param = stream.param
     state: dict[str, Any] = {}
@@ -32,9 +42,9 @@ def free_run(
 
 def torch_run(
     twin: Any, stream: Stream, settings: dict[str, Any], disturb: Any = lambda tree: tree
-) -> Iterator[tuple[Any, dict[str, Any]]]:
+) -> Iterator[After]:
     """Yields parameter and state of torch's own run after every step."""
-    if not isinstance(stream.param, list):
+    if not stream.evaluates:
         gradients = ([g] for g in stream.given)
         for (param,), (state,) in twin.run([stream.param], gradients, settings, disturb):
             yield param, state
@@ -42,16 +52,37 @@ def torch_run(
     params, state = stream.param, {}
     for given in stream.given:
         params, given = disturb((params, given))
-        closure = stream.by_torch(given)
-        params, state = twin(params, lambda p, c=closure: disturb(c(p)), state, **settings)
+        params, state = twin(params, stream.by_torch(given), state, **settings)
         yield params, state
 
 
-def noisy_runs(name: str, stream: Stream, settings: dict[str, Any], seed: int) -> list[Results]:
-    """RUNS runs of the reference, parameter and gradient moved by one ulp at every step, and all
-    that it computes in 16 bits by one ulp of that.
+def recorded(twin: Any, stream: Stream, settings: dict[str, Any]) -> list[Step]:
+    """Torch's own run, with all that each step was given."""
+    seen: list[list[Evaluation]] = []
 
-    Where every element is treated alike they run side by side, as one parameter.
+    def watched(batch: Any) -> Any:
+        seen.append([])
+        return remembering(stream.by_torch(batch), seen[-1])
+
+    if not stream.evaluates:
+        after, given = list(torch_run(twin, stream, settings)), stream.given
+    else:
+        after = list(torch_run(twin, replace(stream, by_torch=watched), settings))
+        given = list(zip(stream.given, seen, strict=True))
+    before = [(stream.param, {}), *after]
+    return [
+        Step(param, g, state, a) for (param, state), g, a in zip(before, given, after, strict=False)
+    ]
+
+
+def noisy_runs(
+    name: str, stream: Stream, settings: dict[str, Any], seed: int, steps: Sequence[Step]
+) -> list[Results]:
+    """RUNS runs of the reference, parameter and gradient moved by one ulp at every step.
+
+    They run side by side: as one parameter where every element is treated alike. What rounds more
+    than that inside of a step, a loss that is evaluated or 16 bits, is measured once for each step
+    of the reference's own run, and moves each of the noisy runs as far, to either side.
     """
     optimizer = optimizers.named(name)
     twin = optimizer.mirror
@@ -65,23 +96,80 @@ def noisy_runs(name: str, stream: Stream, settings: dict[str, Any], seed: int) -
         many = Stream(np.array([stream.param] * RUNS), (np.array([g] * RUNS) for g in stream.given))
         together = stacked(torch_run(twin, many, settings, disturb))
         return [{n: a[:, i] if a.ndim > 1 else a for n, a in together.items()} for i in range(RUNS)]
-    with OneUlpNoise(0, 0) as watch:
-        next(torch_run(twin, stream, settings))
-    found = []
-    for i in range(RUNS):
-        with _inside(stream, watch, size, i):
-            found.append(stacked(torch_run(twin, stream, settings, disturb)))
-    return found
+    if stream.evaluates:
+        noise = iter([_noise_of_loss(stream, step, size, t) for t, step in enumerate(steps)] * RUNS)
+
+        def by_torch(batch: Any) -> Any:
+            closure, movement = stream.by_torch(batch), next(noise)
+            return lambda params: _shaken(disturb(closure(params)), movement, rng)
+
+        shaken = replace(stream, by_torch=by_torch)
+        return [stacked(torch_run(twin, shaken, settings, disturb)) for _ in range(RUNS)]
+    noise_inside = _noise_in_16_bits(twin, steps, settings)
+    return _side_by_side(twin, stream, settings, disturb, noise_inside, rng)
 
 
-def _inside(stream: Stream, watch: OneUlpNoise, size: float, seed: int) -> Any:
-    """The noise inside a step: of what it computes in 16 bits, if it does, and of a loss that it
-    evaluates, whose gradients are sums with more error than one rounding."""
-    if watch.halves:
-        return OneUlpNoise(HALF[0], seed, half=True)
-    if isinstance(stream.param, list):
-        return OneUlpNoise(size, seed)
-    return contextlib.nullcontext()
+def _side_by_side(
+    twin: Any,
+    stream: Stream,
+    settings: dict[str, Any],
+    disturb: Callable[[Any], Any],
+    noise: Sequence[Sequence[np.ndarray]],
+    rng: np.random.Generator,
+) -> list[Results]:
+    """RUNS runs, each of which is a parameter of its own, `noise` being that of each step."""
+    now: list[After] = [(stream.param, {})] * RUNS
+    steps = []
+    for given, movement in zip(stream.given, noise, strict=True):
+        params, grads = disturb(([param for param, _ in now], [given] * RUNS))
+        after = twin(params, grads, [state for _, state in now], **settings)
+        now = [_shaken(one, movement, rng) for one in zip(*after, strict=True)]
+        steps.append(now)
+    return list(map(stacked, zip(*steps, strict=True)))
+
+
+def _noise_of_loss(stream: Stream, step: Step, size: float, seed: int) -> list[np.ndarray]:
+    """How far noise in the loss moves what it gives, where it is first asked: gradients are sums,
+    with more error than one rounding."""
+    batch, ((params, loss, gradients), *_) = step.given
+    with OneUlpNoise(size, seed):
+        noisy = stream.by_torch(batch)(params)
+    return _apart(noisy, (loss, gradients))
+
+
+def _noise_in_16_bits(
+    twin: Any, steps: Sequence[Step], settings: dict[str, Any]
+) -> list[list[np.ndarray]]:
+    """How far noise in what each step computes in 16 bits moves its results; nothing where it
+    computes nothing in them."""
+    params, given, states, _ = map(list, zip(*steps, strict=True))
+    with OneUlpNoise(HALF[0], 0, half=True) as noise:
+        twin(params[0], given[0], states[0], **settings)
+        if not noise.halves:
+            return [[] for _ in steps]
+        noisy = twin(params, given, states, **settings)
+    return [_apart(n, step.after) for n, step in zip(zip(*noisy, strict=True), steps, strict=True)]
+
+
+def _apart(noisy: Any, plain: Any) -> list[np.ndarray]:
+    """How far each leaf has moved."""
+    return [np.subtract(a, b) for a, b in zip(leaves(noisy), leaves(plain), strict=True)]
+
+
+def _shaken(tree: Any, movement: Sequence[np.ndarray], rng: np.random.Generator) -> Any:
+    """The tree with the elements of each leaf moved that far, to either side."""
+    if not movement:
+        return tree
+    moves = iter(movement)
+
+    def shake(leaf: Any) -> Any:
+        by = next(moves)
+        if not np.any(by):
+            return leaf
+        signs = 2 * rng.integers(2, size=by.shape) - 1
+        return np.asarray(leaf + signs * by, np.asarray(leaf).dtype)
+
+    return tree_map(shake, tree)
 
 
 def named(param: Any, state: dict[str, Any]) -> Results:
@@ -108,7 +196,7 @@ def named(param: Any, state: dict[str, Any]) -> Results:
     return {name: a.astype(param[0].dtype) for name, a in found.items()}
 
 
-def stacked(steps: Iterable[tuple[Any, dict[str, Any]]]) -> Results:
+def stacked(steps: Iterable[After]) -> Results:
     """One array per quantity, steps first; without what changes its shape on the way."""
     results = [named(*step) for step in steps]
     return {

@@ -31,6 +31,11 @@ class Stream:
     by_hand: Callable[[Any], Any] = lambda grad: grad
     by_torch: Callable[[Any], Any] = lambda grad: grad
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether an optimizer evaluates a loss on it, over all parameters."""
+        return isinstance(self.param, list)
+
 
 def mixed(steps: int, seed: int) -> np.ndarray:
     """Gradients (steps, 4, 6): ordinary, tiny (1e-8) and huge (1e4) rows, and one that changes.

@@ -17,7 +17,8 @@ from ..verdict.drift import Drift, free_drift, trajectory_scale
 from ..verdict.lockstep import Lockstep, Pair
 from ..verdict.noise import unit_roundoff
 from ..verdict.ulps import ulps
-from .runs import Optimizer, Results, free_run, named, noisy_runs, stacked, torch_run
+from .memory import replayed
+from .runs import Optimizer, Results, free_run, named, noisy_runs, recorded, stacked, torch_run
 from .streams import STEPS, stream_of
 
 SHOWN = (1, 10, 100, 1000)
@@ -78,28 +79,30 @@ def compare(
     def side(step: Optimizer, made: Callable[[Any], Any]) -> Callable[[Any], Results]:
         def results(inputs: Any) -> Results:
             param, given, state, chosen = inputs
-            return named(*step(param, made(given), state, **chosen))
+            seen = replayed(made(given[0]), given[1]) if stream.evaluates else made(given)
+            return named(*step(param, seen, state, **chosen))
 
         return results
 
+    def at_once(many: Sequence[Any]) -> list[Results]:
+        params, given, states, _ = map(list, zip(*many, strict=True))
+        return list(map(named, *twin(params, given, states, **settings)))
+
     lockstep = Lockstep(np.dtype(dtype), steps, thorough)
-    recorded = []
-    param = stream.param
-    state: dict[str, Any] = {}
-    pairs = zip(stream.given, torch_run(twin, stream, settings), strict=True)
-    for t, (given, (new, new_state)) in enumerate(pairs):
+    record = recorded(twin, stream, settings)
+    for t, (param, given, state, after) in enumerate(record):
         pair = Pair(
             side(ours, stream.by_hand),
             side(twin, stream.by_torch),
             (param, given, state, settings),
+            named(*after),
             before=named(param, {}),
+            many=None if stream.evaluates else at_once,
         )
-        recorded.append((new, new_state))
-        lockstep.look(t + 1, [pair], named(new, new_state))
-        param, state = new, new_state
-    theirs = stacked(recorded)
+        lockstep.look(t + 1, [pair])
+    theirs = stacked(step.after for step in record)
     free = stacked(free_run(ours, stream, settings))
-    noisy = noisy_runs(name, stream, settings, seed)
+    noisy = noisy_runs(name, stream, settings, seed, record)
     paths = [theirs] + [
         stacked(torch_run(twin, stream, settings | path)) for path in optimizer.paths
     ]

@@ -33,11 +33,6 @@ TOGETHER = 2**16  # elements that are screened at a time
 HOPELESS = 1e4  # margin from which no further draw is made
 
 
-def _middle(a: np.ndarray) -> float:
-    """The upper median, NaN of nothing."""
-    return float(np.sort(a)[a.size // 2]) if a.size else math.nan
-
-
 def judge(
     subject: Function,
     reference: Function,
@@ -102,14 +97,33 @@ def settle(
     if undecided:
         lost = only_digits_lost(subject, floor.reference, inputs, undecided)
         kinds |= dict.fromkeys(lost, IMPRECISE)
+    slack = floor.values
     return {
         name: Verdict(
             DIFFERENT, math.inf, 0, None, math.nan, math.nan, math.inf, 0.0, 0.0, math.nan, note
         )
         if note
-        else _described(ours[name], name, floor, margins[name], kinds.get(name), before)
+        else _described(
+            *(a[None] for a in (ours[name], floor.truth[name], slack[name], margins[name])),
+            before[name][None] if before and name in before else None,
+            kinds.get(name),
+        )[0]
         for name, note in notes.items()
     }
+
+
+def settle_rows(floor: Floor, results: Results, before: Results) -> list[dict[str, Verdict] | None]:
+    """As `settle`, for many comparisons that lie side by side along the first axis of everything:
+    the verdicts of each, None where the floor as it is known does not settle all of them."""
+    slack = floor.values
+    columns = [
+        _described(ours, floor.truth[n], slack[n], floor.margin(n, ours), before.get(n))
+        for n, ours in results.items()
+    ]
+    return [
+        dict(zip(results, verdicts, strict=True)) if all(v.margin <= 1 for v in verdicts) else None
+        for verdicts in zip(*columns, strict=True)
+    ]
 
 
 def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
@@ -208,39 +222,72 @@ def _screened(
 
 def _described(
     ours: np.ndarray,
-    name: str,
-    floor: Floor,
+    truth: np.ndarray,
+    slack: np.ndarray,
     margin: np.ndarray,
-    kind: str | None,
-    before: Results | None,
-) -> Verdict:
-    truth, slack = floor.truth[name], floor.values[name]
+    before: np.ndarray | None = None,
+    kind: str | None = None,
+) -> list[Verdict]:
+    """What is said of each of many results, which lie side by side along the first axis."""
+    shape = truth.shape[1:]
     if not truth.size:
-        return EMPTY
-    distances = ulps(ours, truth)
-    index = np.unravel_index(np.argmax(margin if margin.any() else distances), margin.shape)
-    change = (
-        difference(truth, before[name]) if before and name in before else finite_part(abs(truth))
+        return [EMPTY] * len(truth)
+    change = abs(finite_part(truth)) if before is None else difference(truth, before)
+    ours, truth, slack, margin, change = (
+        a.reshape(len(a), -1) for a in (ours, truth, slack, margin, change)
     )
+    rows = np.arange(len(truth))
+    distances = _distances(ours, truth)
+    worst, furthest = margin.max(axis=1), distances.max(axis=1)
+    at = np.where(worst > 0, margin.argmax(axis=1), distances.argmax(axis=1))
+    largest = abs(finite_part(truth)).max(axis=1)
+    scale = np.where(largest > 0, largest, 1)[:, None]  # so that no square overflows
+
+    def norm(values: np.ndarray) -> np.ndarray:
+        scaled = values / scale
+        return np.sqrt(np.vecdot(scaled, scaled))
+
+    size, gap = norm(finite_part(truth)), norm(difference(ours, truth))
+    error = np.divide(gap, size, out=np.where(gap > 0, math.inf, 0.0), where=size > 0)
+    level = np.where(largest > 0, slack.max(axis=1) / scale[:, 0], 0)
+    columns = (
+        *(worst, furthest, at, ours[rows, at], truth[rows, at], error, slack[rows, at], level),
+        LIMIT * _blur(slack, change),
+    )
+    return [
+        Verdict(
+            kind or (ROUNDING if far else IDENTICAL),
+            margin_,
+            far,
+            tuple(map(int, np.unravel_index(place, shape))),
+            float(ours_),
+            float(truth_),
+            *rest,
+        )
+        for margin_, far, place, ours_, truth_, *rest in zip(
+            *(c.tolist() for c in columns), strict=True
+        )
+    ]
+
+
+def _distances(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """In units in the last place, which are counted only where the bits differ."""
+    with np.errstate(over="ignore"):
+        apart = ours != truth.astype(ours.dtype)
+    found = np.zeros(ours.shape, np.uint64)
+    found[apart] = ulps(ours[apart], truth[apart])
+    return found
+
+
+def _blur(slack: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """The upper median of slack / change over the elements of each row that change, NaN where none
+    does."""
     visible = change > 0
     with np.errstate(over="ignore"):  # a change so small that it could never be seen
-        blur = slack[visible] / change[visible]
-    largest = float(abs(finite_part(truth)).max())
-    scale = largest or 1.0  # so that no square overflows
-    norm = float(np.linalg.norm(finite_part(truth) / scale))
-    gap = float(np.linalg.norm(difference(ours, truth) / scale))
-    return Verdict(
-        kind or (ROUNDING if distances.any() else IDENTICAL),
-        float(margin.max()),
-        int(distances.max()),
-        tuple(map(int, index)),
-        float(ours[index]),
-        float(truth[index]),
-        gap / norm if norm else (math.inf if gap else 0.0),
-        float(slack[index]),
-        float(slack.max()) / largest if largest else 0.0,
-        LIMIT * _middle(blur),
-    )
+        blur = np.divide(slack, change, out=np.full(slack.shape, np.inf), where=visible)
+    blur.sort(axis=1)
+    seen = visible.sum(axis=1)
+    return np.where(seen, blur[np.arange(len(blur)), seen // 2], math.nan)
 
 
 def _misfit(ours: np.ndarray, native: np.ndarray) -> str:

@@ -6,14 +6,17 @@ Chaos cannot build up that way, and the first step and tensor that leave the flo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .classes import DIFFERENT, IMPRECISE, LIMIT, Function, Results, Verdict
-from .judge import judge
+from .floor import Floor
+from .judge import judge, settle_rows
+from .noise import cast
 
 JUDGED = 100  # steps from the first on that are all judged; later ones are log-spaced
 PER_DECADE = 20
@@ -25,7 +28,10 @@ class Pair(NamedTuple):
     subject: Function
     reference: Function
     inputs: Any
+    recorded: Results  # what the reference's own run had there, to the bit
     before: Results | None = None  # what the results were before, if the step updates them
+    # The reference from a list of inputs, where it takes many at once.
+    many: Callable[[list[Any]], list[Results]] | None = None
 
 
 class StepVerdict(NamedTuple):
@@ -38,16 +44,18 @@ class StepVerdict(NamedTuple):
 class Lockstep:
     """Collects a verdict on every result of every judged step, until one is different.
 
-    Steps between the judged ones are screened: where a result is further from the reference than
-    the largest floor seen so far, relative to the size of its tensor, would allow, that step is
-    judged as well.
+    Steps wait, so that many are judged at once. Those between the judged ones are screened: where
+    a result is further from the reference than the largest floor seen so far, relative to the size
+    of its tensor, would allow, that step is judged as well.
     """
 
     dtype: Any
     steps: int
     thorough: bool = False  # draw all the noise, even where less would settle it
-    verdicts: list[StepVerdict] = field(default_factory=list)
+    _verdicts: list[StepVerdict] = field(default_factory=list)
     _levels: dict[str, float] = field(default_factory=dict)
+    _waiting: list[tuple[int, Sequence[Pair]]] = field(default_factory=list)
+    _over: bool = False
 
     def __post_init__(self) -> None:
         decades = max(math.log10(self.steps / JUDGED), 0)
@@ -55,33 +63,63 @@ class Lockstep:
         spaced = np.geomspace(JUDGED, last, 1 + math.ceil(PER_DECADE * decades))
         self._due = {*range(1, JUDGED + 1), *map(int, np.round(spaced))}
 
-    def look(self, step: int, pairs: Sequence[Pair], recorded: Results) -> None:
-        """Judges the step, counted from 1, if it is due or does not pass the screen.
-
-        `recorded` are the results that the reference's own run had at this step.
-        """
-        if self.outside or not all(np.all(np.isfinite(a)) for a in recorded.values()):
+    def look(self, step: int, pairs: Sequence[Pair]) -> None:
+        """Has the step, counted from 1, judged if it is due or does not pass the screen. Every step
+        has as many pairs."""
+        if not all(np.all(np.isfinite(a)) for pair in pairs for a in pair.recorded.values()):
             return
-        if step not in self._due and self._passes(pairs, recorded):
-            return
-        for subject, reference, inputs, before in pairs:
-            verdicts = judge(
-                subject, reference, inputs, self.dtype, before=before, thorough=self.thorough
-            )
-            for name, verdict in verdicts.items():
-                self.verdicts.append(StepVerdict(step, name, verdict))
-                self._levels[name] = max(verdict.level, self._levels.get(name, 0.0))
+        if step not in self._due:
+            self._judge_waiting()  # whose floors the screen knows
+            if self._over or self._passes(pairs):
+                return
+        if not self._over:
+            self._waiting.append((step, pairs))
 
-    def _passes(self, pairs: Sequence[Pair], recorded: Results) -> bool:
+    def _passes(self, pairs: Sequence[Pair]) -> bool:
         for pair in pairs:
             for name, ours in pair.subject(pair.inputs).items():
-                theirs = recorded[name]
+                theirs = pair.recorded[name]
                 if np.shape(ours) != theirs.shape:
                     return False
                 allowed = LIMIT * self._levels[name] * np.max(abs(theirs), initial=0)
                 if not np.max(abs(np.subtract(ours, theirs, dtype=float)), initial=0) <= allowed:
                     return False
         return True
+
+    def _judge_waiting(self) -> None:
+        """In order, and none behind one that is different."""
+        waiting, self._waiting = self._waiting, []
+        columns = zip(*(pairs for _, pairs in waiting), strict=True)
+        if self.thorough:
+            settled = [[None] * len(pairs) for _, pairs in waiting]
+        else:
+            settled = list(zip(*(_settled(pairs, self.dtype) for pairs in columns), strict=True))
+        for (step, pairs), known in zip(waiting, settled, strict=True):
+            for pair, verdicts in zip(pairs, known, strict=True):
+                self._add(step, verdicts or self._judged_alone(pair))
+            if self._over:
+                return
+
+    def _judged_alone(self, pair: Pair) -> dict[str, Verdict]:
+        return judge(
+            pair.subject,
+            pair.reference,
+            pair.inputs,
+            self.dtype,
+            before=pair.before,
+            thorough=self.thorough,
+        )
+
+    def _add(self, step: int, verdicts: Mapping[str, Verdict]) -> None:
+        for name, verdict in verdicts.items():
+            self._verdicts.append(StepVerdict(step, name, verdict))
+            self._levels[name] = max(verdict.level, self._levels.get(name, 0.0))
+            self._over |= verdict.kind == DIFFERENT
+
+    @property
+    def verdicts(self) -> list[StepVerdict]:
+        self._judge_waiting()
+        return self._verdicts
 
     @property
     def outside(self) -> tuple[int, str, str] | None:
@@ -117,3 +155,43 @@ class Lockstep:
             if r.name in names and not math.isnan(r.verdict.resolution):
                 sharpest[r.name] = min(r.verdict.resolution, sharpest.get(r.name, math.inf))
         return max(sharpest.values(), default=math.nan)
+
+
+def _settled(pairs: Sequence[Pair], dtype: Any) -> list[dict[str, Verdict] | None]:
+    """A verdict on each result of one thing that many steps do, looked at together: without noise,
+    and None where that does not settle it.
+
+    Only steps whose results are laid out alike are put side by side, and the reference's own run
+    says what they are in its dtype.
+    """
+    verdicts: list[dict[str, Verdict] | None] = [None] * len(pairs)
+    ours = [dict(pair.subject(pair.inputs)) for pair in pairs]
+    layouts = [_layout(pair.recorded) for pair in pairs]
+    usual = Counter(layouts).most_common(1)[0][0]
+    chosen = [i for i, o in enumerate(ours) if layouts[i] == usual == _layout(o)]
+    alike = [pairs[i] for i in chosen]
+    many = pairs[0].many or (lambda inputs: list(map(pairs[0].reference, inputs)))
+
+    def reference(inputs: list[Any]) -> Results:
+        return _side_by_side(many(inputs))
+
+    if alike:
+        inputs = [pair.inputs for pair in alike]
+        native = _side_by_side([pair.recorded for pair in alike])
+        truth = native if dtype == np.float64 else reference(cast(inputs, np.float64))
+        floor = Floor(reference, inputs, dtype, known=(truth, native))
+        floor.widen()
+        before = _side_by_side([pair.before or {} for pair in alike])
+        found = settle_rows(floor, _side_by_side([ours[i] for i in chosen]), before)
+        for i, row in zip(chosen, found, strict=True):
+            verdicts[i] = row
+    return verdicts
+
+
+def _layout(results: Results) -> tuple[tuple[str, tuple[int, ...], np.dtype], ...]:
+    return tuple((name, np.shape(a), np.asarray(a).dtype) for name, a in results.items())
+
+
+def _side_by_side(steps: Sequence[Results]) -> dict[str, np.ndarray]:
+    """Each result of many steps as one array, steps first."""
+    return {name: np.array([step[name] for step in steps]) for name in steps[0]}
