@@ -110,16 +110,16 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
 def _updates(side: Side, many: Sequence[Any]) -> list[Results]:
     """What each of many steps with the same settings updates: the parameters of all of them are
     stepped as one group."""
-    trees = [
+    of_all = [
         {(t, name): leaf for t, step in enumerate(many) for name, leaf in step[i].items()}
         for i in range(3)
     ]
-    new = side.step(*trees, many[0][3])
-    apart: list[tuple[Arrays, dict[str, Any]]] = [({}, {}) for _ in many]
-    for i, tree in enumerate(new):
-        for (t, name), leaf in tree.items():
-            apart[t][i][name] = leaf
-    return [_named_update(*step) for step in apart]
+    parameters, states = side.step(*of_all, many[0][3])
+
+    def part(t: int, tree: Any) -> Any:
+        return {name: leaf for (at, name), leaf in tree.items() if at == t}
+
+    return [_named_update(part(t, parameters), part(t, states)) for t in range(len(many))]
 
 
 def _classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool) -> tuple[str, str]:

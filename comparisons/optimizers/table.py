@@ -84,7 +84,7 @@ def compare(
 
         return results
 
-    def at_once(many: Sequence[Any]) -> list[Results]:
+    def at_once(many: Sequence[Any]) -> Sequence[Results]:
         params, given, states, _ = map(list, zip(*many, strict=True))
         return list(map(named, *twin(params, given, states, **settings)))
 

@@ -98,16 +98,19 @@ def settle(
         lost = only_digits_lost(subject, floor.reference, inputs, undecided)
         kinds |= dict.fromkeys(lost, IMPRECISE)
     slack = floor.values
+
+    def described(name: str) -> Verdict:
+        then = before[name][None] if before and name in before else None
+        known = (floor.truth[name], slack[name], margins[name])
+        truth, width, margin = (a[None] for a in known)
+        return _described(ours[name][None], truth, width, margin, then, kinds.get(name))[0]
+
     return {
         name: Verdict(
             DIFFERENT, math.inf, 0, None, math.nan, math.nan, math.inf, 0.0, 0.0, math.nan, note
         )
         if note
-        else _described(
-            *(a[None] for a in (ours[name], floor.truth[name], slack[name], margins[name])),
-            before[name][None] if before and name in before else None,
-            kinds.get(name),
-        )[0]
+        else described(name)
         for name, note in notes.items()
     }
 

@@ -31,7 +31,7 @@ class Pair(NamedTuple):
     recorded: Results  # what the reference's own run had there, to the bit
     before: Results | None = None  # what the results were before, if the step updates them
     # The reference from a list of inputs, where it takes many at once.
-    many: Callable[[list[Any]], list[Results]] | None = None
+    many: Callable[[list[Any]], Sequence[Results]] | None = None
 
 
 class StepVerdict(NamedTuple):
@@ -90,15 +90,15 @@ class Lockstep:
         """In order, and none behind one that is different."""
         waiting, self._waiting = self._waiting, []
         columns = zip(*(pairs for _, pairs in waiting), strict=True)
-        if self.thorough:
-            settled = [[None] * len(pairs) for _, pairs in waiting]
-        else:
-            settled = list(zip(*(_settled(pairs, self.dtype) for pairs in columns), strict=True))
+        settled = zip(*map(self._settled, columns), strict=True)
         for (step, pairs), known in zip(waiting, settled, strict=True):
             for pair, verdicts in zip(pairs, known, strict=True):
                 self._add(step, verdicts or self._judged_alone(pair))
             if self._over:
                 return
+
+    def _settled(self, pairs: Sequence[Pair]) -> Sequence[dict[str, Verdict] | None]:
+        return [None] * len(pairs) if self.thorough else without_noise(pairs, self.dtype)
 
     def _judged_alone(self, pair: Pair) -> dict[str, Verdict]:
         return judge(
@@ -157,12 +157,12 @@ class Lockstep:
         return max(sharpest.values(), default=math.nan)
 
 
-def _settled(pairs: Sequence[Pair], dtype: Any) -> list[dict[str, Verdict] | None]:
-    """A verdict on each result of one thing that many steps do, looked at together: without noise,
-    and None where that does not settle it.
+def without_noise(pairs: Sequence[Pair], dtype: Any) -> list[dict[str, Verdict] | None]:
+    """The verdicts on one thing that many steps do, looked at together; None for a step that is not
+    settled without noise.
 
-    Only steps whose results are laid out alike are put side by side, and the reference's own run
-    says what they are in its dtype.
+    Only steps whose results are laid out alike are put side by side. What the reference gives in
+    its own dtype is known from its run.
     """
     verdicts: list[dict[str, Verdict] | None] = [None] * len(pairs)
     ours = [dict(pair.subject(pair.inputs)) for pair in pairs]
