@@ -97,7 +97,7 @@ def noisy_runs(
         together = stacked(torch_run(twin, many, settings, disturb))
         return [{n: a[:, i] if a.ndim > 1 else a for n, a in together.items()} for i in range(RUNS)]
     if stream.evaluates:
-        noise = iter([_noise_of_loss(stream, step, size, t) for t, step in enumerate(steps)] * RUNS)
+        noise = iter([noise_of_loss(stream, step, size, t) for t, step in enumerate(steps)] * RUNS)
 
         def by_torch(batch: Any) -> Any:
             closure, movement = stream.by_torch(batch), next(noise)
@@ -105,7 +105,7 @@ def noisy_runs(
 
         shaken = replace(stream, by_torch=by_torch)
         return [stacked(torch_run(twin, shaken, settings, disturb)) for _ in range(RUNS)]
-    noise_inside = _noise_in_16_bits(twin, steps, settings)
+    noise_inside = noise_in_16_bits(twin, steps, settings)
     return _side_by_side(twin, stream, settings, disturb, noise_inside, rng)
 
 
@@ -128,7 +128,7 @@ def _side_by_side(
     return list(map(stacked, zip(*steps, strict=True)))
 
 
-def _noise_of_loss(stream: Stream, step: Step, size: float, seed: int) -> list[np.ndarray]:
+def noise_of_loss(stream: Stream, step: Step, size: float, seed: int) -> list[np.ndarray]:
     """How far noise in the loss moves what it gives, where it is first asked: gradients are sums,
     with more error than one rounding."""
     batch, ((params, loss, gradients), *_) = step.given
@@ -137,7 +137,7 @@ def _noise_of_loss(stream: Stream, step: Step, size: float, seed: int) -> list[n
     return _apart(noisy, (loss, gradients))
 
 
-def _noise_in_16_bits(
+def noise_in_16_bits(
     twin: Any, steps: Sequence[Step], settings: dict[str, Any]
 ) -> list[list[np.ndarray]]:
     """How far noise in what each step computes in 16 bits moves its results; nothing where it

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gradtwin.comparisons.ops.optimizers import configurations, every
-from gradtwin.comparisons.optimizers import runs, streams, table
+from gradtwin.comparisons.optimizers import memory, runs, streams, table
 from gradtwin.comparisons.optimizers.streams import STREAMS
 from gradtwin.comparisons.samples.optimizers import SAMPLES
 from gradtwin.comparisons.verdict.classes import DTYPES
@@ -258,6 +258,50 @@ def test_lbfgs_takes_the_same_decisions_as_torch():
                 assert state[count] == state_torch[count]
 
 
+def test_a_loss_answers_from_memory_where_it_was_asked_and_elsewhere_evaluates():
+    asked, known = [], []
+
+    def loss(params):
+        asked.append(params)
+        return np.float32(7), [np.full_like(p, len(asked)) for p in params]
+
+    first, second = [np.ones(3, np.float32)], [np.full(3, 1.1, np.float32)]
+    watched = memory.remembering(loss, known)
+    assert [float(watched(params)[1][0][0]) for params in (first, second)] == [1, 2]
+    again = memory.replayed(loss, known)
+    nearly = [np.nextafter(second[0], np.float32(2))]
+    assert [again(params)[1][0][0] for params in (nearly, first, second)] == [2, 1, 2]
+    assert again([np.full(3, 1.05, np.float32)])[1][0][0] == 3
+    assert len(asked) == 3
+    assert known[0][1].dtype == np.float32
+
+
+def test_noise_inside_of_a_step_moves_what_is_computed_in_16_bits_alone():
+    for name, halves in (("muon", True), ("adafactor", False)):
+        stream = streams.stream_of(name, "mixed", "float32", 0, 5)
+        twin = getattr(reference.optimizers, name)
+        steps = runs.recorded(twin, stream, {})
+        noise = runs.noise_in_16_bits(twin, steps, {})
+        assert [bool(movement) for movement in noise] == [halves] * 5
+        if halves:  # of the parameter, by an ulp of bfloat16, and not of the buffer
+            assert all(1e-9 < abs(of_param).max() < 1e-4 for of_param, _ in noise)
+            assert not any(of_buffer.any() for _, of_buffer in noise)
+
+
+def test_the_noise_of_a_loss_is_measured_where_each_step_is_taken():
+    stream = streams.stream_of("lbfgs", "mixed", "float64", 0, 3)
+    steps = runs.recorded(reference.optimizers.lbfgs, stream, {"max_iter": 1})
+    for t, step in enumerate(steps):
+        _, ((params, loss, gradients), *_) = step.given
+        assert all(map(np.array_equal, params, step.param))
+        noise = runs.noise_of_loss(stream, step, 2.0**-52, t)
+        moved = [
+            abs(n).max() / abs(a).max() for n, a in zip(noise, (loss, *gradients), strict=True)
+        ]
+        print(moved)
+        assert 0 < max(moved) < 1e-12
+
+
 RIGHT = {name: getattr(manual.optimizers, name) for name in SAMPLES}
 
 
@@ -308,6 +352,20 @@ def does_not_clip(param, grad, state, *, lr=1e-2):
     return RIGHT["adafactor"](param, grad, state, lr=lr, d=math.inf)
 
 
+def evaluates_beside(params, closure, state, **settings):
+    return RIGHT["lbfgs"](params, lambda at: closure([1.01 * p for p in at]), state, **settings)
+
+
+def keeps_the_first_scale(params, closure, state, **settings):
+    new, state = RIGHT["lbfgs"](params, closure, state, **settings)
+    return new, {**state, "H_diag": 1}
+
+
+def undoes_the_oldest_first(params, closure, state, **settings):
+    turned = {k: v[::-1] for k, v in state.items() if k in ("old_dirs", "old_stps", "ro")}
+    return RIGHT["lbfgs"](params, closure, {**state, **turned}, **settings)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "wrong", "quantity", "step"),
     [
@@ -320,6 +378,9 @@ def does_not_clip(param, grad, state, *, lr=1e-2):
         ("adamax", {}, counts_from_zero, "param", 2),
         ("nadam", {}, squares_the_mean, "exp_avg_sq", 1),
         ("adafactor", {}, does_not_clip, "param", 1),
+        ("lbfgs", {}, evaluates_beside, "prev_flat_grad", 1),
+        ("lbfgs", {}, keeps_the_first_scale, "H_diag", 2),
+        ("lbfgs", {}, undoes_the_oldest_first, "param", 4),
     ],
 )
 @EACH_DTYPE
