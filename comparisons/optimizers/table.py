@@ -18,7 +18,8 @@ from ..verdict.lockstep import Lockstep, Pair
 from ..verdict.noise import unit_roundoff
 from ..verdict.ulps import ulps
 from .memory import replayed
-from .runs import Optimizer, Results, free_run, named, noisy_runs, recorded, stacked, torch_run
+from .noisy import noisy_runs
+from .runs import Optimizer, Results, free_run, named, recorded, stacked, torch_run
 from .streams import STEPS, stream_of
 
 SHOWN = (1, 10, 100, 1000)

@@ -72,17 +72,18 @@ def settle(
     notes = {name: _misfit(ours[name], native) for name, native in floor.native.items()}
     fitting = [name for name, note in notes.items() if not note]
 
-    def measured() -> dict[str, np.ndarray]:
-        margins = {name: floor.margin(name, ours[name]) for name in fitting}
+    def measured(names: Sequence[str]) -> dict[str, np.ndarray]:
+        margins = {name: floor.margin(name, ours[name]) for name in names}
         if finite:
             return {n: np.where(np.isfinite(floor.truth[n]), m, 0) for n, m in margins.items()}
         return margins
 
-    margins = measured()
-    while thorough or _open(floor, margins):
-        if not floor.widen():
-            break
-        margins = measured()
+    margins, widened = measured(fitting), False
+    while (thorough or _open(floor, margins)) and floor.widen():
+        widened = True
+        margins |= measured([name for name in fitting if margins[name].max(initial=0) > 1])
+    if widened:  # what is within remains so, but its margin is less
+        margins = measured(fitting)
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
     kinds = dict.fromkeys(outside, DIFFERENT)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gradtwin.comparisons.ops.optimizers import configurations, every
-from gradtwin.comparisons.optimizers import memory, runs, streams, table
+from gradtwin.comparisons.optimizers import memory, noisy, runs, streams, table
 from gradtwin.comparisons.optimizers.streams import STREAMS
 from gradtwin.comparisons.samples.optimizers import SAMPLES
 from gradtwin.comparisons.verdict.classes import DTYPES
@@ -281,11 +281,30 @@ def test_noise_inside_of_a_step_moves_what_is_computed_in_16_bits_alone():
         stream = streams.stream_of(name, "mixed", "float32", 0, 5)
         twin = getattr(reference.optimizers, name)
         steps = runs.recorded(twin, stream, {})
-        noise = runs.noise_in_16_bits(twin, steps, {})
+        noise = noisy.noise_in_16_bits(twin, steps, {})
         assert [bool(movement) for movement in noise] == [halves] * 5
         if halves:  # of the parameter, by an ulp of bfloat16, and not of the buffer
             assert all(1e-9 < abs(of_param).max() < 1e-4 for of_param, _ in noise)
             assert not any(of_buffer.any() for _, of_buffer in noise)
+
+
+@pytest.mark.parametrize("name", ["muon", "lbfgs"])
+def test_noisy_runs_feel_the_noise_inside(name, monkeypatch):
+    """Far more than they feel that their parameters and gradients are moved."""
+    stream = streams.stream_of(name, "trained", "float64", 0, 8)
+    twin = getattr(reference.optimizers, name)
+    settings = {"lr": 1e-3, **twin.facts.single}
+    steps = runs.recorded(twin, stream, settings)
+    theirs = runs.stacked(step.after for step in steps)["param"]
+
+    def drift():
+        found = noisy.noisy_runs(name, stream, settings, 0, steps)
+        return max(float(abs(run["param"] - theirs).max()) for run in found)
+
+    with_noise = drift()
+    monkeypatch.setattr(noisy, "_shaken", lambda tree, *_: tree)
+    print(with_noise, drift())
+    assert with_noise > 4 * drift()
 
 
 def test_the_noise_of_a_loss_is_measured_where_each_step_is_taken():
@@ -294,7 +313,7 @@ def test_the_noise_of_a_loss_is_measured_where_each_step_is_taken():
     for t, step in enumerate(steps):
         _, ((params, loss, gradients), *_) = step.given
         assert all(map(np.array_equal, params, step.param))
-        noise = runs.noise_of_loss(stream, step, 2.0**-52, t)
+        noise = noisy.noise_of_loss(stream, step, 2.0**-52, t)
         moved = [
             abs(n).max() / abs(a).max() for n, a in zip(noise, (loss, *gradients), strict=True)
         ]
