@@ -22,7 +22,7 @@ def noisy_runs(
 ) -> list[Results]:
     """RUNS runs of the reference, parameter and gradient moved by one ulp at every step.
 
-    They run side by side: as one parameter where every element is treated alike. What rounds more
+    They run side by side: as one parameter where every row is treated alike. What rounds more
     than that inside of a step, a loss that is evaluated or 16 bits, is measured once for each step
     of the reference's own run, and moves each of the noisy runs as far, to either side.
     """
@@ -34,10 +34,9 @@ def noisy_runs(
     def disturb(tree: Any) -> Any:
         return moved(tree, size, rng)
 
-    if optimizer.facts.elementwise:
-        many = Stream(np.array([stream.param] * RUNS), (np.array([g] * RUNS) for g in stream.given))
-        together = stacked(torch_run(twin, many, settings, disturb))
-        return [{n: a[:, i] if a.ndim > 1 else a for n, a in together.items()} for i in range(RUNS)]
+    rows = optimizer.facts.takes == "rows"
+    if optimizer.facts.elementwise or rows:
+        return _as_one(twin, stream, settings, disturb, rows)
     if stream.evaluates:
         noise = iter([noise_of_loss(stream, step, size, t) for t, step in enumerate(steps)] * RUNS)
 
@@ -49,6 +48,30 @@ def noisy_runs(
         return [stacked(torch_run(twin, shaken, settings, disturb)) for _ in range(RUNS)]
     noise_inside = noise_in_16_bits(twin, steps, settings)
     return _side_by_side(twin, stream, settings, disturb, noise_inside, rng)
+
+
+def _as_one(
+    twin: Any, stream: Stream, settings: dict[str, Any], disturb: Callable[[Any], Any], rows: bool
+) -> list[Results]:
+    """RUNS runs, one above the other in one parameter."""
+    height = len(stream.param)
+
+    def above(given: Any) -> Any:
+        if not rows:
+            return np.concatenate([given] * RUNS)
+        indices, values = given
+        moved_down = [indices + i * height for i in range(RUNS)]
+        return np.concatenate(moved_down), np.concatenate([values] * RUNS)
+
+    many = Stream(np.concatenate([stream.param] * RUNS), map(above, stream.given))
+    together = stacked(torch_run(twin, many, settings, disturb))
+    return [
+        {
+            name: a[:, i * height : (i + 1) * height] if a.ndim > 1 else a
+            for name, a in together.items()
+        }
+        for i in range(RUNS)
+    ]
 
 
 def _side_by_side(
@@ -63,7 +86,8 @@ def _side_by_side(
     now: list[After] = [(stream.param, {})] * RUNS
     steps = []
     for given, movement in zip(stream.given, noise, strict=True):
-        params, grads = disturb(([param for param, _ in now], [given] * RUNS))
+        seen = np.array([param for param, _ in now]), np.array([given] * RUNS)
+        params, grads = map(list, disturb(seen))
         after = twin(params, grads, [state for _, state in now], **settings)
         now = [_shaken(one, movement, rng) for one in zip(*after, strict=True)]
         steps.append(now)
