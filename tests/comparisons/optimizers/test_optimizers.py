@@ -38,14 +38,12 @@ def steps_by_hand(name, settings, stream):
 @EACH_DTYPE
 def test_every_configuration_of_torchs_own_tests_is_rounding(name, dtype, held, sweep):
     """Half of them in each dtype, with --sweep all in both."""
-    # L-BFGS builds on differences of gradients and of losses, which in float32 lose their digits.
-    lossy = {"imprecise"} if (name, dtype) == ("lbfgs", "float32") else set()
 
     def holds(case):
         settings, kind = case
         rows = table.rows(name, settings, dtype, kind, seed=1, steps=12)
         print({r["quantity"]: (r["lockstep_margin"], r["max_ratio"]) for r in rows})
-        assert {r["class"] for r in rows} <= {"identical", "rounding"} | lossy
+        assert {r["class"] for r in rows} <= {"identical", "rounding"}
 
     known = cases(name)
     half = slice(DTYPES.index(dtype), None, 2)
