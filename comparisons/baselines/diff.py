@@ -14,11 +14,10 @@ from .. import environment, ops
 from ..report import tables
 from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, ROUNDING, UNDECIDED
 from ..verdict.ulps import ulps
-from .classes import BETTER, CLASSES, NEW, REMOVED, WORSE
+from .classes import BETTER, CLASSES, NEAR, NEW, REMOVED, WORSE
 from .file import Baseline, NotComparable
 from .measure import Quantity
 
-NEAR = 0.25  # of the limit: below, a margin that grows is nothing to report
 JUDGED = (IDENTICAL, ROUNDING, IMPRECISE)  # verdicts whose margin is ours, not torch's
 
 # What the numbers of each side depend on, beside what belongs to neither.

@@ -25,6 +25,7 @@ from ..schedules import table as schedules
 from ..verdict.classes import DTYPES, LIMIT, UNDECIDED, worst
 from ..verdict.lockstep import JUDGED
 from ..verdict.noise import is_floating, moved, unit_roundoff
+from .classes import NEAR
 
 TABLES = ("gradients", "optimizers", "schedules", "curves")
 ARRAYS = ("manual", "reference", "allowed")
@@ -56,23 +57,30 @@ class Task:
     seed: int
 
     def measure(self, repeats: int = 0) -> list[Quantity]:
-        """The quantities, and their margins on inputs that are moved by one ulp, that often."""
-        found = self._once(lambda tree: tree)
-        again: dict[str, list[float]] = {q.id: [q.margin] for q in found}
-        for repeat in range(repeats):
-            rng = np.random.default_rng([self.seed, 10, repeat])
-            for q in self._once(partial(_nearby, rng=rng)):
-                again.setdefault(q.id, []).append(q.margin)
-        return [replace(q, margins=tuple(again[q.id])) for q in found]
+        """The quantities, and their margins on inputs that are moved by one ulp, that often.
 
-    def _once(self, disturb: Disturb) -> list[Quantity]:
+        That shows how far a margin goes by itself, which counts only where it comes near to what
+        `diff` looks at.
+        """
         found: list[Quantity] = []
-        for what, measure in self._pieces():
-            try:
-                found += list(measure(self, disturb))
-            except Exception as error:  # of a rule, or of a torch that lacks a setting: a row
-                found.append(self._raised(what, error))
+        for what, measured in self._pieces():
+            here = self._once(what, measured, lambda tree: tree)
+            again: dict[str, list[float]] = {q.id: [q.margin] for q in here}
+            near = any(q.margin > NEAR / 2 for q in here)
+            for repeat in range(repeats if near else 0):
+                rng = np.random.default_rng([self.seed, 10, repeat])
+                for q in self._once(what, measured, partial(_nearby, rng=rng)):
+                    again.setdefault(q.id, []).append(q.margin)
+            found += [replace(q, margins=tuple(again[q.id])) for q in here]
         return found
+
+    def _once(
+        self, what: str, measured: Callable[..., Iterator[Quantity]], disturb: Disturb
+    ) -> list[Quantity]:
+        try:
+            return list(measured(self, disturb))
+        except Exception as error:  # of a rule, or of a torch that lacks a setting: a row
+            return [self._raised(what, error)]
 
     def _pieces(self) -> list[tuple[str, Callable[..., Iterator[Quantity]]]]:
         """What can fail by itself, and how it is measured."""

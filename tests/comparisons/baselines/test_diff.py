@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from gradtwin.comparisons import ops, samples
 from gradtwin.comparisons.baselines import diff, diff_report, file, measure, record
-from gradtwin.comparisons.baselines.diff import BETTER, NEW, REMOVED, WORSE
+from gradtwin.comparisons.baselines.classes import BETTER, NEAR, NEW, REMOVED, WORSE
 from gradtwin.comparisons.baselines.diff_report import FORMATS
 from gradtwin.comparisons.baselines.file import Baseline, NotComparable
 from gradtwin.comparisons.baselines.measure import ARRAYS, Quantity
@@ -544,3 +544,16 @@ def test_recordings_that_are_killed_run_at_once_or_find_no_room(tmp_path):
     assert told["full"]["same"]
     assert "the old one is as it was" in said(told["full"]["text"])
     assert all(p.suffix in (".parquet", ".parts") for p in (tmp_path / "full").iterdir())
+
+
+def test_the_spread_is_sampled_only_where_a_margin_is_near_what_counts(monkeypatch):
+    plain = measure._gradients
+
+    def with_margins(task, disturb, row, dtype):
+        for q in plain(task, disturb, row, dtype):
+            yield replace(q, margin=NEAR if dtype == "float32" else NEAR / 3)
+
+    monkeypatch.setattr(measure, "_gradients", with_margins)
+    found = measure.Task("gradients", "relu", 0, 0).measure(repeats=2)
+    dtypes = {(q.id.rsplit("/", 2)[1], len(q.margins)) for q in found}
+    assert dtypes == {("float32", 3), ("float64", 1)}
