@@ -12,8 +12,14 @@ PATIENCE = 10.0  # seconds
 
 
 def medians(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Interleaved, so that what disturbs one disturbs all; at least three times, and no longer than
-    PATIENCE after that. The first, which fills the caches, does not count."""
+    """The median of each, in seconds."""
+    return {what: float(np.median(times)) for what, times in interleaved(tasks, repeats).items()}
+
+
+def interleaved(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """How many seconds each took, again and again: interleaved, so that what disturbs one disturbs
+    all; at least three times, and no longer than PATIENCE after that. The first, which fills the
+    caches, does not count."""
     taken: dict[str, list[float]] = {what: [] for what in tasks}
     start = time.perf_counter()
     for i in range(repeats + 1):
@@ -23,4 +29,4 @@ def medians(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
             taken[what].append(time.perf_counter() - begin)
         if i >= 3 and time.perf_counter() - start > PATIENCE:
             break
-    return {what: float(np.median(times[1:])) for what, times in taken.items()}
+    return {what: times[1:] for what, times in taken.items()}

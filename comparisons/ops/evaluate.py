@@ -23,6 +23,14 @@ from .arguments import argument_names
 def by_torch(op: str, args: Any, kwargs: dict[str, Any], made: Callable[[Any], Any]) -> Any:
     """What torch's function itself answers, as tensors; `made` makes one of each floating array
     that has a gradient."""
+    with warnings.catch_warnings(action="ignore"):
+        return torch_call(op, args, kwargs, made)()
+
+
+def torch_call(
+    op: str, args: Any, kwargs: dict[str, Any], made: Callable[[Any], Any]
+) -> Callable[[], Any]:
+    """The call of torch's function that `by_torch` makes, with all its tensors."""
     ours, twin = named(op).pair
     bound = inspect.signature(ours).bind(*args, **kwargs).arguments
 
@@ -31,8 +39,7 @@ def by_torch(op: str, args: Any, kwargs: dict[str, Any], made: Callable[[Any], A
 
     given = {name: tree_map(partial(torchs, name), argument) for name, argument in bound.items()}
     settings = {name: given.pop(name) for name in kwargs}
-    with warnings.catch_warnings(action="ignore"):
-        return twin.__wrapped__(*given.values(), **settings)
+    return partial(twin.__wrapped__, *given.values(), **settings)
 
 
 def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Results:

@@ -191,7 +191,20 @@ def test_bench_gives_ratios(call, tmp_path):
     frame = pd.read_csv(tmp_path / "results/optimizers+sgd+sparse_adam/bench.csv")
     assert (frame["to_loop"] == frame["manual"] / frame["loop"]).all()
     assert frame.set_index("optimizer").loc["sparse_adam", "to_fused"] != 0
-    assert call("bench", "rules").exit_code == 2
+    assert call("bench", "rule").exit_code == 2
+    assert call("bench", "tape", "--against", "old.csv").exit_code == 2
+
+
+def test_bench_of_rules_is_held_against_an_earlier_one(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("gradtwin.comparisons.bench.rules.rows.__defaults__", ((100, 1000), 3))
+    assert call("bench", "rules", "relu").exit_code == 0
+    table = tmp_path / "results/rules+relu/bench_rules.csv"
+    assert list(pd.read_csv(table)["elements"]) == [100, 1000]
+    assert table.with_suffix(".png").stat().st_size > 1000
+    result = call("bench", "rules", "relu", "--against", str(table))
+    assert result.output.count(", was ") == 2
+    table.write_text("a,b\n1,2\n")
+    assert call("bench", "rules", "relu", "--against", str(table)).exit_code == 2
 
 
 def test_calibrate_measures_what_is_chosen(call, tmp_path, monkeypatch):

@@ -335,7 +335,7 @@ def accumulates_sizes(param, grad, state, *, lr=0.01):
 
 
 def forgets_the_maximum(param, grad, state, *, amsgrad=True):
-    forgetful = {**state, "max_exp_avg_sq": np.zeros_like(param)}
+    forgetful = {**state, "max_exp_avg_sq": np.zeros_like(param)} if state else {}
     return RIGHT["adam"](param, grad, forgetful, amsgrad=True)
 
 

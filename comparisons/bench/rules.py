@@ -1,0 +1,94 @@
+"""A rule's forward and backward pass beside torch eager, over the size of its arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
+
+from ...reference.adapters import leaves, tensor
+from .. import ops
+from ..ops import evaluate
+from ..samples import large
+from .timing import interleaved
+
+SIZES = (10**3, 10**5, 2 * 10**6)
+REPEATS = 15
+
+
+def rows(name: str, sizes: Sequence[int] = SIZES, repeats: int = REPEATS) -> list[dict[str, Any]]:
+    """One row for each size: how many times as long as torch, the median of interleaved runs in
+    float32 on one thread, with both quartiles."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return [_row(name, n, repeats) for n in sizes]
+
+
+def _row(name: str, elements: int, repeats: int) -> dict[str, Any]:
+    args, kwargs = large.calls(elements)[name].draw(0, np.dtype("float32"))
+    args, kwargs, dy = evaluate.completed(name, args, kwargs, 0)
+    tasks = {"manual": _by_hand(name, args, kwargs, dy), "torch": _by_torch(name, args, kwargs, dy)}
+    seconds = {side: np.array(times) for side, times in interleaved(tasks, repeats).items()}
+    low, ratio, high = np.quantile(seconds["manual"] / seconds["torch"], (0.25, 0.5, 0.75))
+    return {
+        "id": f"{name}/{elements}/float32",
+        "op": name,
+        "elements": elements,
+        "ratio": float(ratio),
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def _by_hand(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
+    rule = ops.named(name).rule
+
+    def run() -> Any:
+        _, pullback = rule(*args, **kwargs)
+        return pullback(dy)
+
+    return run
+
+
+def _by_torch(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
+    sources: list[torch.Tensor] = []
+
+    def source(leaf: np.ndarray) -> torch.Tensor:
+        sources.append(tensor(leaf).requires_grad_())
+        return sources[-1]
+
+    call = evaluate.torch_call(name, args, kwargs, source)
+    cotangents = [tensor(d) for d in leaves(dy)]
+
+    def run() -> Any:
+        return torch.autograd.grad(leaves(call()), sources, cotangents)
+
+    return run
+
+
+def means(frame: pd.DataFrame) -> dict[int, float]:
+    """The geometric mean over all ops at each size."""
+    logs = np.log(frame["ratio"]).groupby(frame["elements"]).mean()
+    return {int(n): float(np.exp(mean)) for n, mean in logs.items()}
+
+
+def figure(frame: pd.DataFrame) -> Figure:
+    """The ratio of each op over the size, and their geometric mean."""
+    drawn = Figure(figsize=(7, 5), layout="constrained")
+    axes = drawn.subplots()
+    for _, of_op in frame.groupby("op"):
+        axes.plot(of_op["elements"], of_op["ratio"], color="0.75", linewidth=0.8)
+    mean = means(frame)
+    axes.plot(list(mean), list(mean.values()), "o-", color="C0", label="geometric mean")
+    at = frame["elements"].max()
+    for _, worst in frame[frame["elements"] == at].nlargest(5, "ratio").iterrows():
+        axes.annotate(worst["op"], (at, worst["ratio"]), fontsize=8, ha="right", va="bottom")
+    axes.axhline(1, color="0.5", linestyle=":")
+    axes.set(xscale="log", yscale="log", xlabel="elements", ylabel="time by hand / time of torch")
+    axes.legend()
+    return drawn

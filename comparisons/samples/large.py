@@ -1,0 +1,55 @@
+"""Calls of about as many elements as one asks for, to be timed."""
+
+from __future__ import annotations
+
+import math
+
+from . import Call, array, call, classes, log_probabilities, positive, signs, uniform
+
+CLASSES = 100
+_OF_X = (
+    *("neg", "abs", "exp", "relu", "relu6", "hardtanh", "leaky_relu", "hardshrink", "softshrink"),
+    *("tanhshrink", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "logsigmoid"),
+    *("softsign", "hardsigmoid", "hardswish", "sigmoid", "tanh", "sum", "mean"),
+)
+_OF_TWO = ("add", "sub", "mul", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss")
+
+
+def calls(elements: int) -> dict[str, Call]:
+    """A call of each op, whose largest array has about so many elements."""
+    n, rows = elements, max(elements // CLASSES, 1)
+    side = math.isqrt(n)
+    scores, target = array(rows, CLASSES), classes(rows, below=CLASSES)
+    return {
+        **{op: call(array(n)) for op in _OF_X},
+        **{op: call(array(n), array(n)) for op in _OF_TWO},
+        "div": call(array(n), positive(n)),
+        "log": call(positive(n)),
+        "sqrt": call(positive(n)),
+        "pow": call(positive(n), 3.0),
+        "threshold": call(array(n), 0.1, 0.5),
+        "prelu": call(array(n), array(1)),
+        "glu": call(array(rows, CLASSES)),
+        "softmax": call(scores, 1),
+        "log_softmax": call(scores, 1),
+        "softmin": call(scores, 1),
+        "linear": call(array(rows, CLASSES), array(CLASSES, CLASSES), array(CLASSES)),
+        "matmul": call(array(side, side // 4 or 1), array(side // 4 or 1, side)),
+        "embedding": call(classes(rows, below=rows), array(rows, CLASSES)),
+        "cosine_similarity": call(array(rows, CLASSES), array(rows, CLASSES)),
+        "pairwise_distance": call(array(rows, CLASSES), array(rows, CLASSES)),
+        "nll_loss": call(log_probabilities(rows, CLASSES), target),
+        "cross_entropy": call(scores, target),
+        "kl_div": call(log_probabilities(rows, CLASSES), uniform(rows, CLASSES)),
+        "poisson_nll_loss": call(array(n), positive(n)),
+        "gaussian_nll_loss": call(array(rows, CLASSES), scores, uniform(rows, CLASSES)),
+        "hinge_embedding_loss": call(array(n), signs(n)),
+        "soft_margin_loss": call(array(n), signs(n)),
+        "margin_ranking_loss": call(array(n), array(n), signs(n)),
+        "multi_margin_loss": call(scores, target),
+        "multilabel_soft_margin_loss": call(scores, uniform(rows, CLASSES)),
+        "cosine_embedding_loss": call(array(rows, CLASSES), array(rows, CLASSES), signs(rows)),
+        "triplet_margin_loss": call(*(array(rows, CLASSES) for _ in range(3))),
+        "binary_cross_entropy": call(uniform(n), uniform(n)),
+        "binary_cross_entropy_with_logits": call(array(n), uniform(n)),
+    }
