@@ -154,7 +154,7 @@ def _print_rules(runner: Runner, found: Sequence[dict[str, Any]], old: Mapping[s
         table.add_row(str(op), *cells)
     runner.console.print(table)
     means = ", ".join(f"{mean:.2f} at {n:,}" for n, mean in rules.means(frame).items())
-    worst = frame.loc[frame["ratio"].idxmax()]
+    worst = frame.nlargest(1, "ratio").iloc[0]
     runner.last.print(
         f"Geometric mean {means} elements; the largest {worst['ratio']:.2f}, of {worst['op']} at "
         f"{worst['elements']:,}."
@@ -172,8 +172,8 @@ def _print_tape(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
         table.add_column(column, justify="right")
     for r in found:
         growth = [r[side] / found[0][side] for side in ("manual", "torch")]
-        ratios = (*growth, r["manual"] / r["torch"])
-        table.add_row(f"{r['nodes']:,}", *(f"{ratio:.2f}" for ratio in ratios))
+        shown = (*growth, r["manual"] / r["torch"])
+        table.add_row(f"{r['nodes']:,}", *(f"{ratio:.2f}" for ratio in shown))
     runner.console.print(table)
     ratios = [r["manual"] / r["torch"] for r in found]
     runner.last.print(
