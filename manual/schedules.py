@@ -2,8 +2,12 @@
 
     lr = cosine_annealing_lr(steps, lr=0.1, T_max=50)
 
-steps are whole numbers from 0, in any shape; lr is the rate that the optimizer began with. What
-also cycles the momentum gives (lr, momentum). A setting out of range raises ValueError.
+steps are whole numbers from 0 on, in an array of any shape, which is that of the result; lr, at
+least 0, is the rate that the optimizer began with. What also cycles the momentum gives (lr,
+momentum).
+
+All of them raise TypeError for a setting of the wrong type, ValueError for one out of range; the
+message names the argument.
 
 Two cannot be written so: reduce_lr_on_plateau goes through the metrics one after another, and a
 composition takes its parts as (name, settings).
@@ -17,14 +21,16 @@ from .arguments import flag, one_of, real, whole, within
 
 
 def lambda_lr(steps, *, lr, lr_lambda):
-    """lr λ(t), for any function λ of the step."""
+    """lr λ(t), for any function λ of the step, lr_lambda. Raises ValueError for steps that are not
+    whole numbers from 0 on, TypeError for a λ that is no function."""
     within(0, lr=lr)
     _function(lr_lambda=lr_lambda)
     return lr * np.vectorize(lr_lambda, otypes=[float])(_whole(steps))
 
 
 def multiplicative_lr(steps, *, lr, lr_lambda):
-    """lr λ(1) λ(2) … λ(t)."""
+    """lr λ(1) λ(2) … λ(t), for any function λ of the step, lr_lambda. Raises ValueError for steps
+    that are not whole numbers from 0 on, TypeError for a λ that is no function."""
     within(0, lr=lr)
     _function(lr_lambda=lr_lambda)
     steps = _whole(steps)
@@ -33,7 +39,8 @@ def multiplicative_lr(steps, *, lr, lr_lambda):
 
 
 def step_lr(steps, *, lr, step_size, gamma=0.1):
-    """lr γ^⌊t / size⌋."""
+    """lr γ^⌊t / size⌋, where size is step_size. Raises ValueError for steps that are not whole
+    numbers from 0 on and for a size that is not above 0."""
     within(0, lr=lr)
     real(gamma=gamma)
     _positive(step_size=step_size)
@@ -41,7 +48,9 @@ def step_lr(steps, *, lr, step_size, gamma=0.1):
 
 
 def multi_step_lr(steps, *, lr, milestones, gamma=0.1):
-    """lr γⁿ, where n counts the milestones up to t, t itself included."""
+    """lr γⁿ, where n counts the milestones up to t, t itself included. Raises ValueError for steps
+    that are not whole numbers from 0 on, TypeError unless the milestones are a list of whole
+    numbers."""
     within(0, lr=lr)
     real(gamma=gamma)
     _milestones(milestones)
@@ -49,7 +58,8 @@ def multi_step_lr(steps, *, lr, milestones, gamma=0.1):
 
 
 def constant_lr(steps, *, lr, factor=1 / 3, total_iters=5):
-    """lr times the factor before total_iters, lr from then on."""
+    """lr times the factor, from 0 to 1, before step total_iters, and lr from then on. Raises
+    ValueError for steps that are not whole numbers from 0 on."""
     within(0, lr=lr)
     real(total_iters=total_iters)
     within(0, 1, factor=factor)
@@ -57,7 +67,9 @@ def constant_lr(steps, *, lr, factor=1 / 3, total_iters=5):
 
 
 def linear_lr(steps, *, lr, start_factor=1 / 3, end_factor=1.0, total_iters=5):
-    """lr times a factor that goes straight from one to the other, within total_iters steps."""
+    """lr times a factor that goes straight from start_factor to end_factor within total_iters
+    steps; both are at most 1. Raises ValueError for steps that are not whole numbers from 0 on, and
+    for a total_iters or a start_factor that is not above 0."""
     within(0, lr=lr)
     within(0, 1, start_factor=start_factor, end_factor=end_factor)
     _positive(total_iters=total_iters)
@@ -68,14 +80,15 @@ def linear_lr(steps, *, lr, start_factor=1 / 3, end_factor=1.0, total_iters=5):
 
 
 def exponential_lr(steps, *, lr, gamma):
-    """lr γᵗ."""
+    """lr γᵗ. Raises ValueError for steps that are not whole numbers from 0 on."""
     within(0, lr=lr)
     real(gamma=gamma)
     return lr * gamma ** _whole(steps).astype(float)
 
 
 def polynomial_lr(steps, *, lr, total_iters=5, power=1.0):
-    """lr (1 − t / T)^power, 0 from T on."""
+    """lr (1 − t / T)^power with T = total_iters, and 0 from T on. Raises ValueError for steps that
+    are not whole numbers from 0 on and for a T that is not above 0."""
     within(0, lr=lr)
     within(0, power=power)
     _positive(total_iters=total_iters)
@@ -83,7 +96,10 @@ def polynomial_lr(steps, *, lr, total_iters=5, power=1.0):
 
 
 def cosine_annealing_lr(steps, *, lr, T_max, eta_min=0.0):
-    """η + (lr − η) (1 + cos(π t / T)) / 2: down to η at T, and up again by 2 T.
+    """η + (lr − η) (1 + cos(π t / T)) / 2: down to η = eta_min at T = T_max, and up again by 2 T.
+
+    Raises ValueError for steps that are not whole numbers from 0 on and for a T that is not above
+    0.
 
     Loshchilov & Hutter, 2017, arXiv:1608.03983
     """
@@ -94,8 +110,11 @@ def cosine_annealing_lr(steps, *, lr, T_max, eta_min=0.0):
 
 
 def cosine_annealing_warm_restarts(steps, *, lr, T_0, T_mult=1, eta_min=0.0):
-    """Down a cosine from lr to η within T₀ steps; then from lr again, each time T_mult times as
-    long.
+    """Down a cosine from lr to η = eta_min within T_0 steps; then from lr again, each time over
+    T_mult times as many steps.
+
+    Raises ValueError for steps that are not whole numbers from 0 on, and for a T_0 or T_mult that
+    is not a whole number from 1 on.
 
     Loshchilov & Hutter, 2017, arXiv:1608.03983
     """
@@ -131,9 +150,14 @@ def cyclic_lr(
 ):
     """base + (max − base) s h: h goes straight up from 0 to 1 and down again, and s scales it.
 
-    s is 1 ("triangular"), halved with every cycle ("triangular2") or γᵗ ("exp_range"), or scale_fn
-    of the number of the cycle, from 1, or of the step. The momentum mirrors it, from max down to
-    base and up again. lr is not used: the rate begins at base_lr.
+    h rises over step_size_up steps and falls over step_size_down, or as many. s is 1
+    ("triangular"), halved with every cycle ("triangular2") or γᵗ ("exp_range"), or scale_fn of the
+    number of the cycle, from 1, or of the step, as scale_mode says: "cycle" or "iterations". The
+    momentum mirrors it, from max down to base and up again. lr is not used: the rate begins at
+    base_lr.
+
+    Raises ValueError for steps that are not whole numbers from 0 on and for a step size that is not
+    above 0, TypeError for a scale_fn that is no function and a mode that is no string.
 
     Smith, 2017, arXiv:1506.01186
     """
@@ -190,8 +214,12 @@ def one_cycle_lr(
     """From max / div_factor up to max within the share pct_start of all steps, then down to the
     start / final_div_factor.
 
-    With three phases it first comes back down to the start, as fast as it rose. Each phase is a
-    cosine or a line. The momentum goes the other way. lr is not used.
+    The number of all steps is total_steps, or else epochs times steps_per_epoch. With three phases
+    the rate first comes back down to the start, as fast as it rose. Each phase is a cosine ("cos")
+    or a line ("linear"). The momentum goes the other way. lr is not used.
+
+    Raises ValueError for steps that are not whole numbers from 0 to below total_steps, for a number
+    of steps that is missing or not above 0, and for a factor that is not above 0.
 
     Smith & Topin, 2018, arXiv:1708.07120
     """
@@ -236,7 +264,8 @@ def one_cycle_lr(
 
 
 def swa_lr(steps, *, lr, swa_lr, anneal_epochs=10, anneal_strategy="cos"):
-    """From lr to swa_lr within anneal_epochs steps, along a cosine or a line, and there it stays.
+    """From lr to swa_lr within anneal_epochs steps, along a cosine ("cos") or a line ("linear"),
+    and there it stays. Raises ValueError for steps that are not whole numbers from 0 on.
 
     Izmailov, Podoprikhin, Garipov, Vetrov & Wilson, 2018, arXiv:1803.05407
     """
@@ -266,12 +295,13 @@ def reduce_lr_on_plateau(
     min_lr=0.0,
     eps=1e-8,
 ):
-    """The rate after each metric: it is multiplied by the factor once more than `patience` of them
-    in a row were not better than the best.
+    """The rate after each of the metrics, an array of one axis: it is multiplied by the factor once
+    more than `patience` of them in a row were not better than the best.
 
-    Better is below best (1 − threshold), or below best − threshold ("abs"); above for "max". After
-    a reduction that many are not counted as `cooldown` says. A reduction of at most eps is not
-    made.
+    Better means below best (1 − threshold), or below best − threshold ("abs"); with mode "max"
+    above best (1 + threshold), or best + threshold. After a reduction, the next `cooldown` metrics
+    are not counted. The rate never falls below min_lr, and a reduction of at most eps is not made.
+    Raises ValueError for a factor that is not below 1, TypeError for other metrics.
     """
     within(0, lr=lr)
     real(factor=factor, patience=patience, threshold=threshold, cooldown=cooldown)
@@ -303,7 +333,9 @@ def reduce_lr_on_plateau(
 
 def sequential_lr(steps, *, lr, schedules, milestones):
     """One schedule after another, each from its own step 0 at its milestone; a schedule is (name,
-    settings)."""
+    settings), without lr, and there is one milestone fewer. Raises TypeError for schedules or
+    milestones that are no such list, ValueError for a name that is not known, another number of
+    milestones and steps that are not whole numbers from 0 on."""
     within(0, lr=lr)
     _parts(schedules)
     _milestones(milestones)
@@ -323,7 +355,9 @@ def sequential_lr(steps, *, lr, schedules, milestones):
 
 
 def chained_scheduler(steps, *, lr, schedules):
-    """lr times what each schedule multiplies it with; a schedule is (name, settings)."""
+    """lr times the factor of each schedule, which is what it makes of a rate of 1; a schedule is
+    (name, settings), without lr. Raises TypeError for schedules that are no such list, ValueError
+    for a name that is not known."""
     within(0, lr=lr)
     _parts(schedules)
     factors = [_schedules()[name](steps, lr=1.0, **settings) for name, settings in schedules]

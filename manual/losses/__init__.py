@@ -1,5 +1,10 @@
-"""Losses. Each is computed element by element, (or sample by sample), then reduced: "none", "mean"
-or "sum"."""
+"""Losses. Each is computed element by element, or sample by sample, and then reduced: "none",
+"mean" or "sum".
+
+All of them take their inputs as arrays in float16, float32 or float64, all of one dtype. They raise
+TypeError for any other array and for a setting of the wrong type, ValueError for shapes that do not
+fit and for a setting out of range; the message names the argument.
+"""
 
 from .classes import (
     cross_entropy,

@@ -1,4 +1,10 @@
-"""Losses of scores for classes."""
+"""Losses of scores for classes.
+
+All of them take the scores x, and a weight if any, as arrays in float16, float32 or float64 of one
+dtype; reduction is "none", "mean" or "sum". They raise TypeError for another dtype and for a
+setting of the wrong type, ValueError for a shape that does not fit and for a setting out of range;
+the message names the argument.
+"""
 
 import math
 
@@ -12,10 +18,11 @@ from ..linear import linear
 
 def nll_loss(x, target, weight: Constant = None, *, ignore_index=-100, reduction="mean"):
     """−w_t x_t for log-probabilities x, (C), (N, C) or (N, C, d₁, …), and classes t of that shape
-    without C; the mean is over Σ w_t. The slope is −w_t at t and 0 elsewhere.
+    without C, in int64 or uint8; the weight w is (C), and the mean is over Σ w_t. The slope is −w_t
+    at t and 0 elsewhere.
 
-    Samples whose target is ignore_index count for nothing. Raises IndexError for a target that is
-    no class.
+    Samples whose target is ignore_index count for nothing. Raises ValueError for a shape that does
+    not fit, TypeError for a target of another dtype, IndexError for one that is no class.
     """
     x, weight = floating(x=x, weight=weight, optional="weight")
     whole(ignore_index=ignore_index)
@@ -43,15 +50,17 @@ def cross_entropy(
 ):
     """−Σⱼ aⱼ log pⱼ, p = softmax(x), aⱼ = wⱼ ((1 − ε) tⱼ + ε / C), where ε is label_smoothing.
 
-    x is (C), (N, C) or (N, C, d₁, …). The target holds classes, of that shape without C, and t is 1
-    at the class, or it holds the t themselves, of the shape of x. The mean is over Σ w_t, or over
-    the rows of t. As ∂ log pₖ / ∂xⱼ = [j = k] − pⱼ, the slope is pⱼ Σₖ aₖ − aⱼ, which is written so
-    that nothing cancels when one class wins; in tⱼ it is −(1 − ε) wⱼ log pⱼ.
+    x is (C), (N, C) or (N, C, d₁, …), and the weight w is (C). The target holds classes in int64 or
+    uint8, of the shape of x without C, and t is 1 at the class; or it holds the t themselves, of
+    the shape and dtype of x. The mean is over Σ w_t, or over the rows of t. As ∂ log pₖ / ∂xⱼ = [j
+    = k] − pⱼ, the slope is pⱼ Σₖ aₖ − aⱼ, which is written so that nothing cancels when one class
+    wins; in tⱼ it is −(1 − ε) wⱼ log pⱼ.
 
         dxⱼ = pⱼ (Σₖ aₖ − aⱼ) − aⱼ (1 − pⱼ)        1 − pⱼ = Σ_{k≠j} pₖ
 
-    Samples whose target is ignore_index count for nothing. Raises IndexError for a target that is
-    no class. It is long because two kinds of targets share it.
+    Samples whose target is ignore_index count for nothing. It is long because two kinds of targets
+    share it. Raises ValueError for a shape that does not fit and for an ignore_index from 0 on with
+    a floating target, TypeError for a target of another dtype, IndexError for one that is no class.
 
     Bridle, 1990; Szegedy et al., 2016, arXiv:1512.00567 (label smoothing)
     """
@@ -106,8 +115,12 @@ def linear_cross_entropy(
     options=None,
 ):
     """cross_entropy of linear(x, linear_weight, linear_bias): x is (in) or (N, in), the weight (C,
-    in) or (C, d₁, …, in), and the bias (C) or (C, d₁, …). options is torch's choice of an
-    algorithm. It is long because of its arguments and what it refuses.
+    in) or (C, d₁, …, in), and the bias (C) or (C, d₁, …). The target is that of cross_entropy, and
+    options is torch's choice of an algorithm.
+
+    It is long because of its arguments and what it refuses. Raises ValueError for a shape that does
+    not fit and for an ignore_index with a floating target, TypeError for other options or a target
+    of another dtype, IndexError for one that is no class.
     """
     x, linear_weight, linear_bias = floating(
         x=x, linear_weight=linear_weight, linear_bias=linear_bias, optional="linear_bias"
@@ -156,7 +169,11 @@ def linear_cross_entropy(
 
 def multi_margin_loss(x, target, p=1, margin=1.0, weight: Constant = None, *, reduction="mean"):
     """w_t / C Σ_{j≠t} max(0, margin − x_t + xⱼ)ᵖ for x of (C) or (N, C) and the class t of each
-    row; p is 1 or 2. Each term that is above 0 pushes xⱼ down and x_t up.
+    row, in int64; p is 1 or 2, and the weight w is (C). Each term that is above 0 pushes xⱼ down
+    and x_t up.
+
+    Raises ValueError for a shape that does not fit and for another p, TypeError for a target of
+    another dtype, IndexError for one that is no class.
 
     Crammer & Singer, 2001
     """
@@ -187,9 +204,11 @@ def multi_margin_loss(x, target, p=1, margin=1.0, weight: Constant = None, *, re
 
 def multilabel_margin_loss(x, target, *, reduction="mean"):
     """Σ max(0, 1 − x_k + xⱼ) / C over all labels k of a row and all j that are none, for x of (C)
-    or (N, C). The target, of its shape, lists the labels of each row; −1 ends the list.
+    or (N, C). The target, of its shape and in int64, lists the labels of each row; −1 ends the
+    list.
 
-    Each term that is above 0 pushes xⱼ down and x_k up.
+    Each term that is above 0 pushes xⱼ down and x_k up. Raises ValueError for a shape that does not
+    fit and for a label that is neither a class nor −1, TypeError for a target of another dtype.
     """
     x = floating(x=x)
     target = array(target=target)
@@ -223,8 +242,8 @@ def multilabel_margin_loss(x, target, *, reduction="mean"):
 
 def multilabel_soft_margin_loss(x, target, weight=None, *, reduction="mean"):
     """The mean over the last axis of w ((1 − t) s(x) + t s(−x)), s(x) = log(1 + eˣ); the slopes are
-    those of binary_cross_entropy_with_logits, and in w it is the term itself. All broadcast.
-    """
+    those of binary_cross_entropy_with_logits, and in w it is the term itself. x, the target t and
+    the weight w broadcast. Raises ValueError for an x without axes."""
     x, target, weight = floating(x=x, target=target, weight=weight, optional="weight")
     broadcast(x=x, target=target, weight=weight)
     tail = np.log1p(np.exp(-abs(x)))

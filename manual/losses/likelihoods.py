@@ -1,4 +1,10 @@
-"""Losses of probabilities, of rates and of variances."""
+"""Losses of probabilities, of rates and of variances.
+
+All of them take x and the target as arrays in float16, float32 or float64 of one dtype; reduction
+is "none", "mean" or "sum". They raise TypeError for any other array and for a setting of the wrong
+type, ValueError for shapes that do not fit and for another reduction; the message names the
+argument.
+"""
 
 import math
 
@@ -13,7 +19,7 @@ GUARD = float(np.float32(1e-12))  # as torch holds it, in both places
 
 def binary_cross_entropy(x, target, weight: Constant = None, *, reduction="mean"):
     """−t log p − (1 − t) log(1 − p) for probabilities p = x; the slope in p is (p − t) / (p (1 −
-    p)).
+    p)). The target t has the shape of x, and the weight broadcasts to it.
 
     Torch's two guards are part of the function: a logarithm is at least −100, and p (1 − p) at
     least 1e-12 (held in float32, whatever the dtype), so that the slope at p = 10⁻²⁰, t = 1 is
@@ -51,7 +57,7 @@ def binary_cross_entropy_with_logits(
         (1 − t) σ(x) − p t σ(−x)
 
     and in t it is p s(−x) − s(x), where the tail log(1 + e^−|x|) that both share is taken once.
-    Neither sum cancels for t in [0, 1].
+    Neither sum cancels for t in [0, 1]. t has the shape of x, and both weights broadcast to it.
 
     Good, 1952, "Rational Decisions"
     """
@@ -130,10 +136,11 @@ def poisson_nll_loss(x, target, log_input=True, full=False, *, eps=1e-8, reducti
 def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
     """(log v + e² / v) / 2 with e = x − t and v = var, but at least ε; full adds log(2π) / 2. With
     z = e / v the slopes are z, −z and (1 / v − z²) / 2, and torch lets the last through where ε
-    stands for var.
+    stands in for var.
 
-    var is a number, which has no gradient, or an array of the shape of x, of that shape without
-    the last axis, or with length 1 in one place. Nix & Weigend, 1994
+    x and t broadcast. var is a number, which has no gradient, or an array of the shape of x, of
+    that shape without the last axis, or with length 1 in one place. Raises ValueError for another
+    shape and for a variance below 0. Nix & Weigend, 1994
     """
     lone, full = isinstance(var, float), truth(full=full)
     x, target = floating(x=x, target=target)

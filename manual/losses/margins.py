@@ -1,4 +1,10 @@
-"""Losses of a margin, between pairs and triplets."""
+"""Losses of a margin, between pairs and triplets.
+
+All of them take their inputs as arrays in float16, float32 or float64 of one dtype, and a target as
+an array of numbers; reduction is "none", "mean" or "sum". They raise TypeError for any other array
+and for a setting of the wrong type, ValueError for shapes that do not fit and for another
+reduction; the message names the argument.
+"""
 
 import numpy as np
 
@@ -11,7 +17,7 @@ from .likelihoods import GUARD
 
 def hinge_embedding_loss(x, target: Constant, margin=1.0, *, reduction="mean"):
     """x where the target is 1, max(0, margin − x) where it is −1, and their sum elsewhere; the
-    slopes are 1 and −1, the latter also at the edge.
+    slopes are 1 and −1, the latter also at the edge. x and the target broadcast.
 
     Hadsell, Chopra & LeCun, 2006
     """
@@ -34,7 +40,7 @@ def hinge_embedding_loss(x, target: Constant, margin=1.0, *, reduction="mean"):
 
 
 def soft_margin_loss(x, target: Constant, *, reduction="mean"):
-    """log(1 + e^(−t x)) for targets t of 1 and −1; the slope is −t σ(−t x).
+    """log(1 + e^(−t x)) for targets t of 1 and −1, which broadcast to x; the slope is −t σ(−t x).
 
     Cox, 1958, "The Regression Analysis of Binary Sequences"
     """
@@ -52,7 +58,9 @@ def soft_margin_loss(x, target: Constant, *, reduction="mean"):
 
 def margin_ranking_loss(input1, input2, target, margin=0, *, reduction="mean"):
     """max(0, m − t (x₁ − x₂)): x₁ should be above x₂ by m where t = 1, and below where t = −1. The
-    slopes are −t, t and x₂ − x₁, also at the edge. All three broadcast, from as many axes.
+    slopes are −t, t and x₂ − x₁, also at the edge; a target of whole numbers has none.
+
+    All three broadcast. Raises ValueError unless they have as many axes as one another.
 
     Herbrich, Graepel & Obermayer, 2000
     """
@@ -86,7 +94,7 @@ def cosine_embedding_loss(input1, input2, target: Constant, margin=0, *, reducti
     the rows x₁ and x₂, with 10⁻¹² added to each square of a norm.
 
     dx₁ = dc (x₂ / n − c x₁ / ‖x₁‖²), n = ‖x₁‖ ‖x₂‖. The inputs are (N, D) for targets (N), or (D)
-    for one. Hadsell, Chopra & LeCun, 2006
+    for a single one. Raises ValueError for other numbers of axes. Hadsell, Chopra & LeCun, 2006
     """
     input1, input2 = floating(input1=input1, input2=input2)
     real(margin=margin)
@@ -121,7 +129,11 @@ def cosine_embedding_loss(input1, input2, target: Constant, margin=0, *, reducti
 def triplet_margin_loss(
     anchor, positive, negative, margin=1.0, p=2, eps=1e-6, swap=False, *, reduction="mean"
 ):
-    """max(0, margin + d(a, p) − d(a, n)), where d is pairwise_distance with this p and ε.
+    """max(0, margin + d(a, p) − d(a, n)), where d is pairwise_distance with this p and ε; swap
+    takes the lesser of d(a, n) and d(p, n) for the latter.
+
+    All three are (…, D) with as many axes, and broadcast. Raises ValueError for others, and for a
+    margin that is not above 0.
 
     Balntas, Riba, Ponsa & Mikolajczyk, 2016
     """
@@ -137,7 +149,10 @@ def triplet_margin_loss(
 def triplet_margin_with_distance_loss(
     anchor, positive, negative, *, distance_function=None, margin=1.0, swap=False, reduction="mean"
 ):
-    """triplet_margin_loss with another distance, a rule of two arrays; pairwise_distance without.
+    """triplet_margin_loss with another distance, a rule of two arrays; without one it is
+    pairwise_distance.
+
+    Raises TypeError for a distance that is no function, and the ValueError of triplet_margin_loss.
 
     Balntas, Riba, Ponsa & Mikolajczyk, 2016
     """

@@ -1,4 +1,10 @@
-"""Losses of an error."""
+"""Losses of an error e = x − t.
+
+All of them take x, the target t and a weight as arrays in float16, float32 or float64 of one dtype;
+x and t broadcast, and the weight has the shape of x. reduction is "none", "mean" or "sum". They
+raise TypeError for any other array and for a setting of the wrong type, ValueError for shapes that
+do not fit and for a setting out of range; the message names the argument.
+"""
 
 import numpy as np
 
@@ -7,8 +13,7 @@ from ..arrays import pairwise_sum, reduce, sum_to
 
 
 def mse_loss(x, target, *, reduction="mean", weight=None):
-    """e² with e = x − t; the slope is 2e in x and −2e in t. x and t broadcast; weight has the shape
-    of x.
+    """e² with e = x − t; the slope is 2e in x and −2e in t.
 
     A weighted mean is L = Σ w e² / Σ w, whose slope in w is (e² − L) / Σ w.
 
@@ -18,8 +23,7 @@ def mse_loss(x, target, *, reduction="mean", weight=None):
 
 
 def l1_loss(x, target, *, reduction="mean", weight=None):
-    """|e| with e = x − t; the slope is the sign of e, 0 at 0. Broadcasting and weight are those of
-    mse_loss.
+    """|e| with e = x − t; the slope is the sign of e, 0 at 0. A weighted mean is that of mse_loss.
 
     Laplace, 1774
     """
@@ -28,7 +32,8 @@ def l1_loss(x, target, *, reduction="mean", weight=None):
 
 def huber_loss(x, target, reduction="mean", delta=1.0, weight=None):
     """c (e − c/2), where c is e = x − t, cut off at ± δ: e²/2 within, δ (|e| − δ/2) outside. The
-    slope is c. A weighted mean is Σ w c (e − c/2) / n.
+    slope is c. A weighted mean is Σ w c (e − c/2) / n. Raises ValueError for a δ that is not above
+    0.
 
     Huber, 1964
     """
@@ -44,7 +49,7 @@ def huber_loss(x, target, reduction="mean", delta=1.0, weight=None):
 
 
 def smooth_l1_loss(x, target, *, reduction="mean", beta=1.0):
-    """huber_loss(δ = β) / β, and l1_loss for β = 0.
+    """huber_loss(δ = β) / β, and l1_loss for β = 0; β is at least 0.
 
     Girshick, 2015, arXiv:1504.08083
     """

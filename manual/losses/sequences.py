@@ -1,4 +1,8 @@
-"""Losses of sequences."""
+"""Losses of sequences.
+
+All of them raise TypeError for an argument of the wrong type, ValueError for a shape that does not
+fit and for a setting out of range; the message names the argument.
+"""
 
 import functools
 import math
@@ -26,10 +30,14 @@ def ctc_loss(
     paths. Summed over the states of a class that is its occupancy o, and the slope is −o; torch
     gives exp(log_probs) − o, the slope in logits whose log_softmax they are, and so do we.
 
-    targets is (N, S), or all of them end to end; "mean" divides each loss by the length of its
-    target first. Where no path is possible the loss is ∞, with zero_infinity 0, and has no slope;
-    where a log_prob on the way is NaN or ∞ both are NaN. It is long because batches come in two
-    forms.
+    targets is (N, S), or all of them laid end to end; both lengths are (N), whole numbers in an
+    array or a tuple. "mean" divides each loss by the length of its target first. Where no path is
+    possible the loss is ∞, or 0 with zero_infinity, and has no slope; where a log_prob on the way
+    is NaN or ∞, loss and slope are NaN. It is long because batches come in two forms.
+
+    Raises ValueError for shapes, lengths or a blank that do not fit, TypeError for targets that are
+    not real numbers and lengths that are not whole, IndexError for a label or a blank that is no
+    class.
 
     Graves, Fernández, Gomez & Schmidhuber, 2006
     """

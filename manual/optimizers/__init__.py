@@ -2,8 +2,12 @@
 
     param, state = adam(param, grad, state, lr=1e-3)
 
-param and grad have one shape and dtype. The state is a dict with the names of torch.optim, {}
-before the first step. Nothing that was passed is changed. A setting out of range raises ValueError.
+param and grad have one shape and dtype: float16, float32 or float64. The state is a dict with the
+names of torch.optim, {} before the first step. Nothing that was passed is changed.
+
+All of them raise TypeError for an argument of the wrong type, ValueError for a setting out of range
+(most begin at 0, a beta lies in [0, 1)), for a gradient of another shape, and for a state with an
+entry missing or of another shape; the message names the argument.
 
 Three take something else: sparse_adam a gradient (indices, values), muon matrices only, and lbfgs
 all parameters at once, with a function that evaluates the loss.

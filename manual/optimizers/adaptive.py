@@ -1,4 +1,8 @@
-"""Steps over the root of a mean of squares."""
+"""Steps over the root of a mean of squares.
+
+All of them raise TypeError for an argument of the wrong type, ValueError for a setting out of
+range, a gradient of another shape and a state that does not fit; the package's docstring says more.
+"""
 
 import numpy as np
 
@@ -60,8 +64,8 @@ def rmsprop(
 ):
     """p ← p − lr g / (√v + ε), where v ← α v + (1 − α) g² is the running mean of squares.
 
-    Centered, the squared running mean of g is taken off v, which leaves a variance. With momentum μ
-    the quotient is added to a buffer b ← μ b + g / (√v + ε), which then takes its place.
+    With centered, the squared running mean of g is taken off v, which leaves a variance. With
+    momentum μ the quotient is added to a buffer b ← μ b + g / (√v + ε), which then takes its place.
 
     Tieleman & Hinton, 2012, lecture 6.5; Graves, 2013, arXiv:1308.0850 (centered)
     """
@@ -90,7 +94,8 @@ def rmsprop(
 
 
 def adadelta(param, grad, state, *, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, maximize=False):
-    """p ← p − lr d, where d = g √(u + ε) / √(v + ε), and v and u are running means of g² and d².
+    """p ← p − lr d, where d = g √(u + ε) / √(v + ε), and v and u are running means of g² and d²
+    with ρ in [0, 1].
 
     The quotient has the unit of p, which no other method of the first order gives its step.
 

@@ -1,4 +1,8 @@
-"""Steps that take a matrix as one."""
+"""Steps that take a matrix as one.
+
+All of them raise TypeError for an argument of the wrong type, ValueError for a setting out of
+range, a gradient of another shape and a state that does not fit; the package's docstring says more.
+"""
 
 import math
 
@@ -24,9 +28,10 @@ def adafactor(
 
         v = r cᵀ / mean(r)        α = max(ε₂, rms(p)) min(lr, 1/√t)
 
-    v is then of rank one. The means follow g² by t^β₂, which is 1 at the first step, so that no
-    correction is needed. Where g / √v exceeds d in root mean square, the step is scaled to d.
-    Weight decay shrinks p by 1 − lr λ. Vectors keep v itself. ε₁ is the dtype's epsilon where None.
+    v is then of rank one. The means follow g² by t^β₂, where β₂, at most 0, is beta2_decay: that is
+    1 at the first step, so that no correction is needed. Where g / √v exceeds d in root mean
+    square, the step is scaled to d. Weight decay shrinks p by 1 − lr λ. Vectors keep v itself. eps
+    is (ε₁, ε₂), and ε₁ is the dtype's epsilon where None. Raises TypeError for any other eps.
 
     Shazeer & Stern, 2018, arXiv:1804.04235
     """
@@ -82,8 +87,12 @@ def muon(
     Newton and Schulz find it without a decomposition: X ← a X + (b A + c A²) X, A = X Xᵀ, does to
     each singular value s what the polynomial a s + b s³ + c s⁵ does, and leaves the singular
     vectors. It is done in bfloat16, where X starts at b / ‖b‖, laid flat. Nesterov takes the mean
-    of g and b for b. The rate is lr √max(1, rows / columns), or lr √(rows / columns) unclamped, or
-    0.2 lr √max(rows, columns) to match the size of AdamW's step.
+    of g and b for b. adjust_lr_fn names the rate: lr √max(1, rows / columns), "original" and the
+    default, lr √(rows / columns), "spectral_unclamped", or 0.2 lr √max(rows, columns),
+    "match_rms_adamw", to match the size of AdamW's step.
+
+    Raises ValueError for a param that is no matrix, for 100 ns_steps or more, and unless
+    ns_coefficients are three numbers.
 
     Jordan, 2024, https://kellerjordan.github.io/posts/muon; Bernstein, 2025,
     https://jeremybernste.in/writing/deriving-muon; Liu et al., 2025, arXiv:2502.16982

@@ -1,4 +1,8 @@
-"""Adam and its kin: both moments of the gradient."""
+"""Adam and its kin: both moments of the gradient.
+
+All of them raise TypeError for an argument of the wrong type, ValueError for a setting out of
+range, a gradient of another shape and a state that does not fit; the package's docstring says more.
+"""
 
 import math
 
@@ -222,7 +226,9 @@ def sparse_adam(param, grad, state, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, ma
     other rows are left as they are.
 
     indices are whole numbers of shape (k,), or (axes, k) for elements of the first axes; values
-    have shape (k, …). What stands at one index twice is added up first.
+    have shape (k, …) and the dtype of param. Values at the same index are added up first. Raises
+    TypeError for any other gradient, ValueError for values of another shape and for an lr or eps
+    that is not above 0, IndexError for an index outside param.
 
     Kingma & Ba, 2015, arXiv:1412.6980
     """

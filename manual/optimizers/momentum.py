@@ -1,4 +1,8 @@
-"""Steps along the gradient, its mean or its sign."""
+"""Steps along the gradient, its mean or its sign.
+
+All of them raise TypeError for an argument of the wrong type, ValueError for a setting out of
+range, a gradient of another shape and a state that does not fit; the package's docstring says more.
+"""
 
 import numpy as np
 
@@ -19,10 +23,10 @@ def sgd(
     maximize=False,
 ):
     """p ← p − lr d, where d is the gradient g + λ p, or with momentum μ the buffer b ← μ b + (1 −
-    τ) d.
+    τ) d, where τ is the dampening.
 
     The buffer starts as the first gradient, undampened. Nesterov looks ahead: d + μ b in place of
-    b.
+    b. Raises ValueError for nesterov without momentum or with dampening.
 
     Robbins & Monro, 1951; Polyak, 1964; Sutskever, Martens, Dahl & Hinton, 2013 (Nesterov's form)
     """
@@ -54,6 +58,8 @@ def rprop(param, grad, state, *, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50)
     """p ← p − s sign(g), where the step s of each element grows by η⁺ while the sign of g lasts.
 
     Where it turns, s shrinks by η⁻, and that element waits: its g counts as 0, now and next time.
+    etas is (η⁻, η⁺), and step_sizes are the bounds of s, which starts as lr. Raises ValueError
+    unless 0 < η⁻ < 1 < η⁺.
 
     Riedmiller & Braun, 1993, "A Direct Adaptive Method for Faster Backpropagation Learning"
     """
@@ -90,10 +96,11 @@ def asgd(
     weight_decay=0.0,
     maximize=False,
 ):
-    """p ← (1 − λ η) p − η g, and beside it the mean a ← a + μ (p − a) of all that p was since t₀.
+    """p ← (1 − λ η) p − η g, and beside it the mean a ← a + μ (p − a) of all values of p since step
+    t₀; λ is lambd, and weight_decay adds its share of p to g.
 
     The rate falls, η = lr / (1 + λ lr t)^α, and μ = 1 / max(1, t − t₀). Both are for the next step,
-    and kept in float32.
+    and kept in float32. Raises ValueError for an α whose power is not finite.
 
     Polyak & Juditsky, 1992; Xu, 2011, arXiv:1107.2490 (the rate)
     """

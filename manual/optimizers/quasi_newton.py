@@ -1,4 +1,8 @@
-"""Steps by a second-order model of the loss."""
+"""Steps by a second-order model of the loss.
+
+All of them raise TypeError for an argument of the wrong type, ValueError for a setting out of
+range; the message names the argument.
+"""
 
 import numpy as np
 
@@ -30,7 +34,11 @@ def lbfgs(
     all of it is done to −loss.
 
     params is a list of arrays, x all of them laid end to end; closure(params) gives the loss, a
-    number, and the list of gradients. Nocedal, 1980; Liu & Nocedal, 1989
+    number, and the list of gradients. Raises TypeError for params that are no list of floating
+    arrays and a closure that cannot be called, ValueError for a line_search_fn other than None and
+    "strong_wolfe".
+
+    Nocedal, 1980; Liu & Nocedal, 1989
     """
     settings = {"tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change}
     _check(lr, max_iter, max_eval, settings, history_size, line_search_fn, maximize)
@@ -112,7 +120,7 @@ def _check(lr, max_iter, max_eval, tolerances, history_size, line_search_fn, max
 
 
 def _arrays(params, closure, state):
-    """The parameters as arrays; closure and state are checked as well."""
+    """The parameters as arrays, once the closure and the state have been checked as well."""
     mapping(state=state)
     if not callable(closure):
         raise TypeError(f"closure: expected a function of the parameters, got {closure!r:.80}")

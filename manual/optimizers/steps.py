@@ -1,4 +1,7 @@
-"""What the optimizers share: blocks of a parameter, the state's count of steps, moving means."""
+"""What the optimizers share: blocks of a parameter, the state's count of steps, moving means.
+
+Their checks raise TypeError or ValueError with a message that names the argument.
+"""
 
 import numpy as np
 
@@ -39,7 +42,7 @@ def elementwise(update, param, grad, state, **start):
 
 
 def checked_betas(betas):
-    """Both. Raises TypeError unless they are two numbers, ValueError for one outside [0, 1)."""
+    """Both betas. Raises TypeError unless they are two numbers, ValueError for one outside [0, 1)."""
     pair(betas=betas)
     for i, beta in enumerate(betas):
         if not 0 <= beta < 1:
@@ -76,7 +79,8 @@ def toward(mean, new, share):
 
 
 def next_step(state):
-    """The step count, which torch keeps as a float32 number, and the same as a Python number."""
+    """The step count plus 1, which torch keeps as a float32 number, and the same as a Python
+    number."""
     step = np.asarray(number(state, "step", 0) + 1, np.float32)
     return step, float(step)
 
