@@ -1,4 +1,9 @@
-"""Activation functions: y and dy have the shape and dtype of x, but for glu, which halves an axis.
+"""Activation functions: y and dy have the shape and dtype of x, except in glu, which halves an
+axis.
+
+All of them take x as an array of any shape in float16, float32 or float64. They raise TypeError for
+any other array and for a setting of the wrong type, ValueError for a setting out of range,
+IndexError for a dim that x does not have; the message names the argument.
 
 All but the softmaxes and glu work element by element. The slope at a kink is torch's convention:
 that of the flat side, unless a docstring says otherwise.
@@ -74,7 +79,8 @@ def relu6(x):
 
 
 def hardtanh(x, min_val=-1.0, max_val=1.0):
-    """x between min_val and max_val, the nearer of them outside; the slope is 1 between.
+    """x between min_val and max_val, and outside the nearer of the two; the slope is 1 between.
+    Raises ValueError for a max_val below min_val.
 
     Collobert, 2004, "Large Scale Machine Learning"
     """
@@ -106,8 +112,9 @@ def leaky_relu(x, negative_slope=0.01):
 
 
 def prelu(x, weight):
-    """x above 0 and w x below, where w is one number, or one for each channel, axis 1 of x; the
-    slope is w, in w it is x, and at 0 they are w and 0.
+    """x above 0 and w x below, where the weight w is one number, or one for each channel, axis 1 of
+    x; the slope is w, in w it is x, and at 0 they are w and 0. Raises ValueError for a weight of
+    another shape.
 
     He, Zhang, Ren & Sun, 2015, arXiv:1502.01852
     """
@@ -130,7 +137,10 @@ def prelu(x, weight):
 
 def rrelu(x, lower=1.0 / 8, upper=1.0 / 3, training=False, *, noise: Constant = None):
     """x above 0 and a x below, where a is drawn between lower and upper for each element: noise, in
-    the shape of x. Without training a is their mean. The slope at 0 is a.
+    the shape and dtype of x. Without training a is their mean. The slope at 0 is a.
+
+    Raises ValueError for an upper below lower, either of them not finite, or noise of another
+    shape, TypeError for training without noise.
 
     Xu, Wang, Chen & Li, 2015, arXiv:1505.00853
     """
@@ -178,7 +188,7 @@ def hardshrink(x, lambd=0.5):
 
 
 def softshrink(x, lambd=0.5):
-    """x − λ above λ, x + λ below −λ, 0 between; the slope is 1 outside.
+    """x − λ above λ, x + λ below −λ, 0 between; the slope is 1 outside. λ = lambd is at least 0.
 
     Donoho, 1995, "De-noising by Soft-Thresholding"
     """
@@ -232,7 +242,8 @@ def selu(x):
 
 
 def celu(x, alpha=1.0):
-    """x above 0 and α (e^(x / α) − 1) below; the slope there is e^(x / α), which is 1 at 0.
+    """x above 0 and α (e^(x / α) − 1) below; the slope there is e^(x / α), which is 1 at 0. Raises
+    ValueError for an α of 0.
 
     Barron, 2017, arXiv:1704.07483
     """
@@ -256,7 +267,7 @@ def _exponential(x, alpha, scale, width):
 
 def gelu(x, approximate="none"):
     """x Φ(x), where Φ is the normal distribution; the slope is Φ(x) + x φ(x). φ is its density,
-    which is 0 beyond ± 40.
+    which is 0 beyond ± 40. approximate is "none" or "tanh".
 
     Hendrycks & Gimpel, 2016, arXiv:1606.08415
     """
@@ -277,7 +288,7 @@ def gelu(x, approximate="none"):
 
 def _gelu_tanh(x):
     """x σ(v) with v = √(8/π) (x + 0.044715 x³), which is x/2 (1 + tanh(v/2)); the slope is σ(v) + x
-    σ(v) σ(−v) v′. Beyond ± 40 both are those of the limits."""
+    σ(v) σ(−v) v′. Beyond ± 40 both have reached their limits."""
     near = np.clip(x, -40, 40)
     square = near * near
     c = math.sqrt(8 / math.pi)
@@ -403,6 +414,7 @@ def hardswish(x):
 
 def glu(x, dim=-1):
     """a σ(b), where a and b are the halves of x along dim; the slopes are σ(b) and a σ(b) σ(−b).
+    Raises ValueError for an x without axes and for an odd length along dim.
 
     Dauphin, Fan, Auli & Grangier, 2017, arXiv:1612.08083
     """
@@ -424,9 +436,10 @@ def glu(x, dim=-1):
 
 def softmax(x, dim=None, *, dtype=None):
     """pⱼ = e^xⱼ / Σ e^xₖ over dim; dx = p (dy − Σ p dy), where dy is measured from that of the
-    largest x, so that nothing cancels when that has won. x is first made `dtype`.
+    largest x, so that nothing cancels when that has won. x is first converted to `dtype`, a
+    floating one.
 
-    Without a dim it is 0 of an array with 0, 1 or 3 axes, else 1. Bridle, 1990
+    Without a dim it is 0 for an array of 0, 1 or 3 axes, else 1. Bridle, 1990
     """
     x, axis, dtype = _along(x, dim, dtype)
     _, z, winner, others = exponentials(_rows(x, axis, dtype))
@@ -475,8 +488,9 @@ def gumbel_softmax(logits, tau=1, hard=False, *, dim=-1, noise: Constant = None)
     """softmax((logits + noise) / τ); hard makes that one at its largest and zero elsewhere, and
     leaves the slope as it is.
 
-    noise, in the shape of the logits, is drawn from Gumbel's distribution, −log(−log u), up to a
-    number along dim, which changes nothing. Jang, Gu & Poole, 2017, arXiv:1611.01144
+    noise, in the shape and dtype of the logits, is drawn from Gumbel's distribution, −log(−log u);
+    adding one number to it along dim changes nothing. Raises TypeError without noise, ValueError
+    for noise of another shape. Jang, Gu & Poole, 2017, arXiv:1611.01144
     """
     logits, noise = floating(logits=logits, noise=noise, optional="noise")
     real(tau=tau)
@@ -505,14 +519,14 @@ def _as_drawn(noise, shape):
 
 
 def _along(x, dim, dtype):
-    """x, the axis of a softmax over it, and the dtype that it is done in."""
+    """x, the axis of a softmax over it, and the dtype in which it is computed."""
     x = floating(x=x)
     axis = axis_of(x.ndim, dim=(0 if x.ndim in (0, 1, 3) else 1) if dim is None else dim)
     return x, axis, as_dtype(dtype) or x.dtype
 
 
 def _rows(a, axis, dtype):
-    """a with this axis last, of an array without axes one of length 1, in the dtype."""
+    """a with this axis last, in the dtype; an array without axes gets one of length 1."""
     return np.moveaxis(np.atleast_1d(a), axis, -1).astype(dtype, copy=False)
 
 

@@ -1,4 +1,8 @@
-"""Checks of arguments at the boundary of a rule."""
+"""Checks of arguments at the boundary of a rule.
+
+All of them raise TypeError, ValueError or IndexError with a message that names the argument, what
+was expected and what came.
+"""
 
 import math
 import numbers
@@ -15,7 +19,7 @@ def array(**given):
     """The named arguments, each a NumPy array of any shape; a single one without a tuple around it.
 
     Raises TypeError for anything else, for an array that holds no numbers or wider ones than
-    float64, and for one whose bytes are not in the order of this processor.
+    float64, and for one whose bytes are not in the native order of this processor.
     """
     for name, a in given.items():
         if not isinstance(a, (np.ndarray, np.generic)):
@@ -66,8 +70,8 @@ def alike(**arrays):
 
 
 def broadcast(**arrays):
-    """The shape that the named arrays broadcast to, None left out. Raises ValueError for one that
-    does not fit those before it."""
+    """The shape that the named arrays broadcast to, leaving out what is None. Raises ValueError for
+    an array that does not fit those before it."""
     shape, seen = (), []
     for name, a in arrays.items():
         if a is None:
@@ -144,8 +148,7 @@ def flag(**settings):
 
 
 def truth(**setting):
-    """Whether the named setting is true, whatever it is. Raises TypeError where that has no
-    answer."""
+    """Whether the named setting, of any type, is true. Raises TypeError if there is no answer."""
     ((name, value),) = setting.items()
     try:
         return bool(value)
@@ -154,7 +157,7 @@ def truth(**setting):
 
 
 def floated(x, weight):
-    """A weight of whole numbers as a floating one like x; anything else as it is."""
+    """A weight of whole numbers in the dtype of x; anything else as it is."""
     is_whole = isinstance(weight, (np.ndarray, np.generic)) and weight.dtype.kind in "iu"
     return np.asarray(weight, x.dtype) if is_whole else weight
 
@@ -173,7 +176,7 @@ def weights(x, **given):
 
 
 def axis_of(ndim, **setting):
-    """The named axis of an array with so many, counted from 0.
+    """The named axis of an array with `ndim` axes, counted from 0.
 
     Raises TypeError unless it is a whole number, IndexError where there is no such axis.
     """
@@ -186,7 +189,8 @@ def axis_of(ndim, **setting):
 
 
 def one_of(allowed, **setting):
-    """Raises TypeError unless the named setting is a string, ValueError unless it is allowed."""
+    """Raises TypeError unless the named setting is a string, ValueError unless it is one of
+    `allowed`."""
     ((name, value),) = setting.items()
     *others, last = map(repr, allowed)
     text = f"{', '.join(others)} or {last}"
@@ -197,8 +201,8 @@ def one_of(allowed, **setting):
 
 
 def as_dtype(dtype, name="dtype", optional=True):
-    """The argument of that name as a NumPy dtype, or None where it is optional. Raises TypeError
-    for anything but a floating dtype."""
+    """The argument of that name as a NumPy dtype, or None if that is given and optional. Raises
+    TypeError for anything but a floating dtype."""
     if dtype is None and optional:
         return None
     if not (isinstance(dtype, (np.dtype, type)) and np.dtype(dtype).kind == "f"):

@@ -1,4 +1,7 @@
-"""What rules share: the operands of arithmetic, sums and their adjoints."""
+"""What rules share: the operands of arithmetic, sums and their adjoints.
+
+Their checks raise TypeError or ValueError with a message that names the argument.
+"""
 
 import math
 import numbers
@@ -9,10 +12,11 @@ from .arguments import broadcast, floating, one_of, real
 
 
 def operands(**two):
-    """The two named operands as arrays, and what brings a slope of each into its shape and leaves
-    out that of a number.
+    """The two named operands, arrays or numbers, as arrays, and a function that brings a slope of
+    each into its shape and leaves out that of a number.
 
-    Raises TypeError unless one at least is a floating array, and both of one dtype.
+    Raises TypeError unless at least one is a floating array, and both are if both are arrays, of
+    one dtype; ValueError for shapes that do not broadcast.
     """
     numeric = {
         name: isinstance(a, numbers.Real) and not isinstance(a, np.generic)
@@ -39,8 +43,8 @@ def operands(**two):
 
 
 def exponentials(rows):
-    """What a softmax over the last axis is made of: d = x − max x, z = eᵈ, where d is first 0, and
-    the sum of all other z.
+    """The parts of a softmax over the last axis: d = x − max x, z = eᵈ, where d is first 0, and the
+    sum of all other z.
 
     The winner is left out of the sum because log Σ z = log1p(others) and 1 − p = others / (1 +
     others) keep their digits where the others are small.
@@ -79,8 +83,8 @@ def reduce(x, reduction, total=None):
     """The last step of a loss, as a rule: "none" keeps x, "sum" adds it up, "mean" divides the sum
     by `total`.
 
-    `total` is the number of elements where none is given. A mean over nothing is NaN and has no
-    gradient.
+    `total` is the number of elements unless it is given. A mean over nothing is NaN and has no
+    gradient. Raises TypeError or ValueError for any other reduction.
     """
     one_of(("none", "mean", "sum"), reduction=reduction)
     y = x if reduction == "none" else pairwise_sum(x, tuple(range(x.ndim)))

@@ -1,4 +1,7 @@
-"""Which gradient belongs to which argument of a call: by name."""
+"""Which gradient belongs to which argument of a call: by name.
+
+by_name raises RuntimeError for a pullback that returns other gradients than its rule has arrays.
+"""
 
 import inspect
 import weakref
@@ -24,7 +27,8 @@ def named(tree, name=""):
 
 def arguments(rule, args, settings):
     """{name: argument} of a call, in the order of the signature, without those that are Constant.
-    Each of *args is one, "args.0", and so is each of **settings."""
+    Each of *args is one argument, "args.0", and so is each of **settings. Raises TypeError for a
+    call that the signature does not allow."""
     signature, found = _signature(rule), {}
     for name, argument in signature.bind(*args, **settings).arguments.items():
         parameter = signature.parameters[name]
@@ -48,8 +52,8 @@ def _signature(rule):
 
 
 def arrays_of(rule, args, settings):
-    """The floating arrays of a call that have a gradient: their names, {argument: names}, and
-    they."""
+    """The floating arrays of a call that have a gradient: their names, {argument: names}, and the
+    arrays themselves. Raises TypeError for a call that the signature does not allow."""
     names, found = {}, []
     for argument, tree in arguments(rule, args, settings).items():
         inside = {n: a for n, a in named(tree, argument).items() if _is_floating(a)}
@@ -60,21 +64,22 @@ def arrays_of(rule, args, settings):
 
 
 def _is_floating(a):
-    """Whether it is an array, or a tensor, of that kind; a NumPy scalar counts as a number."""
+    """Whether it is a floating array, or tensor; a NumPy scalar counts as a number."""
     kind = getattr(getattr(a, "dtype", None), "kind", "")
     return kind == "f" and not isinstance(a, np.generic)
 
 
 def as_number(a):
-    """A NumPy scalar as Python's number, which fits any dtype; anything else as it is."""
+    """A NumPy scalar as a Python number, which fits any dtype; anything else as it is."""
     return a.item() if isinstance(a, np.generic) else a
 
 
 def by_name(rule, names, found):
-    """The gradients that the pullback of a rule returned, in the order of `names`, which are
-    {argument: names of its arrays}: one for each argument, in its structure, a lone one bare.
+    """The gradients that the pullback of a rule returned, in the order of `names`, {argument: names
+    of its arrays}. Expects one for each argument, with its structure; if there is only one
+    argument, no tuple is around it.
 
-    Raises RuntimeError where they are others.
+    Raises RuntimeError where the pullback returned others.
     """
     expected = [name for inside in names.values() for name in inside]
     if expected == list(names):  # no trees

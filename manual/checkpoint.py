@@ -5,8 +5,8 @@ from .tape import Tensor, apply
 
 
 def checkpoint(function, *args):
-    """function(*args) of tensors, saving these alone: the backward runs it again and goes back
-    through that. What else the function uses collects its gradient on the way.
+    """function(*args) of tensors, saving only these: the backward pass runs it again and goes back
+    through that. Whatever else the function uses collects its gradient on the way.
 
     One of args must require a gradient, as in torch with use_reentrant.
 

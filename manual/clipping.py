@@ -1,5 +1,10 @@
 """Clipping of gradients, a list of arrays of any shapes at once. Nothing that was passed is
-changed."""
+changed.
+
+All of them take arrays in float16, float32 or float64, of one dtype. They raise TypeError for
+anything else and for a setting of the wrong type, ValueError for one out of range; the message
+names the argument.
+"""
 
 import math
 
@@ -9,10 +14,12 @@ from .arguments import flag, floating, real, within
 
 
 def clip_grad_norm_(grads, max_norm, norm_type=2.0, error_if_nonfinite=False):
-    """g ← g min(1, c / (‖g‖ + 10⁻⁶)), where ‖g‖ is the norm of all of them laid end to end.
+    """g ← g min(1, c / (‖g‖ + 10⁻⁶)), where ‖g‖ is the norm of all of them laid end to end and c is
+    max_norm.
 
-    Returns ‖g‖ and the list. A norm that is not finite makes all of them so, or raises ValueError.
-    norm_type is any number, or math.inf for the largest element.
+    Returns ‖g‖ and the list. norm_type is any number, or math.inf for the largest element. A norm
+    that is not finite makes all of them so, unless error_if_nonfinite. Raises ValueError for such a
+    norm where that is set, TypeError for grads that are no list.
 
     Pascanu, Mikolov & Bengio, 2013, arXiv:1211.5063
     """
@@ -28,7 +35,8 @@ def clip_grad_norm_(grads, max_norm, norm_type=2.0, error_if_nonfinite=False):
 
 
 def clip_grad_value_(grads, clip_value):
-    """Every element between ± clip_value."""
+    """Every element limited to ± clip_value, which is at least 0. Raises TypeError for grads that
+    are no list."""
     within(0, clip_value=clip_value)
     return [np.clip(g, -clip_value, clip_value) for g in _all(grads)]
 

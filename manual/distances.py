@@ -1,4 +1,9 @@
-"""Distances and similarities of vectors."""
+"""Distances and similarities of vectors.
+
+All of them take arrays in float16, float32 or float64 of one dtype. They raise TypeError for
+anything else and for a setting of the wrong type, ValueError for shapes that do not fit and for a
+setting out of range, IndexError for a dim that is not there; the message names the argument.
+"""
 
 import math
 
@@ -15,7 +20,8 @@ _MODES = (
 
 
 def pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False):
-    """‖x₁ − x₂ + ε‖ₚ over the last axis, which keepdim keeps with length 1. x₁ and x₂ broadcast."""
+    """‖x₁ − x₂ + ε‖ₚ over the last axis, which keepdim keeps with length 1. x₁ and x₂ broadcast,
+    and p is any number."""
     x1, x2 = floating(x1=x1, x2=x2)
     real(p=p, eps=eps)
     flag(keepdim=keepdim)
@@ -32,7 +38,8 @@ def pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False):
 
 
 def pdist(x, p=2.0):
-    """‖xᵢ − xⱼ‖ₚ of all rows i < j of a matrix, by i and then j; a row collects from its pairs."""
+    """‖xᵢ − xⱼ‖ₚ for all rows i < j of a matrix, by i and then j, with p at least 0; a row collects
+    from its pairs. Raises ValueError for an x that is no matrix."""
     x = floating(x=x)
     if x.ndim != 2:
         raise ValueError(f"x: expected a matrix, got shape {x.shape}")
@@ -49,8 +56,9 @@ def pdist(x, p=2.0):
 
 
 def cdist(x1, x2, p=2.0, compute_mode="use_mm_for_euclid_dist_if_necessary"):
-    """‖x₁ᵢ − x₂ⱼ‖ₚ of all rows: (…, P, M) and (…, R, M) → (…, P, R). What stands in front
-    broadcasts. compute_mode is torch's choice of an algorithm; here the differences are taken."""
+    """‖x₁ᵢ − x₂ⱼ‖ₚ for all rows: (…, P, M) and (…, R, M) → (…, P, R), with p at least 0. The axes
+    in front broadcast. compute_mode is torch's choice of an algorithm; here the differences are
+    always taken. Raises ValueError for fewer axes and for rows of two lengths."""
     x1, x2 = floating(x1=x1, x2=x2)
     within(0, p=p)
     one_of(_MODES, compute_mode=compute_mode)
@@ -104,7 +112,7 @@ def cosine_similarity(x1, x2, dim=1, eps=1e-8):
 
 def _norm(d, p, whole=False):
     """‖d‖ₚ = (Σ |d|ᵖ)^(1 / p) over the last axis; with the slope sign(d) (|d| / ‖d‖)^(p − 1), which
-    is 0 where d is. ‖d‖₀ is how many are not 0, and has the slope 0.
+    is 0 where d is. ‖d‖₀ is the number of elements that are not 0, and has the slope 0.
 
     With q = |d| / m, where m is the largest |d|, or for p < 0 the least, no power overflows, and
     both formulas hold at p = ±∞ as well, where equal largest elements share the slope:

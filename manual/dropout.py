@@ -1,5 +1,10 @@
-"""Dropout. What is drawn is the mask, a boolean array that broadcasts to x: what is kept. Without
-training nothing is drawn, and x is returned."""
+"""Dropout. What is drawn is the mask, a boolean array that broadcasts to x and is true where x is
+kept. Without training nothing is drawn, and x is returned.
+
+All of them take x in float16, float32 or float64, and p from 0 to 1, the probability of being
+dropped. They raise TypeError for any other array and for a setting of the wrong type, ValueError
+for a p out of range; the message names the argument.
+"""
 
 import math
 
@@ -13,7 +18,8 @@ _LIMIT = SELU_SCALE * SELU_ALPHA  # selu ends at its negative on the left
 
 def dropout(x, p=0.5, training=True, *, mask: Constant = None):
     """m x / (1 − p), where m is 1 with probability 1 − p and else 0, so that the mean is x; the
-    slope is m / (1 − p).
+    slope is m / (1 − p). Here x may have any shape. Raises ValueError for a mask that does not
+    broadcast to x, TypeError for training without a boolean mask.
 
     Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, 2014
     """
@@ -21,7 +27,9 @@ def dropout(x, p=0.5, training=True, *, mask: Constant = None):
 
 
 def dropout1d(x, p=0.5, training=True, *, mask: Constant = None):
-    """dropout of whole channels of x, (C, L) or (N, C, L): the mask is (…, C, 1).
+    """dropout of whole channels of x, (C, L) or (N, C, L): the mask is (…, C, 1). Raises ValueError
+    for an x with other numbers of axes or a mask that does not broadcast to x, TypeError for
+    training without a boolean mask.
 
     Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
     """
@@ -31,7 +39,9 @@ def dropout1d(x, p=0.5, training=True, *, mask: Constant = None):
 
 
 def dropout2d(x, p=0.5, training=True, *, mask: Constant = None):
-    """dropout of whole channels of x, (N, C, …): the mask is (N, C, 1, …).
+    """dropout of whole channels of x, (N, C, …): the mask is (N, C, 1, …). Raises ValueError for an
+    x with fewer axes or a mask that does not broadcast to x, TypeError for training without a
+    boolean mask.
 
     Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
     """
@@ -40,6 +50,8 @@ def dropout2d(x, p=0.5, training=True, *, mask: Constant = None):
 
 def dropout3d(x, p=0.5, training=True, *, mask: Constant = None):
     """dropout of whole channels of x, (N, C, D, H, W), or else (C, …): the mask is (…, C, 1, …).
+    Raises ValueError for an x with fewer axes or a mask that does not broadcast to x, TypeError for
+    training without a boolean mask.
 
     Tompson, Goroshin, Jain, LeCun & Bregler, 2015, arXiv:1411.4280
     """
@@ -47,10 +59,12 @@ def dropout3d(x, p=0.5, training=True, *, mask: Constant = None):
 
 
 def alpha_dropout(x, p=0.5, training=False, *, mask: Constant = None):
-    """a (x + p s) where x is kept and a (p − 1) s where not; the slope is a or 0.
+    """a (x + p s) where x is kept and a (p − 1) s where not; the slope is a or 0. x may have any
+    shape.
 
     −s is the limit of selu on the left, and a = ((1 − p) (1 + p s²))^(−½) keeps a mean of 0 and a
-    variance of 1.
+    variance of 1. Raises ValueError for a mask that does not broadcast to x, TypeError for training
+    without a boolean mask.
 
     Klambauer, Unterthiner, Mayr & Hochreiter, 2017, arXiv:1706.02515
     """
@@ -58,7 +72,9 @@ def alpha_dropout(x, p=0.5, training=False, *, mask: Constant = None):
 
 
 def feature_alpha_dropout(x, p=0.5, training=False, *, mask: Constant = None):
-    """alpha_dropout of whole channels of x, (N, C, …): the mask is (N, C, 1, …).
+    """alpha_dropout of whole channels of x, (N, C, …): the mask is (N, C, 1, …). Raises ValueError
+    for an x with fewer axes or a mask that does not broadcast to x, TypeError for training without
+    a boolean mask.
 
     Klambauer, Unterthiner, Mayr & Hochreiter, 2017, arXiv:1706.02515
     """
@@ -66,7 +82,7 @@ def feature_alpha_dropout(x, p=0.5, training=False, *, mask: Constant = None):
 
 
 def _drawn(x, p, training, mask, axes=0):
-    """x with at least so many axes, p, and the mask; without training None."""
+    """x, p and the mask, checked: x has at least `axes` axes. Without training the mask is None."""
     x = floating(x=x)
     within(0, 1, p=p)
     flag(training=training)

@@ -1,4 +1,8 @@
-"""Rows of a table, picked by their index."""
+"""Rows of a table, picked by their index.
+
+All of them raise TypeError for an array of another dtype and a setting of the wrong type,
+ValueError for a shape that does not fit and a setting out of range; the message names the argument.
+"""
 
 import math
 
@@ -17,12 +21,17 @@ def embedding(
     scale_grad_by_freq=False,
     sparse=False,
 ):
-    """weight[input]: (…) → (…, D) from a weight (V, D). A row collects dy from wherever it was
-    picked, the row padding_idx nothing; scale_grad_by_freq divides by how often that was.
+    """weight[input]: (…) → (…, D) from a weight (V, D), for indices in int64 or int32. A row
+    collects dy from wherever it was picked, the row padding_idx nothing; scale_grad_by_freq divides
+    by the number of times it was.
 
     With max_norm, rows that are picked and longer are first shortened to it; the shortened weight
-    is a further output, and its slope is left out. sparse is torch's choice of a layout. Raises
-    IndexError for an index outside the table. Bengio, Ducharme, Vincent & Jauvin, 2003
+    is a further output, and its slope is left out. sparse is torch's choice of a layout.
+
+    Raises TypeError for indices of another dtype, ValueError for a weight that is no matrix and a
+    padding_idx outside the table, IndexError for an index outside it.
+
+    Bengio, Ducharme, Vincent & Jauvin, 2003
     """
     index, weight = _picked(input, weight)
     flag(scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
@@ -52,12 +61,16 @@ def embedding_bag(
     padding_idx=None,
 ):
     """The sum, mean or largest of the rows of each bag: input (B, N) holds B bags, or (N) all of
-    them end to end, from each of the offsets on. An empty bag gives 0.
+    them laid end to end, each beginning at one of the offsets. An empty bag gives 0.
 
     A sum may be weighted by per_sample_weights, of the shape of input, whose slope is the row times
     dy. Each row picked gets dy, times its weight or over the length of its bag; with "max" the
     first largest gets it, element by element. include_last_offset ends the last bag at the last
     offset. The rest is as for embedding. It is long because of its settings.
+
+    Raises TypeError, ValueError and IndexError as embedding does, ValueError also for offsets that
+    do not fit and for a "max" with frequencies or sparse, NotImplementedError for weights of
+    anything but a sum.
     """
     index, weight = _picked(input, weight)
     flag(scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
@@ -99,8 +112,10 @@ def embedding_bag(
 
 
 def one_hot(input, num_classes=-1):
-    """1 at the class and 0 elsewhere: whole numbers (…) → (…, num_classes), by default one more
-    than the largest. There is nothing to differentiate: the pullback returns ()."""
+    """1 at the class and 0 elsewhere: classes (…) in int64 → (…, num_classes) in int64, where
+    num_classes is by default one more than the largest. There is nothing to differentiate: the
+    pullback returns (). Raises TypeError for another dtype, ValueError for a class below 0 and for
+    too few num_classes."""
     index = array(input=input)
     whole(num_classes=num_classes)
     if index.dtype != np.int64:
@@ -136,7 +151,7 @@ def _picked(input, weight):
 
 
 def _padding(padding_idx, count):
-    """padding_idx counted from 0, −1 for none."""
+    """padding_idx counted from 0, or −1 if it is None."""
     if padding_idx is None:
         return -1
     whole(padding_idx=padding_idx)
@@ -176,7 +191,7 @@ def _sums(rows, starts, ends):
 
 
 def _winners(rows, starts, ends):
-    """Whether each element is the first of the largest in its bag; none that is −∞ is."""
+    """Whether each element is the first of the largest in its bag; an element of −∞ never is."""
     first = np.zeros(rows.shape, bool)
     for a, b in zip(starts, ends, strict=True):
         if b > a:

@@ -1,4 +1,8 @@
-"""Elements picked by their place or by a condition."""
+"""Elements picked by their place or by a condition.
+
+All of them take arrays in float16, float32 or float64, and raise TypeError for any others,
+ValueError for shapes that do not fit; the message names the argument.
+"""
 
 import numpy as np
 
@@ -7,7 +11,9 @@ from .arrays import operands
 
 
 def where(condition, x, other):
-    """x where the condition holds, other elsewhere; dy goes where its element came from."""
+    """x where the condition holds, other elsewhere; dy goes where its element came from. x and
+    other are two arrays, or an array and a number; all three broadcast. Raises TypeError for a
+    condition that is no boolean array."""
     condition = array(condition=condition)
     if condition.dtype != bool:
         raise TypeError(f"condition: expected dtype bool, got {condition.dtype}")
@@ -23,7 +29,8 @@ def where(condition, x, other):
 
 def getitem(x, index):
     """x[index], by numbers, slices, arrays, None and …; an element picked more than once collects
-    all of its dy."""
+    all of its dy. Raises IndexError for an index that x does not have, ValueError for a slice with
+    a step below 1."""
     x = floating(x=x)
     parts = index if isinstance(index, tuple) else (index,)
     for part in parts:

@@ -1,4 +1,8 @@
-"""Linear maps."""
+"""Linear maps.
+
+All of them take arrays in float16, float32 or float64 of one dtype, and raise TypeError for any
+others, ValueError for shapes that do not fit; the message names the argument.
+"""
 
 import math
 
@@ -9,12 +13,14 @@ from .arrays import sum_to
 
 
 def linear(x, weight, bias=None):
-    """x Wᵀ + b over the last axis of x: (…, in) → (…, out), with weight (out, in) or (in,), whose y
-    is (…).
+    """x Wᵀ + b over the last axis of x: (…, in) → (…, out), with weight (out, in) or (in,), for
+    which y is (…), and a bias that broadcasts to y.
 
     With rows of x and dy beneath one another, each of the three is linear in what it multiplies:
 
         dx = dy W        dW = dyᵀ x        db = Σ dy
+
+    Raises ValueError for shapes that do not fit.
     """
     x, weight, bias = floating(x=x, weight=weight, bias=bias, optional="bias")
     if weight.ndim not in (1, 2):
@@ -43,9 +49,10 @@ def linear(x, weight, bias=None):
 
 def bilinear(input1, input2, weight, bias=None):
     """yₒ = Σᵢⱼ x₁ᵢ Wₒᵢⱼ x₂ⱼ + bₒ over the last axes: (…, in1) and (…, in2) → (…, out), with weight
-    (out, in1, in2).
+    (out, in1, in2) and bias (out).
 
     It is linear in each of the four, so that each gradient is the same sum with dy in its place.
+    Raises ValueError for shapes that do not fit.
     """
     input1, input2, weight, bias = floating(
         input1=input1, input2=input2, weight=weight, bias=bias, optional="bias"

@@ -1,5 +1,10 @@
 """Models: rules of rules. Parameters are a dict with the names of torch's `state_dict`; so is their
-gradient."""
+gradient.
+
+All of them take arrays in float16, float32 or float64 of one dtype. They raise TypeError for
+anything else, ValueError for entries, shapes and settings that do not fit; the message names the
+argument.
+"""
 
 from functools import partial
 
@@ -16,7 +21,7 @@ from .trees import leaves
 
 def linear_regression(parameters, x):
     """x Wᵀ + b, with the parameters of torch.nn.Linear: weight (out, in) and bias (out); x (N, in)
-    → (N, out)."""
+    → (N, out). Raises ValueError for parameters with other entries."""
     (layer,) = _layers(parameters, {"weight", "bias"})
     y, pull_linear = linear(x, *layer)
 
@@ -28,7 +33,8 @@ def linear_regression(parameters, x):
 
 
 def logistic_regression(parameters, x):
-    """p = σ(x Wᵀ + b), the probability of class 1; parameters and shapes as in `linear_regression`.
+    """p = σ(x Wᵀ + b), the probability of class 1; parameters, shapes and errors as in
+    `linear_regression`.
 
     The slope of σ is taken as p (1 − p), of the same rounded p that a cross entropy divides by: so
     the digits that 1 − p has lost cancel, where those of σ(z) σ(−z) would not.
@@ -48,7 +54,9 @@ def mlp(parameters, x, activation="relu"):
     """Linear layers with an activation between them, named as torch.nn.Sequential names them:
     0.weight, 0.bias, 2.weight, …
 
-    x (N, in) → (N, out). `activation` is the name of a rule in `activations`.
+    x (N, in) → (N, out). `activation` is the name of a rule in `activations`. Raises ValueError for
+    one that is not there and for parameters with other entries, TypeError for one that is no
+    string.
 
     Rumelhart, Hinton & Williams, 1986, "Learning representations by back-propagating errors"
     """
@@ -73,9 +81,13 @@ def loss_gradient(parameters, x, target, model, loss, activation="relu"):
     order. Pulled back, a direction v gives the Hessian's product with it, and mixed derivatives:
     those of x, and of a floating target.
 
-    The gradient is what a forward pass and a backward pass compute. So v goes upside down through
-    the backward pass, from the first layer to the last, and then through the forward pass, from the
-    last to the first, with what the former left at each layer's arguments: "double backward".
+    x is (N, in); model, loss and activation are names. The gradient is what a forward pass and a
+    backward pass compute. So v goes upside down through the backward pass, from the first layer to
+    the last, and then through the forward pass, from the last to the first, with what the former
+    left at each layer's arguments: "double backward".
+
+    Raises ValueError for an x that is no matrix, parameters with other entries, and classes below
+    0.
 
     Pearlmutter, 1994, "Fast Exact Multiplication by the Hessian"
     """
@@ -131,7 +143,8 @@ def _dense(h, weight, bias, activation):
 
 
 def _dense_backward(da, h, weight, bias, activation):
-    """The backward pass of a layer, (dh, dweight, dbias), as a rule of da and what the layer has.
+    """The backward pass of a layer, (dh, dweight, dbias), as a rule of da and the layer's
+    arguments.
 
     With the slopes (p, q, r), dz = da f′(z) has p Wᵀ + h qᵀ + r, h has dz q, and the weight dzᵀ p.
     """
@@ -214,7 +227,7 @@ def _mlp_layers(parameters):
 
 
 def _layers(parameters, expected):
-    """The (weight, bias) of each layer, first to last; ValueError unless the names are those
+    """The (weight, bias) of each layer, first to last. Raises ValueError unless the names are those
     expected."""
     mapping(parameters=parameters)
     if set(parameters) != expected:

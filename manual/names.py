@@ -1,4 +1,4 @@
-"""What may have been meant by a name that is not known."""
+"""Which name may have been meant by an unknown one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ FEW = 8  # names that are all shown
 
 
 def unknown(what: str, name: Any, allowed: Iterable[str]) -> str:
-    """The text of an error: which name of what is not known, and the nearest that are; all of them
-    where there are few. None with a leading underscore is offered."""
+    """The text of an error: `name` is no known `what`, and these of the names allowed are the
+    nearest, or all of them where there are few. Names with a leading underscore are never offered.
+    """
     public = [other for other in allowed if not other.startswith("_")]
     near = difflib.get_close_matches(str(name), public, SHOWN)
     if near:

@@ -1,4 +1,9 @@
-"""Arithmetic and functions of single elements, which broadcast."""
+"""Arithmetic and functions of single elements, which broadcast.
+
+All of them take arrays in float16, float32 or float64; one of two operands may also be a number,
+which has no gradient. They raise TypeError for anything else, for two dtypes and for a setting of
+the wrong type, ValueError for shapes that do not broadcast; the message names the argument.
+"""
 
 import math
 
@@ -44,8 +49,8 @@ def mul(x, other):
 
 
 def div(x, other, *, rounding_mode=None):
-    """x / other, rounded to a whole number by "trunc" or "floor"; the slopes are 1 / other and −y /
-    other, and 0 of what is rounded. By 0 it is ±∞, and 0 / 0 is NaN."""
+    """x / other, rounded to a whole number if rounding_mode is "trunc" or "floor"; the slopes are 1
+    / other and −y / other, and 0 where it is rounded. Division by 0 gives ±∞, and 0 / 0 NaN."""
     if rounding_mode is not None:
         one_of(("trunc", "floor"), rounding_mode=rounding_mode)
     x, other, back = operands(x=x, other=other)

@@ -1,4 +1,8 @@
-"""Products of matrices."""
+"""Products of matrices.
+
+All of them take arrays in float16, float32 or float64 of one dtype, and raise TypeError for any
+others, ValueError for shapes that do not fit; the message names the argument.
+"""
 
 import numpy as np
 
@@ -8,7 +12,8 @@ from .arrays import sum_to
 
 def matmul(x, other):
     """x @ other: (…, N, K) and (…, K, M) → (…, N, M); dx = dy otherᵀ, dother = xᵀ dy. A vector is a
-    matrix of one row before the @, and of one column behind it."""
+    matrix of one row before the @, and of one column behind it. Raises ValueError for an array
+    without axes and for two K."""
     x, other = floating(x=x, other=other)
     for name, a in (("x", x), ("other", other)):
         if not a.ndim:

@@ -1,12 +1,16 @@
 """Backward passes as functions of their own, to be differentiated again. The names are ATen's.
 
-For one that works element by element, y is grad_output · f′(x), where x is short for self, and both
-broadcast. The slope in grad_output is f′, as ever; the docstrings give that in x, over grad_output:
-f″. A loss is reduced by 0, "none", 1, "mean", or 2, "sum".
+For those that work element by element, y is grad_output · f′(x), where x is short for self, and
+both broadcast. The slope in grad_output is f′, as ever; the docstrings give the one in x, divided
+by grad_output: f″. The reduction of a loss is 0, "none", 1, "mean", or 2, "sum".
+
+All of them take arrays in float16, float32 or float64 of one dtype. They raise TypeError for
+anything else and for a setting of the wrong type, ValueError for shapes that do not fit and for a
+setting out of range, IndexError for a dim that is not there; the message names the argument.
 
 `loss_gradient` composes them: what its pullback makes of a direction is the Hessian's product with
-it. Torch has no such pass for hardsigmoid and the margin losses of classes, and calls others by the
-functions that they are made of, like l1_loss.
+it. Torch has no such pass for hardsigmoid and the margin losses of classes, and differentiates
+others through the functions that they are made of, like l1_loss.
 """
 
 import math
@@ -49,7 +53,7 @@ def tanh_backward(grad_output, output):
 
 
 def threshold_backward(grad_output, self, threshold):
-    """relu's and threshold's: f′ = 1 above the threshold; f″ = 0."""
+    """That of relu and threshold: f′ = 1 above the threshold; f″ = 0."""
     g, x = _fitting(grad_output=grad_output, self=self)
     real(threshold=threshold)
     return _promoted(g, x > threshold, (x, np.zeros_like(x)))
@@ -63,8 +67,9 @@ def hardtanh_backward(grad_output, self, min_val, max_val):
 
 
 def leaky_relu_backward(grad_output, self, negative_slope, self_is_result):
-    """f′ = 1 above 0 and negative_slope below, for self as well as for the result of a positive
-    slope; f″ = 0."""
+    """f′ = 1 above 0 and negative_slope below, whether self is x or, with self_is_result, the
+    result of a slope that is not negative; f″ = 0. Raises ValueError for a result of a negative
+    slope."""
     g, x = _fitting(grad_output=grad_output, self=self)
     real(negative_slope=negative_slope)
     flag(self_is_result=_or_false(self_is_result))
@@ -76,7 +81,7 @@ def leaky_relu_backward(grad_output, self, negative_slope, self_is_result):
 
 def gelu_backward(grad_output, self, *, approximate="none"):
     """f″ = φ(x) (2 − x²); of the tanh approximation, with σ = σ(v) and the slopes v′, v″ of v, it
-    is σ (1 − σ) (2 v′ + x ((1 − 2 σ) v′² + v″))."""
+    is σ (1 − σ) (2 v′ + x ((1 − 2 σ) v′² + v″)). Both arrays have one shape."""
     g, x = _fitting(grad_output=grad_output, self=self)
     same_shape(grad_output=g, self=x)  # oneDNN does not broadcast
     one_of(("none", "tanh"), approximate=approximate)
@@ -128,9 +133,9 @@ def hardswish_backward(grad_output, self):
 
 
 def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_result):
-    """elu's, celu's and selu's: f′ = scale above 0 and α scale input_scale e^(input_scale x) below,
-    where f″ is input_scale as often again. Of the result r, f′ below is input_scale (r + α scale).
-    """
+    """That of elu, celu and selu: f′ = scale above 0 and α scale input_scale e^(input_scale x)
+    below, where f″ = input_scale f′. With is_result it takes the result r, and f′ below is
+    input_scale (r + α scale). Raises ValueError for a result of a negative α."""
     g, x = _fitting(grad_output=grad_output, self_or_result=self_or_result)
     real(alpha=alpha, scale=scale, input_scale=input_scale)
     flag(is_result=_or_false(is_result))
@@ -148,7 +153,7 @@ def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_resu
 
 
 def log_sigmoid_backward(grad_output, self):
-    """f″ = −σ(x) σ(−x). Torch's own takes what its forward has left as well."""
+    """f″ = −σ(x) σ(−x). Torch's own also takes what its forward pass has saved."""
     g, x = _fitting(grad_output=grad_output, self=self)
     slope, bend = activations.sigmoid(-x)
     return _promoted(g, slope, (x, -bend(np.ones_like(x))))
@@ -171,8 +176,8 @@ def softshrink_backward(grad_output, self, lambd):
 def rrelu_with_noise_backward(
     grad_output, self, noise: Constant, lower, upper, training, self_is_result
 ):
-    """f′ is the noise, 1 above 0, that was drawn in training; without, it is leaky_relu's with the
-    mean of lower and upper. f″ = 0."""
+    """f′ is the noise drawn in training, which is 1 above 0; without training, it is leaky_relu's
+    with the mean of lower and upper. f″ = 0. The noise has the shape of x."""
     g, x = _fitting(grad_output=grad_output, self=self)
     real(lower=lower, upper=upper)
     flag(training=_or_false(training), self_is_result=_or_false(self_is_result))
@@ -206,10 +211,12 @@ def prelu_kernel_backward(grad_output, self, weight):
 
 
 def glu_backward(grad_output, self, dim):
-    """(g σ(b), g a σ′(b)) of the halves a and b of x. With σ″ = σ′ (1 − 2 σ), where 1 − 2 σ(b) =
-    −tanh(b / 2), and dy = (p, q), the slopes are
+    """(g σ(b), g a σ′(b)) of the halves a and b of x along dim. With σ″ = σ′ (1 − 2 σ), where 1 − 2
+    σ(b) = −tanh(b / 2), and dy = (p, q), the slopes are
 
         dg = p σ + q a σ′        da = q g σ′        db = p g σ′ + q g a σ″
+
+    Raises ValueError unless x is twice as long as g along dim.
     """
     g, x = floating(grad_output=grad_output, self=self)
     axis = axis_of(x.ndim, dim=dim)
@@ -272,12 +279,14 @@ def _total(a, axis):
 
 
 def mse_loss_backward(grad_output, self, target, reduction):
-    """f′ = 2 e, f″ = 2 with e = x − t; in t all slopes are the negative ones."""
+    """f′ = 2 e, f″ = 2 with e = x − t; in t all slopes are the negative ones. Raises ValueError for
+    another reduction and a shape that does not fit."""
     return _of_error(grad_output, self, target, reduction, lambda e: (2 * e, np.full_like(e, 2)))
 
 
 def huber_loss_backward(grad_output, self, target, reduction, delta):
-    """f′ = e cut off at ± δ, e = x − t; f″ = 1 within."""
+    """f′ = e cut off at ± δ, e = x − t; f″ = 1 within. Raises ValueError for another reduction and
+    a shape that does not fit."""
     within(0, delta=delta)
 
     def measured(e):
@@ -287,8 +296,8 @@ def huber_loss_backward(grad_output, self, target, reduction, delta):
 
 
 def smooth_l1_loss_backward(grad_output, self, target, reduction, beta):
-    """f′ = e / β cut off at ± 1, e = x − t; f″ = 1 / β within, and 0 everywhere for β = 0,
-    where f′ at 0 is −1."""
+    """f′ = e / β cut off at ± 1, e = x − t; f″ = 1 / β within, and 0 everywhere for β = 0, where f′
+    at 0 is −1. Raises ValueError for another reduction and a shape that does not fit."""
     within(0, beta=beta)
 
     def measured(e):
@@ -309,7 +318,8 @@ def _of_error(grad_output, x, target, reduction, measured):
 
 
 def soft_margin_loss_backward(grad_output, self, target: Constant, reduction):
-    """f′ = −t σ(−t x), f″ = t² σ(t x) σ(−t x)."""
+    """f′ = −t σ(−t x), f″ = t² σ(t x) σ(−t x). The target t has the shape of x. Raises ValueError
+    for another reduction and a shape that does not fit."""
     g, x = floating(grad_output=grad_output, self=self)
     x, t = alike(self=x, target=floated(x, target))
     n = _divisor(g, x.shape, reduction, x.size)
@@ -320,7 +330,10 @@ def soft_margin_loss_backward(grad_output, self, target: Constant, reduction):
 def binary_cross_entropy_backward(grad_output, self, target, weight: Constant = None, reduction=1):
     """f′ = w (p − t) / (p q) with q = 1 − p; in p the slope is w ((p − t)² + t (1 − t)) / (p q)²,
     where nothing cancels, in t it is −w / (p q). Torch has another guard for these than for f′: ε =
-    1e-12 is added to p and to q; they have it here only where p q is below it."""
+    1e-12 is added to p and to q; they have it here only where p q is below it.
+
+    Raises ValueError for another reduction, a shape that does not fit, and a p or t outside [0, 1].
+    """
     g, p, t = floating(grad_output=grad_output, self=self, target=target)
     same_shape(self=p, target=t)
     w = weights(p, weight=weight)
@@ -348,7 +361,9 @@ def nll_loss_backward(
     total_weight: Constant,
 ):
     """nll_loss is linear in x: so its pullback of grad_output has no slope in x, and that in
-    grad_output is nll_loss itself, of dy. A "mean" is over total_weight, Σ w_t."""
+    grad_output is nll_loss itself, of dy. A "mean" is over total_weight, Σ w_t. The other arguments
+    are those of nll_loss. Raises ValueError for an x without axes, another reduction and a shape
+    that does not fit."""
     g, x = floating(grad_output=grad_output, self=self)
     whole(reduction=reduction)
     given = total_weight if reduction == 1 else floated(x, total_weight)  # else it does not count
@@ -376,7 +391,8 @@ def nll_loss2d_backward(
     ignore_index,
     total_weight: Constant,
 ):
-    """nll_loss_backward for images: x is (N, C, H, W), the target (N, H, W)."""
+    """nll_loss_backward for images: x is (N, C, H, W), the target (N, H, W), the weight (C). Raises
+    ValueError for other numbers of axes."""
     x = floating(self=self)
     if x.ndim != 4:
         raise ValueError(f"self: expected (N, C, H, W), got shape {x.shape}")
@@ -414,8 +430,8 @@ def _divisor(g, shape, reduction, total):
 
 
 def _promoted(g, slope, *others):
-    """g f′ as a rule of g, and of every other array that comes with the slope of f′ in it. What f′
-    is 0 for gives 0, whatever g is."""
+    """g f′ as a rule of g, and of every other array, each given with the slope of f′ in it. Where
+    f′ is 0, the result is 0, whatever g is."""
 
     def times(slope, factor, shape):
         return sum_to(np.where(slope == 0, 0, factor * slope).astype(g.dtype), shape)

@@ -1,5 +1,9 @@
 """A reverse-mode engine over the rules: it knows no derivative, only which rule made which array.
 
+All of it raises RuntimeError where there is no way back: for a tensor that requires no gradient, a
+gradient of another shape, and a saved value that was freed or changed in place. Arguments of the
+wrong type raise TypeError, and what a rule raises passes through.
+
 Names are torch's, where the same lives in torch/csrc/autograd: `Node` in function.h, `execute` in
 engine.cpp, what is saved in saved_variable.cpp. Wengert, 1964; Speelpenning, 1980
 """
@@ -27,8 +31,9 @@ _numbers = itertools.count()  # torch's sequence_nr: what is made later has the 
 
 
 class Node:
-    """One call of a rule, its outputs' grad_fn: how to go back, an edge (node, which output of it)
-    to what made each array, their names by argument, and the versions of what it saved."""
+    """One call of a rule, the grad_fn of its outputs. It has the way back, an edge to what made
+    each array, (node, number of its output), the names of the arrays by argument, and the versions
+    of what it saved."""
 
     def __init__(self, name, pullback, next_edges, names, zeros=(None,), number=None):
         self.name, self.pullback, self.names, self.zeros = name, pullback, names, zeros
@@ -75,11 +80,13 @@ class Tensor:
         return functools.partial(self._in_place if name.endswith("_") else apply, rule, self)
 
     def detach(self):
-        """The same memory, without what made it."""
+        """A tensor with the same memory, without what made it."""
         return Tensor(self.data, version=self.version)
 
     def register_hook(self, hook):
-        """hook(gradient) may return another gradient, to go on with. Gives what removes it."""
+        """Calls the hook with the gradient in every backward pass; what it returns, unless None,
+        takes its place. Returns a function that removes the hook. Raises TypeError for a hook that
+        cannot be called, RuntimeError unless the tensor requires a gradient."""
         expect(self.requires_grad, "hook: expected a tensor that requires a gradient")
         if not callable(hook):
             raise TypeError(f"hook: expected a function of the gradient, got {hook!r}")
@@ -93,7 +100,9 @@ class Tensor:
             self.register_hook(functools.partial(setattr, self, "grad"))
 
     def backward(self, gradient=None, retain_graph=False):
-        """Adds the gradient of ⟨gradient, self⟩ to the grad of every leaf behind."""
+        """Adds the gradient of ⟨gradient, self⟩ to the grad of every leaf behind; gradient has the
+        shape of self, and is 1 for a single number without it. retain_graph keeps what was saved,
+        for another pass. Raises RuntimeError for a gradient that is missing or of another shape."""
         flag(retain_graph=retain_graph)
         expect(self.requires_grad, "backward: expected a tensor that requires a gradient")
         expect(gradient is not None or self.data.size == 1, "gradient: expected one, got None")
@@ -116,7 +125,8 @@ class Tensor:
 
 @no_grad()
 def execute(edge, gradient, retain_graph):
-    """Visits all nodes behind the edge, the last made first: their cotangents are complete then."""
+    """Visits all nodes behind the edge, the last made first, so that the cotangents of each are
+    complete by then. Raises RuntimeError for saved values that were freed or changed in place."""
     found, nodes = {edge[0]}, [edge[0]]
     for node in nodes:  # which grows meanwhile
         new = {e[0] for e in node.next_edges if e} - found
@@ -132,7 +142,8 @@ def execute(edge, gradient, retain_graph):
 
 
 def apply(rule, *args, **settings):
-    """rule(*args, **settings) of tensors and arrays, recorded. torch.autograd.Function.apply"""
+    """rule(*args, **settings) of tensors and arrays, recorded. It raises what the rule raises.
+    torch.autograd.Function.apply"""
     while isinstance(rule, functools.partial):
         rule, args, settings = rule.func, (*rule.args, *args), {**rule.keywords, **settings}
     names, given = arrays_of(rule, args, settings)

@@ -22,8 +22,8 @@ def leaves(tree):
 
 
 def kept(function):
-    """The arrays that a function holds on to: those in its closure, and in closures and containers
-    there."""
+    """The arrays that a function holds on to: those in its closure, and in the closures and
+    containers there."""
     found, todo, seen = [], [function], set()
     while todo:
         thing = todo.pop()

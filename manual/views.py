@@ -1,4 +1,9 @@
-"""The same elements in another shape."""
+"""The same elements in another shape.
+
+All of them take x in float16, float32 or float64. They raise TypeError for any other array and for
+a setting that is no whole number, IndexError for an axis that x does not have; the message names
+the argument.
+"""
 
 import numpy as np
 
@@ -8,7 +13,8 @@ from .arrays import sum_to
 
 def reshape(x, shape):
     """The elements of x, in their order, in another shape, one length of which may be −1: what is
-    left."""
+    left. Raises TypeError for a shape that is no tuple or list of whole numbers, ValueError for
+    another number of elements."""
     x = floating(x=x)
     _lengths(shape)
     try:
@@ -24,7 +30,7 @@ def reshape(x, shape):
 
 
 def transpose(x, dim0, dim1):
-    """x with two axes swapped, which swaps those of dy back."""
+    """x with the axes dim0 and dim1 swapped, which swaps those of dy back."""
     x = floating(x=x)
     dims = axis_of(x.ndim, dim0=dim0), axis_of(x.ndim, dim1=dim1)
     y = x.swapaxes(*dims) if x.ndim else x
@@ -36,7 +42,9 @@ def transpose(x, dim0, dim1):
 
 
 def permute(x, dims):
-    """x with its axes in the order dims; those of dy go back where they came from."""
+    """x with its axes in the order dims; those of dy go back where they came from. Raises TypeError
+    for dims that are no tuple or list of whole numbers, ValueError unless each axis is there once.
+    """
     x = floating(x=x)
     _lengths(dims, "dims")
     order = [axis_of(x.ndim, dims=dim) for dim in dims]
@@ -52,7 +60,8 @@ def permute(x, dims):
 
 def broadcast_to(x, shape):
     """x repeated along axes of length 1 and new ones in front; −1 keeps a length. dy is summed over
-    them."""
+    them. Raises TypeError for a shape that is no tuple or list of whole numbers, ValueError for one
+    that x does not broadcast to."""
     x = floating(x=x)
     _lengths(shape)
     new = len(shape) - x.ndim

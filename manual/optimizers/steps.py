@@ -42,7 +42,7 @@ def elementwise(update, param, grad, state, **start):
 
 
 def checked_betas(betas):
-    """Both betas. Raises TypeError unless they are two numbers, ValueError for one outside [0, 1)."""
+    """The betas. Raises TypeError unless they are two numbers, ValueError for one outside [0, 1)."""
     pair(betas=betas)
     for i, beta in enumerate(betas):
         if not 0 <= beta < 1:
