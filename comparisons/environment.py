@@ -18,7 +18,8 @@ from ..reference.adapters import device
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mpmath")
-SOURCES = ("manual", "reference", "comparisons")  # of a result: what the digests are of
+# The folders that a result depends on; each has a digest.
+SOURCES = ("manual", "reference", "comparisons")
 
 # The variables that choose the kernels of torch and BLAS, and what a processor must have for them.
 KERNELS = (
@@ -70,7 +71,7 @@ def kernels() -> list[dict[str, str]]:
 
 
 def _cpuinfo(name: str) -> str:
-    """What Linux says of the first processor, "" where it says nothing."""
+    """What Linux says about the first processor, or "" if it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -115,7 +116,7 @@ def _revision() -> str:
 
 
 def _digest(folder: Path) -> str:
-    """Of all source files in a folder, whatever their order on disk."""
+    """A digest of all source files in a folder, whatever their order on disk."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         total.update(f"{path.relative_to(folder).as_posix()}\0".encode())

@@ -18,8 +18,8 @@ from threadpoolctl import threadpool_limits
 def side_by_side(
     tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, threads: int = 1
 ) -> Iterator[tuple[int, Any]]:
-    """(index, result) of each task as it is done, that of an iterator as a list; one task, or one
-    job, stays in this process."""
+    """(index, result) of each task as it is done, an iterator being returned as a list. One task,
+    or one job, stays in this process."""
     work = (
         joblib.delayed(_work)(i, function, args, threads, os.getpid())
         for i, (function, args) in enumerate(tasks)
@@ -31,7 +31,8 @@ def side_by_side(
 def _work(
     i: int, function: Callable[..., Any], args: tuple[Any, ...], threads: int, parent: int
 ) -> tuple[int, Any]:
-    """So many threads each: the processes do not disturb each other, and results repeat."""
+    """Does one task with so many threads, so that processes do not disturb each other and results
+    repeat."""
     if parent != os.getpid():
         _end_with(parent)
     with limited(threads):
@@ -41,8 +42,8 @@ def _work(
 
 @functools.cache
 def _end_with(parent: int) -> None:
-    """From now on this process ends soon after its parent, however that ends: a worker that is
-    killed with nobody to tell it would work on."""
+    """Ends this process soon after its parent, however that ends: a worker would otherwise work on
+    when its parent is killed."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -54,7 +55,7 @@ def _end_with(parent: int) -> None:
 
 @contextlib.contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """So many threads, for torch and for BLAS."""
+    """Limits torch and BLAS to so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

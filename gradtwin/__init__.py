@@ -34,7 +34,7 @@ __all__ = [
     "trace",
 ]
 
-# Where each stands. It is imported when it is asked for, for torch takes its time.
+# Where each stands. It is imported only when it is asked for, since importing torch takes long.
 PLACES = {
     "Cause": ("comparisons.check.causes", "Cause"),
     "Cell": ("comparisons.training.cells", "Cell"),

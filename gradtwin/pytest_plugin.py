@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 OPTION = "--gradient-report"
-KEY = "gradient_reports"  # under which a worker of xdist hands over what it collected
+KEY = "gradient_reports"  # the key under which a worker of xdist hands over what it collected
 
 # How the files of gradient_baseline are written anew.
 REGENERATE = {
@@ -31,7 +31,8 @@ _collected: list[dict[str, Any]] = []
 
 
 def assert_gradient(subject: Any, against: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """As `gradtwin.check`, whose report it returns; AssertionError with the page if it is wrong."""
+    """`gradtwin.check`, whose report it returns; raises AssertionError with the page if it is
+    wrong."""
     __tracebackhide__ = True
     report = _checked(subject, against, *args, **kwargs)
     report.raise_for_failure()
@@ -116,7 +117,8 @@ class GradientBaseline:
 def gradient_baseline(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> GradientBaseline:
-    """`gradient_baseline.check(name, arrays)`: those of the last time, bit for bit."""
+    """`gradient_baseline.check(name, arrays)` fails unless they are those of the last time, bit for
+    bit."""
     base = tmp_path_factory.getbasetemp()
     worker = hasattr(request.config, "workerinput")  # its folder lies in that of the whole run
     baseline = GradientBaseline(request, (base.parent if worker else base) / "gradient_baseline")
@@ -162,7 +164,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Handover:
-    """What the workers of xdist collected goes to the process that writes."""
+    """Hands what the workers of xdist collected to the process that writes."""
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -49,7 +49,7 @@ __all__ = [
     "second_order",
     "views",
 ]
-_OLD = ("elementary",)  # goes with version 0.3
+_OLD = ("elementary",)  # removed in version 0.3
 
 
 def __getattr__(name):

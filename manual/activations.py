@@ -439,7 +439,7 @@ def softmax(x, dim=None, *, dtype=None):
     largest x, so that nothing cancels when that has won. x is first converted to `dtype`, a
     floating one.
 
-    Without a dim it is 0 for an array of 0, 1 or 3 axes, else 1. Bridle, 1990
+    dim is by default 0 for an array of 0, 1 or 3 axes, else 1. Bridle, 1990
     """
     x, axis, dtype = _along(x, dim, dtype)
     _, z, winner, others = exponentials(_rows(x, axis, dtype))

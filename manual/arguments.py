@@ -201,7 +201,7 @@ def one_of(allowed, **setting):
 
 
 def as_dtype(dtype, name="dtype", optional=True):
-    """The argument of that name as a NumPy dtype, or None if that is given and optional. Raises
+    """The argument of that name as a NumPy dtype; None is returned as it is if `optional`. Raises
     TypeError for anything but a floating dtype."""
     if dtype is None and optional:
         return None

@@ -15,8 +15,8 @@ def operands(**two):
     """The two named operands, arrays or numbers, as arrays, and a function that brings a slope of
     each into its shape and leaves out that of a number.
 
-    Raises TypeError unless at least one is a floating array, and both are if both are arrays, of
-    one dtype; ValueError for shapes that do not broadcast.
+    Raises TypeError unless one of them is a floating array and the other a number or an array of
+    the same dtype, ValueError for shapes that do not broadcast.
     """
     numeric = {
         name: isinstance(a, numbers.Real) and not isinstance(a, np.generic)

@@ -91,7 +91,7 @@ DIALECTS = [
         "start",
         "the first gradient is dampened like all others",
         {
-            "b = momentum * b + (1 - dampening) * d if state else d": (
+            "b = momentum * b + (1 - dampening) * d if begun else d": (
                 "b = momentum * b + (1 - dampening) * d"
             )
         },

@@ -13,7 +13,7 @@ import numpy as np
 from .activations import SELU_ALPHA, SELU_SCALE
 from .arguments import Constant, array, broadcastable, flag, floating, within
 
-_LIMIT = SELU_SCALE * SELU_ALPHA  # selu ends at its negative on the left
+_LIMIT = SELU_SCALE * SELU_ALPHA  # on the left, selu tends to −_LIMIT
 
 
 def dropout(x, p=0.5, training=True, *, mask: Constant = None):

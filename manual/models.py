@@ -175,7 +175,8 @@ def _elu_backward(da, z, alpha=1.0, scale=1.0):
     return second_order.elu_backward(da, alpha, scale, 1, False, z)
 
 
-_OF_OUTPUT = ("sigmoid", "tanh")  # what the backward pass sees
+# Their backward passes see the output, all others the input.
+_OF_OUTPUT = ("sigmoid", "tanh")
 _BACKWARD = {
     "sigmoid": second_order.sigmoid_backward,
     "tanh": second_order.tanh_backward,

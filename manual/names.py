@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-SHOWN = 3  # of many names, the nearest
-FEW = 8  # names that are all shown
+NEAREST = 3  # names offered if there are many
+FEW = 8  # up to this many names are all listed
 
 
 def unknown(what: str, name: Any, allowed: Iterable[str]) -> str:
@@ -15,12 +15,12 @@ def unknown(what: str, name: Any, allowed: Iterable[str]) -> str:
     nearest, or all of them where there are few. Names with a leading underscore are never offered.
     """
     public = [other for other in allowed if not other.startswith("_")]
-    near = difflib.get_close_matches(str(name), public, SHOWN)
+    near = difflib.get_close_matches(str(name), public, NEAREST)
     if near:
         return f"unknown {what} {name!r}: did you mean {' or '.join(near)}?"
     if len(public) <= FEW:
         return f"unknown {what} {name!r}: expected one of {', '.join(public) or 'none'}"
-    near = difflib.get_close_matches(str(name), public, SHOWN, cutoff=0)
+    near = difflib.get_close_matches(str(name), public, NEAREST, cutoff=0)
     return (
         f"unknown {what} {name!r}: expected one of {len(public)}; the nearest are {', '.join(near)}"
     )

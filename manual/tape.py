@@ -128,7 +128,7 @@ def execute(edge, gradient, retain_graph):
     """Visits all nodes behind the edge, the last made first, so that the cotangents of each are
     complete by then. Raises RuntimeError for saved values that were freed or changed in place."""
     found, nodes = {edge[0]}, [edge[0]]
-    for node in nodes:  # which grows meanwhile
+    for node in nodes:  # it grows meanwhile
         new = {e[0] for e in node.next_edges if e} - found
         found.update(new)
         nodes.extend(new)

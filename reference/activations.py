@@ -15,7 +15,7 @@ prelu = rule(F.prelu)
 
 
 def _slopes(rrelu, x, *args, **kwargs):
-    """What is drawn where x ≤ 0, and only there: minus what becomes of −1."""
+    """The slopes that are drawn, which is done only where x ≤ 0: minus what becomes of −1."""
     ones = torch.ones_like(x)
     below = x <= 0
     return torch.where(below, -rrelu(torch.where(below, -ones, ones), *args, **kwargs), ones)
@@ -44,7 +44,7 @@ softmin = rule(F.softmin)
 
 
 def _gumbel(gumbel_softmax, logits, tau=1, hard=False, dim=-1):
-    """What is added to the logits, up to a number along dim."""
+    """The noise that is added to the logits, up to one number along dim."""
     return gumbel_softmax(torch.zeros_like(logits), dim=dim).log()
 
 

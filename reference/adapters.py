@@ -288,7 +288,7 @@ def rate(scheduler):
             return lr, group["momentum"]
 
         seen = [now()]
-        optimizer.step()  # which torch wants to see first
+        optimizer.step()  # torch wants to see one first
         for step in range(len(steps) if by_metric else int(np.max(steps, initial=0))):
             group["lr"] = disturb(group["lr"])
             machine.step(float(steps[step])) if by_metric else machine.step()

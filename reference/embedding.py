@@ -9,7 +9,7 @@ from .adapters import rule
 
 
 def _with_weight(embed):
-    """The function, and behind its value the weight where max_norm may have shortened it."""
+    """The function, which with max_norm also returns the weight, as it may have been shortened."""
     signature = inspect.signature(embed)
 
     @functools.wraps(embed)

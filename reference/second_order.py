@@ -38,7 +38,7 @@ def _of(function):
         x = x if x.requires_grad else x.clone().requires_grad_()
         return torch.autograd.grad(function(x), x, grad_output, create_graph=True)[0]
 
-    del backward.__wrapped__  # whose signature is another one
+    del backward.__wrapped__  # it has another signature
     return backward
 
 
@@ -65,7 +65,8 @@ def _of_loss(operator, fits=lambda x, t, **_: x.shape == t.shape, **facts):
 
 
 def _are_classes(x, target, weight, ignore_index, **_):
-    """Also that there is a weight for each; ATen reads and writes outside where that is not so."""
+    """Whether the target holds classes, and the weight a number for each of them; otherwise ATen
+    reads and writes out of bounds."""
     axis = min(x.ndim - 1, 1)
     if axis < 0 or target.shape != (*x.shape[:axis], *x.shape[axis + 1 :]):
         return False

@@ -31,7 +31,7 @@ from torch.autograd import forward_ad
 
 from gradtwin import manual, reference
 
-SLOPED = [op for op in ops.names() if op != "ctc_loss"]  # all but what has corners alone
+SLOPED = [op for op in ops.names() if op != "ctc_loss"]  # all but the one that has corners alone
 RIGHT = {IDENTICAL, ROUNDING, REFERENCE_IMPRECISE, CONVENTION}
 
 

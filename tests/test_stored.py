@@ -12,7 +12,7 @@ from gradtwin.comparisons.snapshots import arrays
 from gradtwin.comparisons.verdict.classes import IDENTICAL, ROUNDING
 
 DATA = Path(__file__).parent / "data" / "0.1"
-NAMES = ["relu", "softmax", "embedding", "matmul", "sum", "step_lr"]  # that are measured again
+NAMES = ["relu", "softmax", "embedding", "matmul", "sum", "step_lr"]  # what is measured again
 
 
 def stored():

@@ -65,9 +65,9 @@ def compare(old: Baseline, new: Baseline) -> Diff:
 
 
 def _spreads(quantities: Iterable[Quantity]) -> dict[str, float]:
-    """How far apart the margins of one row lay when it was measured repeatedly, by name: the
-    largest. For a margin is the largest of few rounding errors, and two or three of its values do
-    not show how far it goes; those of all rows of an op do."""
+    """How far apart, at most, the margins of one row lay when it was measured repeatedly, by name
+    of the op. A margin is the largest of few rounding errors, and two or three of its values do not
+    show how far it goes; those of all rows of an op do."""
     spreads: dict[str, float] = {}
     for q in quantities:
         if q.kind in JUDGED and max(q.margins) <= 1:
@@ -79,7 +79,7 @@ def _spreads(quantities: Iterable[Quantity]) -> dict[str, float]:
 class Move:
     """How far a side has moved, at its furthest element."""
 
-    size: float = 0.0  # in what is allowed
+    size: float = 0.0  # in units of what is allowed
     ulp: int = 0
     index: str = ""
     before: float = math.nan

@@ -14,7 +14,7 @@ from ..report import pages, tables, text
 from ..report.tables import SCHEMA
 from .diff import Diff
 
-SHOWN = 20  # rows of a group, in what people read
+ROWS_SHOWN = 20  # of a group, in the formats that people read
 COLUMNS = ("class", "side", "id", "size", "ulp", "index", "before", "now",
            "margin_old", "margin_new", "explained")  # fmt: skip
 
@@ -55,7 +55,7 @@ def markdown(diff: Diff, fail_on: Collection[str]) -> bytes:
     around = surroundings(diff)
     lines += [f"* {text.markdown(line)}" for line in around] or ["The environment is the same."]
     for name, rows in groups(diff):
-        shown = rows.head(SHOWN)
+        shown = rows.head(ROWS_SHOWN)
         cells = [[_cell(row[c]) for c in COLUMNS] for row in shown.to_dict("records")]
         lines += [
             "",
@@ -64,7 +64,7 @@ def markdown(diff: Diff, fail_on: Collection[str]) -> bytes:
         ]
         lines += ["", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
         lines += [f"| {' | '.join(row)} |" for row in cells]
-        lines += [f"\nand {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
+        lines += [f"\nand {len(rows) - ROWS_SHOWN} more"] if len(rows) > ROWS_SHOWN else []
         lines += ["", "</details>"]
     return ("\n".join(lines) + "\n").encode()
 

@@ -17,7 +17,7 @@ from ..report.parquet import Damaged, Format
 from ..verdict.classes import CLASSES
 from .measure import ARRAYS, TABLES, Quantity
 
-BOUND = 1.0  # that every margin is promised to keep; what was observed stands beside it
+BOUND = 1.0  # the bound promised for every margin; what was observed stands beside it
 ARRAY = pa.struct(
     [("dtype", pa.string()), ("shape", pa.list_(pa.int64())), ("data", pa.large_binary())]
 )
@@ -110,7 +110,7 @@ def _row(q: Quantity) -> dict[str, Any]:
 
 
 def _quantity(row: Mapping[str, Any]) -> Quantity:
-    """Raises ValueError for what was never written so."""
+    """The quantity in a row. Raises ValueError for a row that cannot have been written."""
     for column, known in (("table", TABLES), ("class", CLASSES)):
         if row[column] not in known:
             raise ValueError(f"{column}: expected one of {', '.join(known)}, got {row[column]!r}")
@@ -131,7 +131,7 @@ def _quantity(row: Mapping[str, Any]) -> Quantity:
 
 
 def _stored(a: np.ndarray) -> dict[str, Any]:
-    """Dtype, shape and bits; an array of objects has none, and is refused."""
+    """The dtype, shape and bits of an array; one of objects has none, and is refused."""
     a = np.asarray(a)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"array: expected numbers or truth values, got dtype {a.dtype}")
@@ -150,7 +150,8 @@ def _array(name: str, stored: Mapping[str, Any]) -> np.ndarray:
 
 
 def _is_first(table: pa.Table, header: Mapping[str, Any]) -> bool:
-    """Of version 1: whether rows and digest, which was that of the rows, are those of the table."""
+    """Whether the number of rows and the digest in the header of version 1, which was that of the
+    rows, are those of the table."""
     total = hashlib.sha256()
     for row in table.to_pylist():
         total.update(repr(row).encode())

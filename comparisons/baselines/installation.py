@@ -26,9 +26,9 @@ from .versions import Failed, Say, Subject, digest
 
 # What a distribution is built of; the rest of a checkout is not copied.
 DISTRIBUTED = ("pyproject.toml", "README.md", "LICENSE", "gradtwin", *SOURCES)
-HEAVY = ("nvidia-", "cuda", "triton")  # that names of packages begin with which torch brings
-LAZILY = "--use-feature=fast-deps"  # of pip
-LAST_LINES = 12  # of what failed
+HEAVY = ("nvidia-", "cuda", "triton")  # prefixes of the large packages that torch brings
+LAZILY = "--use-feature=fast-deps"  # an option of pip
+LAST_LINES = 12  # of the output of what failed, which are shown
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _pip(subject: Subject, arguments: Sequence[str], wrong: str) -> str:
 
 
 def _do(command: Sequence[str], folder: Path, wrong: str) -> str:
-    """What the command prints. Failed, with what went wrong, if it does not end well."""
+    """What the command prints. Raises Failed, with what went wrong, if it does not end well."""
     try:
         done = run(command, folder)
     except OSError as error:

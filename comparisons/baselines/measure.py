@@ -93,7 +93,7 @@ class Task:
         return [(f"{self.name}[{self.number}]", globals()[f"_{self.table}"])]
 
     def _raised(self, what: str, error: Exception) -> Quantity:
-        """In place of what could not be measured."""
+        """The quantity that stands for what could not be measured."""
         nothing = np.zeros(0)
         label = f"{what}/raises {type(error).__name__}/{self.seed}"
         return Quantity(

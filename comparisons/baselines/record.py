@@ -73,7 +73,7 @@ def folder_of_parts(path: Path) -> Iterator[Path]:
     what is not ours stays always. Busy where a second recording to the same file is under way."""
     owner = f"{Path.home()} {path.resolve()}"
     name = f"gradtwin-{hashlib.sha256(owner.encode()).hexdigest()[:16]}.lock"
-    lock = filelock.FileLock(Path(tempfile.gettempdir()) / name)  # which a kill releases
+    lock = filelock.FileLock(Path(tempfile.gettempdir()) / name)  # a kill releases it
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:

@@ -21,7 +21,7 @@ from . import diff
 from .diff import CLASSES, NEW, REMOVED, Diff
 from .file import Baseline, NotComparable
 
-COLUMNS = ("id", "group", "name", "class", "side", "size")  # of a diff, which `summary` reads
+COLUMNS = ("id", "group", "name", "class", "side", "size")  # what `summary` reads of a diff
 Say = Callable[[str], None]
 
 
@@ -142,7 +142,7 @@ def summary(found: Diff) -> pd.DataFrame:
     moved, and how far and where it moved most."""
     totals = found.table["name"].value_counts()
     rows = []
-    for name, group in found.moved.groupby("name", sort=False):  # which is sorted already
+    for name, group in found.moved.groupby("name", sort=False):  # it is sorted already
         counts = group["class"].value_counts()
         top = group.iloc[int(group["size"].argmax())]
         rows.append(

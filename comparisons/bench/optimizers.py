@@ -17,11 +17,11 @@ from ..ops import optimizers
 from ..samples import written
 from .timing import medians
 
-SIDE = 1000  # of the square parameter: a million elements
+SIDE = 1000  # the parameter is square: a million elements
 REPEATS = 15
 PATHS = ("loop", "foreach", "fused")
 OTHERS = (*PATHS, "memory")
-FILLED = 4  # steps before those that are timed, after which the state is full
+FILLED = 4  # steps that are not timed, after which the state is full
 
 
 def rows(name: str, repeats: int = REPEATS, side: int = SIDE) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def _by_hand(
 
 
 def _weights(param: np.ndarray) -> np.ndarray:
-    """Of a quadratic loss Σ w x² / 2, so unequal that no few steps reach its minimum."""
+    """The weights of a quadratic loss Σ w x² / 2, so unequal that no few steps find its minimum."""
     return np.geomspace(1, 1e6, param.size, dtype=param.dtype).reshape(param.shape)
 
 

@@ -12,13 +12,13 @@ PATIENCE = 10.0  # seconds
 
 
 def medians(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The median of each, in seconds."""
+    """The median seconds of each task."""
     return {what: float(np.median(times)) for what, times in interleaved(tasks, repeats).items()}
 
 
 def interleaved(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """How many seconds each took, again and again: interleaved, so that what disturbs one disturbs
-    all; at least three times, and no longer than PATIENCE after that. The first, which fills the
+    """The seconds of each task, timed in turn, so that what disturbs one disturbs all. Each is
+    timed at least three times, and not again once PATIENCE is over. A first run, which fills the
     caches, does not count."""
     taken: dict[str, list[float]] = {what: [] for what in tasks}
     start = time.perf_counter()

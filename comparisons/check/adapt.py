@@ -238,7 +238,7 @@ def _plain(
         answer = rule(*tree_map(_copied, tuple(args)), **tree_map(_copied, dict(kwargs)))
         if _is_answer(answer):
             return over_arrays
-    except Exception:  # that it takes no arrays, or that it is wrong: tensors will tell
+    except Exception:  # it takes no arrays, or it is wrong: tensors will tell
         pass
     tensors = tree_map(as_tensor, tree_map(_copied, (tuple(args), dict(kwargs))))
     for t in filter(is_differentiable, leaves(tensors)):

@@ -18,8 +18,9 @@ from .probes import cut
 from .trials import OWN, Failure, Trials, argument
 from .votes import numeric
 
-CASES = 3  # failures that a cause has to reproduce, where there are so many
-SMALL = 32  # elements of an array up to which each has a derivative, or a contribution, of its own
+CASES = 3  # failures that a cause has to reproduce, or all if there are fewer
+# The most elements of an array that get a derivative, or a contribution, each of its own.
+SMALL = 32
 LAYOUTS = ("non-contiguous", "read-only", "negative strides", "Fortran order", "broadcast dy")
 ORDINARY = (OWN, "another dy", "permuted", "mixed", "one-hot dy")
 AT_KINKS = (
@@ -483,7 +484,9 @@ class _Search:
     def _accumulated(
         self, case: Case, of: Callable[[np.ndarray], np.ndarray], dy: np.ndarray
     ) -> Iterator[Candidate]:
-        """Contributions of one piece of dy after the other, of which the last is kept, or one."""
+        """What is left if the pieces of dy overwrite one another's contributions instead of adding
+        them up: the last or the first of them. And what is left with, or without, the share of each
+        element's own dy alone."""
         for axis in [None, *range(dy.ndim)]:
             count = dy.size if axis is None else dy.shape[axis]
             if not 1 < count <= SMALL:
@@ -538,7 +541,8 @@ class _Search:
             yield "factor", text, case.truth - share * part
 
     def _multiplied(self, case: Case) -> Iterator[Candidate]:
-        """Times, or divided by, an array that has no place there, or has been forgotten."""
+        """The gradient multiplied once more by an array of the call, or not multiplied by it at
+        all."""
         args, kwargs, dy = case.inputs
         arrays = dict(
             zip(self.e.order, [a for a in leaves((args, kwargs)) if is_floating(a)], strict=True)

@@ -16,12 +16,12 @@ from ...reference.adapters import array, leaves, tensor, tree_map
 from .. import ops
 from ..verdict.noise import is_floating
 
-PATHS = 48  # at most, that are left out one at a time
-PAIRED = 16  # paths up to which they are left out in pairs as well
+PATHS = 48  # the most paths that are left out one at a time
+PAIRED = 16  # up to this many paths, pairs are left out as well
 
 # Operations of torch's core set that are compositions nevertheless.
 FUSED = {name for op in map(ops.named, ops.names()) for name in op.facts.fused}
-FUSED |= {"native_layer_norm", "native_group_norm"}  # which have no mirror
+FUSED |= {"native_layer_norm", "native_group_norm"}  # they have no mirror
 
 
 # All others of the core set stay as they are, for they have a derivative of their own.

@@ -14,7 +14,7 @@ from .causes import Cause
 from .trials import NOT_APPLICABLE, UNSUPPORTED
 from .votes import Vote
 
-LINES = 12  # of failing rows that the page shows
+LINES = 12  # groups of failing rows that the page shows
 
 
 @dataclass(frozen=True)

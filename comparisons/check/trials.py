@@ -53,10 +53,10 @@ class Failure:
     dtype: str
     inputs: Any  # (args, kwargs, dy)
     note: str = ""
-    argument: np.ndarray | None = None  # whose gradient it is
+    argument: np.ndarray | None = None  # the one whose gradient it is
     ours: np.ndarray | None = None
     truth: np.ndarray | None = None
-    outside: np.ndarray | None = None  # which elements; None where it is not about elements
+    outside: np.ndarray | None = None  # the wrong elements; None where it is not about elements
 
 
 @dataclass(frozen=True)

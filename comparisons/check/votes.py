@@ -16,9 +16,9 @@ from ..verdict.differences import derivative
 from ..verdict.noise import is_floating, unit_roundoff
 from .adapt import Subject, values
 
-GROUPS = 8  # of elements, each differentiated along one direction
-HALVINGS = 24  # at most, to find a single wrong element
-BLUNT = 1e-3  # a derivative less sure of itself than that, relatively, abstains
+GROUPS = 8  # groups of elements, each differentiated along one direction
+HALVINGS = 24  # the most halvings that are made to find a single wrong element
+BLUNT = 1e-3  # a derivative with a larger relative error abstains
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def show(console: Terminal, found: Diff) -> None:
     """What changed around it, then the rows that moved, group by group, the worst first."""
     from rich.table import Table
 
-    from ..baselines.diff_report import SHOWN, groups, surroundings
+    from ..baselines.diff_report import ROWS_SHOWN, groups, surroundings
 
     for text in surroundings(found):
         console.print(text, style="dim", soft_wrap=True)
@@ -90,14 +90,14 @@ def show(console: Terminal, found: Diff) -> None:
         table.pad_edge = False
         for column in ("class", "side", "quantity", "moved", "ulp", "margin"):
             table.add_column(column, overflow="fold" if column == "quantity" else "ellipsis")
-        for row in rows.head(SHOWN).to_dict("records"):
+        for row in rows.head(ROWS_SHOWN).to_dict("records"):
             margins = f"{row['margin_old']:.2g} → {row['margin_new']:.2g}".replace("nan", "–")
             where = f"{row['id']} {row['index']}\n{row['explained']}".rstrip()
             table.add_row(row["class"], row["side"], where, f"{row['size']:.2g}",
                           str(row["ulp"]), margins, style=STYLES[row["class"]])  # fmt: skip
         console.print(table)
-        if len(rows) > SHOWN:
-            console.print(f"and {len(rows) - SHOWN} more", style="dim")
+        if len(rows) > ROWS_SHOWN:
+            console.print(f"and {len(rows) - ROWS_SHOWN} more", style="dim")
 
 
 def or_exit(work: Callable[..., Any], *args: Any) -> Any:

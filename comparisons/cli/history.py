@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..baselines.history import Recording
     from ..report.console import Terminal
 
-SHOWN = 10  # names, where none is named
+LISTED = 10  # names listed if none is asked for
 
 
 def history_command(
@@ -23,7 +23,7 @@ def history_command(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]…",
-            help=f"Ops, optimizers, schedules, models; the {SHOWN} that grew most without.",
+            help=f"Ops, optimizers, schedules, models; the {LISTED} that grew most without.",
         ),
     ] = None,
     out: Out = RESULTS,
@@ -52,7 +52,7 @@ def history_command(
     every = list(dict.fromkeys(name for recording in found for name in recording.worst))
     known("name in these baselines", names, every)
     rows = sorted((line(name, found) for name in every), key=growth_first)
-    shown = rows[:SHOWN] if not names else [line(name, found) for name in dict.fromkeys(names)]
+    shown = rows[:LISTED] if not names else [line(name, found) for name in dict.fromkeys(names)]
     picture = pages.png(figure(found, [row["name"] for row in shown]))
     files.folder(out)
     contents = {"history.csv": table(found).to_csv(index=False).encode(), "history.png": picture}

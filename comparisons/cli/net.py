@@ -18,7 +18,7 @@ from ...manual.names import unknown
 from ..report.text import line, said
 
 INTERRUPTED, REFUSED = 130, 2
-ALL = "GRADTWIN_TRACEBACK"  # a variable that, set, lets tracebacks through
+ALL = "GRADTWIN_TRACEBACK"  # if this variable is set, tracebacks are let through
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -127,7 +127,7 @@ def _place(error: BaseException) -> str:
 
 
 def _drop(stream: Any) -> None:
-    """Nothing more is written there, also not at the end of the process."""
+    """Discards all that is written there from now on, also at the end of the process."""
     try:
         handle = os.open(os.devnull, os.O_WRONLY)
         os.dup2(handle, stream.fileno())

@@ -28,7 +28,7 @@ from ..report.console import STYLES, Column, Terminal
 from ..report.tables import SCHEMA
 from ..verdict.classes import CLASSES, DIFFERENT, IMPRECISE, PARTED, UNDECIDED
 
-WHY = {  # and how to go on
+WHY = {  # what a class of failure means, and how to go on
     DIFFERENT: "the numbers are in report.html, and `gradtwin show NAME` has both sides",
     UNDECIDED: "what is undecided repeats differently, or too little of it is seen",
     PARTED: "--strict asks that no run parts; without it they pass",

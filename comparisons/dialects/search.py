@@ -20,12 +20,13 @@ from ..verdict.noise import moved, unit_roundoff
 from .candidates import BOUNDS, OPTIMIZERS, RARE, Candidate, candidates, run
 from .trajectory import Trajectory
 
-PREFIXES = (2, 4)  # steps that a first look fits the settings to, one after the other
-ROUNDS = {8: 16, 16: 10, 32: 6}  # steps that they are then fitted to: how many of the best are
-ELEMENTS = 64  # that they are fitted to, of as many as were recorded
+PREFIXES = (2, 4)  # steps that a first look fits the settings to, in turn
+# Then the best are fitted to more: number of steps → number of candidates.
+ROUNDS = {8: 16, 16: 10, 32: 6}
+ELEMENTS = 64  # recorded elements that settings are fitted to
 EVALUATIONS = 30
-MOST = 3  # dialects at a time
-HOPELESS = 1e4  # times as far off as the nearest
+MOST_DIALECTS = 3  # in one candidate
+HOPELESS = 1e4  # times the distance of the nearest, from which a candidate is dropped
 
 # Where else to start than at the defaults: an ε that is seen, a memory of a few steps.
 STARTS: list[dict[str, Any]] = [
@@ -139,7 +140,8 @@ def judged(candidate: Candidate, record: Trajectory) -> Match:
 
 
 def longer(candidate: Candidate, record: Trajectory, steps: int) -> tuple[Candidate, float]:
-    """Fitted to so many steps, from where it is, with what does not matter at any of the starts."""
+    """The candidate, fitted to so many steps: from its settings, and with those that hardly matter
+    set to each of the starts."""
     part = _part(record, candidate, steps)
     starts = [settled(candidate, part, start) for start in STARTS]
     fits = [fit(s, part, rough=True) for i, s in enumerate(starts) if s not in starts[:i]]
@@ -179,8 +181,8 @@ def _exactly(candidate: Candidate, record: Trajectory, steps: int) -> Match:
 
 
 def settled(candidate: Candidate, record: Trajectory, start: Mapping[str, Any]) -> Candidate:
-    """The same, with every setting where it usually starts that the fit does not need elsewhere:
-    one that ran away cannot come back where it has no effect."""
+    """The candidate, with every setting put back to where it usually starts unless the fit needs it
+    elsewhere: one that ran away cannot come back where it has no effect."""
     usual = _from(candidate, {**optimizers.named(candidate.optimizer).defaults, **start})
 
     def distance(of: Candidate) -> float:
@@ -195,7 +197,7 @@ def settled(candidate: Candidate, record: Trajectory, start: Mapping[str, Any]) 
 
 
 def without(candidate: Candidate, record: Trajectory) -> Candidate:
-    """The same, without those settings that are usually 0 and that the fit can do without."""
+    """The candidate, without those settings that are usually 0 and that the fit can do without."""
     candidate, distance = fit(candidate, record, rough=True)
     for c in candidate.free:
         if c.setting in RARE:
@@ -211,7 +213,7 @@ def without(candidate: Candidate, record: Trajectory) -> Candidate:
 
 
 def snapped(candidate: Candidate, record: Trajectory) -> Candidate:
-    """The same with settings of the fewest digits, all together, that are no further off."""
+    """The candidate, with settings of the fewest digits, all together, that are no further off."""
     _, distance = fit(replace(candidate, free=()), record)
     for digits in range(10):
         values = [float(f"{c.of(candidate.settings):.{digits}e}") for c in candidate.free]
@@ -255,7 +257,7 @@ def search(
     """
     tried: list[Match] = []
     with joblib.Parallel(n_jobs=jobs) as side_by_side:
-        for spoken in range(MOST + 1):
+        for spoken in range(MOST_DIALECTS + 1):
             tier = list(candidates(record.first(max(ROUNDS)), spoken, names))
             found = side_by_side(joblib.delayed(looked)(c, record) for c in tier)
             names = tuple(dict.fromkeys(c.optimizer for c in _nearest(found, max(ROUNDS.values()))))

@@ -22,9 +22,9 @@ from ...manual.trees import leaves, tree_map
 
 DIGITS = 240
 STEP = mpmath.mpf(10) ** -80
-KINK = mpmath.mpf(10) ** -40  # how far the slopes of two sides are apart, of their size
-ROUNDING = mpmath.mpf(10) ** -150  # what a slope is off because the output has DIGITS, of its size
-SOON = 50_000  # numbers, which make exact values in a second or so
+KINK = mpmath.mpf(10) ** -40  # slopes of two sides further apart, relatively, make a kink
+ROUNDING = mpmath.mpf(10) ** -150  # the error of a slope, relative to y, since y has DIGITS
+SOON = 50_000  # the numbers that make exact values in a second or so
 Definition = Callable[..., Any]  # what an op is, over arrays of mpf
 Oracle = Callable[[str, tuple[int, ...]], float]
 
@@ -109,7 +109,7 @@ class _Call:
         return arguments[argument][key] if key else arguments[argument]
 
     def moved(self, name: str, where: Any, steps: Any) -> Any:
-        """The outputs with these elements of an argument that much further."""
+        """The outputs with these elements of an argument moved that far."""
         array = self.argument(name)
         before = array.copy()
         array[where] += steps

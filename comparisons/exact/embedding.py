@@ -55,8 +55,8 @@ def one_hot(input, num_classes=-1):
 
 
 def _table(weight, input, max_norm, norm_type, scale_grad_by_freq):
-    """The weight with the rows that are picked at most max_norm long, each slope over how often
-    that is."""
+    """The weight, with those rows that are picked at most max_norm long and, by frequency, each
+    slope divided by the number of times that its row is picked."""
     table = weight.copy()
     for i, count in zip(*np.unique(input, return_counts=True), strict=True):
         fixed = still(weight[i])

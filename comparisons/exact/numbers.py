@@ -5,13 +5,13 @@ from functools import lru_cache
 import mpmath
 import numpy as np
 
-ABOVE_STEPS = 1e-75  # all of which are at most 10⁻⁸⁰
-REMEMBERED = 2**14  # results of each function; a call has fewer numbers
+ABOVE_STEPS = 1e-75  # steps are at most 10⁻⁸⁰
+REMEMBERED = 2**14  # results of each function, more than a call has numbers
 
 
 def _elementwise(function):
-    """Over arrays. Results are remembered, for when one number of a call is moved the others are
-    what they were."""
+    """The function over arrays. Results are remembered, because when one number of a call is moved,
+    the others are what they were."""
 
     @lru_cache(REMEMBERED)
     def at(x, precision):

@@ -6,8 +6,10 @@ import numpy as np
 from . import activations, losses
 from .numbers import exp, still
 
-STEP = mpmath.mpf(10) ** -90  # of the inner difference: within the outer one's, so that a kink
-DIGITS = 400  # stays one, and with digits for both
+# The step of the inner difference is smaller than that of the outer one, so that a kink stays one,
+# and there are digits for both.
+STEP = mpmath.mpf(10) ** -90
+DIGITS = 400
 
 
 def _derivative(function, x):

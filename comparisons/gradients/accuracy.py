@@ -15,13 +15,16 @@ from ..verdict.classes import DTYPES, worst
 from ..verdict.noise import cast
 from ..verdict.ulps import ulps
 
-TAKEN = 8  # elements of a result, those on which the two differ most: an exact value takes time
-BUDGET = 4000  # elements that one result may ask for altogether: one at least is taken
+# An exact value takes time, the more the larger the inputs. It is computed for TAKEN elements of a
+# result, those on which the two sides differ most; or for fewer, but at least one, so that the
+# elements times the size of the inputs stay within BUDGET.
+TAKEN = 8
+BUDGET = 4000
 
 # Where both sides are so far from the exact value, but not from each other, they follow one
 # convention: the exact derivative at a kink is the mean of both sides.
 CONVENTION = 1e-3
-MANUAL, BOTH, TORCH = "manual", "both", "torch"  # which is nearer
+MANUAL, BOTH, TORCH = "manual", "both", "torch"  # the side that is nearer
 
 
 def rows(op: str, seed: int = 0, dtypes: Sequence[str] = DTYPES) -> Iterator[dict[str, Any]]:

@@ -682,6 +682,6 @@ def _windows(x, size, stride, writeable=False):
 
 
 def _present(*gradients):
-    """Those that are there; a lone one comes bare."""
+    """The gradients that are not None; a single one without a tuple around it."""
     present = tuple(g for g in gradients if g is not None)
     return present if len(present) > 1 else present[0]

@@ -23,9 +23,9 @@ from ..verdict.noise import is_floating
 from . import rules
 from .corpus import AGAINST, MUTANTS, SAMPLES, Mutant
 
-PATIENCE = 60.0  # seconds for the samples of one function, after which gradcheck is stopped
-SMALL = 10_000  # elements of a sample, up to which gradcheck's Jacobian fits in memory
-LARGE = (100, 100)  # the shape of the 10,000 elements that speed is measured on
+PATIENCE = 60.0  # seconds for one function, after which gradcheck is stopped
+SMALL = 10_000  # elements of the largest sample whose Jacobian fits in memory
+LARGE = (100, 100)  # the shape on which speed is measured
 
 
 def right(op: str) -> Rule:

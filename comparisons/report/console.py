@@ -40,7 +40,7 @@ STYLES = {
     "missed": "bold red",
     "alarm": "bold red",
 }
-WIDE = 200  # where nothing says how wide a line may be: a file or a pipe
+WIDE = 200  # the width of a file or a pipe, which has none of its own
 
 
 class Terminal(Console):

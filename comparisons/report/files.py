@@ -73,7 +73,7 @@ def writable(path: Path) -> None:
 
 
 def read(path: Path) -> bytes:
-    """All of a file; OSError for what is none, a pipe or a folder, or cannot be read."""
+    """The content of a file. Raises OSError for a pipe or a folder, and for what cannot be read."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder")

@@ -139,7 +139,8 @@ def memory() -> int:
 
 
 def _digest(table: pa.Table, header: Mapping[str, Any]) -> str:
-    """Of the header and of every cell, whatever the compression and the layout of the file."""
+    """A digest of the header and of every cell, whatever the compression and the layout of the
+    file."""
     total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in table.column_names:
         for value in _cells(table[name]):

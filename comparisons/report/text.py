@@ -7,18 +7,18 @@ import unicodedata
 
 
 def plain(text: str) -> str:
-    """For a terminal: what moves its cursor, rings, changes its colours or turns the direction of
-    letters is written out; lines and tabs stay."""
+    """The text for a terminal: what moves its cursor, rings, changes its colours or turns the
+    direction of letters is written out; lines and tabs stay."""
     return "".join(map(_shown, text))
 
 
 def line(text: str) -> str:
-    """For one line: `plain`, and lines and tabs are blanks."""
+    """The text for one line: as `plain`, but lines and tabs are blanks."""
     return plain(" ".join(text.split()))
 
 
 def markdown(text: str) -> str:
-    """For a cell of a Markdown table."""
+    """The text for a cell of a Markdown table."""
     written = line(text)
     for sign in "\\|`<[":
         written = written.replace(sign, f"\\{sign}")
@@ -26,7 +26,8 @@ def markdown(text: str) -> str:
 
 
 def xml(text: str) -> str:
-    """For XML, whose writer takes care of its own signs but not of those that it may not have."""
+    """The text for XML, whose writer takes care of its own signs but not of those that it may not
+    have."""
     return "".join(c if c in "\t\n" or _allowed(c) else _code(c) for c in text)
 
 

@@ -82,7 +82,8 @@ def compare(old: Recorded, new: Recorded) -> RunComparison:
 
 
 def _leaving(theirs: Quantities, ours: Quantities) -> Leaving:
-    """In the order of computing: parameters, the loss, and the gradients from the last layer back.
+    """The first quantity that differs, in the order of computing: parameters, the loss, and the
+    gradients from the last layer back.
 
     Raises ValueError for a quantity of another dtype or shape.
     """

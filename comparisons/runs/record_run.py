@@ -109,7 +109,8 @@ class Recorder:
         self.rows.append((self.perturb, self.steps, quantity, dtype, shape, value, data))
 
     def _check(self) -> None:
-        """Before anything has moved, the loss is that of the run itself, or there is no floor."""
+        """Raises ValueError unless the first loss, before anything has moved, is that of the run
+        itself: otherwise there is no floor."""
         first, ours = self.original[0], self.rows[0][5]
         if self.steps == 1 and not np.array_equal(first, ours, equal_nan=True):
             raise ValueError(

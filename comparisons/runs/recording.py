@@ -18,7 +18,7 @@ from ..report import parquet
 from ..report.parquet import Damaged, Format
 
 LOSS = "loss"
-PERTURBED = 6  # runs that a user records for a floor
+PERTURBED = 6  # the number of perturbed runs that a floor takes
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -72,7 +72,7 @@ Bits = tuple[str, tuple[int, ...], bytes]  # dtype, shape, data
 
 
 def bits(name: str, tensor: torch.Tensor) -> Bits:
-    """The numbers of a tensor; TypeError if they are not of DTYPES."""
+    """The bits of a tensor; raises TypeError if its dtype is none of DTYPES."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise TypeError(f"{name}: expected {', '.join(DTYPES)}, got {dtype}")
@@ -101,11 +101,11 @@ class Recorded:
 
     @property
     def missing(self) -> list[int]:
-        """The perturbed runs that a floor still takes."""
+        """The perturbed runs that a floor still lacks."""
         return [k for k in range(1, PERTURBED + 1) if str(k) not in self.runs]
 
     def complete(self) -> Recorded:
-        """Itself; ValueError if the run was cut short."""
+        """The recording itself; raises ValueError if the run was cut short."""
         if not self.runs["0"]["ended"]:
             why = self.runs["0"]["error"]
             raise ValueError(f"{self.path}: cut short after {self.steps} steps ({why})")

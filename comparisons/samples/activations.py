@@ -7,8 +7,9 @@ _WIDE = [call(array(3, 4)), call(array(7, scale=5.0))]
 _EDGES = [0.0, -0.0, 1e-30, -1e-30, 88.0, -88.0, 1e3, -1e3]
 _KINKS = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 6.0, 1e30, -1e30]
 _SMALL = [call(array()), call(array(0, 3))]
-_SHARP = [call(values(_EDGES)), *_SMALL]  # of what is smooth
-_BENT = [call(values(_KINKS)), call(values([float("nan")])), *_SMALL]  # of what has kinks
+# Corners of smooth functions, and of those with kinks.
+_SHARP = [call(values(_EDGES)), *_SMALL]
+_BENT = [call(values(_KINKS)), call(values([float("nan")])), *_SMALL]
 _SATURATED = [[0.0, 1e3, -1e3, 20.0], [40.0, 0.0, 40.0, 1.0], [1e30, -1e30, 0.0, 1e30]]
 _SOFTMAX = [
     call(array(3, 4), 1),

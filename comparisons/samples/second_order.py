@@ -41,7 +41,7 @@ def _losses(target, *settings):
 
 
 _SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
-_SHARES = values([0.5, 1.5, 0.25])  # of the classes
+_SHARES = values([0.5, 1.5, 0.25])  # a weight for each class
 SAMPLES = {
     "sigmoid_backward": _RESULTS,
     "tanh_backward": _RESULTS,

@@ -15,7 +15,7 @@ from ..verdict.classes import DIFFERENT, IDENTICAL, LIMIT, REFERENCE_IMPRECISE, 
 from ..verdict.floor import DRAWS
 from ..verdict.noise import unit_roundoff
 
-LR = 0.1  # that every schedule starts from
+LR = 0.1  # the rate that every schedule starts from
 U = unit_roundoff(float)
 
 

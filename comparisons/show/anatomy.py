@@ -23,7 +23,7 @@ class Recorder(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         name = str(function).removeprefix("aten.").rpartition(".")[0]
-        if name not in ("lift_fresh", "detach"):  # which compute nothing
+        if name not in ("lift_fresh", "detach"):  # these compute nothing
             self.names.append(name)
         return function(*args, **kwargs or {})
 
@@ -43,7 +43,7 @@ def anatomy(op: str) -> tuple[list[str], list[str], list[str]]:
         y = evaluate.by_torch(op, args, kwargs, source)
     pairs = [(o, tensor(d)) for o, d in zip(leaves(y), leaves(dy), strict=True) if d is not None]
     nodes, todo = [], [o.grad_fn for o, _ in pairs]
-    for node in todo:  # which grows meanwhile
+    for node in todo:  # it grows meanwhile
         if node is not None and node not in nodes:
             nodes.append(node)
             todo += [behind for behind, _ in node.next_functions]

@@ -16,7 +16,7 @@ from ..ops import evaluate
 from ..samples import Call
 from ..verdict.noise import is_floating
 
-REACH, WIDTH, HEIGHT = 4.0, 65, 13  # of the plot: x from −4 to 4, and its columns and rows
+REACH, WIDTH, HEIGHT = 4.0, 65, 13  # the plot: x from −4 to 4, and its columns and rows
 
 
 def _elementwise(op: str, row: Call) -> tuple[Any, Any] | None:

@@ -15,7 +15,7 @@ import torch
 from ..report import npz
 from ..verdict import ulps
 
-ROWS = 10  # of a message
+ROWS_SHOWN = 10  # in a message
 
 # The member that says where the file comes from. All others are called name:dtype, so that no
 # name is taken for this one, or for an argument of np.savez.
@@ -97,7 +97,7 @@ def encoded(arrays: Mapping[str, Array], origin: str) -> bytes:
 
 
 def _digest(members: Mapping[str, np.ndarray], origin: str) -> str:
-    """Of all that a file holds: the checksums of a zip archive do not miss a lost member."""
+    """A digest of all that a file holds: the checksums of a zip archive miss a lost member."""
     found = hashlib.sha256(origin.encode())
     for name, array in members.items():
         found.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
@@ -185,11 +185,11 @@ def _relative(a: np.ndarray, b: np.ndarray, whole: np.ndarray) -> float:
 
 
 def table(found: Sequence[Difference]) -> str:
-    """The differences for people, cut off at ROWS."""
+    """The differences for people, cut off at ROWS_SHOWN."""
     head = ("array", "differ", "ULPs", "at", "stored", "now", "relative error")
-    rows = [head, *(d.cells for d in found[:ROWS])]
+    rows = [head, *(d.cells for d in found[:ROWS_SHOWN])]
     full = [row for row in rows if len(row) == len(head)]  # the others end in a sentence
     widths = [max(len(row[k]) for row in (full if k else rows)) for k in range(len(head))]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    more = len(found) - ROWS
+    more = len(found) - ROWS_SHOWN
     return "\n  ".join([*lines, f"… and {more} more"] if more > 0 else lines)

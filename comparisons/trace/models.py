@@ -13,7 +13,7 @@ from ..training.datasets import load
 from .recorder import trace
 from .steps import Trace
 
-ROWS = 16  # of the data
+ROWS = 16  # the size of the batch, the first rows of the data
 
 
 def traced(model: str, data: str, loss: str = "", seed: int = 0, activation: str = "tanh") -> Trace:

@@ -15,8 +15,8 @@ from ..verdict.classes import DIFFERENT
 from .steps import Step, Trace, named
 
 PAGE = Path(__file__).with_name("page.html")
-ACROSS, DOWN = 300, 90  # from one step to the next, in pixels
-SHOWN = 60  # elements of an array, beyond which its middle is left out
+ACROSS, DOWN = 300, 90  # pixels from one step to the next
+LARGE = 60  # the middle of an array with more elements is left out
 
 
 def page(trace: Trace) -> bytes:
@@ -78,4 +78,4 @@ def _described(step: Step) -> dict[str, Any]:
 
 def _numbers(tree: Any) -> str:
     arrays = [a for a in leaves(tree) if isinstance(a, np.ndarray)]
-    return "\n\n".join(np.array2string(a, precision=6, threshold=SHOWN) for a in arrays) or "none"
+    return "\n\n".join(np.array2string(a, precision=6, threshold=LARGE) for a in arrays) or "none"

@@ -155,7 +155,7 @@ def _behind(nodes: Sequence[Any], known: Collection[Any] = ()) -> list[Any]:
     """All nodes reachable but through those that are known, the given ones first."""
     found = list(dict.fromkeys(n for n in nodes if n is not None and n not in known))
     seen = set(found)
-    for node in found:  # which grows meanwhile
+    for node in found:  # it grows meanwhile
         behind = [n for n, _ in node.next_functions if n is not None and n not in known]
         new = [n for n in behind if n not in seen]
         found += dict.fromkeys(new)

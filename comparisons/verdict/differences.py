@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-LEVELS = 8  # step sizes, each half of the one before
+LEVELS = 8  # the number of step sizes, each half of the one before
 
 
 def derivative(function: Callable[[float], float], size: float) -> tuple[float, float]:

@@ -9,8 +9,10 @@ import numpy as np
 from .classes import LIMIT
 from .ulps import difference, finite_part, same_values
 
-RUNS = 7  # of the reference under noise, for the floor of a free run
-WINDOW = 10  # steps before and after, over which the floor of a free run takes the largest drift
+# The floor of a free run is the largest drift of RUNS runs of the reference under noise, over
+# WINDOW steps before and after.
+RUNS = 7
+WINDOW = 10
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from .floor import Floor
 from .noise import unit_roundoff
 from .ulps import difference, finite_part, same_values, ulps
 
-TOGETHER = 2**16  # elements that are screened at a time
-HOPELESS = 1e4  # margin from which no further draw is made
+TOGETHER = 2**16  # elements screened at a time
+HOPELESS = 1e4  # above this margin, no further noise is drawn
 
 
 def judge(
@@ -275,7 +275,7 @@ def _described(
 
 
 def _distances(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """In units in the last place, which are counted only where the bits differ."""
+    """The distances in units in the last place, which are counted only where the bits differ."""
     with np.errstate(over="ignore"):
         apart = ours != truth.astype(ours.dtype)
     found = np.zeros(ours.shape, np.uint64)

@@ -14,7 +14,7 @@ from ..activations import sigmoid
 from ..arguments import Constant, alike, broadcast, flag, floating, one_of, real, truth, weights
 from ..arrays import reduce, sum_to
 
-GUARD = float(np.float32(1e-12))  # as torch holds it, in both places
+GUARD = float(np.float32(1e-12))  # torch holds its 1e-12 in float32
 
 
 def binary_cross_entropy(x, target, weight: Constant = None, *, reduction="mean"):

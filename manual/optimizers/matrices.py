@@ -62,8 +62,9 @@ def adafactor(
     np.sqrt(v, out=v)
     update = np.divide(g, v, out=v)
     update *= alpha / max(1.0, _rms(update) / d)
-    param = param * (1 - lr * weight_decay) if weight_decay else np.array(param)
-    param -= update
+    if weight_decay:
+        param = param * (1 - lr * weight_decay)
+    param = param - update
     return param, {"step": step, **new}
 
 
@@ -101,7 +102,7 @@ def muon(
     if param.ndim != 2:
         raise ValueError(f"param: expected a matrix, got shape {param.shape}")
     within(0, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    most = float(np.finfo(np.float32).max)  # which bfloat16 holds as well, but for digits
+    most = float(np.finfo(np.float32).max)  # bfloat16 has this range as well
     within(-most, most, eps=eps)
     flag(nesterov=nesterov)
     whole(ns_steps=ns_steps)
@@ -154,5 +155,5 @@ def _bfloat16(x):
     rounded += bits
     rounded &= 0xFFFF0000
     rounded = rounded.view(np.float32)
-    np.copyto(rounded, x, where=np.isnan(x))  # whose bits would run over
+    np.copyto(rounded, x, where=np.isnan(x))  # their bits would overflow
     return rounded

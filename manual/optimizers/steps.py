@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arguments import alike, array, floating, mapping, pair
 
-BLOCK = 2**16  # elements of a parameter that are updated at a time: they stay in the cache
+BLOCK = 2**16  # elements updated at a time, few enough to stay in the cache
 
 
 def given(param, grad, state):
@@ -42,7 +42,8 @@ def elementwise(update, param, grad, state, **start):
 
 
 def checked_betas(betas):
-    """The betas. Raises TypeError unless they are two numbers, ValueError for one outside [0, 1)."""
+    """The two betas. Raises TypeError unless they are numbers, a pair of them, ValueError for one
+    outside [0, 1)."""
     pair(betas=betas)
     for i, beta in enumerate(betas):
         if not 0 <= beta < 1:

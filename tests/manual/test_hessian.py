@@ -11,7 +11,7 @@ from gradtwin.comparisons.verdict.classes import DIFFERENT, DTYPES, IDENTICAL, R
 
 from gradtwin import manual
 
-ROWS = 24  # of the data
+ROWS = 24  # how many rows of the data are used
 RIGHT = {IDENTICAL, ROUNDING}
 EVERY = [
     (model, data)

@@ -69,7 +69,7 @@ def test_a_right_rule_causes_no_alarm(op):
         check(table.right(op), table.against(op), args, kwargs).raise_for_failure()
 
 
-DEAR = ("binary_cross_entropy_backward", "loss_gradient")  # their exact values are
+DEAR = ("binary_cross_entropy_backward", "loss_gradient")  # their exact values take long
 
 
 @pytest.mark.parametrize(
