@@ -86,8 +86,7 @@ def loss_gradient(parameters, x, target, model, loss, activation="relu"):
     the last, and then through the forward pass, from the last to the first, with what the former
     left at each layer's arguments: "double backward".
 
-    Raises ValueError for an x that is no matrix, parameters with other entries, and classes below
-    0.
+    Raises ValueError for an x that is no matrix, for other parameters and for classes below 0.
 
     Pearlmutter, 1994, "Fast Exact Multiplication by the Hessian"
     """

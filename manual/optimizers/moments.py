@@ -145,7 +145,8 @@ def nadam(
 
         p ← p − lr ((1 − μₜ) / (1 − Mₜ) g + μₜ₊₁ / (1 − Mₜ₊₁) m) / (√v̂ + ε)
 
-    The momentum rises, μₜ = β₁ (1 − 0.96^(t ψ) / 2), and M is the product of all so far.
+    The momentum rises, μₜ = β₁ (1 − 0.96^(t ψ) / 2) with ψ = momentum_decay, and M is the product
+    of all so far.
 
     Dozat, 2016, "Incorporating Nesterov Momentum into Adam"
     """
