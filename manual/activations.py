@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from .arguments import Constant, as_dtype, axis_of, flag, floating, one_of, real, truth, within
-from .arrays import exponentials, sum_to
+from .arrays import exponentials, sum_to, where
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -31,7 +31,7 @@ def sigmoid(x):
     """
     x = floating(x=x)
     z = np.exp(-abs(x))
-    y = np.where(x >= 0, 1, z) / (1 + z)
+    y = where(x >= 0, 1, z) / (1 + z)
 
     def pullback(dy):
         return dy * (z / (1 + z) ** 2)
@@ -62,10 +62,10 @@ def relu(x):
     Nair & Hinton, 2010, "Rectified Linear Units Improve Restricted Boltzmann Machines"
     """
     x = floating(x=x)
-    y = np.where(x <= 0, 0, x)
+    y = where(x <= 0, 0, x)
 
     def pullback(dy):
-        return np.where(x <= 0, 0, dy)
+        return where(x <= 0, 0, dy)
 
     return y, pullback
 
@@ -91,7 +91,7 @@ def hardtanh(x, min_val=-1.0, max_val=1.0):
     y = np.clip(x, min_val, max_val)
 
     def pullback(dy):
-        return np.where((x <= min_val) | (x >= max_val), 0, dy)
+        return where((x <= min_val) | (x >= max_val), 0, dy)
 
     return y, pullback
 
@@ -103,10 +103,10 @@ def leaky_relu(x, negative_slope=0.01):
     """
     x = floating(x=x)
     real(negative_slope=negative_slope)
-    y = np.where(x > 0, x, x * negative_slope)
+    y = where(x > 0, x, x * negative_slope)
 
     def pullback(dy):
-        return np.where(x > 0, dy, dy * negative_slope)
+        return where(x > 0, dy, dy * negative_slope)
 
     return y, pullback
 
@@ -126,11 +126,11 @@ def prelu(x, weight):
             f"{weight.shape}"
         )
     w = weight.reshape(-1, *[1] * (x.ndim - 2)) if weight.size > 1 else weight.reshape(())
-    y = np.where(x > 0, x, w * x)
+    y = where(x > 0, x, w * x)
 
     def pullback(dy):
-        dx = np.where(x > 0, dy, w * dy)
-        return dx, sum_to(np.where(x > 0, 0, x * dy), w.shape).reshape(weight.shape)
+        dx = where(x > 0, dy, w * dy)
+        return dx, sum_to(where(x > 0, 0, x * dy), w.shape).reshape(weight.shape)
 
     return y, pullback
 
@@ -152,10 +152,10 @@ def rrelu(x, lower=1.0 / 8, upper=1.0 / 3, training=False, *, noise: Constant = 
     if not training:
         return leaky_relu(x, (lower + upper) / 2)
     _as_drawn(noise, x.shape)
-    y = np.where(x <= 0, x * noise, x)
+    y = where(x <= 0, x * noise, x)
 
     def pullback(dy):
-        return np.where(x <= 0, dy * noise, dy)
+        return where(x <= 0, dy * noise, dy)
 
     return y, pullback
 
@@ -164,10 +164,10 @@ def threshold(x, threshold, value):
     """x above the threshold, else the value; the slope is 1 above."""
     x = floating(x=x)
     real(threshold=threshold, value=value)
-    y = np.where(x <= threshold, value, x).astype(x.dtype)
+    y = where(x <= threshold, value, x).astype(x.dtype)
 
     def pullback(dy):
-        return np.where(x <= threshold, 0, dy)
+        return where(x <= threshold, 0, dy)
 
     return y, pullback
 
@@ -179,10 +179,10 @@ def hardshrink(x, lambd=0.5):
     """
     x = floating(x=x)
     real(lambd=lambd)
-    y = np.where(abs(x) <= lambd, 0, x)
+    y = where(abs(x) <= lambd, 0, x)
 
     def pullback(dy):
-        return np.where(abs(x) <= lambd, 0, dy)
+        return where(abs(x) <= lambd, 0, dy)
 
     return y, pullback
 
@@ -194,10 +194,10 @@ def softshrink(x, lambd=0.5):
     """
     x = floating(x=x)
     within(0, lambd=lambd)
-    y = np.where(abs(x) <= lambd, 0, x - np.copysign(lambd, x).astype(x.dtype))
+    y = where(abs(x) <= lambd, 0, x - np.copysign(lambd, x).astype(x.dtype))
 
     def pullback(dy):
-        return np.where(abs(x) <= lambd, 0, dy)
+        return where(abs(x) <= lambd, 0, dy)
 
     return y, pullback
 
@@ -215,7 +215,7 @@ def tanhshrink(x):
     series = np.zeros_like(x)
     for k in range(11, 0, -1):  # Horner's scheme
         series = square * (series + 2 * k / math.factorial(2 * k + 1))
-    y = np.where(abs(x) < 1, small * series / np.cosh(small), x - t)
+    y = where(abs(x) < 1, small * series / np.cosh(small), x - t)
 
     def pullback(dy):
         return dy * (t * t)
@@ -256,11 +256,11 @@ def celu(x, alpha=1.0):
 
 def _exponential(x, alpha, scale, width):
     """scale · x above 0, scale · α (e^(x / width) − 1) below."""
-    below = np.where(x <= 0, x, 0) / width
-    y = np.where(x > 0, scale * x, scale * alpha * np.expm1(below) + np.where(x <= 0, 0, x))
+    below = where(x <= 0, x, 0) / width
+    y = where(x > 0, scale * x, scale * alpha * np.expm1(below) + where(x <= 0, 0, x))
 
     def pullback(dy):
-        return dy * np.where(x <= 0, scale * alpha / width * np.exp(below), scale)
+        return dy * where(x <= 0, scale * alpha / width * np.exp(below), scale)
 
     return y, pullback
 
@@ -327,7 +327,7 @@ def mish(x):
     """
     x = floating(x=x)
     z = np.exp(-abs(x))
-    n, two = np.where(x > 0, 1 + 2 * z, z * (z + 2)), np.where(x > 0, 2 * z * z, 2)
+    n, two = where(x > 0, 1 + 2 * z, z * (z + 2)), where(x > 0, 2 * z * z, 2)
     t = n / (n + two)
     y = x * t
 
@@ -345,10 +345,10 @@ def softplus(x, beta=1, threshold=20):
     x = floating(x=x)
     real(beta=beta, threshold=threshold)
     v = beta * x
-    y = np.where(v > threshold, x, (np.maximum(v, 0) + np.log1p(np.exp(-abs(v)))) / beta)
+    y = where(v > threshold, x, (np.maximum(v, 0) + np.log1p(np.exp(-abs(v)))) / beta)
 
     def pullback(dy):
-        return np.where(v > threshold, dy, dy * sigmoid(v)[0])
+        return where(v > threshold, dy, dy * sigmoid(v)[0])
 
     return y, pullback
 
@@ -392,7 +392,7 @@ def hardsigmoid(x):
     y = np.clip(x + 3, 0, 6) / 6
 
     def pullback(dy):
-        return np.where((x > -3) & (x < 3), dy / 6, 0)
+        return where((x > -3) & (x < 3), dy / 6, 0)
 
     return y, pullback
 
@@ -407,7 +407,7 @@ def hardswish(x):
 
     def pullback(dy):
         near = np.clip(x, -3, 3)
-        return dy * np.where(x <= -3, 0, np.where(x < 3, (2 * near + 3) / 6, 1))
+        return dy * where(x <= -3, 0, where(x < 3, (2 * near + 3) / 6, 1))
 
     return y, pullback
 
@@ -448,7 +448,7 @@ def softmax(x, dim=None, *, dtype=None):
 
     def pullback(dy):
         g = _rows(dy, axis, dtype)
-        h = g - np.where(winner, g, 0).sum(axis=-1, keepdims=True)
+        h = g - where(winner, g, 0).sum(axis=-1, keepdims=True)
         drows = p * (h - (p * h).sum(axis=-1, keepdims=True))
         return _unrows(drows, axis, x.shape).astype(x.dtype)
 
@@ -467,7 +467,7 @@ def log_softmax(x, dim=None, *, dtype=None):
 
     def pullback(dy):
         g = _rows(dy, axis, dtype)
-        p, rest = z / (1 + others), np.where(winner, others, 1 + others - z) / (1 + others)
+        p, rest = z / (1 + others), where(winner, others, 1 + others - z) / (1 + others)
         drows = g * rest - p * (g.sum(axis=-1, keepdims=True) - g)
         return _unrows(drows, axis, x.shape).astype(x.dtype)
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from .arguments import broadcast, floating, one_of, real
 
+LARGE = 2**12  # the elements from which on choosing bits pays
+
 
 def operands(**two):
     """The two named operands, arrays or numbers, as arrays, and a function that brings a slope of
@@ -40,6 +42,28 @@ def operands(**two):
         return found[0] if len(found) == 1 else found
 
     return a, b, back
+
+
+def where(condition, x, other):
+    """As np.where; of large floating arrays it chooses bits, because a processor that has to guess
+    the way of each element guesses half of them wrong.
+
+    −1 has all its bits set, 0 has none: so the bits of `other` are turned into those of x, by the
+    bits in which the two differ, where the condition holds. NaN and ∞ stay where they are.
+    """
+    dtype = np.result_type(x, other)
+    shapes = {np.shape(a) for a in (condition, x, other)} - {()}
+    if dtype.kind != "f" or len(shapes) > 1 or np.size(condition) < LARGE:
+        return np.where(condition, x, other)
+    bits = np.dtype(f"i{dtype.itemsize}")
+    a, b = (np.asarray(side, dtype).view(bits) for side in (x, other))
+    chosen = np.negative(condition.view(np.int8), dtype=bits)
+    if b.ndim or b:
+        chosen &= a ^ b
+        chosen ^= b
+    else:
+        chosen &= a
+    return chosen.view(dtype)
 
 
 def exponentials(rows):

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from .arguments import axis_of, broadcast, flag, floating, one_of, real, within
-from .arrays import sum_to
+from .arrays import sum_to, where
 
 _MODES = (
     "use_mm_for_euclid_dist_if_necessary",
@@ -97,7 +97,7 @@ def cosine_similarity(x1, x2, dim=1, eps=1e-8):
         last = np.moveaxis(np.atleast_1d(np.broadcast_to(x, shape)), axis, -1)
         norm = _norm(last, 2)[0][..., np.newaxis]
         n = np.maximum(norm, eps)
-        sides.append((n, last / n, last / np.where(norm > 0, norm, 1)))
+        sides.append((n, last / n, last / where(norm > 0, norm, 1)))
     (n1, a, u1), (n2, b, u2) = sides
     y = (a * b).sum(axis=-1)
 
@@ -129,12 +129,12 @@ def _norm(d, p, whole=False):
     else:
         ends = {"axis": -1, "keepdims": True}
         m = size.max(initial=0, **ends) if p > 0 else size.min(initial=math.inf, **ends)
-        q = np.where(m == 0, 1, size / np.where((m > 0) & np.isfinite(m), m, 1))
-        total = np.where(m == 0, 1, (q**p).sum(**ends))
+        q = where(m == 0, 1, size / where((m > 0) & np.isfinite(m), m, 1))
+        total = where(m == 0, 1, (q**p).sum(**ends))
         norm = m * total ** (1 / p)
         total = 1 if whole and p == math.inf else total
-        share = np.where(d == 0, 1, q) ** (p - 1) * total ** (1 / p - 1)
-        slope = np.where(m == 0, 0, np.sign(d) * share)
+        share = where(d == 0, 1, q) ** (p - 1) * total ** (1 / p - 1)
+        slope = where(m == 0, 0, np.sign(d) * share)
 
     def pullback(dnorm):
         return np.asarray(dnorm)[..., np.newaxis] * slope

@@ -12,6 +12,7 @@ import numpy as np
 
 from .activations import SELU_ALPHA, SELU_SCALE
 from .arguments import Constant, array, broadcastable, flag, floating, within
+from .arrays import where
 
 _LIMIT = SELU_SCALE * SELU_ALPHA  # on the left, selu tends to −_LIMIT
 
@@ -102,10 +103,10 @@ def _drawn(x, p, training, mask, axes=0):
 def _scaled(x, p, mask):
     kept = True if mask is None else mask & (p < 1)
     factor = 1 if mask is None or p == 1 else 1 / (1 - p)
-    y = np.where(kept, x * factor, 0)
+    y = where(kept, x * factor, 0)
 
     def pullback(dy):
-        return np.where(kept, dy * factor, 0)
+        return where(kept, dy * factor, 0)
 
     return y, pullback
 
@@ -114,9 +115,9 @@ def _saturated(x, p, mask):
     if mask is None or p == 1:
         return _scaled(x, p, mask)
     a = 1 / math.sqrt((1 - p) * (1 + p * _LIMIT**2))
-    y = np.where(mask, a * x + a * p * _LIMIT, a * (p - 1) * _LIMIT)
+    y = where(mask, a * x + a * p * _LIMIT, a * (p - 1) * _LIMIT)
 
     def pullback(dy):
-        return np.where(mask, a * dy, 0)
+        return where(mask, a * dy, 0)
 
     return y, pullback

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from .arguments import floating, one_of, real
-from .arrays import operands
+from .arrays import operands, where
 
 
 def add(x, other, *, alpha=1):
@@ -95,8 +95,8 @@ def pow(x, exponent):
     y = _power(x, a)
 
     def pullback(dy):
-        dx = dy * (a * np.where(a == 0, 0, _power(x, a - 1)))
-        da = dy * (y * log(np.where((x == 0) & (a >= 0), 1, x))[0])
+        dx = dy * (a * where(a == 0, 0, _power(x, a - 1)))
+        da = dy * (y * log(where((x == 0) & (a >= 0), 1, x))[0])
         return back(dx, da)
 
     return y, pullback
@@ -108,7 +108,7 @@ def exp(x):
     most = math.log(np.finfo(x.dtype).max)
     largest = x.dtype.type(most)
     largest = np.nextafter(largest, 0) if float(largest) > most else largest
-    y = np.where(x > largest, math.inf, np.exp(np.minimum(x, largest))).astype(x.dtype)
+    y = where(x > largest, math.inf, np.exp(np.minimum(x, largest))).astype(x.dtype)
 
     def pullback(dy):
         return dy * y
@@ -119,8 +119,8 @@ def exp(x):
 def log(x):
     """log x, −∞ at 0 and NaN below; the slope is 1 / x."""
     x = floating(x=x)
-    above = np.log(np.where(x > 0, x, 1))
-    y = np.where(x > 0, above, np.where(x == 0, -math.inf, math.nan)).astype(x.dtype)
+    above = np.log(where(x > 0, x, 1))
+    y = where(x > 0, above, where(x == 0, -math.inf, math.nan)).astype(x.dtype)
 
     def pullback(dy):
         return _over(dy, x)
@@ -131,7 +131,7 @@ def log(x):
 def sqrt(x):
     """√x, NaN below 0; the slope is 1 / 2√x."""
     x = floating(x=x)
-    y = np.where(x < 0, math.nan, np.sqrt(np.where(x < 0, 0, x))).astype(x.dtype)
+    y = where(x < 0, math.nan, np.sqrt(where(x < 0, 0, x))).astype(x.dtype)
 
     def pullback(dy):
         return _over(dy, 2 * y)
@@ -141,13 +141,13 @@ def sqrt(x):
 
 def _over(a, b):
     """a / b, silently ±∞ by 0, and NaN for 0 / 0."""
-    infinite = np.where(a == 0, math.nan, a) * np.copysign(math.inf, b)
-    return np.where(b == 0, infinite, a / np.where(b == 0, 1, b)).astype(b.dtype)
+    infinite = where(a == 0, math.nan, a) * np.copysign(math.inf, b)
+    return where(b == 0, infinite, a / where(b == 0, 1, b)).astype(b.dtype)
 
 
 def _power(x, a):
     """xᵃ, silently NaN for a negative x unless a is whole, and ±∞ for 0 to a negative power."""
     none, pole = (x < 0) & (a != np.floor(a)), (x == 0) & (a < 0)
-    y = np.power(np.where(none | pole, 1, x), a)
-    zero = np.power(np.where(pole, x, 0), np.where(pole, -a, 1))
-    return np.where(none, math.nan, np.where(pole, _over(np.ones_like(y), zero), y)).astype(y.dtype)
+    y = np.power(where(none | pole, 1, x), a)
+    zero = np.power(where(pole, x, 0), where(pole, -a, 1))
+    return where(none, math.nan, where(pole, _over(np.ones_like(y), zero), y)).astype(y.dtype)

@@ -35,7 +35,7 @@ from .arguments import (
     whole,
     within,
 )
-from .arrays import sum_to
+from .arrays import sum_to, where
 from .losses import classes
 from .losses.likelihoods import GUARD
 
@@ -75,7 +75,7 @@ def leaky_relu_backward(grad_output, self, negative_slope, self_is_result):
     flag(self_is_result=_or_false(self_is_result))
     if self_is_result and negative_slope < 0:
         raise ValueError(f"negative_slope: expected at least 0 of a result, got {negative_slope}")
-    slope = np.where(x > 0, 1, negative_slope).astype(x.dtype)
+    slope = where(x > 0, 1, negative_slope).astype(x.dtype)
     return _promoted(g, slope, (x, np.zeros_like(x)))
 
 
@@ -109,7 +109,7 @@ def mish_backward(grad_output, self):
     """With t = tanh(log(1 + eˣ)) and σ = σ(x), f″ = σ (1 − t²) (2 + x (1 − σ − 2 σ t))."""
     g, x = _fitting(grad_output=grad_output, self=self)
     z = np.exp(-abs(x))
-    n, two = np.where(x > 0, 1 + 2 * z, z * (z + 2)), np.where(x > 0, 2 * z * z, 2)
+    n, two = where(x > 0, 1 + 2 * z, z * (z + 2)), where(x > 0, 2 * z * z, 2)
     t, rest = n / (n + two), two / (n + two)  # and 1 − t, which does not cancel
     near, s = np.clip(x, -1e3, 1e3), activations.sigmoid(x)[0]
     bend = s * rest * (1 + t) * (2 + near * (1 - s - 2 * s * t))
@@ -121,14 +121,14 @@ def softplus_backward(grad_output, self, beta, threshold):
     g, x = _fitting(grad_output=grad_output, self=self)
     real(beta=beta, threshold=threshold)
     bend = activations.sigmoid(x * beta)[1](np.full_like(x, beta))
-    bend = np.where(x * beta > threshold, 0, bend)
+    bend = where(x * beta > threshold, 0, bend)
     return _promoted(g, _slope(activations.softplus, x, beta, threshold), (x, bend))
 
 
 def hardswish_backward(grad_output, self):
     """f″ = 1/3 between −3 and 3, 0 outside."""
     g, x = _fitting(grad_output=grad_output, self=self)
-    bend = np.where((x > -3) & (x < 3), 1 / 3, 0).astype(x.dtype)
+    bend = where((x > -3) & (x < 3), 1 / 3, 0).astype(x.dtype)
     return _promoted(g, _slope(activations.hardswish, x), (x, bend))
 
 
@@ -141,15 +141,15 @@ def elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_resu
     flag(is_result=_or_false(is_result))
     if is_result and alpha < 0:
         raise ValueError(f"alpha: expected at least 0 of a result, got {alpha}")
-    below = np.where(x > 0, 0, x)
+    below = where(x > 0, 0, x)
     if is_result:
         slope = input_scale * (below + alpha * scale)
         bend = np.full_like(x, input_scale)
     else:
         slope = alpha * scale * input_scale * np.exp(input_scale * below)
         bend = input_scale * slope
-    bend = np.where(x < 0, bend, 0)
-    return _promoted(g, np.where(x > 0, scale, slope).astype(x.dtype), (x, bend))
+    bend = where(x < 0, bend, 0)
+    return _promoted(g, where(x > 0, scale, slope).astype(x.dtype), (x, bend))
 
 
 def log_sigmoid_backward(grad_output, self):
@@ -195,15 +195,15 @@ def prelu_kernel_backward(grad_output, self, weight):
     positive = x > 0
     y = tuple(
         np.broadcast_to(part, shape)
-        for part in (np.where(positive, g, w * g), np.where(positive, 0, x * g))
+        for part in (where(positive, g, w * g), where(positive, 0, x * g))
     )
 
     def pullback(dy):
         dx, dw = dy
         found = (
-            (np.where(positive, dx, w * dx + x * dw), g),
-            (np.where(x < 0, g * dw, 0), x),
-            (np.where(positive, 0, g * dx), w),
+            (where(positive, dx, w * dx + x * dw), g),
+            (where(x < 0, g * dw, 0), x),
+            (where(positive, 0, g * dx), w),
         )
         return tuple(sum_to(np.broadcast_to(d, shape), a.shape) for d, a in found)
 
@@ -302,8 +302,8 @@ def smooth_l1_loss_backward(grad_output, self, target, reduction, beta):
 
     def measured(e):
         within_beta = abs(e) < beta
-        sides = np.where(e <= -beta, -1, 1)
-        return np.where(within_beta, e / (beta or 1), sides), within_beta / (beta or 1)
+        sides = where(e <= -beta, -1, 1)
+        return where(within_beta, e / (beta or 1), sides), within_beta / (beta or 1)
 
     return _of_error(grad_output, self, target, reduction, measured)
 
@@ -342,7 +342,7 @@ def binary_cross_entropy_backward(grad_output, self, target, weight: Constant = 
             raise ValueError(f"{name}: expected values from 0 to 1, as its loss does")
     share = np.asarray((1 if w is None else w) / _divisor(g, p.shape, reduction, p.size), p.dtype)
     pq = p * (1 - p)
-    guarded = np.where(pq < GUARD, (p + 1e-12) * (1 - p + 1e-12), pq)
+    guarded = where(pq < GUARD, (p + 1e-12) * (1 - p + 1e-12), pq)
     bend = share * (((p - t) ** 2 + t * (1 - t)) / (guarded * guarded))
     y, _ = _promoted(g, share * ((p - t) / np.maximum(pq, GUARD)))
     _, pullback = _promoted(
@@ -434,7 +434,7 @@ def _promoted(g, slope, *others):
     f′ is 0, the result is 0, whatever g is."""
 
     def times(slope, factor, shape):
-        return sum_to(np.where(slope == 0, 0, factor * slope).astype(g.dtype), shape)
+        return sum_to(where(slope == 0, 0, factor * slope).astype(g.dtype), shape)
 
     shape = np.broadcast_shapes(g.shape, slope.shape)
     y = times(slope, g, shape)

@@ -231,29 +231,29 @@ MUTANTS = {
         Mutant("range", "h = np.exp(-abs(x))", "h = np.exp(x)", frozen=True),
     ],
     "relu": [
-        Mutant("kink", "return np.where(x <= 0, 0, dy)", "return np.where(x < 0, 0, dy)"),
+        Mutant("kink", "return where(x <= 0, 0, dy)", "return where(x < 0, 0, dy)"),
         Mutant(
             "mutation",
-            "return np.where(x <= 0, 0, dy)",
+            "return where(x <= 0, 0, dy)",
             "dx = dy if dy.flags.writeable else dy.copy()\n"
             "        np.copyto(dx, 0, where=x <= 0)\n"
             "        return dx",
         ),
         Mutant(
             "mutation",
-            "y = np.where(x <= 0, 0, x)",
+            "y = where(x <= 0, 0, x)",
             "y = np.maximum(x, 0, out=x if x.flags.writeable else None)",
         ),
         Mutant(
             "layout",
-            "return np.where(x <= 0, 0, dy)",
+            "return where(x <= 0, 0, dy)",
             'positive = x.ravel(order="K") > 0\n'
-            "        return np.where(positive.reshape(x.shape), dy, 0)",
+            "        return where(positive.reshape(x.shape), dy, 0)",
         ),
         Mutant(
             "dtype",
-            "return np.where(x <= 0, 0, dy)",
-            "return np.where(x <= 0, np.zeros(x.shape), dy)",
+            "return where(x <= 0, 0, dy)",
+            "return where(x <= 0, np.zeros(x.shape), dy)",
             frozen=True,
         ),
     ],
@@ -288,7 +288,7 @@ MUTANTS = {
     ],
     "binary_cross_entropy_with_logits": [
         Mutant("missing term", " - p * target * sigmoid(-x)[0])", ")"),
-        Mutant("sign", "* tail - np.where(", "* tail + np.where(", frozen=True),
+        Mutant("sign", "* tail - where(", "* tail + where(", frozen=True),
         Mutant(
             "range",
             "tail = np.log1p(",

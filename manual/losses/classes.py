@@ -12,7 +12,7 @@ import numpy as np
 
 from ..activations import sigmoid
 from ..arguments import Constant, alike, array, broadcast, floated, floating, real, whole, within
-from ..arrays import exponentials, pairwise_sum, reduce, sum_to
+from ..arrays import exponentials, pairwise_sum, reduce, sum_to, where
 from ..linear import linear
 
 
@@ -29,12 +29,12 @@ def nll_loss(x, target, weight: Constant = None, *, ignore_index=-100, reduction
     rows, w = _class_rows(x, weight if weight is None or x.ndim < 3 else weight.reshape(-1))
     t, counted = _class_indices(x, target, ignore_index)
     chosen = (np.arange(rows.shape[-1]) == t[..., np.newaxis]) & counted[..., np.newaxis]
-    a = np.where(chosen, w, 0)
+    a = where(chosen, w, 0)
     total = pairwise_sum(a, tuple(range(a.ndim)))
-    y, spread = reduce(-(a * np.where(a == 0, 0, rows)).sum(axis=-1), reduction, total)
+    y, spread = reduce(-(a * where(a == 0, 0, rows)).sum(axis=-1), reduction, total)
 
     def pullback(dy):
-        return _unrow(-a * np.where(chosen, spread(dy)[..., np.newaxis], 0), x.shape)
+        return _unrow(-a * where(chosen, spread(dy)[..., np.newaxis], 0), x.shape)
 
     return y, pullback
 
@@ -82,17 +82,17 @@ def cross_entropy(
     else:
         t, counted = _class_indices(x, target, ignore_index)
         share = (classes == t[..., np.newaxis]).astype(x.dtype)
-        chosen = np.where(counted, w[t], 0)
+        chosen = where(counted, w[t], 0)
         total = pairwise_sum(chosen, tuple(range(chosen.ndim)))
     smooth = (1 - label_smoothing) * share + label_smoothing / max(len(classes), 1)
-    a = np.where(counted[..., np.newaxis], w * smooth, 0)
+    a = where(counted[..., np.newaxis], w * smooth, 0)
     d, z, winner, others = exponentials(rows)
     log_p = d - np.log1p(others)
-    y, spread = reduce(-(a * np.where(a == 0, 0, log_p)).sum(axis=-1), reduction, total)
+    y, spread = reduce(-(a * where(a == 0, 0, log_p)).sum(axis=-1), reduction, total)
 
     def pullback(dy):
-        dloss = np.where(counted, spread(dy), 0)[..., np.newaxis]
-        p, rest = z / (1 + others), np.where(winner, others, 1 + others - z) / (1 + others)
+        dloss = where(counted, spread(dy), 0)[..., np.newaxis]
+        p, rest = z / (1 + others), where(winner, others, 1 + others - z) / (1 + others)
         slope = p * (a.sum(axis=-1, keepdims=True) - a) - a * rest
         dx = _unrow(dloss * slope, x.shape)
         if not given:
@@ -189,14 +189,14 @@ def multi_margin_loss(x, target, p=1, margin=1.0, weight: Constant = None, *, re
     t, _ = _class_indices(rows, target[np.newaxis] if target.ndim == 0 else target, None)
     w = _class_rows(rows, weight)[1][t][:, np.newaxis]
     hit = np.arange(rows.shape[1]) == t[:, np.newaxis]
-    gap = np.where(hit, 0, margin - np.where(hit, rows, 0).sum(axis=1, keepdims=True) + rows)
+    gap = where(hit, 0, margin - where(hit, rows, 0).sum(axis=1, keepdims=True) + rows)
     active = gap > 0
-    terms = w * np.where(active, gap, 0) ** p / rows.shape[1]
+    terms = w * where(active, gap, 0) ** p / rows.shape[1]
     y, spread = reduce(terms.sum(axis=1).reshape(target.shape), reduction)
 
     def pullback(dy):
-        h = w * np.where(active, p * gap ** (p - 1), 0) / rows.shape[1]
-        drows = h - np.where(hit, h.sum(axis=1, keepdims=True), 0)
+        h = w * where(active, p * gap ** (p - 1), 0) / rows.shape[1]
+        drows = h - where(hit, h.sum(axis=1, keepdims=True), 0)
         return (drows * spread(dy).reshape(-1, 1)).reshape(x.shape)
 
     return y, pullback
@@ -226,14 +226,14 @@ def multilabel_margin_loss(x, target, *, reduction="mean"):
             f"target: expected labels from 0 to {C - 1}, or −1, got {t.min()}, {t.max()}"
         )
     hit = (t[..., np.newaxis] == np.arange(C)) & listed_labels[..., np.newaxis]  # (N, label, class)
-    own = np.where(hit, rows[:, np.newaxis], 0).sum(axis=2, keepdims=True)
+    own = where(hit, rows[:, np.newaxis], 0).sum(axis=2, keepdims=True)
     other = listed_labels[..., np.newaxis] & ~hit.any(axis=1, keepdims=True)
-    gap = np.where(other, 1 - own + rows[:, np.newaxis], 0)
+    gap = where(other, 1 - own + rows[:, np.newaxis], 0)
     active = (gap > 0).astype(x.dtype)
     y, spread = reduce((gap * active).sum(axis=(1, 2)).reshape(x.shape[:-1]) / max(C, 1), reduction)
 
     def pullback(dy):
-        up = np.where(hit, active.sum(axis=2, keepdims=True), 0).sum(axis=1)
+        up = where(hit, active.sum(axis=2, keepdims=True), 0).sum(axis=1)
         drows = (active.sum(axis=1) - up) / C
         return (drows * spread(dy).reshape(-1, 1)).reshape(x.shape)
 
@@ -300,4 +300,4 @@ def _class_indices(x, target, ignore_index):
     wrong = counted & ((target < 0) | (target >= C))
     if np.any(wrong):
         raise IndexError(f"target: expected classes from 0 to {C - 1}, got {target[wrong].flat[0]}")
-    return np.where(counted, target, 0), counted
+    return where(counted, target, 0), counted

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..activations import sigmoid
 from ..arguments import Constant, alike, broadcast, flag, floating, one_of, real, truth, weights
-from ..arrays import reduce, sum_to
+from ..arrays import reduce, sum_to, where
 
 GUARD = float(np.float32(1e-12))  # torch holds its 1e-12 in float32
 
@@ -34,8 +34,8 @@ def binary_cross_entropy(x, target, weight: Constant = None, *, reduction="mean"
             raise ValueError(
                 f"{name}: expected values from 0 to 1, got {a[~((a >= 0) & (a <= 1))].flat[0]}"
             )
-    log_p = np.where(x > 0, np.log(np.where(x > 0, x, 1)), -math.inf)
-    log_q = np.where(x < 1, np.log1p(-np.where(x < 1, x, 0)), -math.inf)
+    log_p = where(x > 0, np.log(where(x > 0, x, 1)), -math.inf)
+    log_q = where(x < 1, np.log1p(-where(x < 1, x, 0)), -math.inf)
     w = 1 if weight is None else weight
     y, spread = reduce(
         w * ((target - 1) * np.maximum(log_q, -100) - target * np.maximum(log_p, -100)), reduction
@@ -71,7 +71,7 @@ def binary_cross_entropy_with_logits(
     def pullback(dy):
         dloss = w * spread(dy)
         dx = dloss * ((1 - target) * sigmoid(x)[0] - p * target * sigmoid(-x)[0])
-        return dx, dloss * ((p - 1) * tail - np.where(x < 0, p * x, x))
+        return dx, dloss * ((p - 1) * tail - where(x < 0, p * x, x))
 
     return y, pullback
 
@@ -89,7 +89,7 @@ def kl_div(x, target, *, reduction="mean", log_target=False):
     p = np.exp(target) if log_target else target
     broadcast(x=x, target=target)
     gap = log_t - x
-    loss = np.where(p == 0, -p * x, p * np.where(p == 0, 0, gap))
+    loss = where(p == 0, -p * x, p * where(p == 0, 0, gap))
     if reduction == "batchmean":
         y, spread = reduce(loss, "mean", len(x)) if x.ndim else reduce(loss, "sum")
     else:
@@ -116,10 +116,10 @@ def poisson_nll_loss(x, target, log_input=True, full=False, *, eps=1e-8, reducti
     broadcast(x=x, target=target)
     rate, log_rate = (np.exp(x), x) if log_input else (x, _log(x + eps))
     loss = rate - target * log_rate
-    t = np.where(target > 1, target, 1)
+    t = where(target > 1, target, 1)
     if full:
         stirling = t * np.log(t) - t + np.log(2 * math.pi * t) / 2
-        loss = loss + np.where(target > 1, stirling, 0)
+        loss = loss + where(target > 1, stirling, 0)
     y, spread = reduce(loss, reduction)
 
     def pullback(dy):
@@ -127,7 +127,7 @@ def poisson_nll_loss(x, target, log_input=True, full=False, *, eps=1e-8, reducti
         dx = dloss * (rate - target if log_input else 1 - target / (x + eps))
         dtarget = dloss * -log_rate
         if full:
-            dtarget = dtarget + dloss * np.where(target > 1, np.log(t) + 1 / (2 * t), 0)
+            dtarget = dtarget + dloss * where(target > 1, np.log(t) + 1 / (2 * t), 0)
         return sum_to(dx, x.shape), sum_to(dtarget, target.shape)
 
     return y, pullback
@@ -175,6 +175,6 @@ def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
 
 def _log(a):
     """log a, silently −∞ at 0 and NaN below."""
-    return np.where(
-        a > 0, np.log(np.where(a > 0, a, 1)), np.where(a == 0, -math.inf, math.nan)
-    ).astype(a.dtype)
+    return where(a > 0, np.log(where(a > 0, a, 1)), where(a == 0, -math.inf, math.nan)).astype(
+        a.dtype
+    )

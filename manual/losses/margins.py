@@ -10,7 +10,7 @@ import numpy as np
 
 from ..activations import sigmoid
 from ..arguments import Constant, array, broadcast, broadcastable, flag, floating, real, truth
-from ..arrays import reduce, sum_to
+from ..arrays import reduce, sum_to, where
 from ..distances import pairwise_distance
 from .likelihoods import GUARD
 
@@ -27,14 +27,12 @@ def hinge_embedding_loss(x, target: Constant, margin=1.0, *, reduction="mean"):
     shape = broadcast(x=x, target=target)
     gap = margin - np.broadcast_to(x, shape)
     positive, negative = target != -1, target != 1
-    y, spread = reduce(
-        np.where(positive, x, 0) + np.where(negative, np.maximum(gap, 0), 0), reduction
-    )
+    y, spread = reduce(where(positive, x, 0) + where(negative, np.maximum(gap, 0), 0), reduction)
 
     def pullback(dy):
         dloss = spread(dy)
         active = negative & ~(gap < 0)
-        return sum_to(np.where(positive, dloss, 0) - np.where(active, dloss, 0), x.shape)
+        return sum_to(where(positive, dloss, 0) - where(active, dloss, 0), x.shape)
 
     return y, pullback
 
@@ -78,7 +76,7 @@ def margin_ranking_loss(input1, input2, target, margin=0, *, reduction="mean"):
     y, spread = reduce(np.maximum(gap, 0), reduction)
 
     def pullback(dy):
-        dgap = np.where(gap < 0, 0, spread(dy))
+        dgap = where(gap < 0, 0, spread(dy))
         found = (
             sum_to(-dgap * t, input1.shape),
             sum_to(dgap * t, input2.shape),
@@ -110,12 +108,12 @@ def cosine_embedding_loss(input1, input2, target: Constant, margin=0, *, reducti
     cosine = ((input1 * input2).sum(axis=-1, keepdims=True) / n)[..., 0]
     broadcast(input1=cosine, target=target)
     gap = cosine - margin
-    loss = np.where(target == 1, 1 - cosine, np.where(target == -1, np.maximum(gap, 0), 0))
+    loss = where(target == 1, 1 - cosine, where(target == -1, np.maximum(gap, 0), 0))
     y, spread = reduce(loss, reduction)
 
     def pullback(dy):
         dloss = spread(dy)
-        sign = np.where(target == 1, -1, np.where((target == -1) & (gap >= 0), 1, 0))
+        sign = where(target == 1, -1, where((target == -1) & (gap >= 0), 1, 0))
         dc = sum_to(sign.astype(dloss.dtype) * dloss, cosine.shape)[..., np.newaxis]
         c = cosine[..., np.newaxis]
         return tuple(  # a norm is of an input as it came, a product of both at full length
@@ -179,13 +177,13 @@ def _triplet(distance, anchor, positive, negative, margin, swap, reduction):
     far, pull_far = distance(anchor, negative)
     if swap:
         other, pull_other = distance(positive, negative)
-        share = np.where(far == other, 0.5, far < other).astype(far.dtype)
+        share = where(far == other, 0.5, far < other).astype(far.dtype)
         far = np.minimum(far, other)
     gap = margin + near - far
     y, spread = reduce(np.maximum(gap, 0), reduction)
 
     def pullback(dy):
-        dgap = np.where(gap < 0, 0, spread(dy))
+        dgap = where(gap < 0, 0, spread(dy))
         danchor, dpositive = pull_near(sum_to(dgap, near.shape))
         dfar = sum_to(-dgap, far.shape)
         from_anchor, dnegative = pull_far(dfar * share if swap else dfar)
