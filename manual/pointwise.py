@@ -93,10 +93,11 @@ def pow(x, exponent):
     """
     x, a, back = operands(x=x, exponent=exponent)
     y = _power(x, a)
+    fixed = isinstance(exponent, (int, float))  # a number, which has no slope
 
     def pullback(dy):
         dx = dy * (a * where(a == 0, 0, _power(x, a - 1)))
-        da = dy * (y * log(where((x == 0) & (a >= 0), 1, x))[0])
+        da = None if fixed else dy * (y * log(where((x == 0) & (a >= 0), 1, x))[0])
         return back(dx, da)
 
     return y, pullback
@@ -119,8 +120,12 @@ def exp(x):
 def log(x):
     """log x, −∞ at 0 and NaN below; the slope is 1 / x."""
     x = floating(x=x)
-    above = np.log(where(x > 0, x, 1))
-    y = where(x > 0, above, where(x == 0, -math.inf, math.nan)).astype(x.dtype)
+    above = x > 0
+    if above.all():
+        y = np.log(x)
+    else:
+        y = where(above, np.log(where(above, x, 1)), where(x == 0, -math.inf, math.nan))
+        y = y.astype(x.dtype)
 
     def pullback(dy):
         return _over(dy, x)
@@ -131,7 +136,9 @@ def log(x):
 def sqrt(x):
     """√x, NaN below 0; the slope is 1 / 2√x."""
     x = floating(x=x)
-    y = where(x < 0, math.nan, np.sqrt(where(x < 0, 0, x))).astype(x.dtype)
+    below = x < 0
+    y = np.sqrt(where(below, 0, x) if below.any() else x)
+    y = where(below, math.nan, y).astype(x.dtype) if below.any() else y
 
     def pullback(dy):
         return _over(dy, 2 * y)
@@ -141,6 +148,8 @@ def sqrt(x):
 
 def _over(a, b):
     """a / b, silently ±∞ by 0, and NaN for 0 / 0."""
+    if np.all(b != 0):
+        return (a / b).astype(b.dtype)
     infinite = where(a == 0, math.nan, a) * np.copysign(math.inf, b)
     return where(b == 0, infinite, a / where(b == 0, 1, b)).astype(b.dtype)
 
@@ -148,6 +157,8 @@ def _over(a, b):
 def _power(x, a):
     """xᵃ, silently NaN for a negative x unless a is whole, and ±∞ for 0 to a negative power."""
     none, pole = (x < 0) & (a != np.floor(a)), (x == 0) & (a < 0)
+    if not (none.any() or pole.any()):
+        return np.power(x, a)
     y = np.power(where(none | pole, 1, x), a)
     zero = np.power(where(pole, x, 0), where(pole, -a, 1))
     return where(none, math.nan, where(pole, _over(np.ones_like(y), zero), y)).astype(y.dtype)

@@ -28,13 +28,16 @@ def nll_loss(x, target, weight: Constant = None, *, ignore_index=-100, reduction
     whole(ignore_index=ignore_index)
     rows, w = _class_rows(x, weight if weight is None or x.ndim < 3 else weight.reshape(-1))
     t, counted = _class_indices(x, target, ignore_index)
-    chosen = (np.arange(rows.shape[-1]) == t[..., np.newaxis]) & counted[..., np.newaxis]
-    a = where(chosen, w, 0)
+    at, a = t[..., np.newaxis], where(counted, w[t], 0)
+    picked = np.take_along_axis(rows, at, -1)[..., 0]
     total = pairwise_sum(a, tuple(range(a.ndim)))
-    y, spread = reduce(-(a * where(a == 0, 0, rows)).sum(axis=-1), reduction, total)
+    y, spread = reduce(-a * where(a == 0, 0, picked), reduction, total)
 
     def pullback(dy):
-        return _unrow(-a * where(chosen, spread(dy)[..., np.newaxis], 0), x.shape)
+        drows = np.zeros_like(rows)
+        dpicked = where(counted, -a * spread(dy), 0)
+        np.put_along_axis(drows, at, dpicked[..., np.newaxis], -1)
+        return _unrow(drows, x.shape)
 
     return y, pullback
 
