@@ -1,5 +1,6 @@
 """Torch behind the conventions of the hand-written side: NumPy in, NumPy out, always copied."""
 
+import contextlib
 import functools
 import inspect
 import os
@@ -47,6 +48,14 @@ class Facts:
                 object.__setattr__(self, f.name, tuple(names.split()))
 
 
+@dataclass(frozen=True)
+class Draws:
+    """One array in each of several draws, along its first axis. A rule that is called with some
+    answers with such, from one evaluation; nothing else knows what to do with it."""
+
+    array: np.ndarray
+
+
 def rule(function, **facts):
     """A torch function as a rule, `y, pullback = rule(...)`, differentiated by torch.autograd.
 
@@ -67,6 +76,9 @@ def rule(function, **facts):
 
     @functools.wraps(function)
     def twin(*args, **kwargs):
+        together = [isinstance(leaf, Draws) for leaf in leaves((args, kwargs))]
+        call = of_each_draw(function, together) if any(together) else function
+        answer = (lambda t: Draws(array(t))) if any(together) else array
         args, kwargs = tree_map(tensor, (args, kwargs))
         arguments = bind(*args, **kwargs).arguments if bind else dict(enumerate(args)) | kwargs
         wanted = [
@@ -76,7 +88,7 @@ def rule(function, **facts):
         ]
         sources = [leaf.requires_grad_() for leaf in leaves(wanted) if is_differentiable(leaf)]
         with warnings.catch_warnings(action="ignore"):  # advice on how it is called
-            y = function(*args, **kwargs)
+            y = call(*args, **kwargs)
 
         def pullback(dy):
             if not sources:
@@ -88,17 +100,48 @@ def rule(function, **facts):
             found = torch.autograd.grad(
                 outputs, sources, cotangents, retain_graph=True, materialize_grads=True
             )
-            gradients = map(array, found)
+            gradients = map(answer, found)
             trees = tree_map(
                 lambda leaf: next(gradients) if is_differentiable(leaf) else leaf, wanted
             )
             return trees[0] if len(trees) == 1 else tuple(trees)
 
         pullback.constant = [not o.requires_grad for o in leaves(y)]
-        return tree_map(array, y), pullback
+        return tree_map(answer, y), pullback
 
     twin.facts = known
     return twin
+
+
+def of_each_draw(function, together):
+    """A torch function that is applied to each draw by torch.func.vmap; `together` says for every
+    leaf of its arguments whether that is all the draws of one tensor. Outside of it, autograd sees
+    one result, to each draw of which only the same draw of the arguments contributes."""
+
+    @functools.wraps(function)
+    def to_all(*args, **kwargs):
+        def to_one(*drawn):
+            rows, drawn_here = iter(drawn), iter(together)
+            tree = tree_map(lambda t: next(rows) if next(drawn_here) else t, (args, kwargs))
+            return function(*tree[0], **tree[1])
+
+        drawn = [t for t, many in zip(leaves((args, kwargs)), together, strict=True) if many]
+        with no_loop_over_draws():
+            return torch.func.vmap(to_one)(*drawn)
+
+    return to_all
+
+
+@contextlib.contextmanager
+def no_loop_over_draws():
+    """Where vmap has no rule for an operator it raises, instead of looping and warning from C++."""
+    functorch = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_enabled(before)
 
 
 def refusing(function, fault, why):
@@ -326,7 +369,9 @@ def device():
 
 
 def tensor(leaf):
-    """An array as a tensor of its own memory, NumPy's dtype as torch's; anything else as it is."""
+    """An array, or all draws of one, as a tensor of its own memory, NumPy's dtype as torch's;
+    anything else as it is."""
+    leaf = leaf.array if isinstance(leaf, Draws) else leaf
     if isinstance(leaf, np.dtype):
         return torch.from_numpy(np.empty(0, leaf)).dtype
     if isinstance(leaf, (np.ndarray, np.generic)):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...reference.adapters import leaves, tensor, tree_map
+from ...reference.adapters import Draws, leaves, tensor, tree_map
 from ..samples import Call
 from ..verdict.classes import Results, Verdict
 from ..verdict.floor import Floor
@@ -55,7 +55,7 @@ def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Res
     several = isinstance(y, tuple)
     outputs = {f"value.{i}" if several else "value": part for i, part in enumerate(leaves(y))}
     found = outputs | dict(zip(names, gradients, strict=True))
-    return {name: np.asarray(a) for name, a in found.items()}
+    return {name: a if isinstance(a, Draws) else np.asarray(a) for name, a in found.items()}
 
 
 def cotangent(y: Any, constant: Sequence[bool], seed: int) -> Any:
@@ -95,7 +95,7 @@ def settled(
     names = argument_names(ours, args, kwargs, twin.facts.constant)
     subject = partial(evaluate, ours, names)
     results = subject(inputs)
-    floor = Floor(partial(evaluate, twin, names), inputs, np.dtype(dtype))
+    floor = Floor(partial(evaluate, twin, names), inputs, np.dtype(dtype), together=twin)
     oracle, sides = named(op).oracle(inputs, kinks=False), named(op).sides(inputs)
     verdicts = settle(floor, subject, inputs, results, oracle, thorough=thorough, sides=sides)
     return floor, results, verdicts

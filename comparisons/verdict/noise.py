@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+import random
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ...reference.adapters import leaves, tree_map
+from ...reference.adapters import tree_map
 
 # Results that are copies, selections or comparisons of what went in: exact, so left alone.
 EXACT = frozenset(
     [
         "_to_copy",
+        "_unsafe_view",
         "abs",
         "alias",
         "amax",
@@ -36,6 +39,7 @@ EXACT = frozenset(
         "embedding",
         "empty",
         "empty_like",
+        "empty_strided",
         "eq",
         "fill",
         "flip",
@@ -62,6 +66,10 @@ EXACT = frozenset(
         "multilabel_margin_loss_forward",  # its second result has to be 0 or 1
         "ne",
         "neg",
+        "new_empty",
+        "new_empty_strided",
+        "new_full",
+        "new_ones",
         "new_zeros",
         "ones",
         "ones_like",
@@ -91,6 +99,9 @@ EXACT = frozenset(
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
 SUMS = (torch.ops.aten.sum.default, torch.ops.aten.sum.dim_IntList)
 PIECES, SHORT = 8, 64  # a sum of more terms than SHORT is added up in so many pieces
+NEAR = 64  # sizes of the noise, within which the largest of a tensor is near 1
+POOL = 2**16  # random numbers, or a few times as many as there are elements
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def unit_roundoff(dtype: Any) -> float:
@@ -135,20 +146,24 @@ class OneUlpNoise(TorchDispatchMode):
     """Multiplies every floating result that torch computes, in place or not, by 1 + a random number
     of that size.
 
-    A tensor of which nothing exceeds 1 in size remains so, as in `moved`. It works below autograd,
-    so that the tensors which are saved for the backward are noisy as well; and a fused kernel is
-    taken apart by torch's own decompositions, so that noise reaches what it computes inside. A sum
-    and a matrix product become PIECES partial sums, each with the noise of as many additions as it
-    makes.
+    What is at most 1 in size remains so where it is near, as in `moved`. It works below autograd,
+    so that the tensors which are saved for the backward are noisy as well, and below vmap, where
+    one result is that of many draws. A sum and a matrix product become PIECES partial sums, each
+    with the noise of as many additions as it makes. A fused kernel keeps its result, and moves by
+    as much as torch's own decomposition of it moves, so that noise reaches what it computes inside.
+    The decomposition itself is no substitute: it may compute something else than the kernel whose
+    backward follows, and then the gradient is wrong without any noise.
 
-    Results in 16 bits are left alone, but counted in `halves`; with `half` they alone are moved, as
-    they come: a kernel rounds to 16 bits once, at its end.
+    Results in 16 bits are left alone, but counted in `halves`; with `half` they alone are moved, by
+    so many units in the last place, as they come: a kernel rounds to 16 bits once, at its end.
+
+    The same seed gives the same signs at every size.
     """
 
     def __init__(self, size: float, seed: int, half: bool = False) -> None:
         super().__init__()
         self.size, self.half = size, half
-        self.rng = np.random.default_rng(seed)
+        self.random = random.Random(seed)
         self.halves = 0
 
     def __torch_dispatch__(
@@ -157,103 +172,191 @@ class OneUlpNoise(TorchDispatchMode):
         kwargs = kwargs or {}
         if self.half:
             result = function(*args, **kwargs)
-            for t in leaves(result):
-                self._disturb(t)
+            self._disturb(result)
             return result
-        schema = function._schema
-        if function in PRODUCTS:
-            return self._product(*args)
-        if function in SUMS and _long(args[0]) and not kwargs:
-            return self._sum(*args)
-        inputs = [t for t in leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        exact = schema.name.split("::")[1].rstrip("_").removeprefix("_foreach_") in EXACT
-        empty = any(not t.numel() for t in inputs)  # some decompositions divide by its size
-        fused = function in decomposition_table and not schema.is_mutable
-        if fused and not exact and not empty:
-            with self:
-                return decomposition_table[function](*args, **kwargs)
+        way, written, fresh = _way(function)
+        if way in ("product", "sum") and not kwargs and (terms := _terms(way, *args)) > SHORT:
+            add_up = self._product if way == "product" else self._sum
+            return add_up(terms, *args)
         result = function(*args, **kwargs)
-        if exact:
-            return result
-        if schema.is_mutable:
-            positional = zip(args, schema.arguments, strict=False)
-            computed = [a for a, s in positional if s.is_write] + [kwargs.get("out")]
-        else:
-            seen = {_storage(t) for t in inputs}
-            computed = [t for t in leaves(result) if _storage(t) not in seen]
-        for t in leaves(computed):
-            self._disturb(t)
+        if way == "in place":
+            self._disturb([args[i] for i in written if i < len(args)])
+            self._disturb(kwargs.get("out"))
+            self._disturb([_tensors(result)[i] for i in fresh])
+        elif way == "fused" and all(t.numel() for t in _tensors((args, *kwargs.values()))):
+            plain = decomposition_table[function](*args, **kwargs)
+            with self:
+                apart = decomposition_table[function](*args, **kwargs)
+            self._follow(result, apart, plain)
+        elif way != "exact":
+            self._disturb(result)
         return result
 
-    def _product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """a @ b, when it is long added up piece by piece: n additions have √n times the noise of
-        one."""
-        terms = a.shape[-1]
-        length = math.ceil(terms / PIECES) if terms > SHORT else max(terms, 1)
-        size = self.size * math.sqrt(length) if terms > SHORT else self.size
+    def _follow(self, result: Any, apart: Any, plain: Any) -> None:
+        """Moves what a kernel gave by as much as its decomposition has moved; by itself, where that
+        gives something else."""
+        kernel, moved, still = map(_tensors, (result, apart, plain))
+        if [(t.shape, t.dtype) for t in kernel] != [(t.shape, t.dtype) for t in moved]:
+            self._disturb(result)
+            return
+        for t, there, here in zip(kernel, moved, still, strict=True):
+            if not _is_real(t) or t.dtype in HALVES or _once(t) is not t:
+                self._disturb(t)
+                continue
+            new = (there - here).nan_to_num_(0.0, 0.0, 0.0).add_(t)
+            if _near_1(new, self.size):
+                new = torch.where(t.abs() <= 1, new.clamp(-1, 1), new)
+            t.copy_(new)
+
+    def _product(self, terms: int, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """a @ b, added up piece by piece: n additions have √n times the noise of one."""
+        length = math.ceil(terms / PIECES)
         total = a[..., :length] @ b[..., :length, :]
-        self._disturb(total, size)
+        self._disturb(total, self.size * math.sqrt(length))
         for i in range(length, terms, length):
             total += a[..., i : i + length] @ b[..., i : i + length, :]
-            self._disturb(total, size)
+            self._disturb(total, self.size * math.sqrt(length))
         return total
 
-    def _sum(self, x: torch.Tensor, axes: Any = None, keepdim: bool = False) -> torch.Tensor:
-        axes = [axis % x.ndim for axis in axes] if axes else range(x.ndim)
+    def _sum(self, terms: int, x: torch.Tensor, axes: Any = None, keepdim: bool = False) -> Any:
+        """The sum over these axes, as a product with ones."""
+        axes = [axis % x.ndim for axis in axes] if axes else list(range(x.ndim))
         kept = [axis for axis in range(x.ndim) if axis not in axes]
-        rows = x.permute(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
-        total = self._product(rows.unsqueeze(-2), rows.new_ones(rows.shape[-1], 1))
-        shape = (
-            [1 if axis in axes else n for axis, n in enumerate(x.shape)]
-            if keepdim
-            else [x.shape[a] for a in kept]
-        )
-        return total.reshape(shape)
+        rows = x.permute(*kept, *axes).reshape(-1, terms)
+        total = self._product(terms, rows, rows.new_ones(terms, 1))
+        shape = [1 if axis in axes else n for axis, n in enumerate(x.shape)]
+        return total.reshape(shape if keepdim else [x.shape[axis] for axis in kept])
 
-    def _disturb(self, t: Any, size: float | None = None) -> None:
-        if isinstance(t, torch.Tensor) and t.is_floating_point() and t.numel():
-            if t.layout is not torch.strided:  # the values that it is made of have moved
-                return
-            self.halves += _is_half(t)
-            if _is_half(t) != self.half:
-                return
-            size = size or self.size
-            factors = 1 + size * _even(t.numel(), self.rng)
-            at_most_1 = t.abs().max() <= 1
-            t.mul_(torch.from_numpy(factors).view(t.shape).to(t))
-            if at_most_1:
-                most = size * math.sqrt(3)
-                t.mul_(torch.where(t.abs() > 1, (1 - most) / (1 + most), 1.0).to(t.dtype))
+    def _disturb(self, result: Any, size: float | None = None) -> None:
+        """Moves every floating tensor of a result, each element by a random number of its own."""
+        for t in filter(_is_real, _tensors(result)):
+            half = t.dtype in HALVES
+            self.halves += half
+            if half == self.half:
+                t = _once(t)
+                numbers = self._numbers(t)
+                _step(t, numbers, int(self.size)) if half else _scale(t, numbers, size or self.size)
+
+    def _numbers(self, t: torch.Tensor) -> torch.Tensor:
+        """Of the pool, from a random place on, in the layout of t."""
+        n = t.untyped_storage().nbytes() // t.element_size()
+        pool = _pool(max(POOL, 1 << (2 * n).bit_length()), t.dtype)
+        return pool.as_strided(t.shape, t.stride(), self.random.randrange(len(pool) - n + 1))
 
 
-def _is_half(t: Any) -> bool:
-    return isinstance(t, torch.Tensor) and t.dtype in (torch.float16, torch.bfloat16)
+class _Way(NamedTuple):
+    """How the noise of an overload is made; which arguments it writes; and in place, which results
+    are none of them."""
+
+    kind: str
+    written: tuple[int, ...] = ()
+    fresh: tuple[int, ...] = ()
 
 
-def _long(t: torch.Tensor) -> bool:
-    """Whether a sum over it may be long enough to be taken apart."""
-    return t.is_floating_point() and t.numel() > SHORT
+@functools.cache
+def _way(function: Any) -> _Way:
+    schema = function._schema
+    written = tuple(i for i, a in enumerate(schema.arguments) if a.is_write)
+    fresh = tuple(i for i, r in enumerate(schema.returns) if not r.alias_info)
+    if function in PRODUCTS:
+        return _Way("product")
+    if function in SUMS:
+        return _Way("sum")
+    name = schema.name.split("::")[1].rstrip("_").removeprefix("_foreach_")
+    if name in EXACT or not (fresh or written):
+        return _Way("exact")
+    if written:
+        return _Way("in place", written, fresh)
+    # What draws at random would draw something else in its decomposition.
+    draws = torch.Tag.nondeterministic_seeded in function.tags
+    return _Way("fused" if function in decomposition_table and not draws else "plain")
 
 
-def _storage(t: Any) -> int | None:
-    dense = isinstance(t, torch.Tensor) and t.layout is torch.strided
-    return t.untyped_storage()._cdata if dense else None
+@functools.lru_cache(maxsize=16)
+def _pool(n: int, dtype: torch.dtype) -> torch.Tensor:
+    """n random numbers, evenly distributed between ± √3, so that their mean square is 1.
+
+    Signs alone would not do: of two results in a row, (1 + s)(1 − s) leaves half without noise.
+    """
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.rand(n, dtype=torch.float64, generator=generator)
+    return numbers.sub_(0.5).mul_(2 * math.sqrt(3)).to(dtype)
+
+
+def _scale(t: torch.Tensor, numbers: torch.Tensor, size: float) -> None:
+    """Multiplies a tensor by 1 + the numbers of that size.
+
+    Where the largest is near 1, no element gets beyond. That is looked at element by element,
+    because the draws of a batch are not all on the same side.
+    """
+    factors = torch.add(_one(t.dtype), numbers, alpha=size)
+    inside = t.abs() <= 1 if _near_1(t, size) else None
+    t.mul_(factors)
+    if inside is not None:
+        most = size * math.sqrt(3)
+        t.mul_(torch.where(inside & (t.abs() > 1), (1 - most) / (1 + most), 1.0).to(t.dtype))
+
+
+def _near_1(t: torch.Tensor, size: float) -> bool:
+    """Whether the largest of a tensor is 1, up to what the noise can have made of it."""
+    low, high = map(float, torch.aminmax(t))
+    return abs(max(high, -low) - 1) <= NEAR * size
+
+
+def _step(t: torch.Tensor, numbers: torch.Tensor, ulps: int) -> None:
+    """Moves a tensor of 16 bits by so many units in the last place, up or down by the signs of the
+    numbers; never across 0 or 1, nor from 0 or to infinity."""
+    bits = t.view(torch.int16)
+    size = bits & 0x7FFF  # in units in the last place
+    one = torch.ones((), dtype=t.dtype).view(torch.int16)
+    largest = torch.tensor(torch.finfo(t.dtype).max, dtype=t.dtype).view(torch.int16)
+    up = (numbers > 0) & ((size > one) | (size + ulps <= one)) & (size + ulps <= largest)
+    stepped = torch.where(up, size + ulps, (size - ulps).clamp(min=0))
+    moves = (size > 0) & (size <= largest)
+    bits.copy_(torch.where(moves, stepped | (bits & -0x8000), bits))
+
+
+@functools.cache
+def _one(dtype: torch.dtype) -> torch.Tensor:
+    return torch.ones((), dtype=dtype)
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    """The tensors among arguments or results."""
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    branches = tree if isinstance(tree, (tuple, list)) else ()
+    return [t for branch in branches for t in _tensors(branch)]
+
+
+def _is_real(t: torch.Tensor) -> bool:
+    """Whether there is something to move; what a sparse tensor is made of has moved, and zeros may
+    be without memory."""
+    dense = t.is_floating_point() and t.layout is torch.strided and t.numel() > 0
+    return dense and not t._is_zerotensor()
+
+
+def _once(t: torch.Tensor) -> torch.Tensor:
+    """Each element of a tensor once, where it is repeated along an axis without taking memory."""
+    for axis, (n, stride) in enumerate(zip(t.shape, t.stride(), strict=True)):
+        if n > 1 and stride == 0:
+            t = t.narrow(axis, 0, 1)
+    return t
+
+
+def _terms(way: str, x: torch.Tensor, other: Any = None, keepdim: bool = False) -> int:
+    """How many terms each result of a sum over the other, its axes, or of a product with the other
+    has; 1 where it is none of numbers that are moved."""
+    if not _is_real(x) or x.dtype in HALVES:
+        return 1
+    if way == "product":
+        return x.shape[-1]
+    return math.prod(x.shape[axis] for axis in other) if other and x.ndim else x.numel()
 
 
 def _coins(n: int, rng: np.random.Generator) -> np.ndarray:
     """n zeros and ones."""
     return np.unpackbits(np.frombuffer(rng.bytes(n // 8 + 1), np.uint8), count=n)
-
-
-def _even(n: int, rng: np.random.Generator) -> np.ndarray:
-    """n numbers, evenly distributed between ± √3, so that their mean square is 1.
-
-    Signs alone would not do: of two results in a row, (1 + s)(1 − s) leaves half without noise.
-    """
-    numbers = np.frombuffer(rng.bytes(n), np.uint8).astype(np.float64)
-    numbers -= 127.5
-    numbers *= math.sqrt(3) / 127.5
-    return numbers
 
 
 def is_floating(leaf: Any) -> bool:
