@@ -126,22 +126,21 @@ def of_each_draw(function, together):
             return function(*tree[0], **tree[1])
 
         drawn = [t for t, many in zip(leaves((args, kwargs)), together, strict=True) if many]
-        with no_loop_over_draws():
+        with silent_loops():
             return torch.func.vmap(to_one)(*drawn)
 
     return to_all
 
 
 @contextlib.contextmanager
-def no_loop_over_draws():
-    """Where vmap has no rule for an operator it raises, instead of looping and warning from C++."""
-    functorch = torch._C._functorch
-    before = functorch._is_vmap_fallback_enabled()
-    functorch._set_vmap_fallback_enabled(False)
+def silent_loops():
+    """Where vmap has no rule for an operator it loops over the draws, and warns from C++."""
+    warns = torch._C._functorch._set_vmap_fallback_warning_enabled
+    warns(False)
     try:
         yield
     finally:
-        functorch._set_vmap_fallback_enabled(before)
+        warns(True)
 
 
 def refusing(function, fault, why):

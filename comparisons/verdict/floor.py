@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from .ulps import difference, finite_part, same_values
 DRAWS = 6  # of noise
 SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
 HALF = (1, 32)  # the same of results in 16 bits, in units in their last place
-TOGETHER = 2**18  # elements that one evaluation of many draws may be given
+TOGETHER = 2**19  # elements that one evaluation of many draws may be given
 
 
 class Floor:
@@ -49,8 +50,11 @@ class Floor:
         # What is single on purpose beside a float64 subject, like NAdam's product, remains so.
         as_given = np.dtype(dtype) == np.float64
         self.inputs = inputs if as_given else cast(inputs, np.float64)
-        self.reference, self.dtype, self.together = reference, dtype, together
+        self.reference, self.dtype = reference, dtype
         self.draws = 0
+        elements = sum(a.size for a in leaves(self.inputs) if is_floating(a))
+        self.together = together if elements else None
+        self.at_once = max(TOGETHER // elements, 1) if self.together else 1
         if known:
             self.truth, self.native = known
         else:
@@ -94,89 +98,115 @@ class Floor:
         A movement that does not grow with the noise is a jump (a kink, a tie, a clip edge) and
         gives no slack.
         """
-        seeds = range(self.draws + 1, min(self.draws + self._at_once(), DRAWS) + 1)
-        self.draws += len(seeds)
-        u = unit_roundoff(self.dtype)
-        halves = self._move(seeds, (SMALL * u, LARGE * u), u, SMALL)
-        if halves:  # what is computed in 16 bits on the way has a far larger ulp
-            self._move(seeds, HALF, u, 1, half=True)
-        for seed in seeds:
-            lost = self._lost(nearby(self.inputs, seed))
-            self._own = {name: np.maximum(own, lost[name]) for name, own in self._own.items()}
+        many = min(self.at_once, DRAWS - self.draws)
+        if many > 1 and not self._draws_together(many):
+            self.at_once = many = 1
+        if many == 1:
+            self._draw([self.draws + 1])
+        self.draws += many
 
-    def _at_once(self) -> int:
-        elements = sum(a.size for a in leaves(self.inputs) if is_floating(a))
-        return max(TOGETHER // max(elements, 1), 1) if self.together else 1
+    def _draws_together(self, many: int) -> bool:
+        """Draws so many; or none, where the reference cannot, or where it is not within the floor
+        when it is evaluated at this point together with another: under vmap torch may have no rule,
+        take another formula, or confuse the two."""
+        kinds = tree_map(
+            lambda a: (a.shape, a.dtype) if isinstance(a, np.ndarray) else a, self.inputs
+        )
+        call = self.together, repr(kinds)
+        if call in self._apart:
+            return False
+        before = dict(self.noise), self._own
+        rng = np.random.default_rng(0)
+        size = LARGE * unit_roundoff(np.float32)
+        other = tree_map(lambda a: moved(a, size, rng) if is_floating(a) else a, self.inputs)
+        try:
+            self._draw(range(self.draws + 1, self.draws + many + 1))
+            found = self._evaluated(stacked((self.inputs, other)), True, nullcontext())
+        except Exception:  # of many kinds
+            self._apart.add(call)
+        else:
+            if all(np.all(self.margin(name, a[0]) <= 1) for name, a in found.items()):
+                return True
+        self.noise, self._own = before
+        return False
+
+    def _draw(self, seeds: Sequence[int]) -> None:
+        u = unit_roundoff(self.dtype)
+        if self._move(seeds, (SMALL * u, LARGE * u), SMALL):
+            self._move(seeds, HALF, 1, half=True)
+
+        def point(seed: int) -> tuple[Any, Any]:
+            single = nearby(self.inputs, seed)
+            return single, cast(single, np.float64)
+
+        for low, high in self._results(seeds, point, lambda seed: (nullcontext(), nullcontext())):
+            lost = self._loss_of(low, high)
+            self._own = {n: np.maximum(own, lost[n].max(axis=0)) for n, own in self._own.items()}
 
     def _move(
+        self, seeds: Sequence[int], sizes: tuple[float, float], units: float, half: bool = False
+    ) -> bool:
+        """Adds how far noise of the first size moves the results, divided by `units`; says whether
+        anything was computed in 16 bits, which has a far larger ulp."""
+        modes = []
+
+        def point(seed: int) -> list[Any]:
+            rngs = [np.random.default_rng(seed) for _ in sizes]
+            return [
+                self.inputs if half else moved(self.inputs, size, rng)
+                for size, rng in zip(sizes, rngs, strict=True)
+            ]
+
+        def around(seed: int) -> list[OneUlpNoise]:
+            made = [OneUlpNoise(size, seed, half) for size in sizes]
+            modes.extend(made)
+            return made
+
+        small = 4 * unit_roundoff(self.dtype)
+        for a, b in self._results(seeds, point, around):
+            for name, value in self.truth.items():
+                movement = difference(a[name], value) / units
+                further = difference(b[name], value) / units
+                smooth = movement <= further / math.sqrt(sizes[1] / sizes[0])
+                smooth |= movement <= small * abs(finite_part(value))
+                largest = np.where(smooth, movement, 0).max(axis=0)
+                self.noise[name] = np.maximum(self.noise[name], largest)
+        return any(mode.halves for mode in modes)
+
+    def _results(
         self,
         seeds: Sequence[int],
-        sizes: tuple[float, float],
-        u: float,
-        units: float,
-        half: bool = False,
-    ) -> int:
-        """Adds how far noise of the small size moves the results, divided by `units`; gives how
-        many 16-bit results were seen."""
-        halves = 0
-        for small, large, seen in self._disturbed(seeds, sizes, half):
-            halves += seen
-            for name, value in self.truth.items():
-                movement = difference(small[name], value) / units
-                further = difference(large[name], value) / units
-                smooth = movement <= further / math.sqrt(sizes[1] / sizes[0])
-                smooth |= movement <= 4 * u * abs(finite_part(value))
-                largest = np.where(smooth, movement, 0).max(axis=0, initial=0)
-                self.noise[name] = np.maximum(self.noise[name], largest)
-        return halves
-
-    def _disturbed(
-        self, seeds: Sequence[int], sizes: tuple[float, float], half: bool
-    ) -> Iterator[tuple[Results, Results, int]]:
-        """The results under noise of both sizes, draws first, and how many of 16 bits were seen.
-
-        Draws are evaluated together that differ in their arrays alone: a setting is a number.
-        """
-
-        def point(size: float, seed: int) -> Any:
-            return self.inputs if half else moved(self.inputs, size, np.random.default_rng(seed))
-
-        groups: dict[Any, list[tuple[int, Any]]] = {}
+        point: Callable[[int], Sequence[Any]],
+        around: Callable[[int], Sequence[AbstractContextManager[Any]]],
+    ) -> Iterator[Sequence[Results]]:
+        """What the reference gives at the two points of each draw, inside of what is around them;
+        draws first. Those are evaluated together that differ in their arrays alone, because a
+        setting is a number."""
+        groups: dict[Any, list[tuple[int, Sequence[Any]]]] = {}
         for seed in seeds:
-            both = [point(size, seed) for size in sizes]
-            settings = tuple(leaf for leaf in leaves(both) if isinstance(leaf, float))
-            groups.setdefault(settings, []).append((seed, both))
-        for group in groups.values():
-            call = self.together, _kind_of(self.inputs)
-            if len(group) > 1 and call not in self._apart:
-                try:
-                    found = self._both(group, sizes, half)
-                except (
-                    Exception
-                ):  # torch has many reasons, and where it is the call, it raises again
-                    self._apart.add(call)
-                else:
-                    yield found
-                    continue
-            for draw in group:
-                yield self._both([draw], sizes, half)
+            points = point(seed)
+            settings = tuple(leaf for leaf in leaves(points) if isinstance(leaf, float))
+            groups.setdefault(settings, []).append((seed, points))
+        for (seed, points), *others in groups.values():
+            if others:
+                columns = zip(points, *(more for _, more in others), strict=True)
+                points = [stacked(column) for column in columns]
+            yield [
+                self._evaluated(inputs, bool(others), inside)
+                for inputs, inside in zip(points, around(seed), strict=True)
+            ]
 
-    def _both(
-        self, group: Sequence[tuple[int, Any]], sizes: tuple[float, float], half: bool
-    ) -> tuple[Results, Results, int]:
-        """The reference under noise of both sizes, draws first: one, or all that differ in their
-        arrays alone."""
-        (seed, _), *others = group
-        found, halves = [], 0
-        for size, points in zip(sizes, zip(*(both for _, both in group), strict=True), strict=True):
-            with OneUlpNoise(size, seed, half) as mode:
-                results = self.reference(_stacked(points) if others else points[0])
-            halves += mode.halves
-            found.append({n: a.array if others else a[np.newaxis] for n, a in results.items()})
-            shapes = {name: a.shape[1:] for name, a in found[-1].items()}
-            if others and shapes != {name: a.shape for name, a in self.truth.items()}:
-                raise ValueError(f"draws: expected {len(group)} of each result")
-        return found[0], found[1], halves
+    def _evaluated(
+        self, inputs: Any, together: bool, inside: AbstractContextManager[Any]
+    ) -> Results:
+        with inside:
+            results: Any = self.reference(inputs)
+        found = {}
+        for name, value in self.truth.items():
+            found[name] = results[name].array if together else results[name][np.newaxis]
+            if found[name].shape[1:] != value.shape:
+                raise ValueError(f"{name}: expected {value.shape} of each draw")
+        return found
 
     def _lost(self, single: Any) -> Results:
         return self._loss_of(self.reference(single), self.reference(cast(single, np.float64)))
@@ -210,7 +240,7 @@ def nearby(inputs: Any, seed: int) -> Any:
     return moved(cast(inputs, np.float32), 2 * unit_roundoff(np.float32), rng)
 
 
-def _stacked(points: Sequence[Any]) -> Any:
+def stacked(points: Sequence[Any]) -> Any:
     """The trees, which differ in their floating arrays alone, as one tree of Draws."""
     columns = zip(*map(leaves, points), strict=True)
 
@@ -219,8 +249,3 @@ def _stacked(points: Sequence[Any]) -> Any:
         return Draws(np.stack(column)) if is_floating(leaf) else leaf
 
     return tree_map(together, points[0])
-
-
-def _kind_of(inputs: Any) -> str:
-    """The inputs without the values of their arrays."""
-    return repr(tree_map(lambda a: (a.shape, a.dtype) if isinstance(a, np.ndarray) else a, inputs))

@@ -100,7 +100,7 @@ PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
 SUMS = (torch.ops.aten.sum.default, torch.ops.aten.sum.dim_IntList)
 PIECES, SHORT = 8, 64  # a sum of more terms than SHORT is added up in so many pieces
 NEAR = 64  # sizes of the noise, within which the largest of a tensor is near 1
-POOL = 2**16  # random numbers, or a few times as many as there are elements
+POOL = 65_521  # random numbers, over and over: a prime, so that no two rows or columns fit
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -126,13 +126,13 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
     def move(leaf: Any) -> Any:
         if isinstance(leaf, float):
             return float(move(np.array(leaf)))
-        if not is_floating(leaf) or (leaf.size > 1 and np.isin(leaf, (-1, 0, 1)).all()):
+        if not is_floating(leaf) or _may_be_labels(leaf):
             return leaf
         magnitude = abs(leaf)
-        up = _coins(leaf.size, rng).reshape(leaf.shape).astype(bool)
+        up = _coins(leaf.size, rng).reshape(leaf.shape).view(bool)
         up &= (magnitude > 1) | (magnitude < 1 / (1 + size))
         factors = np.where(up, 1 + size, 1 - size)
-        result = (leaf * factors).astype(leaf.dtype)
+        result = (leaf * factors).astype(leaf.dtype, copy=False)
         if zeros and not magnitude.all():
             shift = (factors - 1) / 2 * np.max(magnitude, initial=0, where=np.isfinite(leaf))
             shift = shift if np.any(leaf < 0) else abs(shift)
@@ -184,26 +184,25 @@ class OneUlpNoise(TorchDispatchMode):
             self._disturb(kwargs.get("out"))
             self._disturb([_tensors(result)[i] for i in fresh])
         elif way == "fused" and all(t.numel() for t in _tensors((args, *kwargs.values()))):
-            plain = decomposition_table[function](*args, **kwargs)
-            with self:
-                apart = decomposition_table[function](*args, **kwargs)
-            self._follow(result, apart, plain)
+            self._follow(result, decomposition_table[function], args, kwargs)
         elif way != "exact":
             self._disturb(result)
         return result
 
-    def _follow(self, result: Any, apart: Any, plain: Any) -> None:
-        """Moves what a kernel gave by as much as its decomposition has moved; by itself, where that
+    def _follow(self, result: Any, decomposition: Any, args: Any, kwargs: Any) -> None:
+        """Moves what a kernel gave by as much as its decomposition moves; by itself, where that
         gives something else."""
-        kernel, moved, still = map(_tensors, (result, apart, plain))
-        if [(t.shape, t.dtype) for t in kernel] != [(t.shape, t.dtype) for t in moved]:
+        found, still = _tensors(result), _tensors(decomposition(*args, **kwargs))
+        if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in still]:
             self._disturb(result)
             return
-        for t, there, here in zip(kernel, moved, still, strict=True):
+        with self:
+            moved = _tensors(decomposition(*args, **kwargs))
+        for t, there, here in zip(found, moved, still, strict=True):
             if not _is_real(t) or t.dtype in HALVES or _once(t) is not t:
                 self._disturb(t)
                 continue
-            new = (there - here).nan_to_num_(0.0, 0.0, 0.0).add_(t)
+            new = t - (here - there).nan_to_num_(0.0, 0.0, 0.0)  # so that −0 remains what it is
             if _near_1(new, self.size):
                 new = torch.where(t.abs() <= 1, new.clamp(-1, 1), new)
             t.copy_(new)
@@ -211,11 +210,13 @@ class OneUlpNoise(TorchDispatchMode):
     def _product(self, terms: int, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """a @ b, added up piece by piece: n additions have √n times the noise of one."""
         length = math.ceil(terms / PIECES)
+        size = self.size * math.sqrt(length)
         total = a[..., :length] @ b[..., :length, :]
-        self._disturb(total, self.size * math.sqrt(length))
+        add = total.addmm_ if total.ndim == 2 else total.baddbmm_
         for i in range(length, terms, length):
-            total += a[..., i : i + length] @ b[..., i : i + length, :]
-            self._disturb(total, self.size * math.sqrt(length))
+            total.mul_(self._factors(total, size))
+            add(a[..., i : i + length], b[..., i : i + length, :])
+        self._disturb(total, size)
         return total
 
     def _sum(self, terms: int, x: torch.Tensor, axes: Any = None, keepdim: bool = False) -> Any:
@@ -234,14 +235,28 @@ class OneUlpNoise(TorchDispatchMode):
             self.halves += half
             if half == self.half:
                 t = _once(t)
-                numbers = self._numbers(t)
-                _step(t, numbers, int(self.size)) if half else _scale(t, numbers, size or self.size)
+                _step(t, self._numbers(t), int(self.size)) if half else self._scale(t, size)
+
+    def _scale(self, t: torch.Tensor, size: float | None = None) -> None:
+        """Multiplies a tensor by random factors. Where the largest is near 1, no element gets
+        beyond; that is looked at element by element, because the draws of a batch need not all be
+        on the same side."""
+        size = size or self.size
+        inside = t.abs() <= 1 if _near_1(t, size) else None
+        t.mul_(self._factors(t, size))
+        if inside is not None:
+            most = size * math.sqrt(3)
+            beyond = inside & (t.abs() > 1)
+            t.copy_(torch.where(beyond, t * ((1 - most) / (1 + most)), t))
+
+    def _factors(self, t: torch.Tensor, size: float) -> torch.Tensor:
+        return torch.add(_one(t.dtype), self._numbers(t), alpha=size)
 
     def _numbers(self, t: torch.Tensor) -> torch.Tensor:
-        """Of the pool, from a random place on, in the layout of t."""
-        n = t.untyped_storage().nbytes() // t.element_size()
-        pool = _pool(max(POOL, 1 << (2 * n).bit_length()), t.dtype)
-        return pool.as_strided(t.shape, t.stride(), self.random.randrange(len(pool) - n + 1))
+        """Random numbers for all elements, from some place on, in the layout of t."""
+        elements = t.untyped_storage().nbytes() // t.element_size()
+        pool = _pool(elements // POOL + 2, t.dtype)
+        return pool.as_strided(t.shape, t.stride(), self.random.randrange(POOL))
 
 
 class _Way(NamedTuple):
@@ -267,34 +282,21 @@ def _way(function: Any) -> _Way:
         return _Way("exact")
     if written:
         return _Way("in place", written, fresh)
-    # What draws at random would draw something else in its decomposition.
-    draws = torch.Tag.nondeterministic_seeded in function.tags
-    return _Way("fused" if function in decomposition_table and not draws else "plain")
+    # A primitive is one step, though it has a decomposition: itself. What draws at random would
+    # draw something else there.
+    single = hasattr(torch.ops.prims, name) or torch.Tag.nondeterministic_seeded in function.tags
+    return _Way("fused" if function in decomposition_table and not single else "plain")
 
 
-@functools.lru_cache(maxsize=16)
-def _pool(n: int, dtype: torch.dtype) -> torch.Tensor:
-    """n random numbers, evenly distributed between ± √3, so that their mean square is 1.
+@functools.lru_cache(maxsize=8)
+def _pool(times: int, dtype: torch.dtype) -> torch.Tensor:
+    """So many times POOL random numbers, evenly distributed between ± √3, so that their mean square
+    is 1.
 
     Signs alone would not do: of two results in a row, (1 + s)(1 − s) leaves half without noise.
     """
-    generator = torch.Generator().manual_seed(0)
-    numbers = torch.rand(n, dtype=torch.float64, generator=generator)
-    return numbers.sub_(0.5).mul_(2 * math.sqrt(3)).to(dtype)
-
-
-def _scale(t: torch.Tensor, numbers: torch.Tensor, size: float) -> None:
-    """Multiplies a tensor by 1 + the numbers of that size.
-
-    Where the largest is near 1, no element gets beyond. That is looked at element by element,
-    because the draws of a batch are not all on the same side.
-    """
-    factors = torch.add(_one(t.dtype), numbers, alpha=size)
-    inside = t.abs() <= 1 if _near_1(t, size) else None
-    t.mul_(factors)
-    if inside is not None:
-        most = size * math.sqrt(3)
-        t.mul_(torch.where(inside & (t.abs() > 1), (1 - most) / (1 + most), 1.0).to(t.dtype))
+    numbers = torch.rand(POOL, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return numbers.sub_(0.5).mul_(2 * math.sqrt(3)).to(dtype).repeat(times)
 
 
 def _near_1(t: torch.Tensor, size: float) -> bool:
@@ -352,6 +354,11 @@ def _terms(way: str, x: torch.Tensor, other: Any = None, keepdim: bool = False) 
     if way == "product":
         return x.shape[-1]
     return math.prod(x.shape[axis] for axis in other) if other and x.ndim else x.numel()
+
+
+def _may_be_labels(a: np.ndarray) -> bool:
+    """Whether it is several numbers, all −1, 0 or 1, of which the first says mostly no."""
+    return a.size > 1 and a.flat[0] in (-1, 0, 1) and bool(np.isin(a, (-1, 0, 1)).all())
 
 
 def _coins(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -31,5 +31,8 @@ def finite_part(a: np.ndarray) -> np.ndarray:
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """|a − b| in float64 where both are finite, 0 elsewhere."""
-    both = np.isfinite(a) & np.isfinite(b)
-    return abs(np.where(both, a, 0).astype(np.float64) - np.where(both, b, 0).astype(np.float64))
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.asarray(abs(np.subtract(a, b, dtype=np.float64)))
+    if np.isfinite(apart).all():
+        return apart
+    return np.where(np.isfinite(a) & np.isfinite(b), apart, 0)

@@ -1,0 +1,271 @@
+"""The noise reaches what is computed inside, changes nothing where it has no size, and is drawn for
+many draws at once."""
+
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from gradtwin.comparisons.ops import torch_samples
+from gradtwin.comparisons.ops.evaluate import evaluate
+from gradtwin.comparisons.verdict import floor, noise
+from gradtwin.comparisons.verdict.floor import DRAWS, Floor
+from gradtwin.comparisons.verdict.noise import OneUlpNoise
+from gradtwin.reference.adapters import rule
+from torch.utils._pytree import tree_leaves, tree_map
+
+# Whose decomposition gives something else than the kernel, or which have none for some calls.
+PECULIAR = [
+    "nn.functional.scaled_dot_product_attention",
+    "nn.functional.hardsigmoid",
+    "nn.functional.soft_margin_loss",
+    "nn.functional.adaptive_max_pool2d",
+    "nn.functional.batch_norm",
+    "nn.functional.dropout",
+    "masked.softmax",
+    "linalg.cross",
+    "cumsum",
+    "sgn",
+]
+REPEATS_NOT = {"linalg.lstsq", "linalg.lstsq.grad_oriented"}  # even without noise
+
+
+def results(info, sample):
+    """The values and gradients of one of torch's own samples."""
+    torch.manual_seed(0)
+
+    def fresh(t):
+        tensor = isinstance(t, torch.Tensor)
+        return t.detach().clone().requires_grad_(t.requires_grad) if tensor else t
+
+    x, args, kwargs = tree_map(fresh, (sample.input, sample.args, sample.kwargs))
+    leaves = [t for t in tree_leaves((x, args, kwargs)) if isinstance(t, torch.Tensor)]
+    y = sample.output_process_fn_grad(info.op(x, *args, **kwargs))
+    values = [t for t in tree_leaves(y) if isinstance(t, torch.Tensor)]
+    sloped = [t for t in values if t.requires_grad]
+    rng = torch.Generator().manual_seed(1)
+    dy = [torch.randn(t.shape, generator=rng, dtype=torch.float64).to(t.dtype) for t in sloped]
+    sources = [t for t in leaves if t.requires_grad]
+    grads = torch.autograd.grad(sloped, sources, dy, allow_unused=True) if sloped else ()
+    return [t.detach().to_dense() for t in (*values, *grads) if t is not None]
+
+
+def unlike(info, samples, mode=OneUlpNoise):
+    """The samples of which noise of size 0 changes a bit."""
+    found = []
+    for i, sample in enumerate(samples):
+        try:
+            plain = results(info, sample)
+        except (RuntimeError, NotImplementedError):  # not to be differentiated
+            continue
+        with mode(0.0, 0):
+            still = results(info, sample)
+        same = [
+            torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(plain, still, strict=True)
+        ]
+        found += [] if all(same) else [i]
+    return found
+
+
+def sampled(name):
+    info = torch_samples.database()[name]
+    torch.manual_seed(0)
+    with warnings.catch_warnings(action="ignore"):
+        return info, list(info.sample_inputs("cpu", torch.float64, requires_grad=True))[:12]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", PECULIAR)
+def test_noise_of_size_0_changes_nothing(name):
+    assert not unlike(*sampled(name))
+
+
+@pytest.mark.sweep
+@pytest.mark.filterwarnings("ignore")
+def test_noise_of_size_0_changes_nothing_in_all_that_torch_samples():
+    names = [name for name in torch_samples.database() if name not in REPEATS_NOT]
+    assert not {name: where for name in names if (where := unlike(*sampled(name)))}
+
+
+class Substituting(OneUlpNoise):
+    """Takes the results of a decomposition for those of the kernel, whatever they are."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if noise._way(function).kind == "fused":
+            with self:
+                return noise.decomposition_table[function](*args, **(kwargs or {}))
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+
+@pytest.mark.parametrize("name", PECULIAR[:3])
+def test_a_decomposition_in_place_of_the_kernel_is_seen(name):
+    assert unlike(*sampled(name), Substituting)
+
+
+def test_noise_reaches_the_inside_of_a_kernel():
+    """1 − p loses its digits where a probability is near 1."""
+    x = torch.tensor([[30.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    dy = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+
+    def slope():
+        return torch.autograd.grad(F.softmax(x, -1), x, dy)[0][0, 0].item()
+
+    plain = slope()
+    with OneUlpNoise(2.0**-48, 1):
+        moves = slope()
+    assert abs(moves - plain) > 2.0**-52
+    assert abs(moves / plain - 1) > 2.0**-20
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("ulps", floor.HALF)
+def test_what_is_computed_in_16_bits_moves_by_ulps_up_and_down(dtype, ulps):
+    x = torch.linspace(0.1, 4, 500, dtype=torch.float32).to(dtype)
+    steps = []
+    for seed in range(3):
+        with OneUlpNoise(ulps, seed, half=True) as mode:
+            y = x * 1
+        assert mode.halves == 1
+        steps.append((y.view(torch.int16) - x.view(torch.int16)).tolist())
+    both = [step for draw in steps for step in draw]
+    assert set(both) == {-ulps, ulps}
+    assert 0.4 < np.mean(np.array(both) > 0) < 0.6
+    multiplied = (x.float() * (1 + 2.0**-9)).to(torch.bfloat16)  # what noise once was
+    assert torch.equal(multiplied, x.to(torch.bfloat16)) or dtype is torch.float16
+
+
+def test_a_step_in_16_bits_crosses_neither_0_nor_1():
+    smallest = torch.tensor([6e-8, -6e-8, 0.0, -0.0], dtype=torch.float16)
+    largest = torch.tensor([65504.0, float("inf"), 1.0, 0.999], dtype=torch.float16)
+    for seed in range(8):
+        with OneUlpNoise(32, seed, half=True):
+            low, high = smallest * 1, largest * 1
+        assert torch.all(low * smallest.sign() >= 0)
+        assert torch.equal(low == 0, torch.ones(4, dtype=bool)) or torch.all(abs(low) < 1e-5)
+        assert torch.equal(torch.isfinite(high), torch.isfinite(largest))
+        assert torch.all(high[2:] <= 1)
+
+
+def test_what_is_at_most_1_remains_so_in_every_draw():
+    """Of a batch, draws of which one is beyond 1 and another is not."""
+    x = torch.tensor([[1 + 1e-12, 0.5], [1.0, 0.25], [1 - 1e-16, 0.1]], dtype=torch.float64)
+    moves = set()
+    for seed in range(20):
+        with OneUlpNoise(2.0**-40, seed):
+            y = x * 1
+        assert torch.all(y[1:] <= 1)
+        moves.add(bool(y[0, 0] > 1))
+    assert moves == {True, False}
+
+
+def test_both_sizes_move_the_same_way():
+    x = torch.rand(1000, dtype=torch.float64)
+    plain, found = torch.exp(x), []
+    for size in (2.0**-40, 2.0**-30):
+        with OneUlpNoise(size, 3):
+            found.append(torch.exp(x))
+    assert torch.all((found[0] - plain) * (found[1] - plain) >= 0)
+
+
+@rule
+def network(parameters, x):
+    h = torch.tanh(F.linear(x, parameters["0.weight"], parameters["0.bias"]))
+    return F.layer_norm(F.linear(h, parameters["1.weight"]), (5,))
+
+
+def counted(twin, rows, dtype=np.float64):
+    """A floor of a network with all draws, and how often the reference was evaluated for it."""
+    rng = np.random.default_rng(0)
+    shapes = {"0.weight": (16, 8), "0.bias": (16,), "1.weight": (5, 16)}
+    parameters = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+    inputs = (parameters, rng.standard_normal((rows, 8)).astype(dtype))
+    evaluations = []
+
+    def reference(inputs):
+        evaluations.append(inputs)
+        return evaluate(twin, [*shapes, "x"], inputs)
+
+    dy = rng.standard_normal((rows, 5)).astype(dtype)
+    found = Floor(reference, (inputs, {}, dy), np.dtype(dtype), together=twin)
+    while found.widen():
+        pass
+    assert found.draws == DRAWS
+    return found, len(evaluations)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_all_draws_of_a_small_call_take_five_evaluations(dtype):
+    """Under noise of both sizes, in both dtypes nearby, and beside another point, to see whether
+    that is right. Before, the truth and what torch loses in float32 take two, or three."""
+    _, evaluations = counted(network, 10, dtype)
+    assert evaluations == 5 + (3 if dtype is np.float64 else 2)
+
+
+def test_draws_of_a_large_call_are_made_one_by_one(monkeypatch):
+    monkeypatch.setattr(floor, "TOGETHER", 500)
+    _, evaluations = counted(network, 100)
+    assert evaluations == 3 + 4 * DRAWS
+
+
+def test_where_vmap_cannot_each_draw_is_evaluated_by_itself():
+    """And that is not tried again."""
+
+    @rule
+    def looks(parameters, x):
+        return network.__wrapped__(parameters, x) * (1 if x.sum().item() else 2)
+
+    once, evaluations = counted(looks, 10)
+    assert evaluations == 1 + 3 + 4 * DRAWS
+    again, evaluations = counted(looks, 10)
+    assert evaluations == 3 + 4 * DRAWS
+    assert all(np.array_equal(once.noise[name], again.noise[name]) for name in once.noise)
+
+
+def test_what_is_another_function_of_several_draws_is_evaluated_one_by_one(monkeypatch):
+    """As some of torch's operators are under vmap."""
+    from gradtwin.reference import adapters
+
+    right, both = adapters.of_each_draw, []
+
+    def confused(function, together):
+        each = right(function, together)
+
+        def to_all(*args, **kwargs):
+            both.append(args)
+            return each(*args, **kwargs).flip(0)
+
+        return to_all
+
+    monkeypatch.setattr(adapters, "of_each_draw", confused)
+    _, evaluations = counted(network, 10)
+    assert len(both) == 5
+    assert evaluations == 5 + 3 + 4 * DRAWS
+
+
+def test_floors_of_draws_together_and_one_by_one_are_alike(monkeypatch):
+    together, _ = counted(network, 10)
+    monkeypatch.setattr(floor, "TOGETHER", 1)
+    alone, _ = counted(network, 10)
+    for name, values in together.values.items():
+        ratio = values / alone.values[name]
+        print(name, np.quantile(ratio, [0, 0.5, 1]))
+        assert 0.5 < np.median(ratio) < 2
+        assert np.all((ratio > 0.05) & (ratio < 20))
+
+
+def test_settings_that_are_numbers_move_too():
+    """Draws whose numbers differ cannot be evaluated together."""
+
+    @rule
+    def scaled(x, factor):
+        return x * (1 - factor)
+
+    rng = np.random.default_rng(0)
+    inputs = ((rng.standard_normal(50), 0.999), {}, rng.standard_normal(50))
+    found = Floor(partial(evaluate, scaled, ["x"]), inputs, np.dtype(float), together=scaled)
+    while found.widen():
+        pass
+    assert found.at_once > 1
+    assert np.all(found.noise["x"] > 100 * 2.0**-53 * abs(found.truth["x"]))
