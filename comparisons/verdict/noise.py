@@ -174,19 +174,21 @@ class OneUlpNoise(TorchDispatchMode):
             result = function(*args, **kwargs)
             self._disturb(result)
             return result
-        way, written, fresh = _way(function)
+        way, written = _way(function)
         if way in ("product", "sum") and not kwargs and (terms := _terms(way, *args)) > SHORT:
             add_up = self._product if way == "product" else self._sum
             return add_up(terms, *args)
         result = function(*args, **kwargs)
-        if way == "in place":
-            self._disturb([args[i] for i in written if i < len(args)])
-            self._disturb(kwargs.get("out"))
-            self._disturb([_tensors(result)[i] for i in fresh])
-        elif way == "fused" and all(t.numel() for t in _tensors((args, *kwargs.values()))):
+        if way == "exact":
+            return result
+        given = _tensors((args, *kwargs.values()))
+        if way == "fused" and all(t.numel() for t in given):
             self._follow(result, decomposition_table[function], args, kwargs)
-        elif way != "exact":
-            self._disturb(result)
+            return result
+        self._disturb([args[i] for i in written if i < len(args)])
+        self._disturb(kwargs.get("out"))
+        seen = set(map(_storage, given))
+        self._disturb([t for t in _tensors(result) if _storage(t) not in seen])
         return result
 
     def _follow(self, result: Any, decomposition: Any, args: Any, kwargs: Any) -> None:
@@ -203,9 +205,7 @@ class OneUlpNoise(TorchDispatchMode):
                 self._disturb(t)
                 continue
             new = t - (here - there).nan_to_num_(0.0, 0.0, 0.0)  # so that −0 remains what it is
-            if _near_1(new, self.size):
-                new = torch.where(t.abs() <= 1, new.clamp(-1, 1), new)
-            t.copy_(new)
+            t.copy_(_reflected(new, t) if _near_1(new, self.size) else new)
 
     def _product(self, terms: int, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """a @ b, added up piece by piece: n additions have √n times the noise of one."""
@@ -242,12 +242,11 @@ class OneUlpNoise(TorchDispatchMode):
         beyond; that is looked at element by element, because the draws of a batch need not all be
         on the same side."""
         size = size or self.size
-        inside = t.abs() <= 1 if _near_1(t, size) else None
-        t.mul_(self._factors(t, size))
-        if inside is not None:
-            most = size * math.sqrt(3)
-            beyond = inside & (t.abs() > 1)
-            t.copy_(torch.where(beyond, t * ((1 - most) / (1 + most)), t))
+        factors = self._factors(t, size)
+        if _near_1(t, size):
+            t.copy_(_reflected(t * factors, t))
+        else:
+            t.mul_(factors)
 
     def _factors(self, t: torch.Tensor, size: float) -> torch.Tensor:
         return torch.add(_one(t.dtype), self._numbers(t), alpha=size)
@@ -260,28 +259,26 @@ class OneUlpNoise(TorchDispatchMode):
 
 
 class _Way(NamedTuple):
-    """How the noise of an overload is made; which arguments it writes; and in place, which results
-    are none of them."""
+    """How the noise of an overload is made, and which arguments it writes."""
 
     kind: str
     written: tuple[int, ...] = ()
-    fresh: tuple[int, ...] = ()
 
 
 @functools.cache
 def _way(function: Any) -> _Way:
     schema = function._schema
     written = tuple(i for i, a in enumerate(schema.arguments) if a.is_write)
-    fresh = tuple(i for i, r in enumerate(schema.returns) if not r.alias_info)
+    views = schema.returns and all(r.alias_info for r in schema.returns)
     if function in PRODUCTS:
         return _Way("product")
     if function in SUMS:
         return _Way("sum")
     name = schema.name.split("::")[1].rstrip("_").removeprefix("_foreach_")
-    if name in EXACT or not (fresh or written):
+    if name in EXACT or (views and not written):
         return _Way("exact")
     if written:
-        return _Way("in place", written, fresh)
+        return _Way("plain", written)
     # A primitive is one step, though it has a decomposition: itself. What draws at random would
     # draw something else there.
     single = hasattr(torch.ops.prims, name) or torch.Tag.nondeterministic_seeded in function.tags
@@ -303,6 +300,12 @@ def _near_1(t: torch.Tensor, size: float) -> bool:
     """Whether the largest of a tensor is 1, up to what the noise can have made of it."""
     low, high = map(float, torch.aminmax(t))
     return abs(max(high, -low) - 1) <= NEAR * size
+
+
+def _reflected(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """What moved beyond 1 in size, moved by as much to the other side."""
+    beyond = (old.abs() <= 1) & (new.abs() > 1)
+    return torch.where(beyond, 2 * new.sign() - new, new)
 
 
 def _step(t: torch.Tensor, numbers: torch.Tensor, ulps: int) -> None:
@@ -329,6 +332,10 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
         return [tree]
     branches = tree if isinstance(tree, (tuple, list)) else ()
     return [t for branch in branches for t in _tensors(branch)]
+
+
+def _storage(t: torch.Tensor) -> int | None:
+    return t.untyped_storage()._cdata if t.layout is torch.strided else None
 
 
 def _is_real(t: torch.Tensor) -> bool:
