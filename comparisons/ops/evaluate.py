@@ -44,7 +44,7 @@ def torch_call(
 
 def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Results:
     """Value and gradients of a rule, by name, the values of several outputs "value.0" and so on;
-    inputs are (args, kwargs, dy)."""
+    inputs are (args, kwargs, dy). A mirror that is given Draws answers with such."""
     args, kwargs, dy = inputs
     y, pullback = rule(*args, **kwargs)
     gradients = leaves(pullback(dy))
@@ -54,8 +54,10 @@ def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Res
         )
     several = isinstance(y, tuple)
     outputs = {f"value.{i}" if several else "value": part for i, part in enumerate(leaves(y))}
-    found = outputs | dict(zip(names, gradients, strict=True))
-    return {name: a if isinstance(a, Draws) else np.asarray(a) for name, a in found.items()}
+    found: dict[str, Any] = outputs | dict(zip(names, gradients, strict=True))
+    if any(isinstance(a, Draws) for a in found.values()):
+        return found
+    return {name: np.asarray(a) for name, a in found.items()}
 
 
 def cotangent(y: Any, constant: Sequence[bool], seed: int) -> Any:
