@@ -4,6 +4,10 @@ own.
 The definitions work on object arrays of mpf. A derivative is a central difference with 240 digits
 and a step of 10⁻⁸⁰, right to far more digits than a dtype has; at a kink it is the mean of both
 sides, which decides nothing.
+
+They are numbers and not balls, which would enclose what rounding does to them: of two balls that
+overlap none can say that they are equal, and ties of a maximum, slopes that are 0 and results
+halfway between two floats are just that. What the step does to a difference is in no ball either.
 """
 
 from __future__ import annotations
