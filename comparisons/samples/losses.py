@@ -241,7 +241,9 @@ CORNERS = {
     "triplet_margin_loss": [
         call(array(3), array(3), array(3)),
         call(array(0, 3), array(0, 3), array(0, 3)),
-        call(array(4, 3), array(4, 3), array(4, 3), 1.0, 1e308),  # torch overflows
+        call(  # torch overflows
+            values([[6.0, 1.0078125]]), values([[2.0, 5.0]]), values([[6.0, 9.0]]), 5.0, 2000.0, 0.0
+        ),
     ],
     "triplet_margin_with_distance_loss": [call(array(3), array(3), array(3))],
     "mse_loss": [

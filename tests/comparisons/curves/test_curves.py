@@ -109,7 +109,15 @@ def rate_off_by_a_millionth(side):
 
 def step_count_off_by_one(side):
     def step(parameters, gradients, states, settings):
-        late = {n: {**s, "step": s.get("step", np.float32(0)) + 1} for n, s in states.items()}
+        late = {}
+        for name, p in parameters.items():
+            zero = {
+                "step": np.float32(0),
+                "exp_avg": np.zeros_like(p),
+                "exp_avg_sq": np.zeros_like(p),
+            }
+            state = states[name] or zero
+            late[name] = {**state, "step": state["step"] + np.float32(1)}
         return side.step(parameters, gradients, late, settings)
 
     return replace(side, step=step)

@@ -281,8 +281,8 @@ def test_noise_inside_of_a_step_moves_what_is_computed_in_16_bits_alone():
         steps = runs.recorded(twin, stream, {})
         noise = noisy.noise_in_16_bits(twin, steps, {})
         assert [bool(movement) for movement in noise] == [halves] * 5
-        if halves:  # of the parameter, by an ulp of bfloat16, and not of the buffer
-            assert all(1e-9 < abs(of_param).max() < 1e-4 for of_param, _ in noise)
+        if halves:  # of the parameter, which steps by 1e-3, by a part of that; not of the buffer
+            assert all(1e-9 < abs(of_param).max() < 2e-4 for of_param, _ in noise)
             assert not any(of_buffer.any() for _, of_buffer in noise)
 
 
