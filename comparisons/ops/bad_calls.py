@@ -160,18 +160,19 @@ def compared(
     """The case, with what both sides say to a bad call; `judged` compares what they compute, and
     `narrower` is why we may refuse it although torch does not. `refusals` are errors that are
     refusals as well."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"):  # of numbers that overflow
+        try:
             theirs()  # first: what it draws, ours is given
-        said = "computes"
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-    answer, refuses = outcome(ours, names, *refusals)
+            said = "computes"
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        answer, refuses = outcome(ours, names, *refusals)
+        both = judged() if said == answer == "computes" else {}
     found = {"manual": answer, "torch": said, "class": IDENTICAL, "note": ""}
     if said == "computes" and refuses and narrower:
         found |= {"class": INEXPRESSIBLE, "note": narrower}
-    elif said == answer == "computes":
-        found |= judged()
+    elif both:
+        found |= both
     elif said == "computes" or not refuses:
         found |= {"class": DIFFERENT, "note": "torch refuses" if answer == "computes" else answer}
     return case | found
