@@ -52,6 +52,7 @@ class Floor:
         self.inputs = inputs if as_given else cast(inputs, np.float64)
         self.reference, self.dtype = reference, dtype
         self.draws = 0
+        self.halves = False  # whether something on the way was seen to be computed in 16 bits
         elements = sum(a.size for a in leaves(self.inputs) if is_floating(a))
         self.together = together if elements else None
         self.at_once = max(TOGETHER // elements, 1) if self.together else 1
@@ -132,7 +133,8 @@ class Floor:
 
     def _draw(self, seeds: Sequence[int]) -> None:
         u = unit_roundoff(self.dtype)
-        if self._move(seeds, (SMALL * u, LARGE * u), SMALL):
+        self.halves = self._move(seeds, (SMALL * u, LARGE * u), SMALL)
+        if self.halves:
             self._move(seeds, HALF, 1, half=True)
 
         def point(seed: int) -> tuple[Any, Any]:

@@ -132,9 +132,11 @@ def settle_rows(floor: Floor, results: Results, before: Results) -> list[dict[st
 
 def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
     """Whether more noise could still bring a result inside: after two draws it will not come from
-    HOPELESS times as far, unless no draw has moved that element at all."""
+    HOPELESS times as far, unless no draw has moved that element at all, or it comes from 16 bits,
+    of which one that flips or does not makes all the difference."""
+    early = floor.draws < 2 or floor.halves
     return any(
-        np.any((m > 1) & ((floor.draws < 2) | (m <= HOPELESS) | (floor.noise[name] == 0)))
+        np.any((m > 1) & (early | (m <= HOPELESS) | (floor.noise[name] == 0)))
         for name, m in margins.items()
     )
 

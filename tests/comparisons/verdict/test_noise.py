@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from gradtwin.comparisons.ops import torch_samples
 from gradtwin.comparisons.ops.evaluate import evaluate
-from gradtwin.comparisons.verdict import floor, noise
+from gradtwin.comparisons.verdict import floor, judge, noise
 from gradtwin.comparisons.verdict.classes import LIMIT
 from gradtwin.comparisons.verdict.floor import DRAWS, Floor
 from gradtwin.comparisons.verdict.noise import OneUlpNoise
@@ -304,3 +304,28 @@ def test_settings_that_are_numbers_move_too():
         pass
     assert found.at_once > 1
     assert np.all(found.noise["x"] > 100 * 2.0**-53 * abs(found.truth["x"]))
+
+
+def test_what_comes_from_16_bits_gets_all_its_draws():
+    """Such a result stays, or moves by a whole unit: where the first draws leave one as it is, more
+    are made, however far off it is."""
+    known = Floor(lambda x: {"y": x}, np.ones(1), np.dtype("float64"))
+    known.draws, known.noise["y"] = 2, np.full(1, 1e-18)
+    far = {"y": np.array([1e9])}
+    assert not judge._open(known, far)
+    known.halves = True
+    assert judge._open(known, far)
+
+
+def test_the_floor_knows_whether_something_was_computed_in_16_bits():
+    def of(dtype):
+        def reference(x):
+            a = torch.from_numpy(np.array(x)).to(dtype)
+            return {"y": (a * a).to(torch.float64).numpy()}
+
+        floor = Floor(reference, np.ones(3) / 3, np.dtype("float64"))
+        floor.draw()
+        return floor.halves
+
+    assert of(torch.bfloat16)
+    assert not of(torch.float32)
