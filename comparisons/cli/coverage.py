@@ -27,26 +27,17 @@ def coverage_command(
     """The coverage table: the rules on PyTorch's own test inputs, error inputs, and bad calls."""
     import itertools
 
-    from ..gradients import bad_tape, coverage
-    from ..ops import optimizers as stepping
-    from ..optimizers import bad_calls as optimizers
+    from ..gradients import coverage
     from ..report import tables
     from ..report.console import Column
-    from ..samples.schedules import SAMPLES
-    from ..schedules import bad_calls as schedules
     from .runner import Runner
 
     entries = coverage.entries()
-    others = {
-        **{optimizer.name: optimizers.entry for optimizer in stepping.every() if optimizer.mirror},
-        **dict.fromkeys(SAMPLES, schedules.entry),
-        bad_tape.NAME: bad_tape.entry,
-    }
-    known("op", ops, sorted({name for names in entries.values() for name in names} | {*others}))
+    known("op", ops, sorted({name for names in entries.values() for name in names} | {*others()}))
     tasks: list[Any] = [
         (coverage.entry, (e, seed)) for e, names in entries.items() if not ops or names & set(ops)
     ]
-    tasks += [(entry, (name,)) for name, entry in others.items() if not ops or name in ops]
+    tasks += [(entry, (name,)) for name, entry in others().items() if not ops or name in ops]
     columns = [
         Column("entry of op_db", 24, lambda r: r["op"], grows=True),
         Column("samples", -11, lambda r: f"{r['explained']} / {r['samples']}"),
@@ -65,6 +56,21 @@ def coverage_command(
     if cases:
         runner.frames["coverage_cases"] = tables.table(cases)
     runner.finish(outcome=coverage.totals(rows))
+
+
+def others() -> dict[str, Any]:
+    """What has bad calls alone, by name: the optimizers, the schedules and the tape."""
+    from ..gradients import bad_tape
+    from ..ops.optimizers import every
+    from ..optimizers import bad_calls as optimizers
+    from ..samples.schedules import SAMPLES
+    from ..schedules import bad_calls as schedules
+
+    return {
+        **{optimizer.name: optimizers.entry for optimizer in every() if optimizer.mirror},
+        **dict.fromkeys(SAMPLES, schedules.entry),
+        bad_tape.NAME: bad_tape.entry,
+    }
 
 
 def _share(part: int, whole: int) -> str:

@@ -14,7 +14,7 @@ import torch
 from ...manual.tape import Tensor
 from ...reference.adapters import array, tensor
 from ..ops.bad_calls import Case, compared, of_call, spoiled, summed, unlooked
-from ..verdict.classes import CLASSES, DIFFERENT, IDENTICAL, worst
+from ..verdict.classes import DIFFERENT, IDENTICAL
 
 NAME = "tape"
 X = np.arange(1.0, 7.0).reshape(2, 3)
@@ -82,8 +82,7 @@ def entry(name: str = NAME) -> tuple[dict[str, Any], list[Case]]:
     for use, (function, args) in USES.items():
         for what, given, settings in spoiled(partial(function, Tensor), args, {}):
             cases.append(_tried(use, function, what, given, settings))
-    kind = worst(c["class"] for c in cases if c["class"] in CLASSES)
-    return summed(name, name, kind, cases), cases
+    return summed(name, name, cases), cases
 
 
 def _tried(use: str, function: Callable[..., Any], what: str, args: Any, kwargs: Any) -> Case:

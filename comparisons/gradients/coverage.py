@@ -15,7 +15,7 @@ from ...reference.adapters import array, leaves, tree_map
 from .. import ops
 from ..ops.bad_calls import INEXPRESSIBLE, Case, new_case, outcome, summed
 from ..ops.torch_samples import differentiable, text
-from ..verdict.classes import CLASSES, DIFFERENT, DTYPES, IDENTICAL, worst
+from ..verdict.classes import DIFFERENT, DTYPES, IDENTICAL
 from .bad_calls import bad_calls, judged
 
 NO_RULE, NOT_JUDGEABLE = "no rule", "not judgeable"
@@ -55,7 +55,7 @@ def entry(
     if info is None:
         cases = [*_on_own_samples(name, seed), *bad_calls(name)]
     elif op is None and not _dtypes(info):
-        return summed(name, op, NOT_JUDGEABLE, []), []
+        return summed(name, op, [], NOT_JUDGEABLE), []
     elif op is None:
         cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, _dtypes(info)[0])]
     else:
@@ -64,8 +64,7 @@ def entry(
             *_on_error_inputs(info, op),
             *(bad_calls(op) if name == _first_entry(op) else ()),
         ]
-    kind = worst(c["class"] for c in cases if c["class"] in CLASSES) if op else NO_RULE
-    return summed(name, op, kind, cases), cases if op else []
+    return summed(name, op, cases, None if op else NO_RULE), cases if op else []
 
 
 def _first_entry(op: str) -> str:

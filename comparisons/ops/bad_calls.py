@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..verdict.classes import CLASSES, DIFFERENT, IDENTICAL
+from ..verdict.classes import CLASSES, DIFFERENT, IDENTICAL, worst
 from ..verdict.noise import is_floating
 from .torch_samples import text
 
@@ -49,8 +49,11 @@ def new_case(op: str, what: str, call: str, dtype: str = "float64") -> Case:
     }
 
 
-def summed(name: str, op: str | None, kind: str, cases: Sequence[Case]) -> dict[str, Any]:
-    """The row of the coverage table for these cases."""
+def summed(
+    name: str, op: str | None, cases: Sequence[Case], kind: str | None = None
+) -> dict[str, Any]:
+    """The row of the coverage table for these cases, whose class is the worst of theirs unless it
+    is said."""
 
     def of(what: str) -> list[Case]:
         return [c for c in cases if c["what"] == what]
@@ -71,7 +74,7 @@ def summed(name: str, op: str | None, kind: str, cases: Sequence[Case]) -> dict[
         "matched": sum(c["class"] in CLASSES and c["class"] != DIFFERENT for c in bad),
         "incomparable": sum(c["class"] == INEXPRESSIBLE for c in bad),
         "margin": max((c["margin"] for c in good), default=np.nan),
-        "class": kind,
+        "class": kind or worst(c["class"] for c in cases if c["class"] in CLASSES),
         "note": f"{len(open_cases)} open, first {open_cases[0]}" if open_cases else "",
     }
 
@@ -90,15 +93,10 @@ def outcome(
     return "computes", False
 
 
-def spoiled(
-    rule: Callable[..., Any], args: Any, kwargs: Any, keep: Sequence[str] = ()
-) -> Iterator[tuple[str, Any, Any]]:
-    """(what is wrong, arguments, keywords) for everything that is tried, but for the arguments to
-    `keep` as they are."""
+def spoiled(rule: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(what is wrong, arguments, keywords) for everything that is tried."""
     bound = inspect.signature(rule).bind(*args, **kwargs)
     for name, parameter in bound.signature.parameters.items():
-        if name in keep:
-            continue
         value = bound.arguments.get(name, parameter.default)
         if isinstance(value, np.ndarray):
             wrong = _spoiled_array(value)
@@ -160,28 +158,27 @@ def compared(
     """The case, with what both sides say to a bad call; `judged` compares what they compute, and
     `narrower` is why we may refuse it although torch does not. `refusals` are errors that are
     refusals as well."""
-    with warnings.catch_warnings(action="ignore"):  # of numbers that overflow
-        try:
+    try:
+        with warnings.catch_warnings(action="ignore"):
             theirs()  # first: what it draws, ours is given
-            said = "computes"
-        except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-        answer, refuses = outcome(ours, names, *refusals)
-        both = judged() if said == answer == "computes" else {}
+        said = "computes"
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    answer, refuses = outcome(ours, names, *refusals)
     found = {"manual": answer, "torch": said, "class": IDENTICAL, "note": ""}
     if said == "computes" and refuses and narrower:
         found |= {"class": INEXPRESSIBLE, "note": narrower}
-    elif both:
-        found |= both
+    elif said == answer == "computes":
+        found |= judged()
     elif said == "computes" or not refuses:
         found |= {"class": DIFFERENT, "note": "torch refuses" if answer == "computes" else answer}
     return case | found
 
 
-def unlooked(fault: str, default: Any) -> str | None:
+def unlooked(fault: str, default: Any, numbers: Sequence[float] = NUMBERS) -> str | None:
     """Why an optimizer or a schedule may refuse a setting with this fault where torch computes: it
-    looks at few of them. Not where the fault is a number that the setting could well be."""
-    could_be = fault == "7" or (fault == "0.5" and not isinstance(default, int))
+    looks at few of them. Not where the fault is one of the numbers that the setting could be."""
+    could_be = fault in map(repr, numbers) and not (fault == "0.5" and isinstance(default, int))
     return None if could_be else "torch does not look at it"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ... import manual, reference
 from ..ops.bad_calls import TOO_LARGE, Case, compared, of_call, spoiled, summed, unlooked
 from ..samples.schedules import SAMPLES
-from ..verdict.classes import CLASSES, IDENTICAL, worst
+from ..verdict.classes import IDENTICAL
 from . import table
 
 
@@ -21,8 +21,7 @@ def entry(name: str) -> tuple[dict[str, Any], list[Case]]:
     calls = [call for call in calls if call[0] != f"steps: {TOO_LARGE}"]  # there is no last step
     cases = [_tried(name, *call) for call in calls]
     cases = list({case["id"]: case for case in cases}.values())  # samples share their defaults
-    kind = worst(c["class"] for c in cases if c["class"] in CLASSES)
-    return summed(name, name, kind, cases), cases
+    return summed(name, name, cases), cases
 
 
 def _tried(name: str, what: str, args: Any, kwargs: Any) -> Case:
@@ -35,5 +34,5 @@ def _tried(name: str, what: str, args: Any, kwargs: Any) -> Case:
         lambda: twin(*args, **kwargs),
         list(parameters),
         lambda: {"class": IDENTICAL, "note": "both compute"},
-        unlooked(fault, parameters[setting].default),
+        unlooked(fault, parameters[setting].default, (7, 0.5)),
     )

@@ -40,8 +40,8 @@ def lbfgs(
 
     Nocedal, 1980; Liu & Nocedal, 1989
     """
-    settings = {"tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change}
-    _check(lr, max_iter, max_eval, settings, history_size, line_search_fn, maximize)
+    real(tolerance_grad=tolerance_grad, tolerance_change=tolerance_change)
+    _check(lr, max_iter, max_eval, history_size, line_search_fn, maximize)
     params = _arrays(params, closure, state)
     max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
     x = np.concatenate([p.reshape(-1) for p in params])
@@ -107,15 +107,15 @@ def lbfgs(
     return _cut(x, params), state
 
 
-def _check(lr, max_iter, max_eval, tolerances, history_size, line_search_fn, maximize):
+def _check(lr, max_iter, max_eval, history_size, line_search_fn, maximize):
     within(0, lr=lr)
-    real(**tolerances)
     whole(max_iter=max_iter, history_size=history_size)
     within(1, history_size=history_size)
     if max_eval is not None:
         whole(max_eval=max_eval)
     flag(maximize=maximize)
-    if line_search_fn is not None and not str(line_search_fn) == "strong_wolfe":
+    wolfe = isinstance(line_search_fn, str) and line_search_fn == "strong_wolfe"
+    if line_search_fn is not None and not wolfe:
         raise ValueError(f"line_search_fn: expected None or 'strong_wolfe', got {line_search_fn!r}")
 
 

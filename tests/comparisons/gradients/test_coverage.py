@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 from gradtwin.comparisons import ops
+from gradtwin.comparisons.cli.coverage import others
 from gradtwin.comparisons.gradients import accuracy, bad_tape, coverage
 from gradtwin.comparisons.gradients.accuracy import TORCH
 from gradtwin.comparisons.ops import bad_calls
-from gradtwin.comparisons.ops import optimizers as stepping
 from gradtwin.comparisons.optimizers import bad_calls as optimizers
-from gradtwin.comparisons.samples.schedules import SAMPLES
 from gradtwin.comparisons.schedules import bad_calls as schedules
 from gradtwin.comparisons.verdict.classes import (
     DIFFERENT,
@@ -104,17 +103,9 @@ def test_a_crash_is_no_refusal():
     assert bad_calls.outcome(lambda: 1 / 0, ["x"]) == ("ZeroDivisionError: division by zero", False)
 
 
-STEPS = {
-    **{o.name: optimizers.entry for o in stepping.every() if o.mirror},
-    **dict.fromkeys(SAMPLES, schedules.entry),
-    bad_tape.NAME: bad_tape.entry,
-}
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numbers that overflow
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", others())
 def test_optimizers_schedules_and_the_tape_refuse_what_torch_refuses(name):
-    row, found = STEPS[name](name)
+    row, found = others()[name](name)
     wrong = [c for c in found if c["class"] in (DIFFERENT, UNDECIDED)]
     assert not wrong, [(c["id"], c["note"]) for c in wrong[:5]]
     assert row["bad_calls"] > 15
