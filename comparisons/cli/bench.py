@@ -56,7 +56,7 @@ def bench_command(
         )
     if against and what != "rules":
         raise typer.BadParameter(f"expected it with rules only, got {what}", param_hint="--against")
-    from ..report import tables
+    from ..report import files, tables
     from .runner import Runner
 
     old = _earlier(against) if against else {}
@@ -68,9 +68,10 @@ def bench_command(
         )
     frame = tables.table(found)
     stem = "bench" if what == "optimizers" else f"bench_{what}"
-    tables.save(frame, stem, runner.out)
+    contents = tables.contents(frame, stem)
     if what == "rules":
-        _draw(frame, runner.out / f"{stem}.png")
+        contents[f"{stem}.png"] = _picture(frame)
+    files.write_all({runner.out / name: content for name, content in contents.items()})
     if as_json:
         print(frame.to_json(orient="records"))
     elif what == "rules":
@@ -98,11 +99,11 @@ def _earlier(path: Path) -> dict[str, float]:
         ) from None
 
 
-def _draw(frame: pd.DataFrame, path: Path) -> None:
+def _picture(frame: pd.DataFrame) -> bytes:
     from ..bench import rules
-    from ..report import files, pages
+    from ..report import pages
 
-    files.write(path, pages.png(rules.figure(frame)))
+    return pages.png(rules.figure(frame))
 
 
 def _timed_rules(names: Sequence[str]) -> list[dict[str, Any]]:

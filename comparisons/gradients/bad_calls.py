@@ -46,10 +46,10 @@ def judged(op: str, args: Any, kwargs: Any, dtype: str, seed: int) -> Case:
 def bad_calls(op: str) -> list[Case]:
     """Calls of a rule that went wrong in one thing, each on both sides."""
     ours = ops.named(op).rule
-    return [_tried(op, *call) for base in _bases(op) for call in spoiled(ours, *base)]
+    return [_tried(op, *call) for base in bases(op) for call in spoiled(ours, *base)]
 
 
-def _bases(op: str) -> Iterator[tuple[Any, Any]]:
+def bases(op: str) -> Iterator[tuple[Any, Any]]:
     """Our samples, or where all are corners these, one of each kind of arrays."""
     seen = set()
     rows = list(ops.named(op).rows())

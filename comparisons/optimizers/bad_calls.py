@@ -27,16 +27,16 @@ def entry(name: str) -> tuple[dict[str, Any], list[Case]]:
 
 def _calls(name: str) -> Iterator[tuple[str, Any, Any]]:
     optimizer = optimizers.named(name)
-    base = _base(optimizer.facts.takes)
-    yield from spoiled(optimizer.rule, base, {})
+    given = base(optimizer.facts.takes)
+    yield from spoiled(optimizer.rule, given, {})
     if optimizer.facts.takes == "closure":
         return
-    _, state = optimizer.rule(*base)
+    _, state = optimizer.rule(*given)
     for key, value in state.items():
         for what, changed, _ in spoiled(_one, (value,), {}):
             yield (
                 f"state: {key}, {what.partition(': ')[2]}",
-                (*base[:2], state | {key: changed[0]}),
+                (*given[:2], state | {key: changed[0]}),
                 {},
             )
 
@@ -45,7 +45,7 @@ def _one(value: Any) -> None:
     """What has one argument, to be spoiled."""
 
 
-def _base(takes: str) -> tuple[Any, Any, dict[str, Any]]:
+def base(takes: str) -> tuple[Any, Any, dict[str, Any]]:
     """Parameter, what a step is given, and the state before the first."""
     rng = np.random.default_rng(0)
     param, grad = rng.standard_normal((2, *SHAPE))

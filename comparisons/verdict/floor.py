@@ -123,7 +123,7 @@ class Floor:
         try:
             self._draw(range(self.draws + 1, self.draws + many + 1))
             found = self._evaluated(stacked((self.inputs, other)), True, nullcontext())
-        except Exception:  # of many kinds
+        except Exception:  # what torch raises where it has no rule for vmap is of many kinds
             self._apart.add(call)
         else:
             if all(np.all(self.margin(name, a[0]) <= 1) for name, a in found.items()):
