@@ -56,6 +56,11 @@ class Draws:
     array: np.ndarray
 
 
+def ones_like(y):
+    """A cotangent of ones, in each draw if y is draws."""
+    return Draws(np.ones_like(y.array)) if isinstance(y, Draws) else np.ones_like(y)
+
+
 def rule(function, **facts):
     """A torch function as a rule, `y, pullback = rule(...)`, differentiated by torch.autograd.
 

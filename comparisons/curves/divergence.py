@@ -13,7 +13,7 @@ import numpy as np
 from ..samples import written
 from ..training.cells import Arrays, Cell, start
 from ..training.datasets import Data, load
-from ..training.loop import Side, Step, by_hand, by_torch, train
+from ..training.loop import Side, Step, by_hand, by_torch, gradients_at, stepped, train
 from ..verdict.classes import DIFFERENT, IDENTICAL, PARTED, ROUNDING, UNDECIDED, Results
 from ..verdict.drift import RUNS, Drift, free_drift
 from ..verdict.lockstep import Lockstep, Pair
@@ -46,18 +46,7 @@ def compare(
     data = load(cell.data)
     hand, torch_side = ours(cell, data), twin(cell, data)
     parameters = disturb(start(cell, data.x.shape[1], data.outputs))
-    settings, u = cell.all_settings, unit_roundoff(cell.dtype)
-
-    def noisy(seed: int) -> Iterator[Step]:
-        rng = np.random.default_rng([cell.seed, 2, seed])
-        return train(
-            torch_side,
-            parameters,
-            cell.steps,
-            settings,
-            lambda tree: moved(tree, 2 * u, rng, zeros=True),
-        )
-
+    settings = cell.all_settings
     lockstep = Lockstep(np.dtype(cell.dtype), cell.steps, thorough)
 
     def judged() -> Iterator[Step]:
@@ -68,8 +57,8 @@ def compare(
     reference, theirs = _run(judged(), cell.steps)
     again, _ = _run(train(torch_side, parameters, cell.steps, settings), cell.steps)
     manual, ours_at_end = _run(train(hand, parameters, cell.steps, settings), cell.steps)
-    runs = np.array([_run(noisy(seed), cell.steps)[0] for seed in range(RUNS)])
-    drift = free_drift(manual, reference, runs, u)
+    noisy = _noisy_losses(torch_side, cell, parameters)
+    drift = free_drift(manual, reference, noisy, unit_roundoff(cell.dtype))
     repeats = np.array_equal(reference, again, equal_nan=True)
     seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
     row = _row(cell, manual, reference, drift, lockstep, lockstep.resolution(seen), repeats)
@@ -95,6 +84,7 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
             lambda i: _named_gradient(*twin.gradient(*i)),
             seen,
             _named_gradient(step.loss, step.gradients),
+            together=lambda many: _gradients(twin, many),
         ),
         Pair(
             lambda i: _named_update(*ours.step(*i)),
@@ -107,19 +97,44 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
     ]
 
 
+def _gradients(side: Side, many: Sequence[Any]) -> list[Results]:
+    return [_named_gradient(*found) for found in gradients_at(side, many)]
+
+
 def _updates(side: Side, many: Sequence[Any]) -> list[Results]:
-    """What each of many steps with the same settings updates: the parameters of all of them are
-    stepped as one group."""
-    of_all = [
-        {(t, name): leaf for t, step in enumerate(many) for name, leaf in step[i].items()}
-        for i in range(3)
-    ]
-    parameters, states = side.step(*of_all, many[0][3])
+    """What many steps with the same settings update."""
+    *_, settings = many[0]
+    return [_named_update(*new) for new in stepped(side, [step[:3] for step in many], settings)]
 
-    def part(t: int, tree: Any) -> Any:
-        return {name: leaf for (at, name), leaf in tree.items() if at == t}
 
-    return [_named_update(part(t, parameters), part(t, states)) for t in range(len(many))]
+def _noisy_losses(side: Side, cell: Cell, parameters: Arrays) -> np.ndarray:
+    """The loss, (RUNS, steps), of runs of the reference in which what each step sees, parameters
+    and batch, and the gradient that it makes move by one ulp; NaN once a run has diverged. They
+    run side by side."""
+    rngs = [np.random.default_rng([cell.seed, 2, run]) for run in range(RUNS)]
+    losses = np.full((RUNS, cell.steps), math.nan)
+    now: dict[int, tuple[Arrays, dict[str, Any]]]
+    now = {run: (parameters, {name: {} for name in parameters}) for run in range(RUNS)}
+
+    def disturbed(trees: Sequence[Any]) -> list[Any]:
+        size = 2 * unit_roundoff(cell.dtype)
+        pairs = zip(trees, now, strict=True)
+        return [moved(tree, size, rngs[run], zeros=True) for tree, run in pairs]
+
+    for t in range(cell.steps):
+        seen = disturbed([(params, *side.batch(t)) for params, _ in now.values()])
+        with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
+            found = gradients_at(side, seen)
+            losses[list(now), t] = [loss for loss, _ in found]
+            grads = disturbed([grad for _, grad in found])
+            states = [state for _, state in now.values()]
+            params = [point[0] for point in seen]
+            new = stepped(side, list(zip(params, grads, states, strict=True)), cell.all_settings)
+        finite = [all(np.isfinite(p).all() for p in after.values()) for after, _ in new]
+        now = {run: n for run, n, good in zip(now, new, finite, strict=True) if good}
+        if not now:
+            break
+    return losses
 
 
 def _classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool) -> tuple[str, str]:

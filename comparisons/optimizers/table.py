@@ -86,8 +86,8 @@ def compare(
         return results
 
     def at_once(many: Sequence[Any]) -> Sequence[Results]:
-        params, given, states, _ = map(list, zip(*many, strict=True))
-        return list(map(named, *twin(params, given, states, **settings)))
+        params, given, states, chosen = map(list, zip(*many, strict=True))
+        return list(map(named, *twin(params, given, states, **chosen[0])))
 
     lockstep = Lockstep(np.dtype(dtype), steps, thorough)
     record = recorded(twin, stream, settings)

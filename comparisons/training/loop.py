@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...reference.adapters import rule
+from ...reference.adapters import leaves, ones_like, rule
 from .. import ops
 from ..ops import optimizers
+from ..verdict.floor import TOGETHER, stacked
 from .cells import Arrays, Cell
 from .datasets import Data
 
@@ -27,6 +28,7 @@ class Side:
     step: Callable[
         ..., tuple[Arrays, dict[str, Any]]
     ]  # parameters, gradients, states, settings → the first and third anew
+    together: bool = False  # whether gradient takes Draws
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,46 @@ def train(
         parameters, states = new_parameters, new_states
         if not all(np.all(np.isfinite(p)) for p in parameters.values()):
             return
+
+
+Point = tuple[Arrays, np.ndarray, np.ndarray]  # parameters, x, target
+
+
+def gradients_at(side: Side, points: Sequence[Point]) -> list[tuple[np.ndarray, Arrays]]:
+    """The loss and the gradients at many points. Those of one shape are evaluated together, if the
+    side can."""
+    if not side.together:
+        return [side.gradient(*point) for point in points]
+    found: dict[int, tuple[np.ndarray, Arrays]] = {}
+    alike: dict[Any, list[int]] = {}
+    for i, (_, x, target) in enumerate(points):
+        alike.setdefault((x.shape, target.shape), []).append(i)
+    for indices in alike.values():
+        elements = sum(a.size for a in leaves(points[indices[0]]))
+        at_once = max(TOGETHER // elements, 1)
+        for start in range(0, len(indices), at_once):
+            some = indices[start : start + at_once]
+            loss, of_all = side.gradient(*stacked([points[i] for i in some]))
+            for k, i in enumerate(some):
+                found[i] = loss.array[k], {name: g.array[k] for name, g in of_all.items()}
+    return [found[i] for i in range(len(points))]
+
+
+def stepped(
+    side: Side,
+    many: Sequence[tuple[Arrays, Arrays, dict[str, Any]]],
+    settings: dict[str, Any],
+) -> list[tuple[Arrays, dict[str, Any]]]:
+    """The step from each of many parameters, gradients and states: all are stepped as one group."""
+    of_all = [
+        {(i, name): leaf for i, trees in enumerate(many) for name, leaf in trees[k].items()}
+        for k in range(3)
+    ]
+    found: list[tuple[Arrays, dict[str, Any]]] = [({}, {}) for _ in many]
+    for k, tree in enumerate(side.step(*of_all, settings)):
+        for (i, name), leaf in tree.items():
+            found[i][k][name] = leaf
+    return found
 
 
 def by_hand(cell: Cell, data: Data) -> Side:
@@ -108,7 +150,7 @@ def by_torch(cell: Cell, data: Data) -> Side:
         parameters: Arrays, x: np.ndarray, target: np.ndarray
     ) -> tuple[np.ndarray, Arrays]:
         value, pullback = objective(parameters, x, target)
-        return value, pullback(np.ones_like(value))[0]
+        return value, pullback(ones_like(value))[0]
 
     def step(
         parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
@@ -118,7 +160,7 @@ def by_torch(cell: Cell, data: Data) -> Side:
         new, new_states = optimizers.named(cell.optimizer).mirror(*lists, **settings)
         return dict(zip(names, new, strict=True)), dict(zip(names, new_states, strict=True))
 
-    return Side(_batches(cell, data), gradient, step)
+    return Side(_batches(cell, data), gradient, step, together=True)
 
 
 def _batches(cell: Cell, data: Data) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -64,9 +65,7 @@ class Floor:
         self._rounding = {}
         for name, value in self.native.items():
             rounds = value.dtype if is_floating(value) else np.float64
-            size = (
-                abs(finite_part(self.truth[name])) if is_floating(value) else 0
-            )  # whole numbers fit
+            size = abs(finite_part(self.truth[name])) * is_floating(value)  # whole numbers fit
             self._rounding[name] = unit_roundoff(rounds) * size + float(np.finfo(rounds).tiny)
         self.noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
         self._own: Results = dict(self.noise)
@@ -87,6 +86,17 @@ class Floor:
             return False
         self.draw()
         return True
+
+    def rows(self, chosen: Sequence[int]) -> Floor:
+        """Of a floor of many inputs, whose results lie side by side along the first axis, that of
+        some."""
+        part = copy.copy(self)
+        part.inputs = [self.inputs[i] for i in chosen]
+        part.truth, part.native, part._rounding, part.noise, part._own = (
+            {name: a[chosen] for name, a in of.items()}
+            for of in (self.truth, self.native, self._rounding, self.noise, self._own)
+        )
+        return part
 
     @property
     def values(self) -> Results:
@@ -243,11 +253,13 @@ def nearby(inputs: Any, seed: int) -> Any:
 
 
 def stacked(points: Sequence[Any]) -> Any:
-    """The trees, which differ in their floating arrays alone, as one tree of Draws."""
+    """The trees, which differ in their arrays alone, as one tree of Draws; whole numbers that are
+    the same in all of them stay."""
     columns = zip(*map(leaves, points), strict=True)
 
     def together(leaf: Any) -> Any:
         column = next(columns)
-        return Draws(np.stack(column)) if is_floating(leaf) else leaf
+        differ = is_floating(leaf) or any(other is not leaf for other in column)
+        return Draws(np.stack(column)) if isinstance(leaf, np.ndarray) and differ else leaf
 
     return tree_map(together, points[0])

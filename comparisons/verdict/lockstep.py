@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .classes import DIFFERENT, IMPRECISE, LIMIT, Function, Results, Verdict
-from .floor import Floor
+from .floor import DRAWS, Floor
 from .judge import judge, settle_rows
 from .noise import cast
 
@@ -30,8 +30,10 @@ class Pair(NamedTuple):
     inputs: Any
     recorded: Results  # what the reference's own run had there, to the bit
     before: Results | None = None  # what the results were before, if the step updates them
-    # The reference from a list of inputs, where it takes many at once.
+    # The reference from a list of inputs, where it takes many at once: bit for bit, and as
+    # another evaluation of all of them, for noise alone.
     many: Callable[[list[Any]], Sequence[Results]] | None = None
+    together: Callable[[list[Any]], Sequence[Results]] | None = None
 
 
 class StepVerdict(NamedTuple):
@@ -90,15 +92,12 @@ class Lockstep:
         """In order, and none behind one that is different."""
         waiting, self._waiting = self._waiting, []
         columns = zip(*(pairs for _, pairs in waiting), strict=True)
-        settled = zip(*map(self._settled, columns), strict=True)
+        settled = zip(*(at_once(c, self.dtype, self.thorough) for c in columns), strict=True)
         for (step, pairs), known in zip(waiting, settled, strict=True):
             for pair, verdicts in zip(pairs, known, strict=True):
                 self._add(step, verdicts or self._judged_alone(pair))
             if self._over:
                 return
-
-    def _settled(self, pairs: Sequence[Pair]) -> Sequence[dict[str, Verdict] | None]:
-        return [None] * len(pairs) if self.thorough else without_noise(pairs, self.dtype)
 
     def _judged_alone(self, pair: Pair) -> dict[str, Verdict]:
         return judge(
@@ -157,35 +156,42 @@ class Lockstep:
         return max(sharpest.values(), default=math.nan)
 
 
-def without_noise(pairs: Sequence[Pair], dtype: Any) -> list[dict[str, Verdict] | None]:
-    """The verdicts on one thing that many steps do, looked at together; None for a step that is not
-    settled without noise.
+def at_once(
+    pairs: Sequence[Pair], dtype: Any, thorough: bool = False
+) -> list[dict[str, Verdict] | None]:
+    """The verdicts on one thing that many steps do, looked at together; None for a step that must
+    be judged alone.
 
     Only steps whose results are laid out alike are put side by side. What the reference gives in
-    its own dtype is known from its run.
+    its own dtype is known from its run. Noise is drawn for the steps that are not settled without
+    it, or for all if `thorough`.
     """
     verdicts: list[dict[str, Verdict] | None] = [None] * len(pairs)
     ours = [dict(pair.subject(pair.inputs)) for pair in pairs]
     layouts = [_layout(pair.recorded) for pair in pairs]
     usual = Counter(layouts).most_common(1)[0][0]
-    chosen = [i for i, o in enumerate(ours) if layouts[i] == usual == _layout(o)]
-    alike = [pairs[i] for i in chosen]
+    left = [i for i, o in enumerate(ours) if layouts[i] == usual == _layout(o)]
+    if not left:
+        return verdicts
     many = pairs[0].many or (lambda inputs: list(map(pairs[0].reference, inputs)))
-
-    def reference(inputs: list[Any]) -> Results:
-        return _side_by_side(many(inputs))
-
-    if alike:
-        inputs = [pair.inputs for pair in alike]
-        native = _side_by_side([pair.recorded for pair in alike])
-        truth = native if dtype == np.float64 else reference(cast(inputs, np.float64))
-        floor = Floor(reference, inputs, dtype, known=(truth, native))
-        floor.widen()
-        before = _side_by_side([pair.before or {} for pair in alike])
-        found = settle_rows(floor, _side_by_side([ours[i] for i in chosen]), before)
-        for i, row in zip(chosen, found, strict=True):
+    together = pairs[0].together or many
+    inputs = [pairs[i].inputs for i in left]
+    native = _side_by_side([pairs[i].recorded for i in left])
+    truth = native if dtype == np.float64 else _side_by_side(many(cast(inputs, np.float64)))
+    floor = Floor(lambda i: _side_by_side(together(i)), inputs, dtype, known=(truth, native))
+    floor.widen()
+    while thorough and floor.widen():
+        pass
+    while True:
+        before = _side_by_side([pairs[i].before or {} for i in left])
+        found = settle_rows(floor, _side_by_side([ours[i] for i in left]), before)
+        for i, row in zip(left, found, strict=True):
             verdicts[i] = row
-    return verdicts
+        open_ = [k for k, row in enumerate(found) if row is None]
+        if not open_ or floor.draws == DRAWS:
+            return verdicts
+        left, floor = [left[k] for k in open_], floor.rows(open_)
+        floor.widen()
 
 
 def _layout(results: Results) -> tuple[tuple[str, tuple[int, ...], np.dtype], ...]:
