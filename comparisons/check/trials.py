@@ -554,7 +554,7 @@ class Trials:
         ours, *known = ({n: of[n] for n in names} for of in (trial.results, trial.truth, native))
         reference, call = _only(names, self._truth), _only(names, trial.call, trial.truth)
         floor = Floor(reference, trial.inputs, np.dtype(trial.dtype), known)
-        exact = self.exact(trial.inputs) if self.reference else None
+        exact = self.exact if self.reference else None
         sides = self.sides(trial.inputs) if self.sides else None
         verdicts = settle(floor, call, trial.inputs, ours, exact, finite=trial.derived, sides=sides)
         outside = {}

@@ -98,6 +98,6 @@ def settled(
     subject = partial(evaluate, ours, names)
     results = subject(inputs)
     floor = Floor(partial(evaluate, twin, names), inputs, np.dtype(dtype), together=twin)
-    oracle, sides = named(op).oracle(inputs, kinks=False), named(op).sides(inputs)
+    oracle, sides = partial(named(op).oracle, kinks=False), named(op).sides(inputs)
     verdicts = settle(floor, subject, inputs, results, oracle, thorough=thorough, sides=sides)
     return floor, results, verdicts

@@ -21,7 +21,7 @@ from .. import ops
 from ..exact import SOON
 from ..ops import Op, arguments, evaluate
 from ..report.text import said
-from ..verdict.classes import CLASSES, DIFFERENT, EMPTY, Results, Verdict
+from ..verdict.classes import CLASSES, DIFFERENT, EMPTY, Exact, Results, Verdict
 from ..verdict.floor import Floor
 from ..verdict.judge import judge, settle
 from ..verdict.noise import is_floating
@@ -226,8 +226,9 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
         sums = {name: sum(found[part] for part in name.split(" + ")) for name in ends}
         return {**found, **{name: np.asarray(total) for name, total in sums.items()}}
 
-    def exactly(name: str, index: tuple[int, ...]) -> float:
-        return sum(oracle(part, index) for part in name.split(" + "))
+    def exactly(inputs: Any) -> Exact:
+        oracle = ops.named(step.op).oracle(inputs, kinks=False, work=SOON)
+        return lambda name, index: sum(oracle(part, index) for part in name.split(" + "))
 
     subject = partial(evaluated, ours)
     try:
@@ -237,7 +238,6 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
         step.note = f"{type(error).__name__}: {said(error)}"
         step.verdicts = {"rule": replace(EMPTY, kind=DIFFERENT, margin=math.inf)}
         return
-    oracle = ops.named(step.op).oracle(inputs, kinks=False, work=SOON)
     floor = Floor(partial(evaluated, twin), inputs, dtype)
     step.verdicts = settle(floor, subject, inputs, results, exactly)
     torchs = dict(floor.native)

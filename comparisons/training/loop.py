@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def gradients_at(side: Side, points: Sequence[Point]) -> list[tuple[np.ndarray, 
         at_once = max(TOGETHER // elements, 1)
         for start in range(0, len(indices), at_once):
             some = indices[start : start + at_once]
-            loss, of_all = side.gradient(*stacked([points[i] for i in some]))
+            loss, of_all = cast(Any, side.gradient(*stacked([points[i] for i in some])))
             for k, i in enumerate(some):
                 found[i] = loss.array[k], {name: g.array[k] for name, g in of_all.items()}
     return [found[i] for i in range(len(points))]
@@ -103,11 +103,12 @@ def stepped(
         {(i, name): leaf for i, trees in enumerate(many) for name, leaf in trees[k].items()}
         for k in range(3)
     ]
-    found: list[tuple[Arrays, dict[str, Any]]] = [({}, {}) for _ in many]
-    for k, tree in enumerate(side.step(*of_all, settings)):
-        for (i, name), leaf in tree.items():
-            found[i][k][name] = leaf
-    return found
+    params, states = side.step(*of_all, settings)
+
+    def part(i: int, tree: Any) -> Any:
+        return {name: leaf for (at, name), leaf in tree.items() if at == i}
+
+    return [(part(i, params), part(i, states)) for i in range(len(many))]
 
 
 def by_hand(cell: Cell, data: Data) -> Side:

@@ -26,6 +26,7 @@ CLASSES = (
 Results = Mapping[str, np.ndarray]
 Function = Callable[[Any], Results]  # a tree of arrays → named results
 Exact = Callable[[str, tuple[int, ...]], float]  # name of a result, index → exact value
+Exactly = Callable[[Any], Exact | None]  # the inputs → what is exact there, if it can be known
 Sides = Callable[[str, tuple[int, ...]], tuple[float, float]]  # → exact slope to the left and right
 
 

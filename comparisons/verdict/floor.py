@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ...reference.adapters import Draws, leaves, tree_map
 from .classes import LIMIT, Function, Results
+from .cut import Places, cut
 from .noise import OneUlpNoise, cast, is_floating, moved, unit_roundoff
 from .ulps import difference, finite_part, same_values
 
@@ -19,6 +20,7 @@ DRAWS = 6  # of noise
 SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
 HALF = (1, 32)  # the same of results in 16 bits, in units in their last place
 TOGETHER = 2**19  # elements that one evaluation of many draws may be given
+LARGE = 2**13  # elements of a result from which on only those are measured that need it
 
 
 class Floor:
@@ -54,27 +56,56 @@ class Floor:
         self.reference, self.dtype = reference, dtype
         self.draws = 0
         self.halves = False  # whether something on the way was seen to be computed in 16 bits
-        elements = sum(a.size for a in leaves(self.inputs) if is_floating(a))
-        self.together = together if elements else None
-        self.at_once = max(TOGETHER // elements, 1) if self.together else 1
+        self.together = together
         if known:
             self.truth, self.native = known
         else:
             self.truth = reference(self.inputs)
             self.native = self.truth if as_given else reference(inputs)
-        self._rounding = {}
+        rounding: dict[str, np.ndarray] = {}
         for name, value in self.native.items():
             rounds = value.dtype if is_floating(value) else np.float64
             size = abs(finite_part(self.truth[name])) * is_floating(value)  # whole numbers fit
-            self._rounding[name] = unit_roundoff(rounds) * size + float(np.finfo(rounds).tiny)
+            rounding[name] = unit_roundoff(rounds) * size + float(np.finfo(rounds).tiny)
+        self._rounding: Results = rounding
         self.noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
-        self._own: Results = dict(self.noise)
+        self._own: Results = {name: a.copy() for name, a in self.noise.items()}
         self._knows_own = False
+        self._part: Floor | None = None  # that of the elements which need more, and where they are
+        self._places: Places = {}
         if not known:
             self.widen()
 
+    def narrow(self, outside: Mapping[str, np.ndarray]) -> None:
+        """From now on only the floor of these elements grows, if they are few, and a call cut to
+        them gives them back to the bit."""
+        large = any(mask.size >= LARGE for mask in outside.values())
+        free = self.dtype == np.float32 and not self._knows_own  # what is widened next
+        if self._part or self.draws or free or not large:
+            return
+        if smaller := cut(self.reference, self.inputs, self.truth, outside):
+            part = copy.copy(self)
+            part.inputs, self._places = smaller.of(self.inputs), smaller.places
+            part._restrict(self._places)
+            self._part = part
+
+    def _restrict(self, places: Places) -> None:
+        """Keeps what is known of these elements of these results."""
+        self.truth, self.native, self._rounding, self.noise, self._own = (
+            {name: of[name][place].copy() for name, place in places.items()}
+            for of in (self.truth, self.native, self._rounding, self.noise, self._own)
+        )
+
     def widen(self) -> bool:
         """Measures a further part of the floor; False when all of it is known."""
+        if self._part:
+            if not self._part.widen():
+                return False
+            for name, place in self._places.items():
+                self.noise[name][place] = self._part.noise[name]
+                self._own[name][place] = self._part._own[name]
+            self.draws, self.halves = self._part.draws, self._part.halves
+            return True
         if not self._knows_own:
             self._knows_own = True
             if self.dtype == np.float32:
@@ -92,10 +123,7 @@ class Floor:
         some."""
         part = copy.copy(self)
         part.inputs = [self.inputs[i] for i in chosen]
-        part.truth, part.native, part._rounding, part.noise, part._own = (
-            {name: a[chosen] for name, a in of.items()}
-            for of in (self.truth, self.native, self._rounding, self.noise, self._own)
-        )
+        part._restrict(dict.fromkeys(self.truth, chosen))
         return part
 
     @property
@@ -109,9 +137,11 @@ class Floor:
         A movement that does not grow with the noise is a jump (a kink, a tie, a clip edge) and
         gives no slack.
         """
-        many = min(self.at_once, DRAWS - self.draws)
+        elements = sum(a.size for a in leaves(self.inputs) if is_floating(a))
+        many = min(TOGETHER // elements, DRAWS - self.draws) if self.together and elements else 1
         if many > 1 and not self._draws_together(many):
-            self.at_once = many = 1
+            self.together, many = None, 1
+        many = max(many, 1)
         if many == 1:
             self._draw([self.draws + 1])
         self.draws += many
@@ -227,7 +257,7 @@ class Floor:
         """|torch in float32 − torch in float64| on float32 inputs, for a float64 subject times
         2⁻²⁹."""
         scale = unit_roundoff(self.dtype) / unit_roundoff(np.float32)
-        return {name: scale * difference(low[name], high[name]) for name in high}
+        return {name: scale * difference(low[name], high[name]) for name in self.truth}
 
     def margin(self, name: str, ours: np.ndarray) -> np.ndarray:
         """|ours − truth| / (LIMIT · floor), element by element.

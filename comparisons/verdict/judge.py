@@ -19,11 +19,13 @@ from .classes import (
     REFERENCE_IMPRECISE,
     ROUNDING,
     Exact,
+    Exactly,
     Function,
     Results,
     Sides,
     Verdict,
 )
+from .cut import cut
 from .digits import only_digits_lost
 from .floor import Floor
 from .noise import unit_roundoff
@@ -38,7 +40,7 @@ def judge(
     reference: Function,
     inputs: Any,
     dtype: Any,
-    exact: Exact | None = None,
+    exact: Exactly | None = None,
     before: Results | None = None,
     thorough: bool = False,
 ) -> dict[str, Verdict]:
@@ -57,7 +59,7 @@ def settle(
     subject: Function,
     inputs: Any,
     results: Results,
-    exact: Exact | None = None,
+    exact: Exactly | None = None,
     before: Results | None = None,
     thorough: bool = False,
     finite: bool = False,
@@ -79,7 +81,11 @@ def settle(
         return margins
 
     margins, widened = measured(fitting), False
-    while (thorough or _open(floor, margins)) and floor.widen():
+    while thorough or _open(floor, margins):
+        if not thorough:
+            floor.narrow({n: m > 1 for n, m in margins.items() if m.max(initial=0) > 1})
+        if not floor.widen():
+            break
         widened = True
         margins |= measured([name for name in fitting if margins[name].max(initial=0) > 1])
     if widened:  # what is within remains so, but its margin is less
@@ -87,18 +93,26 @@ def settle(
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
     kinds = dict.fromkeys(outside, DIFFERENT)
-    if exact:
-        reference_lost = {n for n in outside if _nearer(exact, n, ours[n], outside[n], floor)}
-        kinds |= dict.fromkeys(reference_lost, REFERENCE_IMPRECISE)
+    slack = floor.values
+    smaller = cut(floor.reference, floor.inputs, floor.truth, outside) if outside else None
+    if exact and outside:
+        oracle = exact(smaller.of(inputs) if smaller else inputs)
+        for name in outside if oracle else ():
+            place = smaller.places[name] if smaller else ...
+            if _nearer(oracle, name, *(a[name][place] for a in (ours, outside, slack))):
+                kinds[name] = REFERENCE_IMPRECISE
     if sides:
         left = [n for n in outside if kinds[n] == DIFFERENT and not n.startswith("value")]
         chosen = {n for n in left if _between(sides, n, ours[n], outside[n], floor)}
         kinds |= dict.fromkeys(chosen, CONVENTION)
     undecided = {name: outside[name] for name, kind in kinds.items() if kind == DIFFERENT}
     if undecided:
-        lost = only_digits_lost(subject, floor.reference, inputs, undecided)
+        there = inputs
+        if smaller and smaller.gives(subject, inputs, ours):
+            there = smaller.of(inputs)
+            undecided = {name: mask[smaller.places[name]] for name, mask in undecided.items()}
+        lost = only_digits_lost(subject, floor.reference, there, undecided)
         kinds |= dict.fromkeys(lost, IMPRECISE)
-    slack = floor.values
 
     def described(name: str) -> Verdict:
         then = before[name][None] if before and name in before else None
@@ -150,18 +164,25 @@ def screen(
     Many are looked at together, because most are small. With `finite`, only the elements count
     where the truth is finite.
     """
-    verdicts: list[Verdict | None] = [None if ours.size else EMPTY for ours, _ in pairs]
+    first: dict[tuple[int, int, bool], int] = {}  # the same arrays are looked at once
+    same = [
+        first.setdefault((id(ours), id(truth), only), i)
+        for i, ((ours, truth), only) in enumerate(zip(pairs, finite, strict=True))
+    ]
+    verdicts: dict[int, Verdict | None] = {}
     groups: dict[tuple[np.dtype, int], list[int]] = {}
     elements = 0
-    for i, (ours, _) in enumerate(pairs):
+    for i in first.values():
+        ours, _ = pairs[i]
         if ours.size:
             elements += ours.size
             groups.setdefault((ours.dtype, elements // TOGETHER), []).append(i)
+        else:
+            verdicts[i] = EMPTY
     for chosen in groups.values():
         found = _screened([pairs[i] for i in chosen], [finite[i] for i in chosen])
-        for i, verdict in zip(chosen, found, strict=True):
-            verdicts[i] = verdict
-    return verdicts
+        verdicts |= zip(chosen, found, strict=True)
+    return [verdicts[i] for i in same]
 
 
 def _screened(
@@ -174,14 +195,15 @@ def _screened(
     starts: Any = ends - sizes
     ours = np.concatenate([a.ravel() for a, _ in pairs])
     truth = np.concatenate([t.ravel() for _, t in pairs])
-    ignored = np.repeat(finite, sizes) & ~np.isfinite(truth)
     size, gap = abs(finite_part(truth)), difference(ours, truth)
     u = unit_roundoff(ours.dtype)
     floor = u * size + float(np.finfo(ours.dtype).tiny)
+    margin, distances = gap / (LIMIT * floor), _distances(ours, truth)
     both = np.isfinite(ours) & np.isfinite(truth)
-    margin = np.where(both, gap / (LIMIT * floor), np.where(same_values(ours, truth), 0, np.inf))
-    margin[ignored] = 0
-    distances = np.where(ignored, 0, ulps(ours, truth))
+    if not both.all():
+        margin[~both] = np.where(same_values(ours, truth), 0, np.inf)[~both]
+        ignored = np.repeat(finite, sizes) & ~np.isfinite(truth)
+        margin[ignored] = distances[ignored] = 0
 
     def largest(values: np.ndarray) -> np.ndarray:
         return np.maximum.reduceat(values, starts)
@@ -304,13 +326,15 @@ def _misfit(ours: np.ndarray, native: np.ndarray) -> str:
     return ""
 
 
-def _nearer(exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, floor: Floor) -> bool:
+def _nearer(
+    exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, slack: np.ndarray
+) -> bool:
     """Whether ours is within the floor of the exact value wherever it is outside that of the
     reference."""
     u = unit_roundoff(ours.dtype)
     for i in map(tuple, np.argwhere(outside)):
         value = exact(name, i)
-        if not abs(float(ours[i]) - value) <= LIMIT * (floor.values[name][i] + u * abs(value)):
+        if not abs(float(ours[i]) - value) <= LIMIT * (slack[i] + u * abs(value)):
             return False
     return True
 
