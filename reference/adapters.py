@@ -174,7 +174,7 @@ def drawing(function, name, draw, **facts):
     def seeded(*args, **kwargs):
         kwargs.pop(name, None)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
-            torch.manual_seed(0)
+            _seed(0)
             return function(*args, **kwargs)
 
     seeded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])
@@ -189,6 +189,12 @@ def drawing(function, name, draw, **facts):
     drawn.keyword = name
     twin.draw = drawn
     return twin
+
+
+def _seed(seed):
+    """As torch.manual_seed, which for other devices writes down who has called it: that takes
+    longer than most functions."""
+    (torch.default_generator if device() == "cpu" else torch).manual_seed(seed)
 
 
 # How an open setting of an optimizer is looked for: by its logarithm, by that of 1 less it, or as

@@ -382,8 +382,8 @@ def agree_together(case):
     for floor in floors:
         while floor.widen():
             pass
-    print([floor.at_once for floor in floors])
-    if all(floor.at_once > 1 for floor in floors):
+    print([bool(floor.together) for floor in floors])
+    if all(floor.together for floor in floors):
         found = reference(stacked([floor.inputs for floor in floors]))
         for i, floor in enumerate(floors):
             for name, a in found.items():

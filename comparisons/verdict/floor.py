@@ -56,7 +56,7 @@ class Floor:
         self.reference, self.dtype = reference, dtype
         self.draws = 0
         self.halves = False  # whether something on the way was seen to be computed in 16 bits
-        self.together = together
+        self.together = together if any(map(is_floating, leaves(self.inputs))) else None
         if known:
             self.truth, self.native = known
         else:
@@ -137,8 +137,8 @@ class Floor:
         A movement that does not grow with the noise is a jump (a kink, a tie, a clip edge) and
         gives no slack.
         """
-        elements = sum(a.size for a in leaves(self.inputs) if is_floating(a))
-        many = min(TOGETHER // elements, DRAWS - self.draws) if self.together and elements else 1
+        elements = sum(a.size for a in leaves(self.inputs) if is_floating(a)) or 1
+        many = min(TOGETHER // elements, DRAWS - self.draws) if self.together else 1
         if many > 1 and not self._draws_together(many):
             self.together, many = None, 1
         many = max(many, 1)

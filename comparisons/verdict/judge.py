@@ -97,9 +97,9 @@ def settle(
     smaller = cut(floor.reference, floor.inputs, floor.truth, outside) if outside else None
     if exact and outside:
         oracle = exact(smaller.of(inputs) if smaller else inputs)
-        for name in outside if oracle else ():
+        for name in outside:
             place = smaller.places[name] if smaller else ...
-            if _nearer(oracle, name, *(a[name][place] for a in (ours, outside, slack))):
+            if oracle and _nearer(oracle, name, *(a[name][place] for a in (ours, outside, slack))):
                 kinds[name] = REFERENCE_IMPRECISE
     if sides:
         left = [n for n in outside if kinds[n] == DIFFERENT and not n.startswith("value")]
