@@ -10,7 +10,7 @@ _ACTIVATIONS = (
 )
 
 
-def _layers(*widths):
+def layers(*widths):
     """The parameters of an mlp with these widths, from input to output."""
     parameters = {}
     for i, (n_in, n_out) in enumerate(pairwise(widths)):
@@ -23,29 +23,29 @@ SAMPLES = {
     "linear_regression": [call(_LINE, array(5, 3)), call(_LINE, array(3))],
     "logistic_regression": [call(_LINE, array(5, 3)), call(_LINE, array(5, 3, scale=5.0))],
     "mlp": [
-        call(_layers(3, 2), array(5, 3)),
-        call(_layers(3, 7, 2), array(5, 3), activation="tanh"),
-        call(_layers(3, 7, 2), array(5, 3), "sigmoid"),
-        call(_layers(3, 7, 6, 5, 2), array(5, 3)),
-        call(_layers(64, 32, 10), array(100, 64)),
+        call(layers(3, 2), array(5, 3)),
+        call(layers(3, 7, 2), array(5, 3), activation="tanh"),
+        call(layers(3, 7, 2), array(5, 3), "sigmoid"),
+        call(layers(3, 7, 6, 5, 2), array(5, 3)),
+        call(layers(64, 32, 10), array(100, 64)),
     ],
     "loss_gradient": [
         call(_LINE, array(5, 3), array(5, 2), "linear_regression", "mse_loss"),
         call(_POINT, array(3, 2), uniform(3, 1), "logistic_regression", "binary_cross_entropy"),
         *(
-            call(_layers(3, 4, 2), array(5, 3), array(5, 2), "mlp", "mse_loss", activation=name)
+            call(layers(3, 4, 2), array(5, 3), array(5, 2), "mlp", "mse_loss", activation=name)
             for name in _ACTIVATIONS
         ),
         call(
-            _layers(3, 5, 4, 1),
+            layers(3, 5, 4, 1),
             array(6, 3),
             uniform(6, 1),
             "mlp",
             "binary_cross_entropy_with_logits",
             "tanh",
         ),
-        call(_layers(3, 4, 3), array(5, 3), classes(5, below=3), "mlp", "cross_entropy", "gelu"),
-        call(_layers(3, 4), array(5, 3), classes(5, below=4), "mlp", "cross_entropy"),
+        call(layers(3, 4, 3), array(5, 3), classes(5, below=3), "mlp", "cross_entropy", "gelu"),
+        call(layers(3, 4), array(5, 3), classes(5, below=4), "mlp", "cross_entropy"),
     ],
 }
 CORNERS = {
@@ -58,7 +58,7 @@ CORNERS = {
             "binary_cross_entropy",
         ),
         call(
-            _layers(3, 4, 3),
+            layers(3, 4, 3),
             array(5, 3, scale=30.0),
             classes(5, below=3),
             "mlp",
@@ -69,7 +69,7 @@ CORNERS = {
     "linear_regression": [call(_LINE, array(0, 3))],
     "logistic_regression": [call(_LINE, array(5, 3, scale=100.0))],
     "mlp": [
-        call(_layers(3, 7, 2), array(0, 3)),
-        call(_layers(3, 7, 6, 2), array(5, 3, scale=50.0), activation="tanh"),
+        call(layers(3, 7, 2), array(0, 3)),
+        call(layers(3, 7, 6, 2), array(5, 3, scale=50.0), activation="tanh"),
     ],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ def traced(model: str, data: str, loss: str = "", seed: int = 0, activation: str
 
     Raises ValueError for a combination that does not exist.
     """
+    module, _, x = built(model, data, loss, seed, activation)
+    return trace(module, x)
+
+
+def built(
+    model: str, data: str, loss: str = "", seed: int = 0, activation: str = "tanh"
+) -> tuple[Callable[[torch.Tensor], Any], dict[str, torch.Tensor], torch.Tensor]:
+    """What is traced: a module, its parameters, and what it is given. Raises as `traced` does."""
     cell = Cell(model, data, "sgd", 0.1, seed=seed, hidden=(8,), activation=activation)
     table = load(data)
     drawn = start(cell, table.x.shape[1], table.outputs)
@@ -32,4 +41,4 @@ def traced(model: str, data: str, loss: str = "", seed: int = 0, activation: str
     def module(x: torch.Tensor) -> Any:
         return measure(forward(parameters, x, **cell.model_settings), target)
 
-    return trace(module, tensor(table.x[:ROWS]))
+    return module, parameters, tensor(table.x[:ROWS])
