@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,10 +16,14 @@ from ...reference.adapters import leaves, tensor
 from .. import ops
 from ..ops import evaluate
 from ..samples import large
+from .costs import REPEATS, Row, quartiles
 from .timing import interleaved
 
-SIZES = (10**3, 10**5, 2 * 10**6)
-REPEATS = 15
+# How many times as long as torch a rule may take, the geometric mean over all at each size; and
+# each of them.
+MEANS = {10**3: 0.6, 10**5: 1.5, 2 * 10**6: 2.0}
+LARGEST = 5.0
+SIZES = tuple(MEANS)
 
 
 def rows(name: str, sizes: Sequence[int] = SIZES, repeats: int = REPEATS) -> list[dict[str, Any]]:
@@ -32,20 +37,17 @@ def rows(name: str, sizes: Sequence[int] = SIZES, repeats: int = REPEATS) -> lis
 def _row(name: str, elements: int, repeats: int) -> dict[str, Any]:
     args, kwargs = large.calls(elements)[name].draw(0, np.dtype("float32"))
     args, kwargs, dy = evaluate.completed(name, args, kwargs, 0)
-    tasks = {"manual": _by_hand(name, args, kwargs, dy), "torch": _by_torch(name, args, kwargs, dy)}
-    seconds = {side: np.array(times) for side, times in interleaved(tasks, repeats).items()}
-    low, ratio, high = np.quantile(seconds["manual"] / seconds["torch"], (0.25, 0.5, 0.75))
+    tasks = {"manual": by_hand(name, args, kwargs, dy), "torch": by_torch(name, args, kwargs, dy)}
+    seconds = interleaved(tasks, repeats)
     return {
         "id": f"{name}/{elements}/float32",
         "op": name,
         "elements": elements,
-        "ratio": float(ratio),
-        "low": float(low),
-        "high": float(high),
+        **quartiles(seconds["manual"], seconds["torch"]),
     }
 
 
-def _by_hand(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
+def by_hand(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
     rule = ops.named(name).rule
 
     def run() -> Any:
@@ -55,7 +57,7 @@ def _by_hand(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
     return run
 
 
-def _by_torch(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
+def by_torch(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
     sources: list[torch.Tensor] = []
 
     def source(leaf: np.ndarray) -> torch.Tensor:
@@ -75,6 +77,18 @@ def means(frame: pd.DataFrame) -> dict[int, float]:
     """The geometric mean over all ops at each size."""
     logs = np.log(frame["ratio"]).groupby(frame["elements"]).mean()
     return {int(n): float(np.exp(mean)) for n, mean in logs.items()}
+
+
+def held(frame: pd.DataFrame, every: bool) -> list[Row]:
+    """What has a bound, with it: the largest of all ratios and, of every rule, the means."""
+    rows = [
+        {"case": f"the mean at {n:,}", "ratio": mean, "bound": MEANS.get(n, math.nan)}
+        for n, mean in means(frame).items()
+        if every
+    ]
+    worst = frame.nlargest(1, "ratio").iloc[0]
+    case = f"{worst['op']} at {worst['elements']:,}"
+    return [*rows, {"case": case, "ratio": float(worst["ratio"]), "bound": LARGEST}]
 
 
 def figure(frame: pd.DataFrame) -> Figure:

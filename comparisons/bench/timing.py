@@ -16,7 +16,11 @@ def medians(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
     return {what: float(np.median(times)) for what, times in interleaved(tasks, repeats).items()}
 
 
-def interleaved(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def interleaved(
+    tasks: dict[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """The seconds of each task, timed in turn, so that what disturbs one disturbs all. Each is
     timed at least three times, and not again once PATIENCE is over. A first run, which fills the
     caches, does not count."""
@@ -24,9 +28,9 @@ def interleaved(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
     start = time.perf_counter()
     for i in range(repeats + 1):
         for what, task in tasks.items():
-            begin = time.perf_counter()
+            begin = clock()
             task()
-            taken[what].append(time.perf_counter() - begin)
+            taken[what].append(clock() - begin)
         if i >= 3 and time.perf_counter() - start > PATIENCE:
             break
     return {what: times[1:] for what, times in taken.items()}

@@ -1,0 +1,35 @@
+"""A model's forward and backward pass by hand beside torch eager."""
+
+from __future__ import annotations
+
+from ..ops import evaluate
+from ..samples import Call, array, call
+from ..samples.models import layers
+from .costs import REPEATS, Row, cost
+from .rules import by_hand, by_torch
+
+BATCHES = (32, 1024)
+_POINT = {"weight": array(1, 30), "bias": array(1)}
+
+
+def cases() -> dict[str, tuple[str, Call]]:
+    """Each model, at some widths and sizes of its batch."""
+    found = {}
+    for n in BATCHES:
+        for model in ("linear_regression", "logistic_regression"):
+            found[f"{model}, 30-1, batch {n}"] = model, call(_POINT, array(n, 30))
+        for widths in ((64, 32, 10), (64, 256, 256, 10)):
+            shape = "-".join(map(str, widths))
+            described = call(layers(*widths), array(n, widths[0]), activation="tanh")
+            found[f"mlp, {shape}, batch {n}"] = "mlp", described
+    return found
+
+
+def rows(repeats: int = REPEATS) -> list[Row]:
+    """One row for each case, in float32."""
+    return [_row(case, *what, repeats) for case, what in cases().items()]
+
+
+def _row(case: str, model: str, described: Call, repeats: int) -> Row:
+    inputs = evaluate.drawn(model, described, "float32", 0)
+    return cost("models", case, by_hand(model, *inputs), by_torch(model, *inputs), repeats=repeats)
