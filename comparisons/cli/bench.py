@@ -2,87 +2,179 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from .options import RESULTS, Json, Out, Quiet, known
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .runner import Runner
 
-SUBJECTS = ("rules", "optimizers", "tape")
+# What is timed, and what stands above its table.
+SUBJECTS = {
+    "rules": "Forward and backward by hand take this many times as long as torch's (quartiles)",
+    "models": "Forward and backward by hand take this many times as long as torch's (quartiles)",
+    "optimizers": "One step by hand takes this many times as long as torch's, or as copying what "
+    "it touches",
+    "tape": "A node of a chain takes this many times as long as one of the shortest, or as torch's",
+    "noise": "One draw of noise takes as long as this many plain evaluations (quartiles)",
+    "check": "A check takes as long as this many forward and backward passes of torch (quartiles)",
+    "trace": "A trace takes as long as this many plain forward and backward passes (quartiles)",
+    "curves": "A cell is judged in this many times the time of its plain training (quartiles)",
+    "trajectories": "Steps are judged in this many times the time of torch's run (quartiles)",
+    "start": "CPU time until the end, as a share of an import of torch (quartiles)",
+    "job": "CPU time of the main job, in imports of torch; once",
+}
+NAMED = {"rules": "op", "optimizers": "optimizer", "trajectories": "optimizer"}  # what NAMEs are
+
+Row = Mapping[Any, Any]
+Found = Sequence[Row]
+Was = Callable[[Row, str], str]  # row, which of its ratios → what it was, as text
+
+
+class Page(NamedTuple):
+    """What is shown of a subject: the table, for each line its cells and whether it is wrong; what
+    has a bound; and the last line."""
+
+    heads: Sequence[str]
+    lines: Sequence[tuple[Sequence[str], bool]]
+    held: Found
+    last: str
 
 
 def bench_command(
-    what: Annotated[str, typer.Argument(metavar="|".join(SUBJECTS), help="What to time.")],
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="SUBJECT", help=f"One of {', '.join(SUBJECTS)}; all without."),
+    ] = None,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME]…", help="Rules or optimizers; all without."),
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="CSV", help="An earlier bench_rules.csv, to compare with."),
+        typer.Option(metavar="CSV", help="An earlier bench_SUBJECT.csv, to compare with."),
     ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """How fast it is: a rule's forward and backward pass beside torch eager, over the size of its
-    arrays; an optimizer's step by hand beside torch's loop, foreach and fused, and the memory, on a
-    million float32 elements; or a node of the tape beside one of torch's graph.
+    """What it costs, in multiples of something plain.
 
-    One thread, medians of interleaved runs.
+    Of rules, models, optimizers and the tape: how many times as long they take as torch. Of a draw
+    of noise, a check, a trace, a cell of the curves and an optimizer's trajectory: how many plain
+    evaluations or runs. Of commands: how many imports of torch.
+
+    One thread, medians of interleaved runs; the main job (job) and its parts run once, as they are.
     """
-    from ..samples import large
-    from ..samples.optimizers import SAMPLES
-
-    known("subject", what, SUBJECTS)
-    if what != "tape":
-        known(
-            *(
-                ("op", names, [*large.calls(1)])
-                if what == "rules"
-                else ("optimizer", names, SAMPLES)
-            )
-        )
-    elif names:
-        raise typer.BadParameter(
-            f"expected none with tape, got {', '.join(names)}", param_hint="NAME"
-        )
-    if against and what != "rules":
-        raise typer.BadParameter(f"expected it with rules only, got {what}", param_hint="--against")
+    chosen = _chosen(what, names or (), against)
+    from ..bench.costs import outcome
     from ..report import files, tables
     from .runner import Runner
 
     old = _earlier(against) if against else {}
-    named = names and [what, *names]
-    runner = Runner(out, as_json, quiet=quiet, named=named)
-    with runner.console.status("timing"):
-        found = {"rules": _timed_rules, "optimizers": _timed_optimizers, "tape": _timed_tape}[what](
-            names or ()
-        )
-    frame = tables.table(found)
-    stem = "bench" if what == "optimizers" else f"bench_{what}"
-    contents = tables.contents(frame, stem)
-    if what == "rules":
-        contents[f"{stem}.png"] = _picture(frame)
+    runner = Runner(out, as_json, quiet=quiet, named=[what, *names] if what and names else None)
+    found: dict[str, Found] = {}
+    for subject in chosen:
+        with runner.console.status(f"timing: {subject}"):
+            found[subject] = _timed(subject, names or ())
+    contents: dict[str, bytes] = {}
+    for subject, rows in found.items():
+        contents |= tables.contents(tables.table(rows), f"bench_{subject}")
+    if "rules" in found:
+        contents["bench_rules.png"] = _picture(found["rules"])
     files.write_all({runner.out / name: content for name, content in contents.items()})
     if as_json:
-        print(frame.to_json(orient="records"))
-    elif what == "rules":
-        _print_rules(runner, found, old)
-    elif what == "tape":
-        _print_tape(runner, found)
-    else:
-        _print_optimizers(runner, found)
+        shown = {s: tables.table(rows).to_json(orient="records") for s, rows in found.items()}
+        named = ", ".join(f'"{subject}": {text}' for subject, text in shown.items())
+        print(shown[what] if what else f"{{{named}}}")
+        return
+    pages = [_page(subject, rows, old, not names) for subject, rows in found.items()]
+    for subject, page in zip(found, pages, strict=True):
+        _print(runner, SUBJECTS[subject], page)
+    held = [
+        {**row, "case": f"{subject}: {row['case']}"}
+        for subject, page in zip(found, pages, strict=True)
+        for row in page.held
+    ]
+    runner.last.print(pages[0].last if what else outcome(held), soft_wrap=True)
 
 
-def _earlier(path: Path) -> dict[str, float]:
+def _chosen(what: str | None, names: Sequence[str], against: Path | None) -> list[str]:
+    """The subjects. BadParameter for one that is not there, and for names and tables that do not
+    go with it."""
+    from ..samples import large
+    from ..samples.optimizers import SAMPLES
+
+    if what is None:
+        if against:
+            raise typer.BadParameter("expected it with one subject", param_hint="--against")
+        return list(SUBJECTS)
+    known("subject", what, SUBJECTS)
+    kind = NAMED.get(what)
+    if kind:
+        known(kind, names, [*large.calls(1)] if kind == "op" else SAMPLES)
+    elif names:
+        raise typer.BadParameter(
+            f"expected none with {what}, got {', '.join(names)}", param_hint="NAME"
+        )
+    return [what]
+
+
+def _timed(subject: str, names: Sequence[str]) -> Found:
+    """The rows of a subject. What this torch lacks is left out."""
+    from .. import ops
+    from ..bench import judging, models, noise, optimizers, rules, tape
+    from ..ops import optimizers as of_optimizers
+    from ..samples import large
+    from ..samples.optimizers import SAMPLES
+
+    if subject in ("start", "job"):
+        from ..bench import commands
+
+        return commands.starts() if subject == "start" else commands.job()
+    if subject == "trace":
+        from ..trace.models import built
+        from ..trace.recorder import trace
+
+        return judging.traces(trace, built)
+    if subject in NAMED:
+        of_rules = subject == "rules"
+        named: Callable[[str], Any] = ops.named if of_rules else of_optimizers.named
+        every = names or (large.calls(1) if of_rules else SAMPLES)
+        rows: dict[str, Callable[[str], Found]] = {
+            "rules": rules.rows,
+            "optimizers": optimizers.rows,
+            "trajectories": judging.trajectories,
+        }
+        there = [name for name in every if named(name).mirror is not None]
+        return [row for name in there for row in rows[subject](name)]
+    alone: dict[str, Callable[[], Found]] = {
+        "models": models.rows,
+        "tape": tape.rows,
+        "noise": noise.rows,
+        "check": judging.checks,
+        "curves": judging.curves,
+    }
+    return alone[subject]()
+
+
+def _ratios(row: Row) -> dict[str, float]:
+    """The ratios of a row of any of the tables, by what they are to. KeyError for another row."""
+    from ..bench.optimizers import OTHERS
+
+    if "ratio" in row:
+        return {"": float(row["ratio"])}
+    if "nodes" in row:
+        return {"torch": float(row["manual"]) / float(row["torch"])}
+    return {other: float(row[f"to_{other}"]) for other in OTHERS}
+
+
+def _earlier(path: Path) -> dict[str, dict[str, float]]:
     """The ratios of an earlier table, by id."""
     import io
 
@@ -92,118 +184,106 @@ def _earlier(path: Path) -> dict[str, float]:
 
     try:
         frame = pd.read_csv(io.BytesIO(files.read(path)))
-        return {str(i): float(ratio) for i, ratio in zip(frame["id"], frame["ratio"], strict=True)}
-    except (OSError, ValueError, KeyError) as error:
+        return {str(row["id"]): _ratios(row) for row in frame.to_dict("records")}
+    except (OSError, ValueError, KeyError, ArithmeticError) as error:
         raise typer.BadParameter(
-            f"expected a bench_rules.csv, got {path}: {error}", param_hint="--against"
+            f"expected a table of this command, got {path}: {error!r}", param_hint="--against"
         ) from None
 
 
-def _picture(frame: pd.DataFrame) -> bytes:
+def _picture(found: Found) -> bytes:
+    import pandas as pd
+
     from ..bench import rules
     from ..report import pages
 
-    return pages.png(rules.figure(frame))
+    return pages.png(rules.figure(pd.DataFrame(found)))
 
 
-def _timed_rules(names: Sequence[str]) -> list[dict[str, Any]]:
-    from ..bench import rules
-    from ..ops import named
-    from ..samples import large
+def _page(subject: str, found: Found, old: Mapping[str, Mapping[str, float]], every: bool) -> Page:
+    def was(row: Row, to: str) -> str:
+        before = old.get(row["id"], {}).get(to, math.nan)
+        return "" if math.isnan(before) else f", was {before:.2f}"
 
-    there = [name for name in names or large.calls(1) if named(name).mirror is not None]
-    return [row for name in there for row in rules.rows(name)]
-
-
-def _timed_tape(names: Sequence[str]) -> list[dict[str, Any]]:
-    from ..bench import tape
-
-    return tape.rows()
+    if subject == "rules":
+        return _rules(found, was, every)
+    if subject == "tape":
+        return _tape(found, was)
+    return _optimizers(found, was) if subject == "optimizers" else _costs(found, was)
 
 
-def _timed_optimizers(names: Sequence[str]) -> list[dict[str, Any]]:
-    from ..bench import optimizers
-    from ..ops.optimizers import named
-    from ..samples.optimizers import SAMPLES
-
-    there = [name for name in names or SAMPLES if named(name).mirror is not None]
-    return [row for name in there for row in optimizers.rows(name)]
-
-
-def _print_rules(runner: Runner, found: Sequence[dict[str, Any]], old: Mapping[str, float]) -> None:
-    import pandas as pd
+def _print(runner: Runner, title: str, page: Page) -> None:
     from rich.table import Table
 
+    runner.console.print(title, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for i, head in enumerate(page.heads):
+        table.add_column(head, justify="right" if i else "left")
+    for cells, wrong in page.lines:
+        table.add_row(*cells, style="bold red" if wrong else None)
+    runner.console.print(table)
+
+
+def _figure(row: Row, was: Was) -> str:
+    return f"{row['ratio']:.2f} ({row['low']:.2f}–{row['high']:.2f}){was(row, '')}"
+
+
+def _costs(found: Found, was: Was) -> Page:
+    from ..bench.costs import missed, outcome
+    from ..report.tables import number
+
+    further = [name for name in ("share", "seconds") if name in found[0]]
+    bounds = any(not math.isnan(row["bound"]) for row in found)
+    lines = []
+    for row in found:
+        cells = [row["case"], _figure(row, was), *(number(row[name]) for name in further)]
+        if bounds:
+            cells.append(f"{number(float(row['bound']))}{', missed' if missed(row) else ''}")
+        lines.append((cells, missed(row)))
+    heads = ["", "times", *further, *(["bound"] if bounds else [])]
+    return Page(heads, lines, found, outcome(found))
+
+
+def _rules(found: Found, was: Was, every: bool) -> Page:
+    import pandas as pd
+
     from ..bench import rules
+    from ..bench.costs import outcome
 
     frame = pd.DataFrame(found)
-    sizes = sorted({r["elements"] for r in found})
-    table = Table(
-        box=None,
-        pad_edge=False,
-        title="Forward and backward by hand take this many times as long as torch's (quartiles)",
-        title_justify="left",
-    )
-    table.add_column("op")
-    for n in sizes:
-        table.add_column(f"{n:,} elements", justify="right")
+    sizes = sorted({row["elements"] for row in found})
+    held = rules.held(frame, every)
+    lines = []
     for op, of_op in frame.groupby("op", sort=False):
-        cells = []
-        for r in of_op.to_dict("records"):
-            before = f", was {old[r['id']]:.2f}" if r["id"] in old else ""
-            cells.append(f"{r['ratio']:.2f} ({r['low']:.2f}–{r['high']:.2f}){before}")
-        table.add_row(str(op), *cells)
-    runner.console.print(table)
+        cells = [_figure(row, was) for row in of_op.to_dict("records")]
+        lines.append(([str(op), *cells], bool((of_op["ratio"] > rules.LARGEST).any())))
     means = ", ".join(f"{mean:.2f} at {n:,}" for n, mean in rules.means(frame).items())
-    worst = frame.nlargest(1, "ratio").iloc[0]
-    runner.last.print(
-        f"Geometric mean {means} elements; the largest {worst['ratio']:.2f}, of {worst['op']} at "
-        f"{worst['elements']:,}."
-    )
+    last = f"Geometric mean {means} elements; the largest {held[-1]['ratio']:.2f}, of "
+    last += f"{held[-1]['case']}. {outcome(held)}"
+    return Page(["op", *(f"{n:,} elements" for n in sizes)], lines, held, last)
 
 
-def _print_tape(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    runner.console.print(
-        "A node of a chain takes this many times as long as one of the shortest, or as torch's"
-    )
-    table = Table(box=None, pad_edge=False)
-    for column in ("nodes", "by hand", "torch", "by hand / torch"):
-        table.add_column(column, justify="right")
-    for r in found:
-        growth = [r[side] / found[0][side] for side in ("manual", "torch")]
-        shown = (*growth, r["manual"] / r["torch"])
-        table.add_row(f"{r['nodes']:,}", *(f"{ratio:.2f}" for ratio in shown))
-    runner.console.print(table)
-    ratios = [r["manual"] / r["torch"] for r in found]
-    runner.last.print(
-        f"A node by hand takes {min(ratios):.2f} to {max(ratios):.2f} times as long as torch's."
-    )
+def _tape(found: Found, was: Was) -> Page:
+    ratios = [_ratios(row)["torch"] for row in found]
+    lines = []
+    for row, ratio in zip(found, ratios, strict=True):
+        growth = [f"{row[side] / found[0][side]:.2f}" for side in ("manual", "torch")]
+        cells = [f"{row['nodes']:,}", *growth, f"{ratio:.2f}{was(row, 'torch')}"]
+        lines.append((cells, False))
+    last = f"A node by hand takes {min(ratios):.2f} to {max(ratios):.2f} times as long as torch's."
+    return Page(["nodes", "by hand", "torch", "by hand / torch"], lines, [], last)
 
 
-def _print_optimizers(runner: Runner, found: Sequence[dict[str, Any]]) -> None:
-    import math
-
-    from rich.table import Table
-
+def _optimizers(found: Found, was: Was) -> Page:
     from ..bench.optimizers import OTHERS
 
-    title = (
-        "One step by hand takes this many times as long as torch's, or as copying what it touches"
-    )
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    table.add_column("optimizer")
-    for other in OTHERS:
-        table.add_column(other, justify="right")
-    for r in found:
-        ratios = (r[f"to_{other}"] for other in OTHERS)
-        table.add_row(
-            f"{r['optimizer']}({r['settings']})",
-            *("" if math.isnan(x) else f"{x:.2f}" for x in ratios),
-        )
-    runner.console.print(table)
-    loops = [r["to_loop"] for r in found]
-    runner.last.print(
-        f"A step by hand takes {min(loops):.2f} to {max(loops):.2f} times as long as torch's loop."
-    )
+    lines = []
+    for row in found:
+        cells = [
+            "" if math.isnan(ratio) else f"{ratio:.2f}{was(row, other)}"
+            for other, ratio in _ratios(row).items()
+        ]
+        lines.append(([f"{row['optimizer']}({row['settings']})", *cells], False))
+    loops = [row["to_loop"] for row in found]
+    last = f"A step by hand takes {min(loops):.2f} to {max(loops):.2f} times as long as torch's "
+    return Page(["optimizer", *OTHERS], lines, [], f"{last}loop.")

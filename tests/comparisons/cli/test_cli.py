@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gradtwin.comparisons import environment
-from gradtwin.comparisons.bench import calibration
+from gradtwin.comparisons import environment, samples
+from gradtwin.comparisons.bench import calibration, costs, noise
 from gradtwin.comparisons.cli.app import app
 from gradtwin.comparisons.curves.grid import GRID
 from gradtwin.comparisons.report import files
@@ -188,11 +188,73 @@ def test_bench_gives_ratios(call, tmp_path):
     result = call("bench", "optimizers", "sgd", "sparse_adam")
     assert result.exit_code == 0
     assert "momentum=0.9" in result.output
-    frame = pd.read_csv(tmp_path / "results/optimizers+sgd+sparse_adam/bench.csv")
+    frame = pd.read_csv(tmp_path / "results/optimizers+sgd+sparse_adam/bench_optimizers.csv")
     assert (frame["to_loop"] == frame["manual"] / frame["loop"]).all()
     assert frame.set_index("optimizer").loc["sparse_adam", "to_fused"] != 0
-    assert call("bench", "rule").exit_code == 2
-    assert call("bench", "tape", "--against", "old.csv").exit_code == 2
+    table = "results/optimizers+sgd+sparse_adam/bench_optimizers.csv"
+    assert call("bench", "optimizers", "sgd", "--against", table).output.count(", was ") > 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["rule"], "did you mean rules?"),
+        (["trajectory"], "did you mean trajectories?"),
+        (["rules", "reluu"], "did you mean relu"),
+        (["trajectories", "adan"], "did you mean adam"),
+        (["noise", "relu"], "expected none with noise"),
+        (["tape", "--against", "old.csv"], "old.csv"),
+        (["--against", "old.csv"], "with one subject"),
+    ],
+)
+def test_what_bench_does_not_know(call, args, said):
+    result = call("bench", *args)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.fixture
+def small_bench(monkeypatch):
+    """Two subjects, of one small case each, whose bound is missed, and met."""
+    monkeypatch.setattr("gradtwin.comparisons.cli.bench.SUBJECTS", {"noise": "Noise", "tape": "T"})
+    monkeypatch.setattr("gradtwin.comparisons.bench.tape.rows.__defaults__", ((10,), 1))
+    monkeypatch.setattr(costs, "TURN", 1e-9)
+    monkeypatch.setattr(noise.rows, "__defaults__", (1,))
+    networks = {
+        "slow": (noise.pointwise, samples.call(samples.array(2)), 1e-3),
+        "fast": (noise.pointwise, samples.call(samples.array(3)), 1e6),
+    }
+    monkeypatch.setattr(noise, "NETWORKS", networks)
+
+
+def test_bench_holds_what_it_finds_to_bounds_and_to_an_earlier_table(call, tmp_path, small_bench):
+    result = call("bench", "noise")
+    assert result.exit_code == 0, result.output
+    assert result.output.count(", missed") == 1
+    assert "1 of 2 bounds are met; the largest excess is " in result.output
+    table = (tmp_path / "results/bench_noise.csv").rename(tmp_path / "old.csv")
+    frame = pd.read_csv(table)
+    assert list(frame["id"]) == ["noise/slow", "noise/fast"]
+    assert {"ratio", "low", "high", "bound"} <= set(frame.columns)
+    again = call("bench", "noise", "--against", str(table), "--quiet")
+    assert again.output.startswith("1 of 2 bounds")
+    assert len(again.output.splitlines()) == 1
+    again = call("bench", "noise", "--against", str(table))
+    assert again.output.count(f", was {frame['ratio'][0]:.2f}") >= 1
+    assert again.output.count(", was ") == 2
+
+
+def test_bench_without_a_subject_times_all(call, tmp_path, small_bench):
+    result = call("bench", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert {s: len(rows) for s, rows in found.items()} == {"noise": 2, "tape": 1}
+    assert len(json.loads(call("bench", "noise", "--json").stdout)) == 2
+    names = {path.name for path in (tmp_path / "results").glob("*.csv")}
+    assert names == {"bench_noise.csv", "bench_tape.csv"}
+    (last,) = call("bench", "--quiet").output.splitlines()
+    assert last.startswith("1 of 2 bounds are met")
+    assert last.endswith("of noise: slow.")
 
 
 def test_bench_of_rules_is_held_against_an_earlier_one(call, tmp_path, monkeypatch):
@@ -203,6 +265,7 @@ def test_bench_of_rules_is_held_against_an_earlier_one(call, tmp_path, monkeypat
     assert table.with_suffix(".png").stat().st_size > 1000
     result = call("bench", "rules", "relu", "--against", str(table))
     assert result.output.count(", was ") == 2
+    assert "of 1 bounds are met" in result.output  # those of the means are for all rules
     table.write_text("a,b\n1,2\n")
     assert call("bench", "rules", "relu", "--against", str(table)).exit_code == 2
 
