@@ -225,7 +225,8 @@ def _print(runner: Runner, title: str, page: Page) -> None:
 
 
 def _figure(row: Row, was: Was) -> str:
-    return f"{row['ratio']:.2f} ({row['low']:.2f}–{row['high']:.2f}){was(row, '')}"
+    spread = f" ({row['low']:.2f}–{row['high']:.2f})" if row["low"] < row["high"] else ""
+    return f"{row['ratio']:.2f}{spread}{was(row, '')}"
 
 
 def _costs(found: Found, was: Was) -> Page:
