@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from .arguments import Constant, as_dtype, axis_of, flag, floating, one_of, real, truth, within
-from .arrays import exponentials, sum_to, where
+from .arrays import BLOCK, exponentials, in_blocks, sum_to, where
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -30,6 +30,8 @@ def sigmoid(x):
     Verhulst, 1845
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(sigmoid, x)
     z = np.exp(-abs(x))
     y = where(x >= 0, 1, z) / (1 + z)
 
@@ -62,6 +64,8 @@ def relu(x):
     Nair & Hinton, 2010, "Rectified Linear Units Improve Restricted Boltzmann Machines"
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(relu, x)
     y = where(x <= 0, 0, x)
 
     def pullback(dy):
@@ -88,6 +92,8 @@ def hardtanh(x, min_val=-1.0, max_val=1.0):
     real(min_val=min_val, max_val=max_val)
     if min_val > max_val:
         raise ValueError(f"max_val: expected at least min_val, {min_val}, got {max_val}")
+    if x.size > BLOCK:
+        return in_blocks(hardtanh, x, min_val, max_val)
     y = np.clip(x, min_val, max_val)
 
     def pullback(dy):
@@ -103,6 +109,8 @@ def leaky_relu(x, negative_slope=0.01):
     """
     x = floating(x=x)
     real(negative_slope=negative_slope)
+    if x.size > BLOCK:
+        return in_blocks(leaky_relu, x, negative_slope)
     y = where(x > 0, x, x * negative_slope)
 
     def pullback(dy):
@@ -179,6 +187,8 @@ def hardshrink(x, lambd=0.5):
     """
     x = floating(x=x)
     real(lambd=lambd)
+    if x.size > BLOCK:
+        return in_blocks(hardshrink, x, lambd)
     y = where(abs(x) <= lambd, 0, x)
 
     def pullback(dy):
@@ -194,6 +204,8 @@ def softshrink(x, lambd=0.5):
     """
     x = floating(x=x)
     within(0, lambd=lambd)
+    if x.size > BLOCK:
+        return in_blocks(softshrink, x, lambd)
     y = where(abs(x) <= lambd, 0, x - np.copysign(lambd, x).astype(x.dtype))
 
     def pullback(dy):
@@ -209,6 +221,8 @@ def tanhshrink(x):
     x: for |x| < 1 eleven terms, all of one sign.
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(tanhshrink, x)
     t = np.tanh(x)
     small = np.clip(x, -1, 1)
     square = small * small
@@ -256,6 +270,8 @@ def celu(x, alpha=1.0):
 
 def _exponential(x, alpha, scale, width):
     """scale · x above 0, scale · α (e^(x / width) − 1) below."""
+    if x.size > BLOCK:
+        return in_blocks(_exponential, x, alpha, scale, width)
     below = where(x <= 0, x, 0) / width
     y = where(x > 0, scale * x, scale * alpha * np.expm1(below) + where(x <= 0, 0, x))
 
@@ -273,6 +289,8 @@ def gelu(x, approximate="none"):
     """
     x = floating(x=x)
     one_of(("none", "tanh"), approximate=approximate)
+    if x.size > BLOCK:
+        return in_blocks(gelu, x, approximate)
     if approximate == "tanh":
         return _gelu_tanh(x)
     Phi = ndtr(x)
@@ -308,6 +326,8 @@ def silu(x):
     Elfwing, Uchibe & Doya, 2018, arXiv:1702.03118
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(silu, x)
     s, _ = sigmoid(x)
     y = x * s
 
@@ -326,6 +346,8 @@ def mish(x):
     Misra, 2019, arXiv:1908.08681
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(mish, x)
     z = np.exp(-abs(x))
     n, two = where(x > 0, 1 + 2 * z, z * (z + 2)), where(x > 0, 2 * z * z, 2)
     t = n / (n + two)
@@ -344,6 +366,8 @@ def softplus(x, beta=1, threshold=20):
     """
     x = floating(x=x)
     real(beta=beta, threshold=threshold)
+    if x.size > BLOCK:
+        return in_blocks(softplus, x, beta, threshold)
     v = beta * x
     y = where(v > threshold, x, (np.maximum(v, 0) + np.log1p(np.exp(-abs(v)))) / beta)
 
@@ -359,6 +383,8 @@ def logsigmoid(x):
     Good, 1952, "Rational Decisions"
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(logsigmoid, x)
     y = np.minimum(x, 0) - np.log1p(np.exp(-abs(x)))
 
     def pullback(dy):
@@ -374,6 +400,8 @@ def softsign(x):
     Better Image Features"
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(softsign, x)
     r = 1 / (1 + abs(x))
     y = x * r
 
@@ -389,6 +417,8 @@ def hardsigmoid(x):
     Courbariaux, Bengio & David, 2015, arXiv:1511.00363
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(hardsigmoid, x)
     y = np.clip(x + 3, 0, 6) / 6
 
     def pullback(dy):
@@ -403,6 +433,8 @@ def hardswish(x):
     Howard et al., 2019, arXiv:1905.02244
     """
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(hardswish, x)
     y = x * (np.clip(x + 3, 0, 6) / 6)
 
     def pullback(dy):

@@ -13,6 +13,7 @@ import numpy as np
 # Annotates an argument that has no gradient, as the weights of classes.
 Constant = Annotated[Any, "no gradient"]
 WIDEST = np.dtype(np.float64)
+FLOATING = frozenset(map(np.dtype, ("float16", "float32", "float64")))
 
 
 def array(**given):
@@ -42,9 +43,10 @@ def floating(*, optional="", **given):
     first, converted = "", []
     for name, a in given.items():
         if a is not None or name not in optional.split():
-            a = array(**{name: a})
-            if a.dtype.kind != "f":
-                raise TypeError(f"{name}: expected a floating array, got dtype {a.dtype}")
+            if type(a) is not np.ndarray or a.dtype not in FLOATING:
+                a = array(**{name: a})
+                if a.dtype.kind != "f":
+                    raise TypeError(f"{name}: expected a floating array, got dtype {a.dtype}")
             first = first or name
             if a.dtype != given[first].dtype:
                 raise TypeError(
@@ -192,12 +194,13 @@ def one_of(allowed, **setting):
     """Raises TypeError unless the named setting is a string, ValueError unless it is one of
     `allowed`."""
     ((name, value),) = setting.items()
+    if isinstance(value, str) and value in allowed:
+        return
     *others, last = map(repr, allowed)
-    text = f"{', '.join(others)} or {last}"
+    text = f"{name}: expected {', '.join(others)} or {last}, got {value!r}"
     if not isinstance(value, str):
-        raise TypeError(f"{name}: expected {text}, got {value!r}")
-    if value not in allowed:
-        raise ValueError(f"{name}: expected {text}, got {value!r}")
+        raise TypeError(text)
+    raise ValueError(text)
 
 
 def as_dtype(dtype, name="dtype", optional=True):

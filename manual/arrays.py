@@ -11,6 +11,7 @@ import numpy as np
 from .arguments import broadcast, floating, one_of, real
 
 LARGE = 2**12  # the elements from which on choosing bits pays
+BLOCK = 2**16  # elements of one rule at a time, few enough to stay in the cache
 
 
 def operands(**two):
@@ -51,9 +52,11 @@ def where(condition, x, other):
     −1 has all its bits set, 0 has none: so the bits of `other` are turned into those of x, by the
     bits in which the two differ, where the condition holds. NaN and ∞ stay where they are.
     """
+    if np.size(condition) < LARGE:
+        return np.where(condition, x, other)
     dtype = np.result_type(x, other)
     shapes = {np.shape(a) for a in (condition, x, other)} - {()}
-    if dtype.kind != "f" or len(shapes) > 1 or np.size(condition) < LARGE:
+    if dtype.kind != "f" or len(shapes) > 1:
         return np.where(condition, x, other)
     bits = np.dtype(f"i{dtype.itemsize}")
     a, b = (np.asarray(side, dtype).view(bits) for side in (x, other))
@@ -64,6 +67,26 @@ def where(condition, x, other):
     else:
         chosen &= a
     return chosen.view(dtype)
+
+
+def in_blocks(rule, x, *settings):
+    """An element-wise rule of a large array, block by block, so that what it makes on the way stays
+    in the cache."""
+    flat = x.reshape(-1)
+    blocks = [slice(i, i + BLOCK) for i in range(0, x.size, BLOCK)]
+    y, pullbacks = np.empty_like(flat), []
+    for block in blocks:
+        y[block], pullback_block = rule(flat[block], *settings)
+        pullbacks.append(pullback_block)
+
+    def pullback(dy):
+        flat_dy = np.broadcast_to(dy, x.shape).reshape(-1)
+        dx = np.empty(x.size, np.result_type(x, dy))
+        for block, pullback_block in zip(blocks, pullbacks, strict=True):
+            dx[block] = pullback_block(flat_dy[block])
+        return dx.reshape(x.shape)
+
+    return y.reshape(x.shape), pullback
 
 
 def exponentials(rows):
@@ -87,7 +110,7 @@ def pairwise_sum(x, axes):
     NumPy adds pairwise along the last axis of contiguous memory only; over the first axis it adds
     row after row.
     """
-    kept = np.moveaxis(x, axes, range(-len(axes), 0))
+    kept = x if len(axes) == x.ndim else np.moveaxis(x, axes, range(-len(axes), 0))
     shape = kept.shape[: kept.ndim - len(axes)]
     rows = kept.reshape(*shape, math.prod(kept.shape[len(shape) :]))
     return np.ascontiguousarray(rows).sum(axis=-1)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from .arguments import floating, one_of, real
-from .arrays import operands, where
+from .arrays import BLOCK, in_blocks, operands, where
 
 
 def add(x, other, *, alpha=1):
@@ -93,7 +93,7 @@ def pow(x, exponent):
     """
     x, a, back = operands(x=x, exponent=exponent)
     y = _power(x, a)
-    fixed = isinstance(exponent, (int, float))  # a number, which has no slope
+    fixed = not isinstance(exponent, (np.ndarray, np.generic))  # a number, which has no slope
 
     def pullback(dy):
         dx = dy * (a * where(a == 0, 0, _power(x, a - 1)))
@@ -106,6 +106,8 @@ def pow(x, exponent):
 def exp(x):
     """eˣ, which is its own slope."""
     x = floating(x=x)
+    if x.size > BLOCK:
+        return in_blocks(exp, x)
     most = math.log(np.finfo(x.dtype).max)
     largest = x.dtype.type(most)
     largest = np.nextafter(largest, 0) if float(largest) > most else largest
@@ -155,7 +157,12 @@ def _over(a, b):
 
 
 def _power(x, a):
-    """xᵃ, silently NaN for a negative x unless a is whole, and ±∞ for 0 to a negative power."""
+    """xᵃ, silently NaN for a negative x unless a is whole, and ±∞ for 0 to a negative power.
+
+    Squares and cubes are products, which take a tenth of the time.
+    """
+    if a.ndim == 0 and a in (2, 3):
+        return x * x if a == 2 else x * x * x
     none, pole = (x < 0) & (a != np.floor(a)), (x == 0) & (a < 0)
     if not (none.any() or pole.any()):
         return np.power(x, a)

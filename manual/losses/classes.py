@@ -272,7 +272,7 @@ def _class_rows(x, weight=None):
     """x with its classes last, and a weight for each class, 1 without."""
     if x.ndim == 0 or x.shape[min(1, x.ndim - 1)] == 0:
         raise ValueError(f"x: expected an axis of classes, got shape {x.shape}")
-    rows = np.moveaxis(x, 1, -1) if x.ndim > 1 else x
+    rows = np.moveaxis(x, 1, -1) if x.ndim > 2 else x
     C = rows.shape[-1]
     w = np.ones(C, x.dtype) if weight is None else floating(x=x, weight=weight)[1]
     if w.shape != (C,):
@@ -283,7 +283,7 @@ def _class_rows(x, weight=None):
 
 
 def _unrow(rows, shape):
-    return np.moveaxis(rows, -1, 1) if len(shape) > 1 else rows
+    return np.moveaxis(rows, -1, 1) if len(shape) > 2 else rows
 
 
 def _class_indices(x, target, ignore_index):

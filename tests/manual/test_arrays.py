@@ -1,10 +1,18 @@
 """What rules share."""
 
+import inspect
+
 import numpy as np
 import pytest
-from gradtwin.manual import arrays
+from gradtwin.manual import activations, arrays, pointwise
 
 SIZES = (1, arrays.LARGE - 1, arrays.LARGE, 3 * arrays.LARGE)
+IN_BLOCKS = [
+    (family, name)
+    for family in (activations, pointwise)
+    for name, rule in vars(family).items()
+    if inspect.isfunction(rule) and f"in_blocks({name}, x" in inspect.getsource(rule)
+]
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-310, 65504.0)
 
 
@@ -31,3 +39,46 @@ def test_where_is_that_of_numpy_to_the_bit(size, dtype):
         found, expected = arrays.where(c, a, b), np.where(c, a, b)
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "every other"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("family", "name"), IN_BLOCKS)
+def test_a_rule_in_blocks_is_the_rule_to_the_bit(family, name, dtype, layout, monkeypatch):
+    """Three blocks of an array, and a dy that is broadcast as well."""
+    shape = (5, arrays.BLOCK // 2 + 3)
+    rng = np.random.default_rng(0)
+    x, dy = 3 * rng.standard_normal((2, *shape)).astype(dtype)
+    x[0, :3] = np.nan, np.inf, -np.inf
+    if layout == "F":
+        x = np.asfortranarray(x)
+    if layout == "every other":
+        x, dy = np.repeat(x, 2, axis=0)[::2], np.broadcast_to(dy[:1], shape)
+    settings = (0.7, 1.1, 1.0) if name == "_exponential" else ()
+    rule, before = getattr(family, name), x.copy()
+    with np.errstate(all="ignore"):
+        y, pullback = rule(x, *settings)
+        dx, again = pullback(dy), pullback(dy)
+        monkeypatch.setattr(family, "BLOCK", np.inf)
+        whole, pullback = rule(x, *settings)
+        expected = pullback(dy)
+    assert y.tobytes() == whole.tobytes()
+    assert dx.tobytes() == again.tobytes() == expected.tobytes()
+    assert (dx.shape, dx.dtype) == (shape, np.dtype(dtype))
+    assert x.tobytes() == before.tobytes()
+
+
+def test_many_rules_work_in_blocks():
+    assert len(IN_BLOCKS) > 12
+
+
+def test_an_exponent_of_numpy_has_a_slope_and_a_number_none():
+    x = np.array([2.0, 3.0])
+    assert len(pointwise.pow(x, np.float64(3))[1](x)) == 2
+    assert pointwise.pow(x, 3.0)[1](x).shape == (2,)
+
+
+@pytest.mark.parametrize("exponent", [2, 3, 2.0, np.array(3.0)])
+def test_squares_and_cubes_are_powers(exponent):
+    x = np.array([-1.7, 0.0, 0.3, 1e3])
+    assert np.allclose(pointwise.pow(x, exponent)[0], np.power(x, exponent), rtol=1e-15, atol=0)
