@@ -96,10 +96,14 @@ class Floor:
             for of in (self.truth, self.native, self._rounding, self.noise, self._own)
         )
 
-    def widen(self) -> bool:
-        """Measures a further part of the floor; False when all of it is known."""
+    def widen(self, thorough: bool = False) -> bool:
+        """Measures a further part of the floor, and what costs least first unless it shall be
+        `thorough`; False when all of it is known.
+
+        The first draw is made alone, because it settles most of what is settled by any.
+        """
         if self._part:
-            if not self._part.widen():
+            if not self._part.widen(thorough):
                 return False
             for name, place in self._places.items():
                 self.noise[name][place] = self._part.noise[name]
@@ -115,7 +119,7 @@ class Floor:
             return True
         if self.draws == DRAWS:
             return False
-        self.draw()
+        self.draw(DRAWS if self.draws or thorough else 1)
         return True
 
     def rows(self, chosen: Sequence[int]) -> Floor:
@@ -130,7 +134,7 @@ class Floor:
     def values(self) -> Results:
         return {n: self._rounding[n] + self._own[n] + self.noise[n] for n in self.truth}
 
-    def draw(self) -> None:
+    def draw(self, at_most: int = DRAWS) -> None:
         """Further draws, as many as are evaluated together: of noise, at two sizes with the same
         signs, and of what torch loses, nearby.
 
@@ -138,7 +142,7 @@ class Floor:
         gives no slack.
         """
         elements = sum(a.size for a in leaves(self.inputs) if is_floating(a)) or 1
-        many = min(TOGETHER // elements, DRAWS - self.draws) if self.together else 1
+        many = min(TOGETHER // elements, DRAWS - self.draws, at_most) if self.together else 1
         if many > 1 and not self._draws_together(many):
             self.together, many = None, 1
         many = max(many, 1)

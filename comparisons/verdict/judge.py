@@ -84,7 +84,7 @@ def settle(
     while thorough or _open(floor, margins):
         if not thorough:
             floor.narrow({n: m > 1 for n, m in margins.items() if m.max(initial=0) > 1})
-        if not floor.widen():
+        if not floor.widen(thorough):
             break
         widened = True
         margins |= measured([name for name in fitting if margins[name].max(initial=0) > 1])
@@ -92,27 +92,8 @@ def settle(
         margins = measured(fitting)
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
-    kinds = dict.fromkeys(outside, DIFFERENT)
+    kinds = _kinds(floor, subject, inputs, ours, outside, exact, sides) if outside else {}
     slack = floor.values
-    smaller = cut(floor.reference, floor.inputs, floor.truth, outside) if outside else None
-    if exact and outside:
-        oracle = exact(smaller.of(inputs) if smaller else inputs)
-        for name in outside:
-            place = smaller.places[name] if smaller else ...
-            if oracle and _nearer(oracle, name, *(a[name][place] for a in (ours, outside, slack))):
-                kinds[name] = REFERENCE_IMPRECISE
-    if sides:
-        left = [n for n in outside if kinds[n] == DIFFERENT and not n.startswith("value")]
-        chosen = {n for n in left if _between(sides, n, ours[n], outside[n], floor)}
-        kinds |= dict.fromkeys(chosen, CONVENTION)
-    undecided = {name: outside[name] for name, kind in kinds.items() if kind == DIFFERENT}
-    if undecided:
-        there = inputs
-        if smaller and smaller.gives(subject, inputs, ours):
-            there = smaller.of(inputs)
-            undecided = {name: mask[smaller.places[name]] for name, mask in undecided.items()}
-        lost = only_digits_lost(subject, floor.reference, there, undecided)
-        kinds |= dict.fromkeys(lost, IMPRECISE)
 
     def described(name: str) -> Verdict:
         then = before[name][None] if before and name in before else None
@@ -128,6 +109,37 @@ def settle(
         else described(name)
         for name, note in notes.items()
     }
+
+
+def _kinds(
+    floor: Floor,
+    subject: Function,
+    inputs: Any,
+    ours: Results,
+    outside: Mapping[str, np.ndarray],
+    exact: Exactly | None,
+    sides: Sides | None,
+) -> dict[str, str]:
+    """The class of each result that has elements outside the floor."""
+    kinds = dict.fromkeys(outside, DIFFERENT)
+    slack = floor.values
+    smaller = cut(floor.reference, floor.inputs, floor.truth, outside)
+    if exact and (oracle := exact(smaller.of(inputs) if smaller else inputs)):
+        for name in outside:
+            place = smaller.places[name] if smaller else ...
+            if _nearer(oracle, name, *(a[name][place] for a in (ours, outside, slack))):
+                kinds[name] = REFERENCE_IMPRECISE
+    if sides:
+        left = [n for n in outside if kinds[n] == DIFFERENT and not n.startswith("value")]
+        chosen = {n for n in left if _between(sides, n, ours[n], outside[n], slack[n])}
+        kinds |= dict.fromkeys(chosen, CONVENTION)
+    if undecided := {name: outside[name] for name, kind in kinds.items() if kind == DIFFERENT}:
+        if smaller and smaller.gives(subject, inputs, ours):
+            inputs = smaller.of(inputs)
+            undecided = {name: mask[smaller.places[name]] for name, mask in undecided.items()}
+        lost = only_digits_lost(subject, floor.reference, inputs, undecided)
+        kinds |= dict.fromkeys(lost, IMPRECISE)
+    return kinds
 
 
 def settle_rows(floor: Floor, results: Results, before: Results) -> list[dict[str, Verdict] | None]:
@@ -339,13 +351,15 @@ def _nearer(
     return True
 
 
-def _between(sides: Sides, name: str, ours: np.ndarray, outside: np.ndarray, floor: Floor) -> bool:
+def _between(
+    sides: Sides, name: str, ours: np.ndarray, outside: np.ndarray, slack: np.ndarray
+) -> bool:
     """Whether ours lies between the slopes of both sides wherever it is outside the floor of the
     reference."""
     u = unit_roundoff(ours.dtype)
     for i in map(tuple, np.argwhere(outside)):
         low, high = sorted(sides(name, i))
-        slack = LIMIT * (floor.values[name][i] + u * max(abs(low), abs(high)))
-        if not low - slack <= float(ours[i]) <= high + slack:
+        allowed = LIMIT * (slack[i] + u * max(abs(low), abs(high)))
+        if not low - allowed <= float(ours[i]) <= high + allowed:
             return False
     return True

@@ -180,7 +180,7 @@ def at_once(
     truth = native if dtype == np.float64 else _side_by_side(many(cast(inputs, np.float64)))
     floor = Floor(lambda i: _side_by_side(together(i)), inputs, dtype, known=(truth, native))
     floor.widen()
-    while thorough and floor.widen():
+    while thorough and floor.widen(thorough):
         pass
     while True:
         before = _side_by_side([pairs[i].before or {} for i in left])

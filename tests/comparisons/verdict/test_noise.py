@@ -213,7 +213,7 @@ def network(parameters, x):
     return F.layer_norm(F.linear(h, parameters["1.weight"]), (5,))
 
 
-def counted(twin, rows, dtype=np.float64):
+def counted(twin, rows, dtype=np.float64, thorough=True):
     """A floor of a network with all draws, and how often the reference was evaluated for it."""
     rng = np.random.default_rng(0)
     shapes = {"0.weight": (16, 8), "0.bias": (16,), "1.weight": (5, 16)}
@@ -227,7 +227,7 @@ def counted(twin, rows, dtype=np.float64):
 
     dy = rng.standard_normal((rows, 5)).astype(dtype)
     found = Floor(reference, (inputs, {}, dy), np.dtype(dtype), together=twin)
-    while found.widen():
+    while found.widen(thorough):
         pass
     assert found.draws == DRAWS
     return found, len(evaluations)
@@ -239,6 +239,11 @@ def test_all_draws_of_a_small_call_take_five_evaluations(dtype):
     that is right. Before, the truth and what torch loses in float32 take two, or three."""
     _, evaluations = counted(network, 10, dtype)
     assert evaluations == 5 + (3 if dtype is np.float64 else 2)
+
+
+def test_the_first_draw_is_made_alone_where_it_may_settle_all():
+    _, evaluations = counted(network, 10, thorough=False)
+    assert evaluations == 3 + 4 + 5
 
 
 def test_draws_of_a_large_call_are_made_one_by_one(monkeypatch):
