@@ -62,7 +62,8 @@ def fit(candidate: Candidate, record: Trajectory, rough: bool = False) -> tuple[
         return np.clip(np.nan_to_num(apart, nan=1e20), -1e20, 1e20).ravel()
 
     x = np.array([c.there(c.of(candidate.settings)) for c in candidate.free])
-    with np.errstate(over="ignore", invalid="ignore"):  # what diverged is as far off as can be said
+    # What diverged is as far off as can be said, and of what is reached no slope is left.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if len(x):
             x = least_squares(
                 residual,

@@ -161,7 +161,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "kill", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.sweep), signal.SIGKILL]
+)
 def test_an_interrupted_run_writes_nothing(tmp_path, kill):
     command = [sys.executable, "-m", "gradtwin", "gradients", "--jobs", "2", "--out", "out"]
     printed = tmp_path / "printed"

@@ -245,12 +245,25 @@ def test_a_trajectory_is_named_with_its_settings(tmp_path):
     assert first["leaves_at"] is None
 
 
-def test_a_dialect_is_named():
-    path = TRAJECTORIES / "keras-RMSprop-0.01-rho0.9-epsilon1e-4.npz"
-    result = CliRunner().invoke(app, ["dialect", str(path), "--optimizer", "rmsprop"])
+@pytest.mark.parametrize(
+    ("name", "optimizer", "settings", "dialect"),
+    [
+        ("keras-SGD-0.05-momentum0.9", "sgd", "momentum=0.9", "momentum: the buffer holds lr d"),
+        pytest.param(
+            "keras-RMSprop-0.01-rho0.9-epsilon1e-4",
+            "rmsprop",
+            "alpha=0.9, eps=0.0001",
+            "ε: inside the root",
+            marks=pytest.mark.sweep,
+        ),
+    ],
+)
+def test_a_dialect_is_named(name, optimizer, settings, dialect):
+    path = TRAJECTORIES / f"{name}.npz"
+    result = CliRunner().invoke(app, ["dialect", str(path), "--optimizer", optimizer])
     assert result.exit_code == 0
-    assert "Reproduced by rmsprop(alpha=0.9, eps=0.0001)" in result.output
-    assert "ε: inside the root" in result.output
+    assert f"Reproduced by {optimizer}({settings})" in result.output
+    assert dialect in result.output
 
 
 def test_the_step_where_nothing_follows_is_named():
