@@ -91,11 +91,16 @@ class Lockstep:
     def _judge_waiting(self) -> None:
         """In order, and none behind one that is different."""
         waiting, self._waiting = self._waiting, []
-        columns = zip(*(pairs for _, pairs in waiting), strict=True)
-        settled = zip(*(at_once(c, self.dtype, self.thorough) for c in columns), strict=True)
-        for (step, pairs), known in zip(waiting, settled, strict=True):
-            for pair, verdicts in zip(pairs, known, strict=True):
-                self._add(step, verdicts or self._judged_alone(pair))
+        every = zip(*(pairs for _, pairs in waiting), strict=True)
+        columns = [_Column(pairs, self.dtype, self.thorough) for pairs in every]
+        for i, (step, pairs) in enumerate(waiting):
+            for pair, column in zip(pairs, columns, strict=True):
+                verdicts = column.verdicts[i]
+                if verdicts is None:
+                    verdicts = self._judged_alone(pair)
+                    if all(v.kind != DIFFERENT for v in verdicts.values()):
+                        column.draw(i)  # which is for nothing where the rest is as wrong
+                self._add(step, verdicts)
             if self._over:
                 return
 
@@ -156,42 +161,54 @@ class Lockstep:
         return max(sharpest.values(), default=math.nan)
 
 
-def at_once(
-    pairs: Sequence[Pair], dtype: Any, thorough: bool = False
-) -> list[dict[str, Verdict] | None]:
-    """The verdicts on one thing that many steps do, looked at together; None for a step that must
-    be judged alone.
+class _Column:
+    """One thing that many steps do, looked at together: the verdicts on each, None for a step that
+    is not settled without noise, or not laid out like the others.
 
-    Only steps whose results are laid out alike are put side by side. What the reference gives in
-    its own dtype is known from its run. Noise is drawn for the steps that are not settled without
-    it, or for all if `thorough`.
+    What the reference gives in its own dtype is known from its run. If `thorough`, all the noise is
+    drawn for all.
     """
-    verdicts: list[dict[str, Verdict] | None] = [None] * len(pairs)
-    ours = [dict(pair.subject(pair.inputs)) for pair in pairs]
-    layouts = [_layout(pair.recorded) for pair in pairs]
-    usual = Counter(layouts).most_common(1)[0][0]
-    left = [i for i, o in enumerate(ours) if layouts[i] == usual == _layout(o)]
-    if not left:
-        return verdicts
-    many = pairs[0].many or (lambda inputs: list(map(pairs[0].reference, inputs)))
-    together = pairs[0].together or many
-    inputs = [pairs[i].inputs for i in left]
-    native = _side_by_side([pairs[i].recorded for i in left])
-    truth = native if dtype == np.float64 else _side_by_side(many(cast(inputs, np.float64)))
-    floor = Floor(lambda i: _side_by_side(together(i)), inputs, dtype, known=(truth, native))
-    floor.widen()
-    while thorough and floor.widen(thorough):
-        pass
-    while True:
-        before = _side_by_side([pairs[i].before or {} for i in left])
-        found = settle_rows(floor, _side_by_side([ours[i] for i in left]), before)
-        for i, row in zip(left, found, strict=True):
-            verdicts[i] = row
-        open_ = [k for k, row in enumerate(found) if row is None]
-        if not open_ or floor.draws == DRAWS:
-            return verdicts
-        left, floor = [left[k] for k in open_], floor.rows(open_)
-        floor.widen()
+
+    def __init__(self, pairs: Sequence[Pair], dtype: Any, thorough: bool) -> None:
+        self.verdicts: list[dict[str, Verdict] | None] = [None] * len(pairs)
+        self.pairs = pairs
+        self.ours = [dict(pair.subject(pair.inputs)) for pair in pairs]
+        layouts = [_layout(pair.recorded) for pair in pairs]
+        usual = Counter(layouts).most_common(1)[0][0]
+        self.open = [i for i, o in enumerate(self.ours) if layouts[i] == usual == _layout(o)]
+        if not self.open:
+            return
+        many = pairs[0].many or (lambda inputs: list(map(pairs[0].reference, inputs)))
+        together = pairs[0].together or many
+        inputs = [pairs[i].inputs for i in self.open]
+        native = _side_by_side([pairs[i].recorded for i in self.open])
+        truth = native if dtype == np.float64 else _side_by_side(many(cast(inputs, np.float64)))
+        self.floor = Floor(
+            lambda i: _side_by_side(together(i)), inputs, dtype, known=(truth, native)
+        )
+        self.floor.widen()
+        while thorough and self.floor.widen(thorough):
+            pass
+        self._settle()
+
+    def draw(self, after: int) -> None:
+        """Draws noise for the open steps behind this one, until all is settled or drawn."""
+        later = [k for k, i in enumerate(self.open) if i > after]
+        while later and self.floor.draws < DRAWS:
+            self.open, self.floor = [self.open[k] for k in later], self.floor.rows(later)
+            self.floor.widen()
+            self._settle()
+            later = list(range(len(self.open)))
+
+    def _settle(self) -> None:
+        """Leaves open what the floor as it is known does not settle."""
+        before = _side_by_side([self.pairs[i].before or {} for i in self.open])
+        ours = _side_by_side([self.ours[i] for i in self.open])
+        found = settle_rows(self.floor, ours, before)
+        for i, row in zip(self.open, found, strict=True):
+            self.verdicts[i] = row
+        still = [k for k, row in enumerate(found) if row is None]
+        self.open, self.floor = [self.open[k] for k in still], self.floor.rows(still)
 
 
 def _layout(results: Results) -> tuple[tuple[str, tuple[int, ...], np.dtype], ...]:

@@ -103,7 +103,9 @@ def is_there(number):
         return False
 
 
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "kill", [pytest.param(signal.SIGTERM, marks=pytest.mark.sweep), signal.SIGKILL]
+)
 def test_workers_end_with_what_started_them(tmp_path, kill):
     command = [sys.executable, "-m", "gradtwin", "gradients", "--jobs", "2"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:

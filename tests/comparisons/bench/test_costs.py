@@ -31,9 +31,9 @@ def short(monkeypatch):
     monkeypatch.setattr(costs, "TURN", 1e-9)
 
 
-def waiting(function):
+def waiting(function, seconds=0.01):
     def slow(*args, **kwargs):
-        time.sleep(0.01)
+        time.sleep(seconds)
         return function(*args, **kwargs)
 
     return slow
@@ -152,7 +152,7 @@ def test_what_is_judged_has_a_row_each(monkeypatch):
     monkeypatch.setattr(judging, "DATA", {"linear_regression": "line"})
     monkeypatch.setattr(judging, "CHECKED", (("relu", call(array(2))),))
     monkeypatch.setattr(judging, "GRID", [replace(GRID[-1], steps=2)])
-    slow = judging.traces(waiting(trace), built, repeats=1)
+    slow = judging.traces(waiting(trace, 0.5), built, repeats=1)
     assert slow[0]["ratio"] > judging.traces(trace, built, repeats=1)[0]["ratio"]
     found = [*slow, *judging.checks(1), *judging.curves(1)]
     found += judging.trajectories("sgd", 3, 1) + judging.trajectories("sparse_adam", 3, 1)

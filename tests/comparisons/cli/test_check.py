@@ -136,7 +136,9 @@ def test_the_examples(gradtwin, arguments, status, words):
     assert words in done.stdout
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    "workers", [pytest.param([], marks=pytest.mark.sweep), ["-n", "2"]], ids=["alone", "xdist"]
+)
 def test_the_plug_in(folder, workers):
     command = [sys.executable, "-m", "pytest", "-q", *workers, "--gradient-report=out/report"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)

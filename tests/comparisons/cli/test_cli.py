@@ -162,7 +162,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kill", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.sweep), signal.SIGKILL]
+    "kill",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.sweep),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.sweep),
+    ],
 )
 def test_an_interrupted_run_writes_nothing(tmp_path, kill):
     command = [sys.executable, "-m", "gradtwin", "gradients", "--jobs", "2", "--out", "out"]
