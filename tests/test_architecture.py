@@ -1,6 +1,7 @@
 """The house: a folder a subject, imports that only go down, and nothing too long."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,27 @@ def test_the_exceptions_are_needed():
         text = (ROOT / name).read_text(encoding="utf-8").splitlines()
         (node,) = [n for n in ast.parse("\n".join(text)).body if getattr(n, "name", "") == large]
         assert code_lines(node, text) > CLASS
+
+
+def named_twice(text):
+    """The names that a module gives to two things."""
+    given = Counter()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign):
+            given.update(n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name))
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            given[node.name] += not node.decorator_list
+    return sorted(name for name, times in given.items() if times > 1)
+
+
+@pytest.mark.parametrize("path", sources(), ids=place)
+def test_a_name_of_a_module_means_one_thing(path):
+    assert not named_twice(path.read_text(encoding="utf-8"))
+
+
+def test_a_name_that_is_given_again_is_seen():
+    assert named_twice("SMALL, LARGE = 32, 64\nLARGE = 8\n") == ["LARGE"]
+    assert named_twice("def f(): pass\nf = 1\n") == ["f"]
 
 
 @pytest.mark.parametrize(

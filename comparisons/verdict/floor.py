@@ -20,7 +20,7 @@ DRAWS = 6  # of noise
 SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
 HALF = (1, 32)  # the same of results in 16 bits, in units in their last place
 TOGETHER = 2**19  # elements that one evaluation of many draws may be given
-LARGE = 2**13  # elements of a result from which on only those are measured that need it
+MANY = 2**13  # elements of a result from which on only those are measured that need it
 
 
 class Floor:
@@ -79,7 +79,7 @@ class Floor:
     def narrow(self, outside: Mapping[str, np.ndarray]) -> None:
         """From now on only the floor of these elements grows, if they are few, and a call cut to
         them gives them back to the bit."""
-        large = any(mask.size >= LARGE for mask in outside.values())
+        large = any(mask.size >= MANY for mask in outside.values())
         free = self.dtype == np.float32 and not self._knows_own  # what is widened next
         if self._part or self.draws or free or not large:
             return
