@@ -50,19 +50,13 @@ def train(
     parameters: Arrays,
     steps: int,
     settings: dict[str, Any],
-    disturb: Callable[[Any], Any] = lambda tree: tree,
 ) -> Iterator[Step]:
-    """Runs the loop and yields every step; it ends early once a parameter is no longer finite.
-
-    `disturb` is applied to what each step sees, parameters and batch, and to the gradient that it
-    makes.
-    """
+    """Runs the loop and yields every step; it ends early once a parameter is no longer finite."""
     states: dict[str, Any] = {name: {} for name in parameters}
     for t in range(steps):
-        parameters, batch = disturb((parameters, side.batch(t)))
+        batch = side.batch(t)
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
             loss, gradients = side.gradient(parameters, *batch)
-            gradients = disturb(gradients)
             new_parameters, new_states = side.step(parameters, gradients, states, settings)
         yield Step(t, parameters, states, batch, loss, gradients, new_parameters, new_states)
         parameters, states = new_parameters, new_states

@@ -1,0 +1,79 @@
+"""What is done for many points together is what each does alone."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gradtwin.comparisons.training.cells import MODELS, OPTIMIZERS, Cell, start
+from gradtwin.comparisons.training.datasets import load
+from gradtwin.comparisons.training.loop import by_hand, by_torch, gradients_at, stepped
+from gradtwin.comparisons.verdict.noise import moved
+
+DATA = {"regression": "diabetes", "binary": "breast_cancer", "multiclass": "digits"}
+CELLS = [
+    Cell(
+        model, DATA[task], "sgd", 0.1, hidden=(7, 5), steps=12, regime="mini-batch", batch_size=200
+    )
+    for model, tasks in MODELS.items()
+    for task in tasks
+]
+ACTIVE = [
+    replace(CELLS[-1], activation=name)
+    for name in ("sigmoid", "relu", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus")
+]
+
+
+def points(cell, many=9):
+    """Parameters that differ, each with a batch of its own; the last of an epoch is smaller."""
+    data = load(cell.data)
+    side, rng = by_torch(cell, data), np.random.default_rng(0)
+    parameters = start(cell, data.x.shape[1], data.outputs)
+    found = [(moved(parameters, 1e-3, rng), *side.batch(t)) for t in range(many)]
+    assert len({x.shape for _, x, _ in found}) == 2
+    return side, found
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("cell", [*CELLS, *ACTIVE], ids=lambda c: f"{c.loss}-{c.activation}")
+def test_gradients_at_many_points_are_those_at_each(cell, dtype):
+    """But for the order of sums; and no two points give the same."""
+    side, chosen = points(replace(cell, dtype=dtype))
+    together, alone = gradients_at(side, chosen), [side.gradient(*point) for point in chosen]
+    for (loss, grads), (loss_alone, grads_alone) in zip(together, alone, strict=True):
+        assert float(loss) == pytest.approx(loss_alone, rel=100 * float(np.finfo(dtype).eps))
+        assert grads.keys() == grads_alone.keys()
+        for name, expected in grads_alone.items():
+            assert (grads[name].shape, grads[name].dtype) == (expected.shape, expected.dtype)
+            apart = abs(grads[name] - expected).max()
+            assert apart <= 1e3 * np.finfo(dtype).eps * abs(expected).max()
+    assert len({float(loss) for loss, _ in together}) == len(chosen)
+
+
+def test_a_side_that_cannot_is_asked_for_each():
+    cell = CELLS[-1]
+    _, chosen = points(cell)
+    side = by_hand(cell, load(cell.data))
+    assert not side.together
+    for found, point in zip(gradients_at(side, chosen), chosen, strict=True):
+        assert found[0] == side.gradient(*point)[0]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_many_steps_are_each_step_to_the_bit(name):
+    cell = replace(CELLS[-1], optimizer=name, lr=0.01)
+    side, chosen = points(cell)
+    many = [
+        (params, side.gradient(params, *rest)[1], {name: {} for name in params})
+        for params, *rest in chosen
+    ]
+    for _ in range(2):
+        new = stepped(side, many, cell.all_settings)
+        for (params, states), trees in zip(new, many, strict=True):
+            params_alone, states_alone = side.step(*trees, cell.all_settings)
+            for key, p in params_alone.items():
+                assert params[key].tobytes() == p.tobytes()
+                assert states[key].keys() == states_alone[key].keys()
+        many = [(p, g, s) for (p, s), (_, g, _) in zip(new, many, strict=True)]
+    weights = [params["0.weight"] for params, _ in new]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(weights, 2))
