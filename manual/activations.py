@@ -272,8 +272,8 @@ def _exponential(x, alpha, scale, width):
     """scale · x above 0, scale · α (e^(x / width) − 1) below."""
     if x.size > BLOCK:
         return in_blocks(_exponential, x, alpha, scale, width)
-    below = where(x <= 0, x, 0) / width
-    y = where(x > 0, scale * x, scale * alpha * np.expm1(below) + where(x <= 0, 0, x))
+    below = np.minimum(x, 0) / width
+    y = where(x > 0, scale * x, scale * alpha * np.expm1(below))
 
     def pullback(dy):
         return dy * where(x <= 0, scale * alpha / width * np.exp(below), scale)

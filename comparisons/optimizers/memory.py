@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-Closure = Callable[[Sequence[np.ndarray]], tuple[Any, list[np.ndarray]]]
-NEAR = 2.0**-8  # of the largest parameter: far beyond rounding, far below a step
+from ..verdict.floor import LARGE
+from ..verdict.noise import unit_roundoff
 
+Closure = Callable[[Sequence[np.ndarray]], tuple[Any, list[np.ndarray]]]
 
 # What the loss was asked, and what it gave: parameters, loss, gradients.
 Evaluation = tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]
@@ -28,14 +29,23 @@ def remembering(closure: Closure, into: list[Evaluation]) -> Closure:
 
 
 def replayed(closure: Closure, known: Sequence[Evaluation]) -> Closure:
-    """A closure that answers as is known, where it is asked as was asked then but for rounding.
-    Elsewhere it evaluates: who looks at another place sees what is there."""
+    """A closure that answers as is known, where it is asked as was asked then but for rounding, and
+    for what a draw of noise moves. Elsewhere it evaluates: who looks at another place sees what is
+    there."""
 
     def evaluate(params: Sequence[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
         there, loss, gradients = min(known, key=lambda e: _distance(params, e[0]))
-        return (loss, gradients) if _distance(params, there) <= NEAR else closure(params)
+        near = _distance(params, there) <= _moved_apart(params[0].dtype)
+        return (loss, gradients) if near else closure(params)
 
     return evaluate
+
+
+def _moved_apart(dtype: Any) -> float:
+    """How far two that are one are at most moved apart by a draw, which moves each by itself: by
+    its largest noise, or where it looks nearby by two roundings of float32."""
+    size = max(LARGE * unit_roundoff(dtype), 2 * unit_roundoff(np.float32))
+    return 2 * size / (1 - size)
 
 
 def _distance(here: Sequence[np.ndarray], there: Sequence[np.ndarray]) -> float:

@@ -87,7 +87,9 @@ def cross_entropy(
         share = (classes == t[..., np.newaxis]).astype(x.dtype)
         chosen = where(counted, w[t], 0)
         total = pairwise_sum(chosen, tuple(range(chosen.ndim)))
-    smooth = (1 - label_smoothing) * share + label_smoothing / max(len(classes), 1)
+    smooth = share
+    if label_smoothing:
+        smooth = (1 - label_smoothing) * share + label_smoothing / max(len(classes), 1)
     a = where(counted[..., np.newaxis], w * smooth, 0)
     d, z, winner, others = exponentials(rows)
     log_p = d - np.log1p(others)

@@ -12,7 +12,9 @@ from gradtwin.comparisons.ops.optimizers import configurations, every
 from gradtwin.comparisons.optimizers import memory, noisy, runs, streams, table
 from gradtwin.comparisons.optimizers.streams import STREAMS
 from gradtwin.comparisons.samples.optimizers import SAMPLES
+from gradtwin.comparisons.verdict import floor
 from gradtwin.comparisons.verdict.classes import DTYPES
+from gradtwin.comparisons.verdict.noise import moved
 from torch.testing._internal.common_optimizers import optim_db
 
 from gradtwin import manual, reference
@@ -278,6 +280,21 @@ def test_a_loss_answers_from_memory_where_it_was_asked_and_elsewhere_evaluates()
     assert again([np.full(3, 1.05, np.float32)])[1][0][0] == 3
     assert len(asked) == 3
     assert known[0][1].dtype == np.float32
+
+
+@pytest.mark.parametrize(("dtype", "other"), [("float64", 1e-6), ("float32", 1e-2)])
+def test_another_place_is_what_no_draw_of_noise_would_reach(dtype, other):
+    def loss(params):
+        return np.asarray(params[0].sum()), [params[0]]
+
+    known = []
+    place = [np.linspace(-1, 1, 5).astype(dtype)]
+    memory.remembering(loss, known)(place)
+    u = np.finfo(dtype).eps / 2
+    answers = memory.replayed(loss, known)
+    for size, same in ((0, True), (floor.LARGE * u, True), (other, False)):
+        there = [moved(place[0], size, np.random.default_rng(0))]
+        assert (answers(there)[1][0] is place[0]) == same
 
 
 def test_noise_inside_of_a_step_moves_what_is_computed_in_16_bits_alone():
