@@ -26,6 +26,7 @@ class Facts:
     fused       the function of ATen's core set that it is, and that is a composition nevertheless
     module      the torch.nn.Module that is given in its place
     forward     whether torch has its forward mode
+    batched     whether torch.func.vmap computes it from many draws as it is computed from one
     unsettled   whether this torch takes another side of a kink than others of its releases do
     """
 
@@ -40,6 +41,7 @@ class Facts:
     fused: tuple = ()
     module: type | None = None
     forward: bool = True
+    batched: bool = True
     unsettled: bool = False
 
     def __post_init__(self):

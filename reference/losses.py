@@ -14,8 +14,9 @@ CLAMPS_TO_0 = not _slope.item()
 
 mse_loss = rule(F.mse_loss)
 binary_cross_entropy = rule(F.binary_cross_entropy, constant="weight")
+# Of many draws its slope is another formula, which loses nothing where one side has won.
 binary_cross_entropy_with_logits = rule(
-    F.binary_cross_entropy_with_logits, constant="weight pos_weight"
+    F.binary_cross_entropy_with_logits, constant="weight pos_weight", batched=False
 )
 cross_entropy = rule(F.cross_entropy, constant="weight")
 l1_loss = rule(F.l1_loss)

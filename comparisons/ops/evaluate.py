@@ -97,7 +97,8 @@ def settled(
     names = argument_names(ours, args, kwargs, twin.facts.constant)
     subject = partial(evaluate, ours, names)
     results = subject(inputs)
-    floor = Floor(partial(evaluate, twin, names), inputs, np.dtype(dtype), together=twin)
+    together = twin if twin.facts.batched else None
+    floor = Floor(partial(evaluate, twin, names), inputs, np.dtype(dtype), together=together)
     oracle, sides = partial(named(op).oracle, kinks=False), named(op).sides(inputs)
     verdicts = settle(floor, subject, inputs, results, oracle, thorough=thorough, sides=sides)
     return floor, results, verdicts

@@ -134,8 +134,8 @@ def by_hand(cell: Cell, data: Data) -> Side:
 def by_torch(cell: Cell, data: Data) -> Side:
     """Torch's side: the loss of the model differentiated as one, all parameters stepped as one
     group."""
-    model = ops.named(cell.model).mirror.__wrapped__
-    loss = ops.named(cell.loss).mirror.__wrapped__
+    mirrors = [ops.named(name).mirror for name in (cell.model, cell.loss)]
+    model, loss = (mirror.__wrapped__ for mirror in mirrors)
 
     @rule
     def objective(parameters, x, target):  # type: ignore[no-untyped-def]
@@ -155,7 +155,8 @@ def by_torch(cell: Cell, data: Data) -> Side:
         new, new_states = optimizers.named(cell.optimizer).mirror(*lists, **settings)
         return dict(zip(names, new, strict=True)), dict(zip(names, new_states, strict=True))
 
-    return Side(_batches(cell, data), gradient, step, together=True)
+    together = all(mirror.facts.batched for mirror in mirrors)
+    return Side(_batches(cell, data), gradient, step, together)
 
 
 def _batches(cell: Cell, data: Data) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
