@@ -1,5 +1,6 @@
 """Chaos is not a bug, and a bug is not chaos."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from gradtwin.comparisons.curves.divergence import compare, growth_rate
 from gradtwin.comparisons.curves.grid import GRID
 from gradtwin.comparisons.training.cells import Cell
-from gradtwin.comparisons.training.loop import by_hand
+from gradtwin.comparisons.training.loop import by_hand, by_torch
+from gradtwin.comparisons.verdict.floor import DRAWS
+from gradtwin.reference.adapters import Draws
 
 from gradtwin import manual
 
@@ -283,3 +286,28 @@ def test_growth_rate_of_an_exponential():
     rate, first, last = growth_rate(drift)
     assert rate == pytest.approx(10)
     assert (first, last) == (1, 200)
+
+
+@DTYPES
+def test_a_longer_run_draws_its_noise_in_no_more_evaluations(dtype):
+    """Beside the noisy runs, all of which make each step in one: each draw is made at all steps
+    together, in four, and what torch loses is asked of all in two. A step that is left over is
+    judged alone."""
+    asked = {}
+    for steps in (20, 80):
+        asked[steps] = counted = Counter()
+
+        def counting(cell, data, counted=counted):
+            side = by_torch(cell, data)
+
+            def gradient(parameters, x, target):
+                counted[isinstance(x, Draws)] += 1
+                return side.gradient(parameters, x, target)
+
+            return replace(side, gradient=gradient)
+
+        compare(replace(STABLE, dtype=dtype, steps=steps, batch_size=16), twin=counting)
+    print(asked)
+    for steps, counted in asked.items():
+        assert steps < counted[True] <= steps + 4 * DRAWS + 2
+        assert counted[False] <= 3 * steps + 3 * (4 * DRAWS + 2)
