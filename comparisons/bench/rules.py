@@ -92,17 +92,20 @@ def held(frame: pd.DataFrame, every: bool) -> list[Row]:
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """The ratio of each op over the size, and their geometric mean."""
+    """The ratio of each op over the size, those named that are largest at the end, and the
+    geometric mean."""
     drawn = Figure(figsize=(7, 5), layout="constrained")
     axes = drawn.subplots()
-    for _, of_op in frame.groupby("op"):
-        axes.plot(of_op["elements"], of_op["ratio"], color="0.75", linewidth=0.8)
+    at = frame["elements"].max()
+    worst = list(frame[frame["elements"] == at].nlargest(5, "ratio")["op"])
+    for op, of_op in frame.groupby("op"):
+        style: dict[str, Any] = {"color": "0.75", "linewidth": 0.8}
+        if op in worst:
+            style = {"color": f"C{worst.index(op) + 1}", "label": op}
+        axes.plot(of_op["elements"], of_op["ratio"], **style)
     mean = means(frame)
     axes.plot(list(mean), list(mean.values()), "o-", color="C0", label="geometric mean")
-    at = frame["elements"].max()
-    for _, worst in frame[frame["elements"] == at].nlargest(5, "ratio").iterrows():
-        axes.annotate(worst["op"], (at, worst["ratio"]), fontsize=8, ha="right", va="bottom")
     axes.axhline(1, color="0.5", linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="elements", ylabel="time by hand / time of torch")
-    axes.legend()
+    axes.legend(loc="lower right")
     return drawn
