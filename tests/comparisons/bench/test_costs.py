@@ -105,10 +105,13 @@ def test_all_draws_of_a_network_are_made(network):
 
 
 def test_fused_and_composed_attention_are_one_function():
-    _, described, _ = noise.NETWORKS["transformer layer, 64 × 64"]
-    args, _ = described.draw(0, np.dtype("float64"))
-    values = [network(*args)[0] for network in (noise.composed, noise.fused)]
-    np.testing.assert_allclose(*values, rtol=1e-12, atol=1e-12)
+    """Within the floor of the composed one, value and gradients."""
+    composed, fused = (
+        noise.pair(f"transformer layer, 64 × 64{words}") for words in ("", ", fused attention")
+    )
+    floor = composed[0]()
+    for name, a in fused[1]().items():
+        assert np.all(floor.margin(name, a) <= 1), name
 
 
 def test_a_draw_that_waits_is_dear(monkeypatch):

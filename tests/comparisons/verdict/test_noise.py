@@ -91,7 +91,7 @@ def unlike(info, samples, mode=Watched):
         try:
             with Idle():
                 plain = results(info, sample)
-        except (RuntimeError, NotImplementedError):
+        except RuntimeError:
             left_out += 1
             continue
         with mode(0.0, 0) as watch:
