@@ -23,21 +23,21 @@ LARGE = 512
 
 
 @rule
-def mlp(parameters, x, target):  # type: ignore[no-untyped-def]
+def mlp(parameters: Any, x: Any, target: Any) -> Any:
     h = F.relu(F.linear(x, parameters["0.weight"], parameters["0.bias"]))
     return F.cross_entropy(F.linear(h, parameters["2.weight"], parameters["2.bias"]), target)
 
 
 @rule
-def composed(parameters, x):  # type: ignore[no-untyped-def]
-    def attention(q, k, v):  # type: ignore[no-untyped-def]
+def composed(parameters: Any, x: Any) -> Any:
+    def attention(q: Any, k: Any, v: Any) -> Any:
         return F.softmax(q @ k.mT / math.sqrt(q.shape[-1]), -1) @ v
 
     return _transformer(parameters, x, attention)
 
 
 @rule
-def fused(parameters, x):  # type: ignore[no-untyped-def]
+def fused(parameters: Any, x: Any) -> Any:
     return _transformer(parameters, x, F.scaled_dot_product_attention)
 
 
@@ -56,19 +56,19 @@ def _transformer(parameters: Any, x: Any, attention: Callable[..., Any]) -> Any:
 
 
 @rule
-def convnet(parameters, x):  # type: ignore[no-untyped-def]
+def convnet(parameters: Any, x: Any) -> Any:
     h = F.conv2d(x, parameters["0.weight"], parameters["0.bias"], padding=1)
     h = F.max_pool2d(F.relu(h), 2).flatten(1)
     return F.linear(h, parameters["4.weight"], parameters["4.bias"])
 
 
 @rule
-def one_layer(parameters, x):  # type: ignore[no-untyped-def]
+def one_layer(parameters: Any, x: Any) -> Any:
     return F.relu(F.linear(x, parameters["0.weight"], parameters["0.bias"]))
 
 
 @rule
-def pointwise(x):  # type: ignore[no-untyped-def]
+def pointwise(x: Any) -> Any:
     return F.softplus(torch.tanh(x) * torch.sigmoid(x) + x)
 
 

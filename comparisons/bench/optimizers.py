@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from ...reference.adapters import leaves
 from ..ops import optimizers
+from ..parallel import limited
 from ..samples import written
+from .costs import REPEATS
 from .timing import medians
 
 SIDE = 1000  # the parameter is square: a million elements
-REPEATS = 15
 PATHS = ("loop", "foreach", "fused")
 OTHERS = (*PATHS, "memory")
 FILLED = 4  # steps that are not timed, after which the state is full
@@ -29,8 +29,7 @@ def rows(name: str, repeats: int = REPEATS, side: int = SIDE) -> list[dict[str, 
 
     `memory` is how long it takes to copy as many bytes as a step has to read and to write.
     """
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with limited(1):
         return [_row(name, s, repeats, side) for s in optimizers.named(name).facts.timed]
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from threadpoolctl import threadpool_limits
 
 from ...reference.adapters import leaves, tensor
 from .. import ops
 from ..ops import evaluate
+from ..parallel import limited
 from ..samples import large
 from .costs import REPEATS, Row, quartiles
 from .timing import interleaved
@@ -29,8 +29,7 @@ SIZES = tuple(MEANS)
 def rows(name: str, sizes: Sequence[int] = SIZES, repeats: int = REPEATS) -> list[dict[str, Any]]:
     """One row for each size: how many times as long as torch, the median of interleaved runs in
     float32 on one thread, with both quartiles."""
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with limited(1):
         return [_row(name, n, repeats) for n in sizes]
 
 

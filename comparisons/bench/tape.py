@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from ...manual.tape import Tensor
+from ..parallel import limited
 from .timing import medians
 
 NODES = (1_000, 10_000, 100_000)
@@ -18,8 +18,7 @@ NODES = (1_000, 10_000, 100_000)
 def rows(nodes: Sequence[int] = NODES, repeats: int = 5) -> list[dict[str, Any]]:
     """One row for each length of a chain: seconds for each of its nodes, forward and backward, by
     hand and by torch, medians of interleaved runs."""
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with limited(1):
         return [_row(n, repeats) for n in nodes]
 
 

@@ -31,6 +31,7 @@ from ..verdict.classes import (
 from ..verdict.floor import Floor
 from ..verdict.judge import screen, settle
 from ..verdict.noise import cast, is_floating, unit_roundoff
+from ..verdict.ulps import same_bits
 from .adapt import Misuse, Subject, of_torch
 from .probes import Probe, cut, layouts, points
 from .votes import Direction, Vote
@@ -189,7 +190,7 @@ class Trials:
             results = self._answer(probe, base.dtype, base.inputs, call, lay)
             if results is not None:
                 for n, g in base.results.items():  # most do not change, and are kept once
-                    if (other := results.get(n)) is not None and _same_bits(g, other):
+                    if (other := results.get(n)) is not None and same_bits(g, other):
                         results[n] = g
                 trial = self._trial(probe, base.dtype, base.inputs, base.truth, results, call, lay)
                 self._entries.append(trial)
@@ -816,10 +817,6 @@ def _identical(a: Results, b: Results) -> bool:
     return all(
         g is not None and np.array_equal(g, b[n], equal_nan=True) for n, g in a.items() if n in b
     )
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _said(error: Exception) -> str:

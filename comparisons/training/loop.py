@@ -138,7 +138,7 @@ def by_torch(cell: Cell, data: Data) -> Side:
     model, loss = (mirror.__wrapped__ for mirror in mirrors)
 
     @rule
-    def objective(parameters, x, target):  # type: ignore[no-untyped-def]
+    def objective(parameters: Any, x: Any, target: Any) -> Any:
         return loss(model(parameters, x, **cell.model_settings), target)
 
     def gradient(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...reference.adapters import leaves, tree_map
 from .classes import Function, Results
+from .ulps import same_bits
 
 SHARE = 4  # so many times smaller than the whole a cut is at least
 BLOCK = 64  # a multiple of the elements that any processor takes at once
@@ -29,7 +30,7 @@ class Cut(NamedTuple):
             found = function(self.of(inputs))
         except Exception:  # whatever such a call is refused with, it is no cut
             return False
-        return all(_same_bits(found[n], results[n][place]) for n, place in self.places.items())
+        return all(same_bits(found[n], results[n][place]) for n, place in self.places.items())
 
 
 def cut(
@@ -78,7 +79,3 @@ def _where(
 ) -> Callable[[Any], Any]:
     """Picks from every array of a tree that fits."""
     return partial(tree_map, lambda a: pick(a) if isinstance(a, np.ndarray) and fits(a) else a)
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

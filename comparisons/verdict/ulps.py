@@ -25,6 +25,10 @@ def same_values(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a == b) | (np.isnan(a) & np.isnan(b))
 
 
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
 def finite_part(a: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(a), a, 0).astype(np.float64)
 
