@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,8 @@ from ..verdict.floor import HALF
 from ..verdict.noise import OneUlpNoise, moved, unit_roundoff
 from .runs import After, Results, Step, stacked, torch_run
 from .streams import Stream
+
+MEASURED = 100  # steps of a run, at most, whose noise in 16 bits is measured
 
 
 def noisy_runs(
@@ -107,14 +110,17 @@ def noise_in_16_bits(
     twin: Any, steps: Sequence[Step], settings: dict[str, Any]
 ) -> list[list[np.ndarray]]:
     """How far noise in what each step computes in 16 bits moves its results; nothing where it
-    computes nothing in them."""
-    params, given, states, _ = map(list, zip(*steps, strict=True))
+    computes nothing in them. Of a long run every so many steps are measured, each for those that
+    follow it."""
+    every = math.ceil(len(steps) / MEASURED)
+    params, given, states, after = map(list, zip(*steps[::every], strict=True))
     with OneUlpNoise(HALF[0], 0, half=True) as noise:
         twin(params[0], given[0], states[0], **settings)
         if not noise.halves:
             return [[] for _ in steps]
-        noisy = twin(params, given, states, **settings)
-    return [_apart(n, step.after) for n, step in zip(zip(*noisy, strict=True), steps, strict=True)]
+        noisy = zip(*twin(params, given, states, **settings), strict=True)
+    found = [_apart(*pair) for pair in zip(noisy, after, strict=True)]
+    return [found[t // every] for t in range(len(steps))]
 
 
 def _apart(noisy: Any, plain: Any) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from ...reference.adapters import Draws, leaves, tree_map
 from .classes import LIMIT, Function, Results
 from .cut import Places, cut
-from .noise import OneUlpNoise, cast, is_floating, moved, unit_roundoff
+from .noise import OneUlpNoise, cast, is_floating, moved, moved_by, unit_roundoff
 from .ulps import difference, finite_part, same_values
 
 DRAWS = 6  # of noise
@@ -40,7 +40,7 @@ class Floor:
     Where it cannot after all, each is evaluated by itself, and it is not asked again.
     """
 
-    _apart: ClassVar[set[tuple[Hashable, str]]] = set()  # which could not, and the kind of call
+    _can: ClassVar[dict[tuple[Hashable, str], bool]] = {}  # which could, and the kind of call
 
     def __init__(
         self,
@@ -151,31 +151,47 @@ class Floor:
         self.draws += many
 
     def _draws_together(self, many: int) -> bool:
-        """Draws so many; or none, where the reference cannot, or where it is not within the floor
-        when it is evaluated at this point together with another: under vmap torch may have no rule,
-        take another formula, or confuse the two."""
+        """Draws so many; or none, where the reference cannot, or where one of those evaluated
+        together is not within the floor of what it is alone: under vmap torch may have no rule,
+        take another formula, or confuse them. To see the last, a kind of call is first evaluated
+        beside a point further away."""
         kinds = tree_map(
             lambda a: (a.shape, a.dtype) if isinstance(a, np.ndarray) else a, self.inputs
         )
         call = self.together, repr(kinds)
-        if call in self._apart:
+        if not self._can.get(call, True):
             return False
         before = dict(self.noise), self._own
-        rng = np.random.default_rng(0)
-        size = LARGE * unit_roundoff(np.float32)
-        other = tree_map(lambda a: moved(a, size, rng) if is_floating(a) else a, self.inputs)
         try:
-            self._draw(range(self.draws + 1, self.draws + many + 1))
-            found = self._evaluated(stacked((self.inputs, other)), True, nullcontext())
+            pairs = [
+                (found, self.reference(cast(nearby(self.inputs, seed), np.float64)))
+                for seed, found in self._draw(range(self.draws + 1, self.draws + many + 1))
+            ]
+            if call not in self._can:
+                pairs.append((self._beside_another(), self.truth))
         except Exception:  # what torch raises where it has no rule for vmap is of many kinds
-            self._apart.add(call)
+            self._can[call] = False
         else:
-            if all(np.all(self.margin(name, a[0]) <= 1) for name, a in found.items()):
+            if all(
+                np.all(self._margin(name, found[name][0], alone[name]) <= 1)
+                for found, alone in pairs
+                for name in self.truth
+            ):
+                self._can[call] = True
                 return True
         self.noise, self._own = before
         return False
 
-    def _draw(self, seeds: Sequence[int]) -> None:
+    def _beside_another(self) -> Results:
+        """What the reference gives here when it is evaluated together with another point."""
+        rng = np.random.default_rng(0)
+        size = LARGE * unit_roundoff(np.float32)
+        other = tree_map(lambda a: moved(a, size, rng) if is_floating(a) else a, self.inputs)
+        return self._evaluated(stacked((self.inputs, other)), True, nullcontext())
+
+    def _draw(self, seeds: Sequence[int]) -> list[tuple[int, Results]]:
+        """Draws, and gives what was evaluated in float64 nearby, draws first, behind the seed of
+        the first of those that were evaluated together."""
         u = unit_roundoff(self.dtype)
         self.halves = self._move(seeds, (SMALL * u, LARGE * u), SMALL)
         if self.halves:
@@ -185,9 +201,13 @@ class Floor:
             single = nearby(self.inputs, seed)
             return single, cast(single, np.float64)
 
-        for low, high in self._results(seeds, point, lambda seed: (nullcontext(), nullcontext())):
+        doubles = []
+        around = nullcontext(), nullcontext()
+        for seed, (low, high) in self._results(seeds, point, lambda seed: around):
             lost = self._loss_of(low, high)
             self._own = {n: np.maximum(own, lost[n].max(axis=0)) for n, own in self._own.items()}
+            doubles.append((seed, high))
+        return doubles
 
     def _move(
         self, seeds: Sequence[int], sizes: tuple[float, float], units: float, half: bool = False
@@ -197,11 +217,9 @@ class Floor:
         modes = []
 
         def point(seed: int) -> list[Any]:
-            rngs = [np.random.default_rng(seed) for _ in sizes]
-            return [
-                self.inputs if half else moved(self.inputs, size, rng)
-                for size, rng in zip(sizes, rngs, strict=True)
-            ]
+            if half:
+                return [self.inputs] * len(sizes)
+            return moved_by(sizes, self.inputs, np.random.default_rng(seed))
 
         def around(seed: int) -> list[OneUlpNoise]:
             made = [OneUlpNoise(size, seed, half) for size in sizes]
@@ -209,7 +227,7 @@ class Floor:
             return made
 
         small = 4 * unit_roundoff(self.dtype)
-        for a, b in self._results(seeds, point, around):
+        for _, (a, b) in self._results(seeds, point, around):
             for name, value in self.truth.items():
                 movement = difference(a[name], value) / units
                 further = difference(b[name], value) / units
@@ -224,10 +242,10 @@ class Floor:
         seeds: Sequence[int],
         point: Callable[[int], Sequence[Any]],
         around: Callable[[int], Sequence[AbstractContextManager[Any]]],
-    ) -> Iterator[Sequence[Results]]:
+    ) -> Iterator[tuple[int, Sequence[Results]]]:
         """What the reference gives at the two points of each draw, inside of what is around them;
-        draws first. Those are evaluated together that differ in their arrays alone, because a
-        setting is a number."""
+        draws first, behind the seed of the first. Those are evaluated together that differ in
+        their arrays alone, because a setting is a number."""
         groups: dict[Any, list[tuple[int, Sequence[Any]]]] = {}
         for seed in seeds:
             points = point(seed)
@@ -237,10 +255,11 @@ class Floor:
             if others:
                 columns = zip(points, *(more for _, more in others), strict=True)
                 points = [stacked(column) for column in columns]
-            yield [
+            found = [
                 self._evaluated(inputs, bool(others), inside)
                 for inputs, inside in zip(points, around(seed), strict=True)
             ]
+            yield seed, found
 
     def _evaluated(
         self, inputs: Any, together: bool, inside: AbstractContextManager[Any]
@@ -269,15 +288,16 @@ class Floor:
         NaN and ±∞ must stand where the reference has them, in float64 or, when only that overflows,
         in its own dtype.
         """
-        truth, native = self.truth[name], self.native[name]
+        return self._margin(name, ours, self.truth[name], self.native[name])
+
+    def _margin(
+        self, name: str, ours: np.ndarray, truth: np.ndarray, native: np.ndarray | None = None
+    ) -> np.ndarray:
         with np.errstate(over="ignore"):
             margin = difference(ours, truth) / (LIMIT * self.values[name])
         finite = np.isfinite(ours) & np.isfinite(truth)
-        return np.where(
-            finite,
-            margin,
-            np.where(same_values(ours, truth) | same_values(ours, native), 0, np.inf),
-        )
+        same = same_values(ours, truth) | (native is not None and same_values(ours, native))
+        return np.where(finite, margin, np.where(same, 0, np.inf))
 
 
 def nearby(inputs: Any, seed: int) -> Any:

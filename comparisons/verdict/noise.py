@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ...reference.adapters import tree_map
+from ...reference.adapters import leaves, tree_map
 
 # Results that are copies, selections or comparisons of what went in: exact, so left alone.
 EXACT = frozenset(
@@ -96,8 +97,13 @@ EXACT = frozenset(
         "zeros_like",
     ]
 )
-PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
-SUMS = (torch.ops.aten.sum.default, torch.ops.aten.sum.dim_IntList)
+SUMS = {
+    torch.ops.aten.mm.default: "product",
+    torch.ops.aten.bmm.default: "product",
+    torch.ops.aten.addmm.default: "shifted",
+    torch.ops.aten.sum.default: "sum",
+    torch.ops.aten.sum.dim_IntList: "sum",
+}
 PIECES, SHORT = 8, 64  # a sum of more terms than SHORT is added up in so many pieces
 NEAR = 64  # sizes of the noise, within which the largest of a tensor is near 1
 POOL = 65_521  # random numbers, over and over: a prime, so that no two rows or columns fit
@@ -122,16 +128,25 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
     in size remains so, and what has no negative gets none, because it may have to: a probability,
     a decay rate. Several numbers that are all −1, 0 or 1 are left alone: they may be labels.
     """
+    return moved_by((size,), tree, rng, zeros)[0]
 
-    def move(leaf: Any) -> Any:
+
+def moved_by(
+    sizes: Sequence[float], tree: Any, rng: np.random.Generator, zeros: bool = False
+) -> list[Any]:
+    """As `moved`, once for each size, to the same sides."""
+
+    def each(leaf: Any) -> Sequence[Any]:
         if isinstance(leaf, float):
-            return float(move(np.array(leaf)))
+            return [float(a) for a in each(np.array(leaf))]
         if not is_floating(leaf) or _may_be_labels(leaf):
-            return leaf
+            return [leaf] * len(sizes)
         magnitude = abs(leaf)
         up = _coins(leaf.size, rng).reshape(leaf.shape).view(bool)
-        up &= (magnitude > 1) | (magnitude < 1 / (1 + size))
-        factors = np.where(up, 1 + size, 1 - size)
+        up &= (magnitude > 1) | (magnitude < 1 / (1 + max(sizes)))
+        return [move(leaf, magnitude, np.where(up, 1 + size, 1 - size)) for size in sizes]
+
+    def move(leaf: np.ndarray, magnitude: np.ndarray, factors: np.ndarray) -> np.ndarray:
         result = (leaf * factors).astype(leaf.dtype, copy=False)
         if zeros and not magnitude.all():
             shift = (factors - 1) / 2 * np.max(magnitude, initial=0, where=np.isfinite(leaf))
@@ -139,7 +154,9 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
             result = np.where(leaf == 0, shift.astype(leaf.dtype), result)
         return np.asarray(result)  # of an array without axes, arithmetic makes a number
 
-    return tree_map(move, tree)
+    found = list(map(each, leaves(tree)))
+    columns = map(iter, zip(*found, strict=True) if found else [()] * len(sizes))
+    return [tree_map(lambda _, column=column: next(column), tree) for column in columns]
 
 
 class OneUlpNoise(TorchDispatchMode):
@@ -165,6 +182,11 @@ class OneUlpNoise(TorchDispatchMode):
         self.size, self.half = size, half
         self.random = random.Random(seed)
         self.halves = 0
+        self._sums: dict[str, Callable[..., torch.Tensor]] = {
+            "product": self._product,
+            "shifted": self._shifted,
+            "sum": self._sum,
+        }
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -174,10 +196,9 @@ class OneUlpNoise(TorchDispatchMode):
             result = function(*args, **kwargs)
             self._disturb(result)
             return result
-        way, written = _way(function)
-        if way in ("product", "sum") and not kwargs and (terms := _terms(way, *args)) > SHORT:
-            add_up = self._product if way == "product" else self._sum
-            return add_up(terms, *args)
+        way, written, sum_of = _way(function)
+        if sum_of and not kwargs and (terms := _terms(sum_of, *args)) > SHORT:
+            return self._sums[sum_of](terms, *args)
         result = function(*args, **kwargs)
         if way == "exact":
             return result
@@ -217,6 +238,14 @@ class OneUlpNoise(TorchDispatchMode):
             total.mul_(self._factors(total, size))
             add(a[..., i : i + length], b[..., i : i + length, :])
         self._disturb(total, size)
+        return total
+
+    def _shifted(
+        self, terms: int, shift: torch.Tensor, a: torch.Tensor, b: torch.Tensor
+    ) -> torch.Tensor:
+        """shift + a @ b."""
+        total = self._product(terms, a, b).add_(shift)
+        self._disturb(total)
         return total
 
     def _sum(self, terms: int, x: torch.Tensor, axes: Any = None, keepdim: bool = False) -> Any:
@@ -259,10 +288,11 @@ class OneUlpNoise(TorchDispatchMode):
 
 
 class _Way(NamedTuple):
-    """How the noise of an overload is made, and which arguments it writes."""
+    """How the noise of an overload is made, which arguments it writes, and which sum it is."""
 
     kind: str
     written: tuple[int, ...] = ()
+    sum_of: str = ""
 
 
 @functools.cache
@@ -270,10 +300,6 @@ def _way(function: Any) -> _Way:
     schema = function._schema
     written = tuple(i for i, a in enumerate(schema.arguments) if a.is_write)
     views = schema.returns and all(r.alias_info for r in schema.returns)
-    if function in PRODUCTS:
-        return _Way("product")
-    if function in SUMS:
-        return _Way("sum")
     name = schema.name.split("::")[1].rstrip("_").removeprefix("_foreach_")
     if name in EXACT or (views and not written):
         return _Way("exact")
@@ -282,7 +308,8 @@ def _way(function: Any) -> _Way:
     # A primitive is one step, though it has a decomposition: itself. What draws at random would
     # draw something else there.
     single = hasattr(torch.ops.prims, name) or torch.Tag.nondeterministic_seeded in function.tags
-    return _Way("fused" if function in decomposition_table and not single else "plain")
+    fused = function in decomposition_table and not single
+    return _Way("fused" if fused else "plain", sum_of=SUMS.get(function, ""))
 
 
 @functools.lru_cache(maxsize=8)
@@ -353,12 +380,14 @@ def _once(t: torch.Tensor) -> torch.Tensor:
     return t
 
 
-def _terms(way: str, x: torch.Tensor, other: Any = None, keepdim: bool = False) -> int:
+def _terms(sum_of: str, x: torch.Tensor, other: Any = None, *more: Any) -> int:
     """How many terms each result of a sum over the other, its axes, or of a product with the other
     has; 1 where it is none of numbers that are moved."""
     if not _is_real(x) or x.dtype in HALVES:
         return 1
-    if way == "product":
+    if sum_of == "shifted":
+        return other.shape[-1]
+    if sum_of == "product":
         return x.shape[-1]
     return math.prod(x.shape[axis] for axis in other) if other and x.ndim else x.numel()
 
