@@ -164,8 +164,8 @@ class Floor:
         before = dict(self.noise), self._own
         try:
             pairs = [
-                (found, self.reference(cast(nearby(self.inputs, seed), np.float64)))
-                for seed, found in self._draw(range(self.draws + 1, self.draws + many + 1))
+                (found, self.reference(point))
+                for point, found in self._draw(range(self.draws + 1, self.draws + many + 1))
             ]
             if call not in self._can:
                 pairs.append((self._beside_another(), self.truth))
@@ -189,9 +189,9 @@ class Floor:
         other = tree_map(lambda a: moved(a, size, rng) if is_floating(a) else a, self.inputs)
         return self._evaluated(stacked((self.inputs, other)), True, nullcontext())
 
-    def _draw(self, seeds: Sequence[int]) -> list[tuple[int, Results]]:
-        """Draws, and gives what was evaluated in float64 nearby, draws first, behind the seed of
-        the first of those that were evaluated together."""
+    def _draw(self, seeds: Sequence[int]) -> list[tuple[Any, Results]]:
+        """Draws, and gives what was evaluated in float64 nearby, draws first, behind the first
+        point of those that were evaluated together."""
         u = unit_roundoff(self.dtype)
         self.halves = self._move(seeds, (SMALL * u, LARGE * u), SMALL)
         if self.halves:
@@ -203,10 +203,10 @@ class Floor:
 
         doubles = []
         around = nullcontext(), nullcontext()
-        for seed, (low, high) in self._results(seeds, point, lambda seed: around):
+        for (_, double), (low, high) in self._results(seeds, point, lambda seed: around):
             lost = self._loss_of(low, high)
             self._own = {n: np.maximum(own, lost[n].max(axis=0)) for n, own in self._own.items()}
-            doubles.append((seed, high))
+            doubles.append((double, high))
         return doubles
 
     def _move(
@@ -242,24 +242,27 @@ class Floor:
         seeds: Sequence[int],
         point: Callable[[int], Sequence[Any]],
         around: Callable[[int], Sequence[AbstractContextManager[Any]]],
-    ) -> Iterator[tuple[int, Sequence[Results]]]:
+    ) -> Iterator[tuple[Sequence[Any], Sequence[Results]]]:
         """What the reference gives at the two points of each draw, inside of what is around them;
-        draws first, behind the seed of the first. Those are evaluated together that differ in
+        draws first, behind the points of the first. Those are evaluated together that differ in
         their arrays alone, because a setting is a number."""
         groups: dict[Any, list[tuple[int, Sequence[Any]]]] = {}
         for seed in seeds:
             points = point(seed)
             settings = tuple(leaf for leaf in leaves(points) if isinstance(leaf, float))
             groups.setdefault(settings, []).append((seed, points))
-        for (seed, points), *others in groups.values():
+        for (seed, first), *others in groups.values():
+            points = first
             if others:
-                columns = zip(points, *(more for _, more in others), strict=True)
+                columns = zip(first, *(more for _, more in others), strict=True)
                 points = [stacked(column) for column in columns]
-            found = [
-                self._evaluated(inputs, bool(others), inside)
-                for inputs, inside in zip(points, around(seed), strict=True)
-            ]
-            yield seed, found
+            yield (
+                first,
+                [
+                    self._evaluated(inputs, bool(others), inside)
+                    for inputs, inside in zip(points, around(seed), strict=True)
+                ],
+            )
 
     def _evaluated(
         self, inputs: Any, together: bool, inside: AbstractContextManager[Any]
