@@ -40,18 +40,17 @@ def floating(*, optional="", **given):
 
     Raises TypeError for anything else.
     """
-    first, converted = "", []
+    first, dtype, converted = "", None, []
     for name, a in given.items():
         if a is not None or name not in optional.split():
             if type(a) is not np.ndarray or a.dtype not in FLOATING:
                 a = array(**{name: a})
                 if a.dtype.kind != "f":
                     raise TypeError(f"{name}: expected a floating array, got dtype {a.dtype}")
-            first = first or name
-            if a.dtype != given[first].dtype:
-                raise TypeError(
-                    f"{name}: expected the dtype of {first}, {given[first].dtype}, got {a.dtype}"
-                )
+            if dtype is None:
+                first, dtype = name, a.dtype
+            elif a.dtype != dtype:
+                raise TypeError(f"{name}: expected the dtype of {first}, {dtype}, got {a.dtype}")
         converted.append(a)
     return _bare(converted)
 
@@ -107,6 +106,8 @@ def real(**settings):
     """Raises TypeError unless each named setting is a real number, ValueError for a whole one of
     more than 64 bits."""
     for name, value in settings.items():
+        if type(value) is float:  # as most are
+            continue
         known = isinstance(value, (int, float, np.integer, np.floating))
         if isinstance(value, bool) or not known:
             raise TypeError(f"{name}: expected a number, got {value!r}")
@@ -117,7 +118,8 @@ def whole(**settings):
     """Raises TypeError unless each named setting is a whole number, ValueError for one of more than
     64 bits."""
     for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        known = type(value) is int or isinstance(value, numbers.Integral)
+        if isinstance(value, bool) or not known:
             raise TypeError(f"{name}: expected a whole number, got {value!r}")
         _fits(name, value)
 

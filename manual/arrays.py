@@ -22,7 +22,7 @@ def operands(**two):
     the same dtype, ValueError for shapes that do not broadcast.
     """
     numeric = {
-        name: isinstance(a, numbers.Real) and not isinstance(a, np.generic)
+        name: not isinstance(a, (np.ndarray, np.generic)) and isinstance(a, numbers.Real)
         for name, a in two.items()
     }
     arrays = {name: a for name, a in two.items() if not numeric[name]}

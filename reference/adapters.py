@@ -7,8 +7,11 @@ import os
 import warnings
 from dataclasses import dataclass, field, fields
 
+import ml_dtypes
 import numpy as np
 import torch
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -385,9 +388,13 @@ def tensor(leaf):
     anything else as it is."""
     leaf = leaf.array if isinstance(leaf, Draws) else leaf
     if isinstance(leaf, np.dtype):
-        return torch.from_numpy(np.empty(0, leaf)).dtype
+        return torch.bfloat16 if leaf == BFLOAT16 else torch.from_numpy(np.empty(0, leaf)).dtype
     if isinstance(leaf, (np.ndarray, np.generic)):
-        made = torch.from_numpy(np.array(leaf, order="C"))  # some of torch refuses another order
+        own = np.array(leaf, order="C")  # some of torch refuses another order
+        if own.dtype == BFLOAT16:  # which torch does not know from NumPy: the same bits
+            made = torch.from_numpy(own.view(np.int16)).view(torch.bfloat16)
+        else:
+            made = torch.from_numpy(own)
         return made if device() == "cpu" else made.to(device())
     return leaf
 
@@ -395,8 +402,11 @@ def tensor(leaf):
 def array(leaf):
     """A tensor as an array of its own memory, torch's dtype as NumPy's; anything else as it is."""
     if isinstance(leaf, torch.dtype):
-        return torch.empty(0, dtype=leaf).numpy().dtype
+        return BFLOAT16 if leaf == torch.bfloat16 else torch.empty(0, dtype=leaf).numpy().dtype
     if isinstance(leaf, torch.Tensor):
+        if leaf.dtype == torch.bfloat16:
+            bits = leaf.detach().to_dense().contiguous().view(torch.int16)
+            return bits.numpy(force=True).copy().view(BFLOAT16)
         return leaf.to_dense().numpy(force=True).copy()
     return leaf
 

@@ -23,8 +23,6 @@ BY_NAME = (
     *("comparisons/ops", "comparisons/cli", "comparisons/moved.py"),
     *("manual/__init__.py", "gradtwin/__init__.py"),
 )
-# Until `check` is taken apart into its stages.
-LONG = {"comparisons/check/trials.py": "Trials", "comparisons/check/causes.py": "_Search"}
 UNBOUND = ("comparisons/mutants/", "comparisons/samples/")
 MODULE, CLASS, FUNCTION = 500, 250, 80  # lines of code, without docstrings, comments, blank lines
 
@@ -123,21 +121,13 @@ def test_nothing_is_too_long(path):
         return
     text = path.read_text(encoding="utf-8").splitlines()
     tree = ast.parse("\n".join(text))
-    long = place(path) in LONG
-    found = {place(path): (code_lines(tree, text), MODULE)} if not long else {}
+    found = {place(path): (code_lines(tree, text), MODULE)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name != LONG.get(place(path)):
+        if isinstance(node, ast.ClassDef):
             found[node.name] = (code_lines(node, text), CLASS)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             found[node.name] = (code_lines(node, text), FUNCTION)
     assert not {name: lines for name, (lines, most) in found.items() if lines > most}
-
-
-def test_the_exceptions_are_needed():
-    for name, large in LONG.items():
-        text = (ROOT / name).read_text(encoding="utf-8").splitlines()
-        (node,) = [n for n in ast.parse("\n".join(text)).body if getattr(n, "name", "") == large]
-        assert code_lines(node, text) > CLASS
 
 
 def named_twice(text):

@@ -24,7 +24,7 @@ from gradtwin.comparisons.verdict.classes import (
     REFERENCE_IMPRECISE,
     ROUNDING,
 )
-from gradtwin.comparisons.verdict.differences import derivative
+from gradtwin.comparisons.verdict.differences import FLAT, derivative
 from gradtwin.comparisons.verdict.floor import Floor, stacked
 from gradtwin.comparisons.verdict.judge import settle
 from gradtwin.comparisons.verdict.noise import OneUlpNoise, is_floating, moved
@@ -101,21 +101,20 @@ def test_agrees_with_torch_or_is_nearer_to_the_exact_value(case):
 
 
 def along_argument(rule, arguments, name, direction, dy, h):
-    """⟨dy, y⟩ with one argument moved h times the direction."""
+    """⟨dy, y⟩ with one argument moved h times the direction, and the size of what it sums."""
     argument, _, key = name.partition(".")
     old = arguments[argument]
     new = {**old, key: old[key] + h * direction} if key else old + h * direction
-    return float(inner(dy, rule(**{**arguments, argument: new})[0]))
+    y, _ = rule(**{**arguments, argument: new})
+    return float(inner(dy, y)), float(inner(each(abs, dy), each(abs, y)))
 
 
 @law(SLOPED, kinds=["sample"], dtypes=["float64"], seeds=3)
-def test_agrees_with_extrapolated_differences(case):
+def test_agrees_with_differences(case):
     ours, twin, args, kwargs, dy = drawn(case)
     names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
     found = evaluate.evaluate(ours, names, (args, kwargs, dy))
     bound = inspect.signature(ours).bind(*args, **kwargs).arguments
-    y, _ = ours(*args, **kwargs)
-    size = float(inner(each(abs, dy), each(abs, y)))
     rng = np.random.default_rng(case.seed)
     for name in names:
         argument, _, key = name.partition(".")
@@ -123,14 +122,14 @@ def test_agrees_with_extrapolated_differences(case):
         # small, so that no step leaves (0, 1) or crosses a kink
         direction = 1e-3 * rng.standard_normal(x.shape) * np.minimum(abs(x), abs(1 - x))
 
-        expected, error = derivative(
-            partial(along_argument, ours, bound, name, direction, dy), size
-        )
+        moves = float(np.sum(abs(found[name] * direction)))
+        slope = derivative(partial(along_argument, ours, bound, name, direction, dy), moves)
         ours_along = np.sum(found[name] * direction)
-        print(name, ours_along, expected, error)
-        moves = np.sum(abs(found[name] * direction)) or 1e-6 * size  # or has no slope at all
-        assert error <= 1e-6 * moves  # a sharp oracle
-        assert abs(ours_along - expected) <= 10 * error
+        print(name, ours_along, slope)
+        assert slope.why == ("" if moves else FLAT)
+        assert slope.bound <= 1e-6 * moves or slope.why  # a sharp oracle
+        floor = slope.bound + np.finfo(float).eps / 2 * moves
+        assert abs(ours_along - slope.value) <= LIMIT * floor or slope.why
 
 
 def pushed(op, args, kwargs, v):
@@ -197,11 +196,16 @@ def test_ctc_loss_has_the_slope_in_logits(case):
     if np.isnan(y).any():
         assert np.isnan(ours)
         return
-    expected, error = derivative(
-        lambda h: float(np.sum(dy * loss(x + h * direction)[0])), float(np.sum(abs(dy * y)))
-    )
-    assert error < 1e-6 * abs(ours)
-    assert abs(ours - expected) <= 10 * error
+
+    def along(h):
+        losses = dy * loss(x + h * direction)[0]
+        return float(np.sum(losses)), float(np.sum(abs(losses)))
+
+    slope = derivative(along)
+    print(ours, slope)
+    assert not slope.why
+    assert slope.bound < 1e-6 * abs(ours)
+    assert abs(ours - slope.value) <= LIMIT * slope.bound
 
 
 @law()
@@ -464,7 +468,7 @@ def test_a_rule_that_is_wrong_in_one_row_is_named_with_it(broken, monkeypatch, h
 
     monkeypatch.setattr(manual.activations, "leaky_relu", leaky_relu)
     with pytest.raises(pytest.fail.Exception) as failure:
-        test_agrees_with_extrapolated_differences("leaky_relu", held)
+        test_agrees_with_differences("leaky_relu", held)
     heading, *_ = str(failure.value).split("\n\n")
     assert heading.startswith("3 of 9 cases: ")
     assert heading.count(f"leaky_relu({row}), a sample, float64, seed ") == 3

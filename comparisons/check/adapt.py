@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 after it
 import numpy as np
 import torch
 
-from ...reference.adapters import array, is_differentiable, leaves, listed, tree_map
+from ...reference.adapters import is_differentiable
 from .. import ops
-from ..ops.arguments import array_names, signature_of
+from ..ops.arguments import array_names, positional_names, signature_of
 from ..verdict.classes import Results
+from ..verdict.noise import cast, is_floating
+from . import kinds, torch_subjects
+from .kinds import Rule, is_answer
+from .misuse import Misuse, described
+from .surroundings import Surroundings
+from .torch_subjects import as_tensor, sent
+from .trees import items, mapped
 
-Rule = Callable[..., tuple[Any, Callable[[Any], Any]]]
-
-
-class Misuse(Exception):
-    """What a subject did that no rule does; the text says what came and what was expected."""
+__all__ = [
+    "Misuse",
+    "Rule",
+    "Subject",
+    "as_tensor",
+    "named_rule",
+    "of_torch",
+    "subject_of",
+    "values",
+]
 
 
 @dataclass(frozen=True)
@@ -36,39 +50,65 @@ class Subject:
     signature: inspect.Signature | None
     in_torch: Callable[..., Any] | None = None  # the torch callable, if it is one
     constant: frozenset[str] = frozenset()  # names of floating arrays that have no gradient
+    around: Surroundings | None = None  # what every call leaves as it was
 
     def __call__(self, inputs: Any) -> Results:
         """Value and gradients by name; inputs are (args, kwargs, dy). Raises Misuse."""
         args, kwargs, dy = inputs
+        names = array_names(args, kwargs, self.signature)
         y, pullback = self.run(args, kwargs)
-        return self.results(y, pullback(dy), array_names(args, kwargs, self.signature))
+        return self.results(y, pullback(dy), names)
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
-        """y and pullback of one call."""
-        answer = self.rule(*args, **kwargs)
-        if not _is_answer(answer):
-            raise Misuse(f"{self.kind}: expected (y, pullback), got {_described(answer)}")
-        return answer
+        """y and pullback of one call: y is the floating result, or a tuple of several, however
+        they were nested. The subject gets the arrays themselves, in containers of its own."""
+        args, kwargs = mapped(_as_array, (tuple(args), dict(kwargs)))
+        with self._kept():
+            answer = self.rule(*args, **kwargs)
+        if not is_answer(answer):
+            raise Misuse(f"{self.kind}: expected (y, pullback), got {described(answer)}")
+        nested, pull = answer
+        outputs, is_output = _parted(nested)
+
+        def pullback(dy: Any) -> Any:
+            dys = iter(dy if isinstance(dy, (tuple, list)) else [dy])
+            which = iter(is_output)
+            whole = mapped(lambda _: _as_array(next(dys)) if next(which) else None, nested)
+            with self._kept():
+                return pull(whole)
+
+        return outputs[0] if len(outputs) == 1 else tuple(outputs), pullback
 
     def results(self, y: Any, gradients: Any, names: Sequence[str]) -> dict[str, Any]:
         """Value and gradients by name, None where there is no gradient. Raises Misuse."""
         found: dict[str, Any] = dict(values(y))
         wanted = [name for name in names if name not in self.constant]
-        answers = leaves(gradients)
+        own = self._named(gradients, list(names), wanted)
+        for name, gradient in own.items():
+            if name not in self.constant:
+                found[name] = None if gradient is None else _array(f"gradient of {name}", gradient)
+        return found
+
+    def _named(self, gradients: Any, names: list[str], wanted: list[str]) -> dict[str, Any]:
+        keys = {f"{n.partition('.')[0]}." for n in names if "." in n}
+        if isinstance(gradients, Mapping) and (names or gradients):
+            known = set(self.signature.parameters if self.signature else ()) | keys
+            return dict.fromkeys(wanted) | kinds.by_name(gradients, names, known)
+        answers = kinds.in_order(gradients, names)
         if len(answers) > len(names):  # None for what has no gradient: indices, settings
             answers = [g for g in answers if g is not None]
         if len(answers) == len(names):
-            wanted = list(names)
+            wanted = names
         if len(answers) != len(wanted):
             came = f"{len(answers)} gradient{'s' if len(answers) != 1 else ''}"
             raise Misuse(
                 f"pullback: expected {len(wanted)}, one for each floating array "
                 f"({', '.join(wanted)}), got {came}"
             )
-        for name, gradient in zip(wanted, answers, strict=True):
-            if name not in self.constant:
-                found[name] = None if gradient is None else _array(f"gradient of {name}", gradient)
-        return found
+        return dict(zip(wanted, answers, strict=True))
+
+    def _kept(self) -> contextlib.AbstractContextManager[None]:
+        return self.around.kept() if self.around else contextlib.nullcontext()
 
 
 def values(y: Any) -> dict[str, np.ndarray]:
@@ -87,37 +127,81 @@ def subject_of(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     constant: frozenset[str] = frozenset(),
+    dtypes: Sequence[str] = ("float64",),
+    around: Surroundings | None = None,
 ) -> Subject:
-    """The subject that `thing` is. A plain function is called once with the arguments, to see.
+    """The subject that `thing` is. A plain function is called with the arguments, in the first of
+    the dtypes, to see whether it takes arrays or tensors.
 
-    Raises TypeError for what cannot be a subject; what the subject raises comes through.
+    Whatever is global is as it was `around` each call, this one and all others. Raises TypeError
+    for what cannot be a subject, or be called with; what the subject raises is for later.
     """
+    call = _Call(tuple(args), dict(kwargs), dtypes[0], constant, around or Surroundings())
+    made = _made(thing, call)
+    return replace(made, around=call.around)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """With what a subject is called, to see."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dtype: str
+    constant: frozenset[str]
+    around: Surroundings
+
+    def copied(self) -> Any:
+        """The arguments, as a subject may do with them what it likes."""
+        args, kwargs = mapped(_copied, (self.args, self.kwargs))
+        return cast_to(self.dtype, (args, kwargs))
+
+    def refuse_complex(self, signature: inspect.Signature | None) -> None:
+        names = positional_names(len(self.args), signature)
+        for name, leaf in items(dict(zip(names, self.args, strict=True)) | self.kwargs):
+            if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind == "c":
+                raise TypeError(
+                    f"{name}: expected a floating array, or one of integers or truth values, got "
+                    f"{described(leaf)}: complex gradients are not judged"
+                )
+
+
+def _made(thing: Any, call: _Call) -> Subject:
     if isinstance(thing, str):
         rule = named_rule(thing)
-        return Subject(thing, "rule", rule, signature_of(rule), None, constant)
+        call.refuse_complex(signature_of(rule))
+        return Subject(thing, "rule", rule, signature_of(rule), None, call.constant)
     if isinstance(thing, (tuple, list)):
         if len(thing) != 2 or not all(map(callable, thing)):
-            raise TypeError(f"subject: expected a pair of functions, got {_described(thing)}")
+            raise TypeError(f"subject: expected a pair of functions, got {described(thing)}")
         forward, backward = thing
-        return _plain(
-            f"({_name(forward)}, {_name(backward)})",
-            "pair of functions",
-            _paired(forward, backward),
-            signature_of(forward),
-            args,
-            kwargs,
-            constant,
-        )
+        name = f"({_name(forward)}, {_name(backward)})"
+        if layer := kinds.as_layer(thing):
+            return _plain(name, "layer", kinds.of_layer(layer[1]), layer[2], call)
+        pair = kinds.paired(forward, backward)
+        return _plain(name, "pair of functions", pair, forward, call)
     if isinstance(thing, type) and issubclass(thing, torch.autograd.Function):
-        return _of_function(thing, constant)
+        function, signature = torch_subjects.applied(thing)
+        call.refuse_complex(signature)
+        made = of_torch(function, signature, call.constant, device=_where(thing, function, call))
+        return replace(made, name=thing.__name__, kind="torch.autograd.Function")
+    if layer := kinds.as_layer(thing):
+        return _plain(layer[0], "layer", kinds.of_layer(layer[1]), layer[2], call)
+    if isinstance(thing, type) and all(hasattr(thing, n) for n in ("forward", "backward")):
+        functions: Any = thing
+        pair = kinds.paired(functions.forward, functions.backward)
+        return _plain(_name(thing), "pair of functions", pair, functions.forward, call)
     if not callable(thing):
         raise TypeError(
-            "subject: expected a rule, a pair (forward, backward), a torch.autograd.Function, a "
-            f"torch callable or the name of a rule, got {_described(thing)}"
+            "subject: expected a rule, a pair (forward, backward), an object with both, a "
+            "torch.autograd.Function, a torch callable or the name of a rule, got "
+            f"{described(thing)}"
         )
-    if _is_torch(thing):
-        return of_torch(thing, None, constant)
-    return _plain(_name(thing), "rule", thing, signature_of(thing), args, kwargs, constant)
+    if torch_subjects.is_torch(thing):
+        signature = _signature(thing)
+        call.refuse_complex(signature)
+        return of_torch(thing, signature, call.constant, device=_where(thing, thing, call))
+    return _plain(_name(thing), "rule", thing, thing, call)
 
 
 def named_rule(name: str) -> Rule:
@@ -130,214 +214,133 @@ def of_torch(
     signature: inspect.Signature | None = None,
     constant: frozenset[str] = frozenset(),
     convert: Callable[[Any], Any] | None = None,
+    *,
+    device: torch.device | None = None,
 ) -> Subject:
-    """A torch callable as a subject; `convert` makes the tensors, over the same memory by default.
-
-    Where a custom Function alone lies between the arguments and y, its backward is called itself;
-    else torch.autograd.
-    """
-    convert = convert or as_tensor
-    signature = signature or signature_of(function)
-
-    def rule(*args: Any, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
-        names = array_names(args, kwargs, signature) if constant else []
-        sources = []
-
-        def taken(leaf: Any) -> Any:
-            made = convert(leaf)
-            if is_differentiable(made):
-                sources.append(made)
-            return made
-
-        args, kwargs = tree_map(taken, (args, kwargs))
-        if constant:
-            sources = [t for n, t in zip(names, sources, strict=True) if n not in constant]
-        for t in sources:
-            t.requires_grad_()
-        y = function(*args, **kwargs)
-
-        def pullback(dy: Any) -> list[Any]:
-            pairs = [(o, d) for o, d in zip(listed(y), listed(dy), strict=True) if d is not None]
-            found = _raw([o for o, _ in pairs], [convert(d) for _, d in pairs], sources)
-            return [array(g) for g in found]
-
-        return tree_map(array, y), pullback
-
-    return Subject(_name(function), "torch callable", rule, signature, function, constant)
+    """A torch callable as a subject; `convert` makes the tensors, over the same memory by default,
+    which are sent to the device, if there is one."""
+    name = _name(function)
+    signature = signature or _signature(function)
+    if isinstance(function, torch.nn.Module):
+        function = torch_subjects.any_dtype(function)
+    rule = torch_subjects.rule_of(function, signature, constant, convert or as_tensor, device)
+    return Subject(name, "torch callable", rule, signature, function, constant)
 
 
-def _raw(outputs: Sequence[torch.Tensor], dys: Sequence[Any], sources: Sequence[Any]) -> list[Any]:
-    """The gradients of the sources, from the one custom backward if there is no more."""
-    node = outputs[0].grad_fn
-    if isinstance(node, torch.autograd.function.BackwardCFunction) and len(outputs) == 1:
-        edges = [edge for edge, _ in node.next_functions if edge is not None]
-        variables = [getattr(edge, "variable", None) for edge in edges]
-        if all(any(v is s for s in sources) for v in variables):
-            with torch.no_grad():
-                answer = node.apply(*dys)
-            answer = answer if isinstance(answer, tuple) else (answer,)
-            needed = node.needs_input_grad
-            if len(answer) < len(needed):
-                raise Misuse(
-                    f"backward: expected {len(needed)} gradients, one for each argument of "
-                    f"forward, got {len(answer)}"
-                )
-            gradients = [g for g, wanted in zip(answer, needed, strict=False) if wanted]
-            for gradient in gradients:
-                if not (gradient is None or isinstance(gradient, torch.Tensor)):
-                    raise Misuse(f"backward: expected tensors, got {_described(gradient)}")
-            own = dict(zip(map(id, variables), gradients, strict=True))
-            return [own.get(id(source)) for source in sources]
-    if not any(o.numel() for o in outputs):  # a sum over nothing; torch may divide by its size
-        return [torch.zeros_like(source) for source in sources]
-    attached = [(o, d) for o, d in zip(outputs, dys, strict=True) if o.requires_grad]
-    if not attached:
-        return [None] * len(sources)
-    return list(
-        torch.autograd.grad(
-            [o for o, _ in attached],
-            sources,
-            [d for _, d in attached],
-            retain_graph=True,
-            allow_unused=True,
-        )
-    )
-
-
-def _of_function(function: Any, constant: frozenset[str]) -> Subject:
-    """A torch.autograd.Function: `apply` takes no keywords, so settings are put into their
-    places."""
-    signature = signature_of(function.forward)
-    base = torch.autograd.Function
-    if signature and function.setup_context is base.setup_context:
-        signature = signature.replace(parameters=list(signature.parameters.values())[1:])  # ctx
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if kwargs and signature:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            return function.apply(*bound.args)
-        return function.apply(*args, **kwargs)
-
-    made = of_torch(call, signature, constant)
-    return replace(made, name=function.__name__, kind="torch.autograd.Function")
-
-
-def _plain(
-    name: str,
-    kind: str,
-    rule: Rule,
-    signature: inspect.Signature | None,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    constant: frozenset[str],
-) -> Subject:
+def _plain(name: str, kind: str, rule: Rule, called: Any, call: _Call) -> Subject:
     """A plain function, over arrays or over tensors: whichever it can be called with."""
-    over_arrays = Subject(name, kind, rule, signature, None, constant)
+    signature = signature_of(called)
+    call.refuse_complex(signature)
+    found = Subject(name, kind, rule, signature, None, call.constant)
+    args, kwargs = call.copied()
     try:
-        answer = rule(*tree_map(_copied, tuple(args)), **tree_map(_copied, dict(kwargs)))
-        if _is_answer(answer):
-            return over_arrays
-    except Exception:  # it takes no arrays, or it is wrong: tensors will tell
-        pass
-    tensors = tree_map(as_tensor, tree_map(_copied, (tuple(args), dict(kwargs))))
-    for t in filter(is_differentiable, leaves(tensors)):
-        t.requires_grad_()
+        with call.around.kept():
+            answer = rule(*args, **kwargs)
+    except Exception as error:
+        with_arrays = error
+    else:
+        if is_answer(answer) or kind != "rule":
+            return found
+        shapes = {leaf.shape for _, leaf in items((args, kwargs)) if is_floating(leaf)}
+        if kinds.is_loss(answer, shapes):
+            return replace(found, kind="loss with gradients", rule=kinds.of_loss(rule))
+        with_arrays = Misuse(described(answer))
+    device = torch_subjects.device_of(called)
+    for there in (device,) if device else (None, torch_subjects.accelerator()):
+        try:
+            answer = _with_tensors(rule, there, call)
+        except Exception as error:
+            with_tensors = error
+            if there or torch_subjects.accelerator() is None:
+                break
+            continue
+        if is_answer(answer):
+            return replace(found, rule=kinds.over_tensors(rule, there))
+        if any(isinstance(leaf, torch.Tensor) for _, leaf in items(answer)):
+            return of_torch(rule, signature, call.constant, device=there)
+        return found
+    if not isinstance(with_arrays, Misuse) and kinds.fits_tensors(
+        called, with_arrays, with_tensors
+    ):
+        return replace(found, rule=kinds.over_tensors(rule, device))
+    return found
+
+
+def _with_tensors(function: Any, device: torch.device | None, call: _Call) -> Any:
+    def made(leaf: Any) -> Any:
+        leaf = sent(as_tensor(leaf), device)
+        return leaf.requires_grad_().clone() if is_differentiable(leaf) else leaf
+
+    with call.around.kept(), torch.enable_grad(), torch_subjects.compiling():
+        args, kwargs = mapped(made, call.copied())  # no leaves, into which one may not write
+        return function(*args, **kwargs)
+
+
+def _where(thing: Any, function: Any, call: _Call) -> torch.device | None:
+    """The device of a subject that is torch's: where it says, or else where it can be called."""
+    device = torch_subjects.device_of(thing)
+    there = torch_subjects.accelerator()
+    if device is not None or there is None:
+        return device
     try:
-        answer = rule(*tensors[0], **tensors[1])
+        _with_tensors(function, None, call)
     except Exception:
-        return over_arrays  # what it says to arrays is what its author expects to read
-    if all(isinstance(part, torch.Tensor) for part in listed(answer)):
-        return of_torch(rule, signature, constant)
-    if _is_answer(answer):
-        return Subject(name, kind, _over_tensors(rule), signature, None, constant)
-    return over_arrays
+        with contextlib.suppress(Exception):
+            _with_tensors(function, there, call)
+            return there
+    return None
 
 
-def _paired(forward: Callable[..., Any], backward: Callable[..., Any]) -> Rule:
-    def rule(*args: Any, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
-        answer = forward(*args, **kwargs)
-        if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise Misuse(f"forward: expected (y, saved), got {_described(answer)}")
-        y, saved = answer
-
-        def pullback(dy: Any) -> Any:
-            return backward(saved, dy)
-
-        return y, pullback
-
-    return rule
+def _signature(function: Any) -> inspect.Signature | None:
+    """Its signature; of a module, that of its forward."""
+    if isinstance(function, torch.nn.Module):
+        return signature_of(function.forward) or signature_of(function)
+    return signature_of(function)
 
 
-def _over_tensors(rule: Rule) -> Rule:
-    def over_arrays(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = tree_map(as_tensor, (args, kwargs))
-        answer = rule(*args, **kwargs)
-        if not _is_answer(answer):
-            return answer
-        y, pull = answer
-
-        def pullback(dy: Any) -> Any:
-            return tree_map(array, pull(tree_map(as_tensor, dy)))
-
-        return tree_map(array, y), pullback
-
-    return over_arrays
+def cast_to(dtype: str, tree: Any) -> Any:
+    """Every floating array in this dtype."""
+    return mapped(lambda leaf: cast(leaf, np.dtype(dtype)), tree)
 
 
-def as_tensor(leaf: Any) -> Any:
-    """An array as a tensor over the same memory, strides and all, where torch can: so that what is
-    done to the tensor is done to the array. Anything else as it is."""
-    if not isinstance(leaf, (np.ndarray, np.generic)):
-        return leaf
-    leaf = np.asarray(leaf)
-    if leaf.size and leaf.ndim and 0 in leaf.strides and max(leaf.shape) > 1:  # broadcast
-        once = leaf[tuple(slice(None, 1 if s == 0 else None) for s in leaf.strides)]
-        return torch.from_numpy(np.array(once)).expand(leaf.shape)
-    if not leaf.flags.writeable or any(s < 0 or s % leaf.itemsize for s in leaf.strides):
-        leaf = np.array(leaf)
-    return torch.from_numpy(leaf)
-
-
-def _is_torch(thing: Any) -> bool:
-    """Whether it can only be called with tensors."""
-    owner = getattr(thing, "__self__", None)
-    return (
-        isinstance(thing, torch.nn.Module)
-        or (isinstance(owner, type) and issubclass(owner, torch.autograd.Function))
-        or str(getattr(thing, "__module__", None) or "").split(".")[0] == "torch"
-        or type(thing).__module__.split(".")[0] == "torch"
-        or thing in vars(torch).values()
-        or thing in vars(torch._C._nn).values()
-    )
-
-
-def _is_answer(answer: Any) -> bool:
-    """Whether it is (y, pullback)."""
-    return isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])
+def _parted(y: Any) -> tuple[list[np.ndarray], list[bool]]:
+    """The floating results, and for every leaf of y whether it is one. Raises Misuse."""
+    found, is_output = [], []
+    single = not [path for path, _ in items(y) if path]
+    for path, leaf in items(y):
+        what = f"y.{path}" if path else "y"
+        kind = np.asarray(leaf).dtype.kind if isinstance(leaf, (np.ndarray, np.generic)) else ""
+        beside = leaf is None or isinstance(leaf, (bool, int, str)) or (kind and kind in "iub")
+        is_output.append(single or not beside)
+        if is_output[-1]:
+            found.append(_array(what, leaf))
+    if not found:
+        raise Misuse(f"y: expected a floating array, got {described(y)}")
+    return found, is_output
 
 
 def _array(what: str, leaf: Any) -> np.ndarray:
     if isinstance(leaf, torch.Tensor):
         raise Misuse(f"{what}: expected a NumPy array, got a torch.Tensor")
     if not isinstance(leaf, (np.ndarray, np.generic, float)):
-        raise Misuse(f"{what}: expected an array, got {_described(leaf)}")
-    if (result := np.asarray(leaf)).dtype.kind != "f":
+        raise Misuse(f"{what}: expected an array, got {described(leaf)}")
+    result = np.asarray(leaf)
+    if not is_floating(result):
         raise Misuse(f"{what}: expected a floating array, got dtype {result.dtype}")
     return result
 
 
+def _as_array(leaf: Any) -> Any:
+    """A NumPy number as an array without axes, into which can be written."""
+    if isinstance(leaf, np.generic):
+        return np.array(leaf)
+    return set(leaf) if isinstance(leaf, set) else leaf
+
+
 def _copied(leaf: Any) -> Any:
-    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+    return np.array(leaf) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
 
 
 def _name(function: Any) -> str:
+    function = getattr(function, "func", function)
     return getattr(function, "__name__", None) or type(function).__name__
-
-
-def _described(thing: Any) -> str:
-    if isinstance(thing, (tuple, list)):
-        return f"{type(thing).__name__} of {len(thing)} ({', '.join(map(_described, thing))})"
-    if isinstance(thing, np.ndarray):
-        return f"an array of shape {thing.shape} and dtype {thing.dtype}"
-    return "None" if thing is None else f"a {type(thing).__module__}.{type(thing).__name__}"

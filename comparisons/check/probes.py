@@ -7,8 +7,9 @@ which may refuse it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,82 @@ from ...reference.adapters import leaves, tree_map
 from ..verdict.noise import is_floating
 
 WIDE = 512  # elements of a probe that looks for an error confined to a range
+BLOCKS, MOST = 67, 2**13  # a length that no block divides, and the most elements of it
+MANY, AT_MOST = 70_000, 2**17  # more than float16 counts, and the most elements of it
 KINKS = (0.0, 0.5, 1.0, 2.0, 3.0, 6.0, 20.0)  # where functions in use have kinks and thresholds
+
+
+# Traits of a probe.
+OWN = "own"  # the caller's own arguments, with the caller's call as its point
+ORDINARY = "ordinary"  # a point, or a dy, as the caller's own might be
+SPARSE = "sparse"  # dy is 0 but at one element
+CALLS = "calls"  # other calls stand around it
+LAYOUT = "layout"  # the same numbers, laid out in memory in another way
+KINK = "kink"  # where functions may have kinks, ties or poles
+SHAPE = "shape"  # y may have another shape than at the caller's own call
+FOREIGN = "foreign"  # shapes that the caller's call does not show to be meant
+LONG = "long"  # an axis of MANY elements, all of them equal
+FAR = "far"  # values of other sizes than the caller's
+MUST_ANSWER = "must answer"  # where raising is a fault, and no refusal
+ALSO_IN_FLOAT32 = "also in float32"
+UNASKED = "unasked"  # in a dtype that nobody asked for
+TRAITS = (ORDINARY, SPARSE, CALLS, LAYOUT, KINK, SHAPE, LONG, FOREIGN, FAR)  # that can be asked for
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A call, in float64.
-
-    reshaped   y may have another shape than at the caller's own call
-    foreign    the shapes broadcast, where the caller's own do not, or to another shape
-    """
+    """A call, in float64, and its traits."""
 
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    reshaped: bool = False
-    foreign: bool = False
+    traits: frozenset[str] = frozenset()
+
+
+class Wanted:
+    """Whether a probe is among those chosen by name or trait, and none of those with a minus.
+    Raises TypeError for what is no list of names."""
+
+    def __init__(self, chosen: Sequence[str]) -> None:
+        if isinstance(chosen, str) or not all(isinstance(c, str) for c in chosen):
+            raise TypeError(f"probes: expected a list of names, got {chosen!r}")
+        self.without = {c[1:] for c in chosen if c.startswith("-")}
+        self.named = {c for c in chosen if not c.startswith("-")}
+        self.seen = set(TRAITS)
+
+    def __call__(self, probe: Probe) -> bool:
+        known = {probe.name, *probe.traits}
+        self.seen.add(probe.name)
+        return not known & self.without and (not self.named or bool(known & self.named))
+
+    def but(self, trait: str) -> Wanted:
+        """The same, without those of a trait."""
+        other = copy.copy(self)
+        other.without = self.without | {trait}
+        return other
+
+    def look_back(self) -> None:
+        """Raises ValueError for a name that no probe had."""
+        if unknown := sorted((self.without | self.named) - self.seen):
+            known = ", ".join(sorted(self.seen))
+            raise ValueError(f"probes: expected some of {known}, got {', '.join(unknown)}")
+
+
+def within(probe: Probe, domain: Callable[[np.ndarray], Any], free: str = "") -> Probe:
+    """The probe, its floating arrays brought into the domain, save those of a keyword that is free
+    of it. Raises ValueError where that gives no such array."""
+
+    def brought(leaf: Any) -> Any:
+        if not is_floating(leaf):
+            return leaf
+        found = np.asarray(domain(leaf.copy()))
+        if found.dtype.kind != "f":
+            raise ValueError(f"domain: expected a floating array, got dtype {found.dtype}")
+        return found.astype(leaf.dtype)
+
+    args, kwargs = tree_map(brought, (probe.args, probe.kwargs))
+    kwargs |= {free: probe.kwargs[free]} if free in kwargs else {}
+    return replace(probe, args=args, kwargs=kwargs)
 
 
 def points(
@@ -45,12 +106,12 @@ def points(
     if not floats:
         return
 
-    def probe(name: str, arrays: Sequence[np.ndarray], **flags: bool) -> Probe:
-        made = iter(arrays)
+    def probe(name: str, arrays: Sequence[np.ndarray], *traits: str) -> Probe:
+        made = iter(map(np.asarray, arrays))  # of one without axes, arithmetic makes a number
         tree = tree_map(
             lambda leaf: next(made) if isinstance(leaf, np.ndarray) else leaf, (args, kwargs)
         )
-        return Probe(name, tree[0], tree[1], **flags)
+        return Probe(name, tree[0], tree[1], frozenset(traits))
 
     def mapped(function: Callable[[np.ndarray], np.ndarray], only: int | None = None) -> list[Any]:
         """The arrays, with the function applied to every floating one, or only to one."""
@@ -58,53 +119,57 @@ def points(
             function(a) if i in floats and only in (None, i) else a for i, a in enumerate(given)
         ]
 
-    yield probe("permuted", [_permuted(a, rng) for a in given])
-    yield probe("mixed", [_mixed(a, rng) if is_floating(a) else a for a in given])
-    yield probe("× 2⁻¹⁰", mapped(lambda a: a * 2.0**-10))
-    yield probe("× 2⁻⁴⁰", mapped(lambda a: a * 2.0**-40))
-    yield probe("× 32", mapped(lambda a: a * 32))
-    yield probe("× 2²⁰", mapped(lambda a: a * 2.0**20))
+    usual = ORDINARY, MUST_ANSWER, ALSO_IN_FLOAT32
+    yield probe("permuted", [_permuted(a, rng) for a in given], *usual)
+    yield probe("mixed", [_mixed(a, rng) if is_floating(a) else a for a in given], *usual)
+    yield probe("× 2⁻¹⁰", mapped(lambda a: a * 2.0**-10), FAR)
+    yield probe("× 2⁻⁴⁰", mapped(lambda a: a * 2.0**-40), FAR)
+    yield probe("× 32", mapped(lambda a: a * 32), FAR)
+    yield probe("× 2²⁰", mapped(lambda a: a * 2.0**20), FAR)
 
-    yield probe("ties", mapped(lambda a: rng.choice(a.ravel()[:3], a.shape)))
-    yield probe("all equal", mapped(lambda a: np.full_like(a, a.flat[0])))
+    yield probe("ties", mapped(lambda a: rng.choice(a.ravel()[:3], a.shape)), KINK)
+    yield probe("all equal", mapped(lambda a: np.full_like(a, a.flat[0])), KINK)
     if _changes(whole := [_permuted_ties(a, rng) for a in given], given):
-        yield probe("repeated indices", whole)
+        yield probe("repeated indices", whole, KINK)
 
     at = [*KINKS, *settings]
     first, *others = floats
-    yield probe("on kinks", mapped(lambda a: _on(a, at, rng), first))
-    yield probe("on settings", mapped(lambda a: _on(a, settings or [0.0], rng), first))
+    single = KINK, ALSO_IN_FLOAT32
+    yield probe("on kinks", mapped(lambda a: _on(a, at, rng), first), *single)
+    yield probe("on settings", mapped(lambda a: _on(a, settings or [0.0], rng), first), KINK)
     for name, places in (("apart by kinks", at), ("apart by settings", settings)):
         arrays = list(given)
         for i in others:
             if arrays[i].shape == given[first].shape and places:
                 arrays[i] = given[first] + _on(given[i], places, rng, signed=True)
-                yield probe(f"{name} {i}" if len(others) > 1 else name, arrays)
+                yield probe(f"{name} {i}" if len(others) > 1 else name, arrays, KINK)
                 break
     for i in floats[:3]:
         label = f" in argument {i}" if len(floats) > 1 else ""
-        yield probe(f"zeros{label}", mapped(np.zeros_like, i))
-        yield probe(f"some zeros{label}", mapped(lambda a: _with_zeros(a, rng), i))
+        yield probe(f"zeros{label}", mapped(np.zeros_like, i), *single)
+        yield probe(f"some zeros{label}", mapped(lambda a: _with_zeros(a, rng), i), *single)
     for i in others:
         if given[i].shape == given[first].shape:
             arrays = list(given)
             arrays[i] = arrays[first]  # the same object: written to, it changes twice
-            yield probe("one operand twice", arrays)
+            yield probe("one operand twice", arrays, KINK)
             break
 
-    for name, arrays in _reshaped(given, floats):
-        yield probe(name, arrays, reshaped=True)
-    shape = _broadcast([given[i] for i in floats])
+    for name, arrays in _resized(given, given[first]):
+        yield probe(name, arrays, SHAPE)
+    for name, arrays in _long(given, given[first]):
+        yield probe(name, arrays, SHAPE, KINK, LONG, ALSO_IN_FLOAT32)
+    for name, arrays in _reduced(given, given[first]):
+        yield probe(name, arrays, SHAPE, FOREIGN, ALSO_IN_FLOAT32)
     for name, arrays in _broadcasting(given, floats):
-        meant = shape is not None and _broadcast([arrays[i] for i in floats]) == shape
-        yield probe(name, arrays, reshaped=True, foreign=not meant)
+        yield probe(name, arrays, SHAPE, FOREIGN)
     many = _tiled(given, first)
     for name, spread in (("wide", 10.0), ("far", 1e3)):
         arrays = [_spread(a, spread, rng) if is_floating(a) else a for a in many]
-        yield probe(name, arrays, reshaped=True)
+        yield probe(name, arrays, SHAPE, FAR, ALSO_IN_FLOAT32)
         if len(floats) > 1:
             lone = [arrays[first] if i == first else a for i, a in enumerate(many)]
-            yield probe(f"{name} in argument {first}", lone, reshaped=True)
+            yield probe(f"{name} in argument {first}", lone, SHAPE, FAR)
 
 
 def cut(
@@ -200,19 +265,72 @@ def _tiled(given: Sequence[np.ndarray], first: int) -> list[np.ndarray]:
     return [np.concatenate([a] * times) if a.ndim and len(a) == len(lead) else a for a in given]
 
 
-def _reshaped(
-    given: Sequence[np.ndarray], floats: Sequence[int]
+def _resized(
+    given: Sequence[np.ndarray], lead: np.ndarray
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
-    lead = given[floats[0]]
+    """Other lengths of every axis, for all arrays that share it with the first: around the caller's
+    own, and of the last one that no block of a kernel divides."""
+    for axis in range(lead.ndim):
+        own = lead.shape[axis]
+        lengths = {"first row": 1, "one more row": own + 1} if not axis else {}
+        if axis:
+            lengths = {f"axis {axis} one longer": own + 1, f"axis {axis} one shorter": own - 1}
+        if axis == lead.ndim - 1 and lead.size // max(own, 1) * BLOCKS <= MOST:
+            lengths[f"axis {axis} of length {BLOCKS}"] = BLOCKS
+        for name, length in lengths.items():
+            if own and length not in (0, own):
+                yield name, [_of_length(a, lead, axis, length) for a in given]
+
+
+def _of_length(a: np.ndarray, lead: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """The array with another length along this axis of the first, if it shares it: counted from the
+    front for the first axis, from the end for the others."""
+    place = axis if not axis else a.ndim - lead.ndim + axis
+    if not 0 <= place < a.ndim or a.shape[place] != lead.shape[axis]:
+        return a
+    longer = np.take(a, np.arange(length) % a.shape[place], place)
+    if not is_floating(a) or length <= a.shape[place]:
+        return longer
+    along = [1] * a.ndim
+    along[place] = length
+    times = np.arange(length) // a.shape[place] / (2.0 * length)  # so that nothing is repeated
+    return np.asarray(longer * (1 - times.reshape(along)))
+
+
+def _long(given: Sequence[np.ndarray], lead: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """The last axis, and the first, of a length that a count in few bits does not reach, all
+    elements being equal; with the other of the two cut where that is too many. They are powers of
+    two, of which a sum is exact: near what is constant, a standard deviation has no gradient."""
+    last = lead.ndim - 1
+    for axis, other in ((last, 0), (0, last)) if last > 0 else ((0, None),) if not last else ():
+        arrays, now = list(given), lead
+        if other is not None and lead.size // max(lead.shape[axis], 1) * MANY > AT_MOST:
+            arrays = [_of_length(a, lead, other, 1) for a in given]
+            now = _of_length(lead, lead, other, 1)
+        if now.size and now.size // now.shape[axis] * MANY <= AT_MOST:
+            longer = [_of_length(a, now, axis, MANY) for a in arrays]
+            yield (
+                f"axis {axis} of {MANY:,} ties",
+                [_constant(a) if is_floating(a) and a.size else a for a in longer],
+            )
+
+
+def _constant(a: np.ndarray) -> np.ndarray:
+    """All elements as the first, to a power of two."""
+    first = float(a.flat[0])
+    _, exponent = np.frexp(first)
+    return np.full_like(a, np.copysign(2.0 ** float(exponent), first) if first else 0.0)
+
+
+def _reduced(
+    given: Sequence[np.ndarray], lead: np.ndarray
+) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Shapes at the end of what there is: no rows, no axes."""
     if not lead.ndim:
         return
-    along = [a.ndim > 0 and len(a) == len(lead) for a in given]
-    for name, length in (("first row", 1), ("no rows", 0)):
-        if len(lead) != length:
-            yield name, [a[:length] if b else a for a, b in zip(given, along, strict=True)]
+    if len(lead):
+        yield "no rows", [_of_length(a, lead, 0, 0) for a in given]
     yield "0-d", [np.array(a.flat[0]) if a.size else a for a in given]
-    longer = [np.concatenate([a, a[:1]]) if b else a for a, b in zip(given, along, strict=True)]
-    yield "one more row", longer
 
 
 def _broadcasting(
@@ -227,12 +345,3 @@ def _broadcasting(
         for name, shorter in cuts.items():
             if shorter.shape != a.shape:
                 yield name, [shorter if j == i else b for j, b in enumerate(given)]
-
-
-def _broadcast(arrays: Sequence[np.ndarray]) -> tuple[int, ...] | None:
-    """The shape that arrays of several shapes are broadcast to, if they are."""
-    try:
-        whole = np.broadcast_shapes(*(a.shape for a in arrays))
-    except ValueError:
-        return None
-    return whole if any(a.shape != whole for a in arrays) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import typer
 from ... import __version__
 from .bench import bench_command
 from .calibrate import calibrate_command
-from .check import check_command
+from .check import alone, check_command, in_a_process_of_its_own
 from .coverage import coverage_command
 from .curves import curves_command
 from .dialect import dialect_command
@@ -145,4 +146,6 @@ app.callback(invoke_without_command=True, help=flowing(everything.__doc__))(ever
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["check"] and alone(sys.argv[2:]):
+        sys.exit(in_a_process_of_its_own())
     app(prog_name="gradtwin")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,44 +19,88 @@ if TYPE_CHECKING:
     from ..check.report import Report
 
 RIGHT, WRONG, NOT_RUN = 0, 1, 2  # exit statuses of `gradtwin check`
+ANSWER = "GRADTWIN_ANSWER"  # the file that a check in a process of its own answers through
+
+
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE:NAME",
+        help="A rule, a torch.autograd.Function, a torch callable or a pair of functions "
+        "(FILE:FORWARD,BACKWARD) in a Python file, which is run.",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help="A torch callable by its full name or as FILE:NAME, or one of our rules; without, "
+        "differences."
+    ),
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N,N…",
+        help="An array of normal numbers as the next argument; repeatable. Without, our "
+        "samples or torch's own.",
+    ),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="V,V…",
+        help="An array of these numbers as the next argument, behind those of --shape: of "
+        "integers (0,2,1), floats (0.5,2e-3) or truth values (true,false); repeatable.",
+    ),
+]
+Constant = Annotated[str, typer.Option(help="Arguments that have no gradient on purpose, by name.")]
+Dtype = Annotated[
+    list[str] | None,
+    typer.Option(help="float64, float32, bfloat16 or float16; the first two. Repeatable."),
+]
+Kinks = Annotated[
+    str, typer.Option(help="At a kink, the slope of torch, or any between those around it.")
+]
+Allow = Annotated[float, typer.Option(help="A relative deviation that is accepted, and reported.")]
+Gradient = Annotated[
+    str | None,
+    typer.Option(help="Whose gradient is meant, where not that of --against; named as that."),
+]
+Probes = Annotated[
+    list[str] | None,
+    typer.Option(help="A probe that is wanted, or with a minus, one that is not. Repeatable."),
+]
+Order = Annotated[
+    int, typer.Option(help="2: the second derivatives of a subject of torch as well.")
+]
+ForwardMode = Annotated[
+    bool, typer.Option("--forward-mode", help="The forward mode of a subject of torch as well.")
+]
+Timeout = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", help="End it after so long, with status 2.", min=0),
+]
+Folder = Annotated[
+    Path | None, typer.Option(help="Folder for the table as CSV, Parquet, Markdown and HTML.")
+]
 
 
 def check_command(
-    subject: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE:NAME",
-            help="A rule, a torch.autograd.Function, a torch callable or a pair of functions "
-            "(FILE:FORWARD,BACKWARD) in a Python file, which is run.",
-        ),
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="A torch callable by its full name or as FILE:NAME, or one of our rules; without, "
-            "differences."
-        ),
-    ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="N,N…",
-            help="An array of normal numbers as the next argument; repeatable. Without, our "
-            "samples or torch's own.",
-        ),
-    ] = None,
+    subject: Named,
+    against: Against = None,
+    shape: Shape = None,
+    values: Values = None,
     settings: Settings = None,
-    constant: Annotated[
-        str, typer.Option(help="Arguments that have no gradient on purpose, by name.")
-    ] = "",
-    dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32; both.")] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", help="End it after so long, with status 2.", min=0),
-    ] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the table as CSV, Parquet, Markdown and HTML.")
-    ] = None,
+    constant: Constant = "",
+    dtype: Dtype = None,
+    kinks: Kinks = "torch",
+    allow: Allow = 0.0,
+    gradient: Gradient = None,
+    probe: Probes = None,
+    order: Order = 1,
+    forward_mode: ForwardMode = False,
+    timeout: Timeout = 0,
+    out: Folder = None,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -65,6 +111,7 @@ def check_command(
     Exit status: 0 right, 1 wrong, 2 it could not be run.
     """
     shapes = [_shape(s) for s in shape or ()]
+    numbers = [_numbers(text) for text in values or ()]
     chosen = settings_of(settings)
     if timeout:
         raise typer.Exit(_within(timeout))
@@ -80,36 +127,89 @@ def check_command(
     if out:
         files.folder(out)
     rng = np.random.default_rng(seed)
-    arrays = [rng.standard_normal(s) for s in shapes] if shapes else None
+    drawn = [rng.standard_normal(s) for s in shapes]
+    arrays = [*drawn, *map(np.array, numbers)] or None
     dtypes = dtype or ("float64", "float32")
     try:
         found = check(
-            thing, rule_or_file, arrays, chosen, dtypes, strict, constant=constant, seed=seed
+            thing,
+            rule_or_file,
+            arrays,
+            chosen,
+            dtypes,
+            strict,
+            constant=constant,
+            seed=seed,
+            kinks=kinks,
+            allow=allow,
+            gradient=named(gradient) if gradient else None,
+            probes=probe or (),
+            order=order,
+            forward_mode=forward_mode,
         )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
     if out:
         files.write_all({out / name: content for name, content in _files(found).items()})
+    raise typer.Exit(_told(found, as_json, quiet))
+
+
+def _told(found: Report, as_json: bool, quiet: bool) -> int:
+    """The exit status, after what was found is shown, and who waits for it knows."""
     if as_json:
         print(json.dumps(_plain(found)))
     else:
         _show(found, quiet)
-    raise typer.Exit(RIGHT if found.passed else WRONG)
+    sys.stdout.flush()
+    for file in _answering():
+        os.write(file, b"!")
+    return RIGHT if found.passed else WRONG
+
+
+def alone(arguments: Sequence[str]) -> bool:
+    """Whether a check with these arguments has to run in a process of its own, which a subject may
+    end without a word, with any status."""
+    return ANSWER not in os.environ and not {"--help", "-h"} & set(arguments)
+
+
+def in_a_process_of_its_own() -> int:
+    """The status of the same command in another process, if that says that it came to its end."""
+    reading, writing = os.pipe()
+    try:
+        status = _again({**os.environ, ANSWER: str(writing)}, writing)
+    finally:
+        os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answered = pipe.read()
+    if status in (RIGHT, WRONG) and not answered:
+        say(f"gradtwin check: the subject ended the process, with {status}")
+        return NOT_RUN
+    return status
 
 
 def _within(seconds: float) -> int:
-    """The status of the same command in a process of its own, which is ended after so long: a loop
-    in a library hears no signal."""
-    command = [sys.executable, "-P", "-m", "gradtwin", *sys.argv[1:], "--timeout", "0"]
+    """The status of the same command in a process that is ended after so long: a loop in a library
+    hears no signal."""
     try:
-        done = subprocess.run(command, timeout=seconds, check=False)
+        return _again(dict(os.environ), *_answering(), timeout=seconds)
     except subprocess.TimeoutExpired:
         say(f"gradtwin check: not done after {seconds:g} seconds (--timeout)")
         return NOT_RUN
+
+
+def _again(environment: dict[str, str], *files: int, timeout: float | None = None) -> int:
+    last = ["--timeout", "0"] if timeout else []
+    command = [sys.executable, "-P", "-m", "gradtwin", *sys.argv[1:], *last]
+    done = subprocess.run(command, env=environment, pass_fds=files, timeout=timeout, check=False)
     if done.returncode < 0:
         say(f"gradtwin check: died of signal {-done.returncode}")
         return NOT_RUN
     return done.returncode
+
+
+def _answering() -> list[int]:
+    """Where it is to be said that the check came to its end, if somebody waits."""
+    return [int(os.environ[ANSWER])] if ANSWER in os.environ else []
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -120,6 +220,22 @@ def _shape(text: str) -> tuple[int, ...]:
     if any(n < 0 for n in shape):
         raise typer.BadParameter(f"expected lengths like 3,4, got {text!r}", param_hint="--shape")
     return shape
+
+
+def _numbers(text: str) -> list[Any]:
+    """0,2,1 or 0.5,2 or true,false as a list, of one kind."""
+    words = [word.strip().lower() for word in text.split(",")]
+    known: dict[str, Any] = {"true": True, "false": False}
+    if all(word in known for word in words):
+        return [known[word] for word in words]
+    for kind in (int, float):
+        try:
+            return [kind(word) for word in words]
+        except ValueError:
+            continue
+    raise typer.BadParameter(
+        f"expected numbers like 0,2,1, or true,false, got {text!r}", param_hint="--values"
+    )
 
 
 def _show(found: Report, quiet: bool) -> None:

@@ -28,7 +28,7 @@ DIGITS = 240
 STEP = mpmath.mpf(10) ** -80
 KINK = mpmath.mpf(10) ** -40  # slopes of two sides further apart, relatively, make a kink
 ROUNDING = mpmath.mpf(10) ** -150  # the error of a slope, relative to y, since y has DIGITS
-SOON = 50_000  # the numbers that make exact values in a second or so
+SOON = 100_000  # the numbers that make exact values in a second or so
 Definition = Callable[..., Any]  # what an op is, over arrays of mpf
 Oracle = Callable[[str, tuple[int, ...]], float]
 

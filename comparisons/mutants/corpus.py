@@ -108,7 +108,7 @@ SAMPLES = {
     "leaky_relu": [call(array(3, 4)), call(array(3, 4), negative_slope=0.2)],
     "hardtanh": [call(array(3, 4)), call(array(3, 4), min_val=-0.5, max_val=2.0)],
     "silu": [call(array(3, 4)), call(array(2, 3, 5))],
-    "softsign": [call(array(3, 4)), call(array(2, 3, 5))],
+    "softsign": [call(array(3, 4)), call(array(2, 3, 5)), call(array())],
     "layer_norm": [
         call(array(5, 4), (4,), array(4), array(4)),
         call(array(2, 3, 4), (3, 4), array(3, 4), array(3, 4), 1e-3),
@@ -129,9 +129,21 @@ SAMPLES = {
         call(array(5, 3, 4), array(4, 2)),
     ],
     "outer": [call(array(3), array(4)), call(array(5), array(2))],
-    "add": [call(array(3, 4), array(4)), call(array(3, 4), array(3, 4), alpha=0.5)],
-    "mul": [call(array(3, 4), array(3, 4)), call(array(2, 3, 4), array(3, 1))],
-    "div": [call(array(3, 4), array(3, 4)), call(array(3, 4), array(3, 1))],
+    "add": [
+        call(array(3, 4), array(4)),
+        call(array(3, 4), array(3, 4), alpha=0.5),
+        call(array(3, 1), array(3, 4)),
+    ],
+    "mul": [
+        call(array(3, 4), array(3, 4)),
+        call(array(2, 3, 4), array(3, 1)),
+        call(array(3, 4), array()),
+    ],
+    "div": [
+        call(array(3, 4), array(3, 4)),
+        call(array(3, 4), array(3, 1)),
+        call(array(1, 4), array(3, 4)),
+    ],
     "maximum": [call(array(3, 4), array(3, 4)), call(array(3, 4), array(4))],
     "pow": [call(array(3, 4), 3), call(uniform(2, 5), 1.5)],
     "prod": [call(array(3, 4), dim=1), call(array(2, 3, 5), dim=1)],
@@ -180,7 +192,11 @@ SAMPLES = {
     "mish": [call(array(3, 4)), call(array(2, 3, 5))],
     "clamp": [call(array(3, 4), -0.5, 0.5), call(array(2, 3, 5), min=-1.0, max=0.25)],
     "glu": [call(array(3, 4)), call(array(2, 6, 5), dim=1)],
-    "logaddexp": [call(array(3, 4), array(3, 4)), call(array(3, 4), array(4))],
+    "logaddexp": [
+        call(array(3, 4), array(3, 4)),
+        call(array(3, 4), array(4)),
+        call(array(3, 4), array(1)),
+    ],
     "lerp": [
         call(array(3, 4), array(3, 4), uniform(1)),
         call(array(3, 4), array(4), uniform(3, 4)),

@@ -35,19 +35,28 @@ def array_names(
 ) -> list[str]:
     """A name for each floating array of a call, "x", or "tensors.0" inside a list."""
     positional = positional_names(len(args), signature)
-    order = list(signature.parameters) if signature else []
-    keywords = sorted(kwargs, key=lambda k: order.index(k) if k in order else len(order))
+    keywords = in_order(kwargs, signature).items()
     found = []
-    for name, argument in [
-        *zip(positional, args, strict=True),
-        *((k, kwargs[k]) for k in keywords),
-    ]:
+    for name, argument in [*zip(positional, args, strict=True), *keywords]:
         if is_floating(argument):
-            found.append(name)
+            found.append(gradient_name(name))
         elif isinstance(argument, (list, tuple, dict)):
             keys = argument if isinstance(argument, dict) else range(len(argument))
-            found += [f"{name}.{key}" for key in keys if is_floating(argument[key])]
+            found += [gradient_name(f"{name}.{key}") for key in keys if is_floating(argument[key])]
     return found
+
+
+def gradient_name(name: str) -> str:
+    """What the gradient of this argument is called beside the outputs, which are "value" or
+    "value.0"."""
+    return f"argument {name}" if name.split(".")[0] == "value" else name
+
+
+def in_order(kwargs: Mapping[str, Any], signature: inspect.Signature | None) -> dict[str, Any]:
+    """The keywords in the order of the signature, those that it does not name behind them."""
+    order = list(signature.parameters) if signature else []
+    names = sorted(kwargs, key=lambda k: order.index(k) if k in order else len(order))
+    return {name: kwargs[name] for name in names}
 
 
 def positional_names(count: int, signature: inspect.Signature | None) -> list[str]:

@@ -39,6 +39,12 @@ def said(error: BaseException) -> str:
         return f"(its text raises {type(other).__name__})"
 
 
+def raised(error: BaseException) -> str:
+    """The type of an error and the first line of its text, no longer than a line may be."""
+    lines = said(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:150]}" if lines else type(error).__name__
+
+
 def _shown(c: str) -> str:
     return (
         c

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 DTYPES = ("float64", "float32")  # the dtypes in which results are judged
+HALF_DTYPES = ("bfloat16", "float16")  # judged too, in arrays of float32 that hold their values
 
 # In floors: how far a correct value, gradient, step or free run may be from the reference.
 # `gradtwin calibrate` measures it on all that is here, with --kernels on each set of kernels.

@@ -13,11 +13,13 @@ import numpy as np
 from ...reference.adapters import Draws, leaves, tree_map
 from .classes import LIMIT, Function, Results
 from .cut import Places, cut
+from .halves import SMALLEST, is_half, rounded
 from .noise import OneUlpNoise, cast, is_floating, moved, moved_by, unit_roundoff
 from .ulps import difference, finite_part, same_values
 
 DRAWS = 6  # of noise
 SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
+SIXTEEN = (1 / 32, 1)  # those of a subject in 16 bits: of 32 u, little is left of any digit
 HALF = (1, 32)  # the same of results in 16 bits, in units in their last place
 TOGETHER = 2**19  # elements that one evaluation of many draws may be given
 MANY = 2**13  # elements of a result from which on only those are measured that need it
@@ -36,6 +38,12 @@ class Floor:
     so far; each draw adds to both. Where truth and native are `known`, even `own` is measured only
     when the first term does not settle it.
 
+    For a subject in 16 bits, where dtype is the name of one of HALF_DTYPES, inputs are arrays of
+    float32 that hold its numbers, native is the truth rounded to it, `own` is left out, since what
+    torch loses in float32 says little there, and noise has the size of its u. With `once`, of a
+    subject that computes in float32 and rounds to 16 bits at its end, the floor is u |truth| /
+    LIMIT, which is to say one rounding, and all that float32 makes.
+
     `together` is what the reference is made of, if that takes several draws at once, as Draws.
     Where it cannot after all, each is evaluated by itself, and it is not asked again.
     """
@@ -49,11 +57,16 @@ class Floor:
         dtype: Any,
         known: Sequence[Results] = (),
         together: Hashable = None,
+        once: bool = False,
     ) -> None:
+        self.half = dtype if is_half(dtype) else ""
+        self.once = once and bool(self.half)
+        self._loses = self.once or not self.half  # whether what torch loses in float32 counts
         # What is single on purpose beside a float64 subject, like NAdam's product, remains so.
-        as_given = np.dtype(dtype) == np.float64
+        as_given = not self.half and np.dtype(dtype) == np.float64
         self.inputs = inputs if as_given else cast(inputs, np.float64)
         self.reference, self.dtype = reference, dtype
+        self._u = unit_roundoff(np.float32 if self.once else dtype)  # the size of the noise
         self.draws = 0
         self.halves = False  # whether something on the way was seen to be computed in 16 bits
         self.together = together if any(map(is_floating, leaves(self.inputs))) else None
@@ -61,20 +74,39 @@ class Floor:
             self.truth, self.native = known
         else:
             self.truth = reference(self.inputs)
-            self.native = self.truth if as_given else reference(inputs)
-        rounding: dict[str, np.ndarray] = {}
-        for name, value in self.native.items():
-            rounds = value.dtype if is_floating(value) else np.float64
-            size = abs(finite_part(self.truth[name])) * is_floating(value)  # whole numbers fit
-            rounding[name] = unit_roundoff(rounds) * size + float(np.finfo(rounds).tiny)
-        self._rounding: Results = rounding
+            self.native = self.truth if as_given or self.half else reference(inputs)
+        if self.half:
+            self.native = cast(dict(self.truth), dtype)
+        self._rounding: Results = {
+            name: self._first(value, abs(finite_part(self.truth[name])))
+            for name, value in self.native.items()
+        }
         self.noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
         self._own: Results = {name: a.copy() for name, a in self.noise.items()}
-        self._knows_own = False
+        self._knows_own = not self._loses
         self._part: Floor | None = None  # that of the elements which need more, and where they are
         self._places: Places = {}
         if not known:
             self.widen()
+
+    def _first(self, value: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """The first term of the floor."""
+        if not is_floating(value):  # whole numbers fit
+            return np.full(value.shape, float(np.finfo(np.float64).tiny))
+        first = self.u(value) * size
+        if self.half:
+            first += SMALLEST[self.half] / (LIMIT if self.once else 1)
+        if self._loses:
+            first += float(np.finfo(value.dtype).tiny)
+        return np.asarray(first)
+
+    def u(self, value: np.ndarray) -> float:
+        """The unit roundoff of a result. Of one that is known to be rounded to 16 bits once, LIMIT
+        times that much is what one rounding makes, and what float32 makes before."""
+        if not self.half:
+            return unit_roundoff(value.dtype)
+        u = unit_roundoff(self.half)
+        return u / LIMIT + unit_roundoff(np.float32) if self.once else u
 
     def narrow(self, outside: Mapping[str, np.ndarray]) -> None:
         """From now on only the floor of these elements grows, if they are few, and a call cut to
@@ -158,7 +190,7 @@ class Floor:
         kinds = tree_map(
             lambda a: (a.shape, a.dtype) if isinstance(a, np.ndarray) else a, self.inputs
         )
-        call = self.together, repr(kinds)
+        call = self.together, repr((self.half and self._u, kinds))
         if not self._can.get(call, True):
             return False
         before = dict(self.noise), self._own
@@ -192,32 +224,43 @@ class Floor:
     def _draw(self, seeds: Sequence[int]) -> list[tuple[Any, Results]]:
         """Draws, and gives what was evaluated in float64 nearby, draws first, behind the first
         point of those that were evaluated together."""
-        u = unit_roundoff(self.dtype)
-        self.halves = self._move(seeds, (SMALL * u, LARGE * u), SMALL)
+        small, large = (SMALL, LARGE) if self._loses else SIXTEEN
+        self.halves = self._move(seeds, (small * self._u, large * self._u), small)
         if self.halves:
             self._move(seeds, HALF, 1, half=True)
+        if not self._loses:
+            self._move(seeds, (self._u,), 1)
 
         def point(seed: int) -> tuple[Any, Any]:
             single = nearby(self.inputs, seed)
-            return single, cast(single, np.float64)
+            double = cast(single, np.float64)
+            return (single if self._loses else double), double
 
-        doubles = []
+        doubles: list[tuple[Any, Results]] = []
+        if not self._loses and len(seeds) == 1:
+            return doubles
         around = nullcontext(), nullcontext()
         for (_, double), (low, high) in self._results(seeds, point, lambda seed: around):
-            lost = self._loss_of(low, high)
-            self._own = {n: np.maximum(own, lost[n].max(axis=0)) for n, own in self._own.items()}
+            if self._loses:
+                lost = self._loss_of(low, high)
+                self._own = {n: np.maximum(a, lost[n].max(axis=0)) for n, a in self._own.items()}
             doubles.append((double, high))
         return doubles
 
     def _move(
-        self, seeds: Sequence[int], sizes: tuple[float, float], units: float, half: bool = False
+        self, seeds: Sequence[int], sizes: tuple[float, ...], units: float, half: bool = False
     ) -> bool:
         """Adds how far noise of the first size moves the results, divided by `units`; says whether
-        anything was computed in 16 bits, which has a far larger ulp."""
+        anything was computed in 16 bits, which has a far larger ulp.
+
+        With one size, the inputs stay, and jumps count: in 16 bits, what is decided by a number
+        that was computed is decided the other way every so often, as in nets of ReLUs, but never
+        what is decided by the inputs themselves.
+        """
         modes = []
 
         def point(seed: int) -> list[Any]:
-            if half:
+            if half or len(sizes) == 1:
                 return [self.inputs] * len(sizes)
             return moved_by(sizes, self.inputs, np.random.default_rng(seed))
 
@@ -226,15 +269,16 @@ class Floor:
             modes.extend(made)
             return made
 
-        small = 4 * unit_roundoff(self.dtype)
-        for _, (a, b) in self._results(seeds, point, around):
+        small = 4 * self._u
+        for _, (a, *b) in self._results(seeds, point, around):
             for name, value in self.truth.items():
                 movement = difference(a[name], value) / units
-                further = difference(b[name], value) / units
-                smooth = movement <= further / math.sqrt(sizes[1] / sizes[0])
-                smooth |= movement <= small * abs(finite_part(value))
-                largest = np.where(smooth, movement, 0).max(axis=0)
-                self.noise[name] = np.maximum(self.noise[name], largest)
+                if b:
+                    further = difference(b[0][name], value) / units
+                    smooth = movement <= further / math.sqrt(sizes[1] / sizes[0])
+                    smooth |= movement <= small * abs(finite_part(value))
+                    movement = np.where(smooth, movement, 0)
+                self.noise[name] = np.maximum(self.noise[name], movement.max(axis=0))
         return any(mode.halves for mode in modes)
 
     def _results(
@@ -243,9 +287,9 @@ class Floor:
         point: Callable[[int], Sequence[Any]],
         around: Callable[[int], Sequence[AbstractContextManager[Any]]],
     ) -> Iterator[tuple[Sequence[Any], Sequence[Results]]]:
-        """What the reference gives at the two points of each draw, inside of what is around them;
-        draws first, behind the points of the first. Those are evaluated together that differ in
-        their arrays alone, because a setting is a number."""
+        """What the reference gives at the points of each draw, inside of what is around them; draws
+        first, behind the points of the first. Those are evaluated together that differ in their
+        arrays alone, because a setting is a number."""
         groups: dict[Any, list[tuple[int, Sequence[Any]]]] = {}
         for seed in seeds:
             points = point(seed)
@@ -282,7 +326,7 @@ class Floor:
     def _loss_of(self, low: Results, high: Results) -> Results:
         """|torch in float32 − torch in float64| on float32 inputs, for a float64 subject times
         2⁻²⁹."""
-        scale = unit_roundoff(self.dtype) / unit_roundoff(np.float32)
+        scale = self._u / unit_roundoff(np.float32)
         return {name: scale * difference(low[name], high[name]) for name in self.truth}
 
     def margin(self, name: str, ours: np.ndarray) -> np.ndarray:
@@ -297,16 +341,19 @@ class Floor:
         self, name: str, ours: np.ndarray, truth: np.ndarray, native: np.ndarray | None = None
     ) -> np.ndarray:
         with np.errstate(over="ignore"):
-            margin = difference(ours, truth) / (LIMIT * self.values[name])
+            allowed = LIMIT * self.values[name]
+            margin = difference(ours, truth) / allowed
         finite = np.isfinite(ours) & np.isfinite(truth)
         same = same_values(ours, truth) | (native is not None and same_values(ours, native))
+        if self.half and np.isinf(ours).any():  # as is all that is infinite in 16 bits
+            same |= ours == rounded(truth + np.copysign(allowed, ours), self.half)
         return np.where(finite, margin, np.where(same, 0, np.inf))
 
 
-def nearby(inputs: Any, seed: int) -> Any:
-    """The inputs in float32, moved by one ulp of it."""
+def nearby(inputs: Any, seed: int, dtype: Any = np.float32) -> Any:
+    """The inputs in float32, or in a type of 16 bits, moved by one ulp of it."""
     rng = np.random.default_rng(seed)
-    return moved(cast(inputs, np.float32), 2 * unit_roundoff(np.float32), rng)
+    return cast(moved(cast(inputs, dtype), 2 * unit_roundoff(dtype), rng), dtype)
 
 
 def stacked(points: Sequence[Any]) -> Any:

@@ -26,9 +26,10 @@ from .classes import (
     Verdict,
 )
 from .cut import cut
-from .digits import only_digits_lost
-from .floor import Floor
-from .noise import unit_roundoff
+from .digits import Ways, only_digits_lost
+from .floor import DRAWS, Floor
+from .halves import SMALLEST, rounded
+from .noise import is_floating, moved, unit_roundoff
 from .ulps import difference, finite_part, same_values, ulps
 
 TOGETHER = 2**16  # elements screened at a time
@@ -43,15 +44,20 @@ def judge(
     exact: Exactly | None = None,
     before: Results | None = None,
     thorough: bool = False,
+    finer: Function | None = None,
 ) -> dict[str, Verdict]:
     """A verdict on each result of the subject, from the reference in float64 on the same inputs.
 
     Noise is drawn only while something is outside the floor, unless `thorough`. `exact` decides
     where the reference may be the one that is wrong. With `before`, resolutions are relative to the
     change from there: an optimizer's step is a change.
+
+    A subject in 16 bits, where `dtype` is one of HALF_DTYPES, takes and gives arrays of float32
+    that hold its numbers; `finer` is the same in float32, if there is that.
     """
     floor = Floor(reference, inputs, dtype)
-    return settle(floor, subject, inputs, subject(inputs), exact, before, thorough)
+    results = subject(inputs)
+    return settle(floor, subject, inputs, results, exact, before, thorough, finer=finer)
 
 
 def settle(
@@ -64,6 +70,7 @@ def settle(
     thorough: bool = False,
     finite: bool = False,
     sides: Sides | None = None,
+    finer: Function | None = None,
 ) -> dict[str, Verdict]:
     """As `judge`, for results that the subject has given already, against a floor that may know
     much already. With `finite`, only the elements count where the reference is finite. With
@@ -71,7 +78,7 @@ def settle(
     ours = {name: np.asarray(value) for name, value in results.items()}
     if ours.keys() != floor.truth.keys():
         raise ValueError(f"results: expected {', '.join(floor.truth)}, got {', '.join(ours)}")
-    notes = {name: _misfit(ours[name], native) for name, native in floor.native.items()}
+    notes = {name: _misfit(ours[name], native, floor.half) for name, native in floor.native.items()}
     fitting = [name for name, note in notes.items() if not note]
 
     def measured(names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -92,14 +99,17 @@ def settle(
         margins = measured(fitting)
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
-    kinds = _kinds(floor, subject, inputs, ours, outside, exact, sides) if outside else {}
+    kinds = {}
+    if outside:
+        kinds = _kinds(floor, subject, inputs, ours, outside, exact, sides, finer)
     slack = floor.values
 
     def described(name: str) -> Verdict:
         then = before[name][None] if before and name in before else None
         known = (floor.truth[name], slack[name], margins[name])
         truth, width, margin = (a[None] for a in known)
-        return _described(ours[name][None], truth, width, margin, then, kinds.get(name))[0]
+        kind = kinds.get(name)
+        return _described(ours[name][None], truth, width, margin, then, kind, floor.half)[0]
 
     return {
         name: Verdict(
@@ -119,27 +129,49 @@ def _kinds(
     outside: Mapping[str, np.ndarray],
     exact: Exactly | None,
     sides: Sides | None,
+    finer: Function | None,
 ) -> dict[str, str]:
     """The class of each result that has elements outside the floor."""
     kinds = dict.fromkeys(outside, DIFFERENT)
     slack = floor.values
     smaller = cut(floor.reference, floor.inputs, floor.truth, outside)
     if exact and (oracle := exact(smaller.of(inputs) if smaller else inputs)):
+        moves: Results | None = None
         for name in outside:
             place = smaller.places[name] if smaller else ...
-            if _nearer(oracle, name, *(a[name][place] for a in (ours, outside, slack))):
+            u = floor.u(ours[name])
+            result, mask, width = (a[name][place] for a in (ours, outside, slack))
+            if not (near := _nearer(oracle, name, result, mask, width, u)):
+                moves = moves or _moves(subject, inputs, ours, floor.dtype)
+                near = _nearer(oracle, name, result, mask, width + moves[name][place], u)
+            if near:
                 kinds[name] = REFERENCE_IMPRECISE
     if sides:
         left = [n for n in outside if kinds[n] == DIFFERENT and not n.startswith("value")]
-        chosen = {n for n in left if _between(sides, n, ours[n], outside[n], slack[n])}
+        chosen = {
+            n for n in left if _between(sides, n, ours[n], outside[n], slack[n], floor.u(ours[n]))
+        }
         kinds |= dict.fromkeys(chosen, CONVENTION)
     if undecided := {name: outside[name] for name, kind in kinds.items() if kind == DIFFERENT}:
         if smaller and smaller.gives(subject, inputs, ours):
             inputs = smaller.of(inputs)
             undecided = {name: mask[smaller.places[name]] for name, mask in undecided.items()}
-        lost = only_digits_lost(subject, floor.reference, inputs, undecided)
+        ways = Ways(subject, finer, floor.half) if floor.half else Ways(subject, subject)
+        lost = only_digits_lost(ways, floor.reference, inputs, undecided)
         kinds |= dict.fromkeys(lost, IMPRECISE)
     return kinds
+
+
+def _moves(subject: Function, inputs: Any, ours: Results, dtype: Any) -> Results:
+    """How far the results move where every input moves by one rounding: as far as any formula may
+    be off the exact value, also where the reference is wrong as a whole and has no noise."""
+    rng = np.random.default_rng(12)
+    moves = {name: np.zeros(value.shape) for name, value in ours.items()}
+    for _ in range(DRAWS):
+        found = subject(moved(inputs, 2 * unit_roundoff(dtype), rng))
+        for name, value in ours.items():
+            moves[name] = np.maximum(moves[name], difference(found[name], value))
+    return moves
 
 
 def settle_rows(floor: Floor, results: Results, before: Results) -> list[dict[str, Verdict] | None]:
@@ -158,20 +190,21 @@ def settle_rows(floor: Floor, results: Results, before: Results) -> list[dict[st
 
 def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
     """Whether more noise could still bring a result inside: after two draws it will not come from
-    HOPELESS times as far, unless no draw has moved that element at all, or it comes from 16 bits,
-    of which one that flips or does not makes all the difference."""
-    early = floor.draws < 2 or floor.halves
+    HOPELESS times as far, nor after one from its square, unless no draw has moved that element at
+    all, or it comes from 16 bits, of which one that flips or does not makes all the difference."""
+    early = floor.draws < 1 or floor.halves
+    hopeless = HOPELESS ** (2 if floor.draws < 2 else 1)
     return any(
-        np.any((m > 1) & (early | (m <= HOPELESS) | (floor.noise[name] == 0)))
+        np.any((m > 1) & (early | (m <= hopeless) | (floor.noise[name] == 0)))
         for name, m in margins.items()
     )
 
 
 def screen(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool]
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool], half: str = ""
 ) -> list[Verdict | None]:
     """For each (ours, truth), shapes being equal: its verdict if u |truth|, the first term of the
-    floor, settles it, else None.
+    floor, settles it, else None. All of them are of the same type of 16 bits, where one is given.
 
     Many are looked at together, because most are small. With `finite`, only the elements count
     where the truth is finite.
@@ -192,13 +225,13 @@ def screen(
         else:
             verdicts[i] = EMPTY
     for chosen in groups.values():
-        found = _screened([pairs[i] for i in chosen], [finite[i] for i in chosen])
+        found = _screened([pairs[i] for i in chosen], [finite[i] for i in chosen], half)
         verdicts |= zip(chosen, found, strict=True)
     return [verdicts[i] for i in same]
 
 
 def _screened(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool]
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], finite: Sequence[bool], half: str
 ) -> list[Verdict | None]:
     """As `screen`, for pairs of one dtype that are not empty, laid end to end."""
     shapes = [a.shape for a, _ in pairs]
@@ -208,9 +241,9 @@ def _screened(
     ours = np.concatenate([a.ravel() for a, _ in pairs])
     truth = np.concatenate([t.ravel() for _, t in pairs])
     size, gap = abs(finite_part(truth)), difference(ours, truth)
-    u = unit_roundoff(ours.dtype)
-    floor = u * size + float(np.finfo(ours.dtype).tiny)
-    margin, distances = gap / (LIMIT * floor), _distances(ours, truth)
+    u = unit_roundoff(half or ours.dtype)
+    floor = u * size + (SMALLEST[half] if half else float(np.finfo(ours.dtype).tiny))
+    margin, distances = gap / (LIMIT * floor), _distances(ours, truth, half)
     both = np.isfinite(ours) & np.isfinite(truth)
     if not both.all():
         margin[~both] = np.where(same_values(ours, truth), 0, np.inf)[~both]
@@ -267,6 +300,7 @@ def _described(
     margin: np.ndarray,
     before: np.ndarray | None = None,
     kind: str | None = None,
+    half: str = "",
 ) -> list[Verdict]:
     """What is said of each of many results, which lie side by side along the first axis."""
     shape = truth.shape[1:]
@@ -277,7 +311,7 @@ def _described(
         a.reshape(len(a), -1) for a in (ours, truth, slack, margin, change)
     )
     rows = np.arange(len(truth))
-    distances = _distances(ours, truth)
+    distances = _distances(ours, truth, half)
     worst, furthest = margin.max(axis=1), distances.max(axis=1)
     at = np.where(worst > 0, margin.argmax(axis=1), distances.argmax(axis=1))
     largest = abs(finite_part(truth)).max(axis=1)
@@ -310,12 +344,12 @@ def _described(
     ]
 
 
-def _distances(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _distances(ours: np.ndarray, truth: np.ndarray, half: str = "") -> np.ndarray:
     """The distances in units in the last place, which are counted only where the bits differ."""
     with np.errstate(over="ignore"):
-        apart = ours != truth.astype(ours.dtype)
+        apart = ours != (rounded(truth, half) if half else truth.astype(ours.dtype))
     found = np.zeros(ours.shape, np.uint64)
-    found[apart] = ulps(ours[apart], truth[apart])
+    found[apart] = ulps(ours[apart], truth[apart], half)
     return found
 
 
@@ -330,20 +364,20 @@ def _blur(slack: np.ndarray, change: np.ndarray) -> np.ndarray:
     return np.where(seen, blur[np.arange(len(blur)), seen // 2], math.nan)
 
 
-def _misfit(ours: np.ndarray, native: np.ndarray) -> str:
+def _misfit(ours: np.ndarray, native: np.ndarray, half: str = "") -> str:
     if ours.shape != native.shape:
         return f"shape {ours.shape} instead of {native.shape}"
-    if ours.dtype != native.dtype:
+    carried = half and is_floating(ours) and is_floating(native)  # in whatever arrays
+    if ours.dtype != native.dtype and not carried:
         return f"dtype {ours.dtype} instead of {native.dtype}"
     return ""
 
 
 def _nearer(
-    exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, slack: np.ndarray
+    exact: Exact, name: str, ours: np.ndarray, outside: np.ndarray, slack: np.ndarray, u: float
 ) -> bool:
     """Whether ours is within the floor of the exact value wherever it is outside that of the
     reference."""
-    u = unit_roundoff(ours.dtype)
     for i in map(tuple, np.argwhere(outside)):
         value = exact(name, i)
         if not abs(float(ours[i]) - value) <= LIMIT * (slack[i] + u * abs(value)):
@@ -352,11 +386,10 @@ def _nearer(
 
 
 def _between(
-    sides: Sides, name: str, ours: np.ndarray, outside: np.ndarray, slack: np.ndarray
+    sides: Sides, name: str, ours: np.ndarray, outside: np.ndarray, slack: np.ndarray, u: float
 ) -> bool:
     """Whether ours lies between the slopes of both sides wherever it is outside the floor of the
     reference."""
-    u = unit_roundoff(ours.dtype)
     for i in map(tuple, np.argwhere(outside)):
         low, high = sorted(sides(name, i))
         allowed = LIMIT * (slack[i] + u * max(abs(low), abs(high)))

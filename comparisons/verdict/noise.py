@@ -14,6 +14,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...reference.adapters import leaves, tree_map
+from .halves import BITS, is_half, rounded
 
 # Results that are copies, selections or comparisons of what went in: exact, so left alone.
 EXACT = frozenset(
@@ -111,12 +112,14 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def unit_roundoff(dtype: Any) -> float:
-    """u, the largest relative error of one rounding in this dtype."""
-    return float(np.finfo(dtype).eps) / 2
+    """u, the largest relative error of one rounding in this dtype, or type of 16 bits."""
+    return 2.0 ** -BITS[dtype] if is_half(dtype) else float(np.finfo(dtype).eps) / 2
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """The tree with every floating array in `dtype`."""
+    """The tree with every floating array in `dtype`; of one of 16 bits, in float32."""
+    if is_half(dtype):
+        return tree_map(lambda a: rounded(a, dtype) if is_floating(a) else a, tree)
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
         return tree_map(lambda a: a.astype(dtype) if is_floating(a) else a, tree)
 
@@ -403,5 +406,7 @@ def _coins(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def is_floating(leaf: Any) -> bool:
-    """Whether the leaf is a floating array."""
-    return isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"
+    """Whether the leaf is a floating array; NumPy has bfloat16 from ml_dtypes, of another kind."""
+    if not isinstance(leaf, np.ndarray):
+        return False
+    return leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"

@@ -6,16 +6,23 @@ from typing import Any
 
 import numpy as np
 
+from .halves import half_bits, is_half, rounded
 
-def ulps(ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How many floating-point numbers of the dtype of `ours` lie between it and the truth, rounded
-    to that dtype; between whole numbers, their difference."""
+
+def ulps(ours: np.ndarray, truth: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """How many floating-point numbers of the dtype of `ours`, or of the given one of 16 bits, lie
+    between it and the truth, rounded to that; between whole numbers, their difference."""
     if ours.dtype.kind != "f":
         return abs(ours.astype(np.int64) - truth.astype(np.int64))
-    bits: Any = {2: np.uint16, 4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
-    with np.errstate(over="ignore"):
-        pair = [np.ascontiguousarray(a, ours.dtype).view(bits) for a in (ours, truth)]
-    negative = bits(1 << (8 * ours.dtype.itemsize - 1))
+    bits: Any
+    if is_half(dtype):
+        bits = np.uint16
+        pair = [half_bits(rounded(a, dtype), dtype) for a in (ours, truth)]
+    else:
+        bits = {2: np.uint16, 4: np.uint32, 8: np.uint64}[ours.dtype.itemsize]
+        with np.errstate(over="ignore"):
+            pair = [np.ascontiguousarray(a, ours.dtype).view(bits) for a in (ours, truth)]
+    negative = bits(1 << (8 * np.dtype(bits).itemsize - 1))
     a, b = (np.where(p >= negative, negative - (p - negative), p + negative) for p in pair)
     distance = np.maximum(a, b) - np.minimum(a, b)
     return np.where(same_values(ours, truth), bits(0), distance).reshape(ours.shape)

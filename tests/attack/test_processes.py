@@ -56,7 +56,7 @@ def checked(tmp_path):
         ("torch.py:relu", ["--against", "relu", "--timeout", "100"], 0, "right"),
         ("torch.py:broken", ["--against", "relu"], 1, "Mute: (its text raises ValueError)"),
         ("torch.py:endless", ["--timeout", "6"], 2, "not done after 6 seconds"),
-        ("torch.py:leaving", ["--against", "relu"], 2, "ends the process, with 0"),
+        ("torch.py:leaving", ["--against", "relu"], 1, "sys.exit(0)"),
         ("leaves.py:f", [], 2, "leaves.py cannot be run: SystemExit"),
     ],
 )

@@ -59,7 +59,7 @@ def first_of_each():
 def test_a_planted_mistake_is_caught(op, number):
     subject = table.planted(op, MUTANTS[op][number])
     calls = [call.draw(0, np.dtype(float)) for call in SAMPLES[op]]
-    assert not all(check(subject, table.against(op), *call).passed for call in calls)
+    assert any(table.objects(check(subject, table.against(op), *call)) for call in calls)
 
 
 @pytest.mark.parametrize("op", AGAINST)
@@ -265,7 +265,7 @@ def test_every_kind_of_subject(subject, against):
 )
 @pytest.mark.parametrize("against", [torch.tanh, None], ids=["torch", "nothing"])
 def test_every_kind_of_subject_can_be_wrong(subject, against):
-    report = check(subject, against, [X])
+    report = check(subject, against, [X], probes=["ordinary"])
     assert not report.passed
     with pytest.raises(AssertionError, match="WRONG"):
         report.raise_for_failure()
@@ -312,8 +312,8 @@ def test_what_overflows_in_half_precision_alone_is_wrong():
         ("transpose", lambda x, y, dy: (dy * (1 - y * y))[..., ::-1] if dy.ndim else dy),
         ("range", lambda x, y, dy: np.where(x > 3, 0, dy * (1 - y * y))),
         ("precision", lambda x, y, dy: dy * (1 - np.tanh(x.astype(np.float32)) ** 2)),
-        ("dtype", lambda x, y, dy: (dy * (1 - y * y)).astype(np.float64)),
-        ("shape", lambda x, y, dy: np.atleast_1d(dy * (1 - y * y))),
+        ("dtype", lambda x, y, dy: (dy * (1 - y * y)).astype(np.float32)),
+        ("shape", lambda x, y, dy: (dy * (1 - y * y))[..., :1]),
         ("missing gradient", lambda x, y, dy: None),
         ("raises", lambda x, y, dy: dy / np.zeros(0)),
         ("contract", lambda x, y, dy: (dy, dy)),
@@ -544,7 +544,7 @@ def test_a_random_reference_is_refused():
     [
         ({"arrays": X}, TypeError),
         ({"arrays": [np.arange(3)]}, TypeError),
-        ({"arrays": [X], "dtypes": ["float16"]}, ValueError),
+        ({"arrays": [X], "dtypes": ["float8"]}, ValueError),
         ({"arrays": [X], "settings": 3}, TypeError),
         ({"arrays": [X], "against": "no_such_rule"}, ValueError),
         ({"arrays": [X], "against": 3}, TypeError),

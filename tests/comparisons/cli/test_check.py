@@ -85,7 +85,7 @@ def folder(tmp_path):
         (["rules.py:right", "--against", "nowhere"], 2, "unknown rule 'nowhere'"),
         (["rules.py:right", "--shape", "x"], 2, "--shape: expected"),
         (["rules.py:right", "--shape", "3", "--settings", "3"], 2, "expected NAME=VALUE"),
-        (["rules.py:right", "--shape", "3", "--dtype", "float16"], 2, "dtypes: expected"),
+        (["rules.py:right", "--shape", "3", "--dtype", "float8"], 2, "dtypes: expected"),
         (["rules.py:right"], 2, "needed"),
     ],
 )
@@ -189,3 +189,25 @@ def test_the_tour(tmp_path):
     assert re.search("on the whole run: (rounding|identical)", steps[7])
     assert (tmp_path / "new/tour.png").stat().st_size > 10_000
     assert run.stderr == ""
+
+
+ENDS = """
+import os
+
+def at_once(x):
+    os._exit(0)
+
+def later(x):
+    return x, lambda dy: os._exit(1)
+"""
+
+
+@pytest.mark.parametrize("name", ["at_once", "later"])
+def test_a_subject_that_ends_the_process_is_neither_right_nor_wrong(name, tmp_path):
+    (tmp_path / "ends.py").write_text(ENDS)
+    command = [sys.executable, "-m", "gradtwin", "check", f"ends.py:{name}", "--shape", "3"]
+    done = subprocess.run(
+        [*command, "--against", "torch.tanh"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "the subject ended the process" in done.stderr

@@ -114,7 +114,7 @@ def test_a_large_layer_is_judged_without_an_exact_value(monkeypatch):
 
     monkeypatch.setattr(manual.linear, "linear", linear)
     monkeypatch.setattr(exact, "_exactly", never)
-    found = trace(nn.Linear(300, 200), drawn(torch.float32, 3, 300).requires_grad_())
+    found = trace(nn.Linear(400, 300), drawn(torch.float32, 3, 400).requires_grad_())
     assert wrong_edges(found) == [("linear", ["x"])]
 
 

@@ -1,10 +1,10 @@
-"""The derivative with one path of the computation left out: what a forgotten term leaves behind."""
+"""A function of torch as torch's decompositions write it, which can be run again with paths cut."""
 
 from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ...reference.adapters import array, leaves, tensor, tree_map
 from .. import ops
 from ..verdict.noise import is_floating
-
-PATHS = 48  # the most paths that are left out one at a time
-PAIRED = 16  # up to this many paths, pairs are left out as well
 
 # Operations of torch's core set that are compositions nevertheless.
 FUSED = {name for op in map(ops.named, ops.names()) for name in op.facts.fused}
@@ -32,16 +29,11 @@ TABLE = {
     and (torch.Tag.core not in op.tags or op._schema.name.split("::")[1] in FUSED)
 }
 Edge = tuple[str, int]  # a node of the graph, and which of its inputs
-Without = tuple[str, list[np.ndarray]]
 
 
-def left_out(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> Iterator[Without]:
-    """(what was left out, the gradient of each floating array then), for every path of the
-    function as torch's decompositions write it; inputs are (args, kwargs, dy), y a single array,
-    `names` those of the floating arrays.
-
-    Nothing for a function that cannot be traced.
-    """
+def traced(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> Trace:
+    """The function at one call; inputs are (args, kwargs, dy), y a single array, `names` those of
+    the floating arrays. Raises whatever torch does for one that cannot be traced."""
     args, kwargs, dy = inputs
     spots = [leaf for leaf in leaves((args, kwargs)) if is_floating(leaf)]
 
@@ -52,26 +44,13 @@ def left_out(function: Callable[..., Any], inputs: Any, names: Sequence[str]) ->
         )
         return function(*made[0], **made[1])
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            graph = make_fx(forward, decomposition_table=TABLE)(*map(tensor, spots))
-    except Exception:
-        return
-    trace = _Trace(graph.graph, spots, dy, names)
-    edges = trace.edges()[:PATHS]
-    groups: list[tuple[Edge, ...]] = [(edge,) for edge in edges]
-    if len(edges) <= PAIRED:
-        groups += itertools.combinations(edges, 2)
-    for group in groups:
-        try:
-            found = trace.gradients(frozenset(group))
-        except Exception:  # nothing is left that depends on the arguments
-            continue
-        yield " and ".join(map(trace.name, group)), found
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = make_fx(forward, decomposition_table=TABLE)(*map(tensor, spots))
+    return Trace(graph.graph, spots, dy, names)
 
 
-class _Trace:
+class Trace:
     """A traced function that can be run again with some of its edges cut."""
 
     def __init__(self, graph: Any, spots: list[np.ndarray], dy: Any, names: Sequence[str]) -> None:
@@ -79,8 +58,9 @@ class _Trace:
         self.nodes = {node.name: node for node in graph.nodes}
         arguments = [n.name for n in graph.nodes if n.op == "placeholder"]
         self.arguments = dict(zip(arguments, names, strict=True))
+        self.edges = self._edges()
 
-    def edges(self) -> list[Edge]:
+    def _edges(self) -> list[Edge]:
         """Every input of every operation that depends on an argument."""
         moving = {n.name for n in self.graph.nodes if n.op == "placeholder"}
         found = []
@@ -104,7 +84,8 @@ class _Trace:
         """The argument's name, or the operation without the spelling of its overload."""
         return self.arguments.get(node.name) or str(node.name).rstrip("_0123456789")
 
-    def gradients(self, cut: frozenset[Edge]) -> list[np.ndarray]:
+    def evaluated(self, cut: frozenset[Edge] = frozenset()) -> tuple[np.ndarray, list[np.ndarray]]:
+        """y, and the gradient of each floating array."""
         values: dict[str, Any] = {}
         arguments = iter(self.spots)
         sources = []
@@ -123,7 +104,7 @@ class _Trace:
         found = torch.autograd.grad(
             y, sources, tensor(np.asarray(self.dy)), allow_unused=True, materialize_grads=True
         )
-        return [array(g) for g in found]
+        return array(y.detach()), [array(g) for g in found]
 
     def _applied(self, node: Any, values: dict[str, Any], cut: frozenset[Edge]) -> Any:
         count = itertools.count()

@@ -1,0 +1,122 @@
+"""What a wrong gradient was made of: the few mistakes that reproduce it, tried in turn.
+
+A cause is a generator, a function of a case: what it yields first is the diagnosis.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from . import (
+    cotangent,
+    factor,
+    forgotten,
+    forward,
+    in_range,
+    kinks,
+    layout,
+    other_dy,
+    overwritten,
+    plain,
+    precision,
+    state,
+    swapped,
+    transposed,
+)
+from .case import Candidate, Case, Cause, Tried, Wrong
+
+__all__ = ["Cause", "Tried", "diagnose"]
+
+T = TypeVar("T")
+
+# What the subject did that no rule does, of the findings of all calls: at ordinary points this goes
+# before everything else, at others behind it.
+PLAIN = (
+    plain.mutated,
+    plain.of_another,
+    plain.not_summed,
+    plain.turned,
+    plain.misshapen,
+    plain.of_another_dtype,
+    plain.raised,
+    plain.no_gradient,
+    plain.not_finite,
+    plain.misused,
+)
+
+# What may have been computed in the place of a gradient.
+CANDIDATES = (
+    swapped.of_another_argument,
+    factor.times_a_number,
+    transposed.rearranged,
+    other_dy.of_another_dy,
+    overwritten.of_one_slice,
+    transposed.of_a_turned_dy,
+    overwritten.not_added_up,
+    transposed.at_a_turned_argument,
+    forgotten.without_a_path,
+    factor.times_an_array,
+)
+
+
+def made(case: Case) -> Iterator[Cause]:
+    """The first candidate that makes the wrong values of one gradient, and has its like in the
+    others of that argument."""
+    for first, *others in case.wrong:
+        for cause, text, values in _candidates(case, first):
+            if first.is_made(values) and all(_has_like(case, wrong, cause) for wrong in others):
+                yield Cause(cause, f"the gradient of {first.name} is {text}")
+
+
+# Of one call: by where it is wrong, then by its values, from the plainest on.
+SEARCHED = (
+    state.differs_from_itself,
+    state.of_other_calls,
+    state.of_an_earlier_call,
+    layout.of_a_layout,
+    kinks.at_kinks,
+    cotangent.not_linear,
+    made,
+    precision.of_a_shorter_type,
+    in_range.beyond_a_value,
+    in_range.at_odd_points,
+    forward.of_the_value,
+)
+
+
+def diagnose(done: Sequence[Tried]) -> Cause | None:
+    """The first cause that accounts for what was found; None if there is none."""
+    findings = [f for tried in done for f in tried.findings]
+    first = [f for f in findings if plain.comes_first(f)]
+    cases = [
+        Case(tried, own)
+        for tried in done
+        if (own := [f for f in tried.findings if f.outside is not None])
+    ]
+    found = itertools.chain(
+        _each(PLAIN, first),
+        *(_each(SEARCHED, case) for case in cases if case.findings),
+        _each(PLAIN, findings),
+    )
+    return next(found, None)
+
+
+def _candidates(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    return _each(CANDIDATES, case, wrong)
+
+
+def _has_like(case: Case, wrong: Wrong, cause: str) -> bool:
+    return any(c.cause == cause and wrong.is_made(c.values) for c in _candidates(case, wrong))
+
+
+def _each(searches: Iterable[Callable[..., Iterator[T]]], *args: Any) -> Iterator[T]:
+    """All that is found, one search after another. Each is held by a net: it calls code of others
+    at inputs that they were not made for, and where that raises, or we do, nothing more is found
+    there; the verdict stands."""
+    for search in searches:
+        try:
+            yield from search(*args)
+        except Exception:
+            continue

@@ -1,0 +1,41 @@
+"""A path of the function left out, or taken times a factor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...verdict.noise import cast, is_floating
+from .case import Candidate, Case, Wrong
+from .closeness import where_finite
+from .factor import named_factor
+from .missing_terms import left_out
+
+
+def without_a_path(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    function = case.done.reference.in_torch if case.done.reference else None
+    if function is None or not is_floating(wrong.inputs[2]):
+        return
+    position = list(case.done.order).index(wrong.name)
+    ours, truth = where_finite(wrong.ours, wrong.truth)
+    parts = []
+    for path, gradients in left_out(function, cast(wrong.inputs, np.float64), case.done.order):
+        part = wrong.truth - gradients[position]
+        missing = np.where(np.isfinite(part), part, 0)
+        square = float(np.sum(missing * missing))
+        if square and gradients[position].any():
+            # How much of the path is missing: 1 of one left out, 2 of one with the wrong sign.
+            share = float(np.sum((truth - ours) * missing)) / square
+            parts.append((path, part, share))
+    for path, part, share in parts:
+        if abs(share - 1) < 1e-6:
+            yield Candidate("missing term", f"without its part through {path}", wrong.truth - part)
+    for path, part, share in parts:
+        if abs(share - 2) < 1e-6:
+            text = f"of the wrong sign in its part through {path}"
+            yield Candidate("sign", text, wrong.truth - 2 * part)
+    for path, part, share in parts:
+        factor = named_factor(1 - share, wrong.inputs, case.done.settings)
+        text = f"{factor} times what it should be in its part through {path}"
+        yield Candidate("factor", text, wrong.truth - share * part)

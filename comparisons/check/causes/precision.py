@@ -1,0 +1,59 @@
+"""Errors of the size of float32's, or of a shorter type's, that no common factor explains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ....reference.adapters import tree_map
+from ...verdict.noise import is_floating
+from ..probes import ORDINARY
+from .case import Case, Cause, Sides
+from .closeness import where_finite
+
+
+def of_a_shorter_type(case: Case) -> Iterator[Cause]:
+    for f in case.findings:
+        ordinary = f.dtype == "float64" and ORDINARY in f.probe.traits
+        sides = case.sides(f) if ordinary else None
+        if sides is None:
+            continue
+        ours, truth = where_finite(sides.ours, sides.truth)
+        norm = float(np.linalg.norm(truth))
+        if not norm:
+            continue
+        error = float(np.linalg.norm(ours - truth)) / norm
+        if not 2.0**-34 < error < 2.0**-6 or _is_a_factor(ours, truth, error):
+            return
+        for dtype, largest in (("float32", 2.0**-20), ("float16", 0.0)):
+            if error < largest or np.array_equal(ours.astype(dtype).astype(float), ours):
+                yield Cause("precision", f"{f.name} is computed in {dtype} ({f.probe.name})")
+        if _is_made_by_rounding(case, sides, ours):
+            yield Cause("precision", f"{f.name} is computed in half precision ({f.probe.name})")
+        return
+
+
+def _is_a_factor(ours: np.ndarray, truth: np.ndarray, error: float) -> bool:
+    factor = float(np.sum(ours * truth) / np.sum(truth * truth))
+    rest = float(np.linalg.norm(ours - factor * truth) / np.linalg.norm(truth))
+    return truth.size > 1 and rest < 0.3 * error
+
+
+def _is_made_by_rounding(case: Case, sides: Sides, ours: np.ndarray) -> bool:
+    """Whether rounding what goes in, or comes out, to float16 comes as close to ours."""
+    name, (args, kwargs, dy) = sides.finding.name, sides.inputs
+    truth = case.truth(sides.inputs)[name]
+    wrong = float(np.linalg.norm(ours - truth))
+    half_args, half_kwargs = _through_half((args, kwargs))
+    for inputs in ((half_args, half_kwargs, dy), (args, kwargs, _through_half(dy))):
+        if np.linalg.norm(ours - case.truth(inputs)[name]) < 0.5 * wrong:
+            return True
+    if np.linalg.norm(ours - _through_half(truth)) < 0.5 * wrong:
+        return True
+    return wrong < 2.0**-9 * float(np.linalg.norm(truth))
+
+
+def _through_half(tree: Any) -> Any:
+    return tree_map(lambda a: a.astype(np.float16).astype(a.dtype) if is_floating(a) else a, tree)

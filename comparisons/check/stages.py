@@ -1,0 +1,299 @@
+"""All that is tried, stage by stage: adapted, evaluated, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..ops.arguments import in_order, signature_of
+from ..ops.torch_samples import Sample
+from ..report.text import raised
+from ..verdict.classes import HALF_DTYPES
+from ..verdict.halves import is_half
+from . import findings
+from .adapt import Subject, subject_of
+from .arguments import argument, converted
+from .calls import numbers_among, settings_of, weight
+from .findings import NOT_APPLICABLE, Finding, Outcome, Reason
+from .isolation import Died, apart
+from .laws import under_laws, with_other_cotangents
+from .probes import (
+    ALSO_IN_FLOAT32,
+    FAR,
+    FOREIGN,
+    KINK,
+    LONG,
+    ORDINARY,
+    OWN,
+    SHAPE,
+    UNASKED,
+    Probe,
+    Wanted,
+    cut,
+    points,
+    within,
+)
+from .report import note
+from .surroundings import Surroundings
+from .targets import Target
+from .trials import Trial, Trials
+from .verdicts import hold_to_differences, judge, repeat, settled_at_first_sight, vote
+
+BEYOND = {SHAPE, FOREIGN, FAR}  # where a kernel may end the process
+Judged = Callable[[Sequence[Trials]], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a check.
+
+    sampled  whether the calls are samples, which a subject may refuse
+    wanted   whether a probe is wanted
+    kinks    whether any slope at a kink is accepted
+    allow    the relative deviation that is
+    free     a keyword that is free of the domain
+    """
+
+    dtypes: tuple[str, ...]
+    sampled: bool
+    seed: int
+    wanted: Wanted
+    domain: Callable[[np.ndarray], Any] | None
+    kinks: bool
+    allow: float
+    free: str = ""
+
+    def of_derived(self, further: str) -> Asked:
+        """The same of what is derived from a subject, and takes one argument more: a kink has no
+        second derivative."""
+        return replace(self, wanted=self.wanted.but(KINK), free=further)
+
+
+def tried(thing: Any, target: Target, calls: Sequence[Sample], asked: Asked) -> list[Trials]:
+    """All calls, tried and judged; of many, the largest ordinary one has all the probes."""
+    dtypes, sampled = asked.dtypes, asked.sampled
+    around = Surroundings()
+    probed = max(calls, key=weight)
+    sides = target.sides if isinstance(thing, str) else None
+    judged = partial(
+        judge,
+        exact=target.exact,
+        sides=sides,
+        ways=target.ways,
+        any_kink=asked.kinks or not target.documented,
+        allow=asked.allow,
+    )
+    done: list[Trials] = []
+    with_probes: list[Trials] = []
+    refusals: dict[Trials, ValueError | TypeError] = {}
+
+    def held(t: Trials, step: Callable[[], None]) -> None:
+        """Does one step; what the reference refuses is an error only for the caller's own call."""
+        if t not in refusals:
+            try:
+                step()
+            except ValueError as refusal:
+                if not sampled:
+                    raise
+                refusals[t] = refusal
+
+    for call in calls:
+        chosen = call is probed
+        subject = subject_of(thing, call.args, call.kwargs, call.constant, dtypes, around)
+        subject = _drawing(_named_as(subject, target), target)
+        call = replace(call, kwargs=in_order(call.kwargs, subject.signature))
+        twin = target.reference(subject, call.constant)
+        numbers = []
+        if chosen:
+            numbers = numbers_among(settings_of(target.function, subject.signature, call.kwargs))
+        t = Trials(subject, twin, call, numbers, asked.seed)
+        done.append(t)
+        if chosen:
+            with_probes.append(t)
+        if sampled and subject.signature:
+            try:
+                subject.signature.bind(*call.args, **call.kwargs)
+            except TypeError as error:
+                refusals[t] = TypeError(f"the subject takes no such call: {error}")
+        held(t, partial(_try, t, asked, chosen, judged))
+    judged([t for t in done if t not in refusals])
+    for t in done:
+        held(t, partial(_conclude, t, t in with_probes))
+    for t, refusal in refusals.items():
+        t.skip(dtypes, refusal)
+    if all(o.kind == NOT_APPLICABLE for t in done for o in t.outcomes):
+        for refusal in refusals.values():
+            if isinstance(refusal, ValueError):
+                raise refusal
+        notes = {note(o) for t in done for o in t.outcomes}
+        raise ValueError(f"subject: nothing could be judged: {'; '.join(sorted(notes)[:3])}")
+    return done
+
+
+def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
+    """Tries the call in every dtype, with all the probes or at its own point alone. Raises
+    ValueError where the reference refuses the call itself."""
+    dtypes = asked.dtypes
+    answered = [_at_own_point(t, dtype, asked, probing) for dtype in dtypes]
+    if not (all(answered) and probing):
+        return
+    args, kwargs = cut(t.sample.args, t.sample.kwargs)
+    if args is not t.sample.args and apart(partial(t.answers, args), [kwargs]) != [True]:
+        args, kwargs = t.sample.args, t.sample.kwargs  # the rows hang together
+    wanted: Iterable[Probe] = filter(asked.wanted, points(args, kwargs, t.settings, t.seed))
+    if not t.reference:  # so many differences would be dear, and other shapes are no fault
+        wanted = (probe for probe in wanted if LONG not in probe.traits)
+    probes = list(_within_domain(t, wanted, asked))
+    beyond = [probe for probe in probes if probe.traits & BEYOND]
+    elsewhere = dict(zip(map(id, beyond), _elsewhere(t, beyond, dtypes, judged), strict=True))
+    for probe in probes:
+        if id(probe) not in elsewhere:
+            _at(t, probe, dtypes)
+        elif isinstance(found := elsewhere[id(probe)], Died):
+            t.not_judged(probe, dtypes[0], findings.CRASHED, found.how)
+        else:
+            t.tried += [_unpacked(t, probe, outcome) for outcome in found]
+    if t.subject.in_torch and t.reference:
+        _unasked(t, [half for half in HALF_DTYPES if half not in dtypes])
+
+
+def _unasked(t: Trials, dtypes: Sequence[str]) -> None:
+    """A torch callable at its own point in 16 bits as well, if it and the reference know them."""
+    point = replace(t.own, traits=frozenset((ORDINARY, UNASKED)))
+    for dtype in dtypes:
+        if trial := t.at(point, dtype):
+            _to_be_judged(t, trial)
+
+
+def _at(t: Trials, probe: Probe, dtypes: Sequence[str]) -> None:
+    dy = None
+    if LONG in probe.traits and t.subject.in_torch:
+        dtypes = [*dtypes, *(half for half in HALF_DTYPES if half not in dtypes)]
+    for dtype in dtypes if ALSO_IN_FLOAT32 in probe.traits else dtypes[:1]:
+        if trial := t.at(probe, dtype, dy):
+            _to_be_judged(t, trial)
+            dy = trial.inputs[2]
+
+
+def _elsewhere(
+    t: Trials, probes: Sequence[Probe], dtypes: Sequence[str], judged: Judged
+) -> list[Any]:
+    """The outcomes of each probe, or that it Died, from a process of its own.
+
+    What is not settled at first sight takes noise, for which torch imports its compiler: here, once
+    and not in every fork. So does what was tried before, which says what is asked in vain.
+    """
+    found = apart(partial(_alone, t, dtypes, None), probes)
+    open_ = [i for i, outcomes in enumerate(found) if outcomes is None]
+    if open_:
+        import torch._dynamo  # noqa: F401
+
+        judged([t])
+        if t.findings:
+            dear = [i for i in open_ if LONG in probes[i].traits]
+            open_ = [i for i in open_ if i not in dear]
+            why = Reason(findings.NOT_TRIED, "dear, and it is wrong already")
+            for i in dear:
+                row = Outcome(probes[i], "", dtypes[0], NOT_APPLICABLE, None, why)
+                found[i] = [_packed(row)]
+        settled = apart(partial(_alone, t, dtypes, judged), [probes[i] for i in open_])
+        for i, outcomes in zip(open_, settled, strict=True):
+            found[i] = outcomes
+    return found
+
+
+def _alone(
+    t: Trials, dtypes: Sequence[str], judged: Judged | None, probe: Probe
+) -> list[Outcome] | None:
+    """A probe tried and judged in another process, without what this one has of it already; None
+    where the first sight is asked for alone, and does not settle it."""
+    branch = t.branch()
+    if t.subject.around:
+        t.subject.around.look()  # a process of its own has one thread
+    _at(branch, probe, dtypes)
+    if judged is None and not settled_at_first_sight([branch]):
+        return None
+    (judged or judge)([branch])
+    return [_packed(outcome) for outcome in branch.outcomes]
+
+
+def _packed(outcome: Outcome) -> Outcome:
+    light = Probe(outcome.probe.name, (), {})
+    why = outcome.why
+    if isinstance(why, Finding):
+        why = replace(why, probe=light, inputs=why.inputs and why.inputs[2], argument=None)
+    return replace(outcome, probe=light, why=why)
+
+
+def _unpacked(t: Trials, probe: Probe, outcome: Outcome) -> Outcome:
+    why = outcome.why
+    if isinstance(why, Finding):
+        call = converted((probe.args, probe.kwargs), why.dtype)
+        inputs = None if why.inputs is None else (*call, why.inputs)
+        why = replace(why, probe=probe, inputs=inputs, argument=argument(t.order, inputs, why.name))
+    return replace(outcome, probe=probe, why=why)
+
+
+def _within_domain(t: Trials, probes: Iterable[Probe], asked: Asked) -> Iterator[Probe]:
+    """The probes, brought into the domain where there is one; what cannot be is not judged."""
+    for probe in probes:
+        if asked.domain is None:
+            yield probe
+            continue
+        try:
+            yield within(probe, asked.domain, asked.free)
+        except Exception as refusal:
+            t.not_judged(probe, asked.dtypes[0], findings.OUTSIDE_DOMAIN, raised(refusal))
+
+
+def _at_own_point(t: Trials, dtype: str, asked: Asked, probing: bool) -> bool:
+    base = t.at(t.own, dtype, t.base and t.base.inputs[2])
+    if base is None:
+        return False  # it cannot be called, or answers like no rule
+    _to_be_judged(t, base)
+    if t.base is None:
+        t.base = base
+    if probing:
+        if t.base is base and not is_half(dtype):
+            t.tried.extend(under_laws(t, base, asked.wanted))
+        for trial in with_other_cotangents(t, base, asked.wanted):
+            _to_be_judged(t, trial)
+    return True
+
+
+def _to_be_judged(t: Trials, trial: Trial) -> None:
+    """By the reference; without one, by differences, and at the caller's own point by itself."""
+    alone = not t.reference and trial.dtype == "float64"
+    if alone:
+        hold_to_differences(t, trial)
+    if not alone or OWN in trial.probe.traits:
+        t.tried.append(trial)
+
+
+def _conclude(t: Trials, probing: bool) -> None:
+    """Raises ValueError where the reference differs from itself; else the oracles vote."""
+    if probing or any(OWN in f.probe.traits for f in t.findings):
+        repeat(t)
+    if probing:
+        vote(t)
+
+
+def _named_as(subject: Subject, target: Target) -> Subject:
+    """The subject, its arguments called as those of the reference where it has no names of its
+    own."""
+    theirs = signature_of(target.function) if target.function else None
+    return subject if subject.signature else replace(subject, signature=theirs)
+
+
+def _drawing(subject: Subject, target: Target) -> Subject:
+    """The subject, given in every call what torch draws, if it takes that."""
+    taken = subject.signature.parameters if subject.signature else {}
+    if target.draw is None or target.draw.keyword not in taken:
+        return subject
+    return replace(
+        subject, rule=lambda *args, **kwargs: subject.rule(*args, **target.drawn(args, kwargs))
+    )
