@@ -10,7 +10,7 @@ import numpy as np
 
 from .arguments import broadcast, floating, one_of, real
 
-LARGE = 2**12  # the elements from which on choosing bits pays
+LARGE = 2**12  # the elements from which on choosing bits, or making no copy, pays
 BLOCK = 2**16  # elements of one rule at a time, few enough to stay in the cache
 
 
@@ -52,7 +52,7 @@ def where(condition, x, other):
     −1 has all its bits set, 0 has none: so the bits of `other` are turned into those of x, by the
     bits in which the two differ, where the condition holds. NaN and ∞ stay where they are.
     """
-    if np.size(condition) < LARGE:
+    if getattr(condition, "size", 1) < LARGE:
         return np.where(condition, x, other)
     dtype = np.result_type(x, other)
     shapes = {np.shape(a) for a in (condition, x, other)} - {()}
@@ -141,6 +141,13 @@ def reduce(x, reduction, total=None):
         y, share = (y / total, total) if total else (y * math.nan, math.inf)
 
     def pullback(dy):
-        return np.broadcast_to(dy / share, x.shape)
+        if reduction == "none":
+            return dy
+        spread = np.full if x.size < LARGE else _broadcast
+        return spread(x.shape, dy / share)
 
     return y, pullback
+
+
+def _broadcast(shape, value):
+    return np.broadcast_to(value, shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,12 @@ def mutants_command(
         bool,
         typer.Option("--torch", help="Also torch's own functions, as subjects, on its samples."),
     ] = False,
+    half: Annotated[
+        bool,
+        typer.Option(
+            "--half", help="Instead, the same in bfloat16 and float16, before fixed tolerances."
+        ),
+    ] = False,
     speed: Annotated[bool, typer.Option(help="Measure the two ratios of speed.")] = True,
     out: Out = RESULTS,
     as_json: Json = False,
@@ -35,11 +42,16 @@ def mutants_command(
 ) -> None:
     """Planted wrong rules before `check` and before torch's gradcheck; and right ones, for alarms.
 
+    With --half, kernels of 16 bits before the measured tolerance and before that of
+    torch.testing.assert_close: with every step rounded, rounded once, and known to be.
+
     Exit status: 0 all caught and no alarm, 1 something missed or an alarm, 2 wrong usage.
     """
     from ..mutants.corpus import AGAINST
 
     known("op", ops, AGAINST)
+    if half:
+        raise typer.Exit(_in_16_bits(ops, range(seed, seed + seeds), out, as_json, quiet, jobs))
     from ..mutants import table
     from ..ops import named, names
     from ..report import tables
@@ -81,6 +93,73 @@ def mutants_command(
             runner.console.print(shown)
         runner.last.print(_outcome(frame))
     raise typer.Exit(int(frame["class"].isin(["missed", "alarm"]).any()))
+
+
+def _in_16_bits(
+    ops: list[str] | None, seeds: range, out: Path, as_json: bool, quiet: bool, jobs: int
+) -> int:
+    """The exit status, after the table of kernels in 16 bits is shown and saved."""
+    from ..mutants.corpus import AGAINST, MUTANTS
+    from ..mutants.sixteen_bits import VISIBLE, rows
+    from ..report import tables
+    from ..report.console import Column
+    from ..report.tables import SCHEMA
+    from ..verdict.classes import HALF_DTYPES
+    from .runner import Runner
+
+    columns = [
+        Column("id", 40, lambda r: r["id"], grows=True),
+        Column("effect", 8, lambda r: f"{r['effect']:.2g}"),
+        Column("resolution", 10, lambda r: f"{r['resolution_in_u']:.3g} u"),
+        Column("margin", 8, lambda r: f"{r['margin']:.2g}", rank=1),
+        Column("class", 10, lambda r: r["class"]),
+    ]
+    runner = Runner(out, as_json, jobs, quiet=quiet, named=ops)
+    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (rows, (op, number, dtype, s))
+        for op in ops or AGAINST
+        for number in (None, *range(len(MUTANTS.get(op, ()))))
+        for dtype in HALF_DTYPES
+        for s in seeds
+    ]
+    found = runner.run("Mutants in 16 bits", tasks, columns, lambda made: made)
+    frame = tables.table(row for made in found for row in made)
+    tables.save(frame, "mutants_in_16_bits", runner.out)
+    visible = frame["effect"] > frame["kernel"].map(VISIBLE)
+    missed = int((visible & ~frame["found"]).sum())
+    alarms = int((frame["found"] & frame["right"]).sum())
+    if as_json:
+        rows_out = json.loads(frame.to_json(orient="records"))
+        print(json.dumps({"schema": SCHEMA, "table": rows_out}))
+    else:
+        runner.console.print(_by_kernel(frame, visible))
+        runner.last.print(
+            f"{visible.sum()} results of mistakes above the resolution, {missed} missed, "
+            f"{alarms} alarms."
+        )
+    return int(missed > 0 or alarms > 0)
+
+
+def _by_kernel(frame: pd.DataFrame, visible: pd.Series) -> Table:
+    shown = _titled("\nResults of kernels in 16 bits")
+    heads = (
+        *("dtype", "kernel", "right", "alarms", "assert_close", "resolution"),
+        *("mistakes", "found", "assert_close", "above resolution", "found"),
+    )
+    for head in heads:
+        shown.add_column(head, justify="left" if head in heads[:2] else "right")
+    for (dtype, kernel), part in frame.groupby(["dtype", "kernel"], sort=False):
+        right, wrong = part[part["right"]], part[part["effect"] > 0]
+        seen = wrong[visible[wrong.index]]
+        shown.add_row(
+            str(dtype),
+            str(kernel),
+            *(str(n) for n in (len(right), right["found"].sum(), right["assert_close"].sum())),
+            f"{right['resolution_in_u'].median():.3g} u",
+            *(str(n) for n in (len(wrong), wrong["found"].sum(), wrong["assert_close"].sum())),
+            *(str(n) for n in (len(seen), seen["found"].sum())),
+        )
+    return shown
 
 
 def _outcome(frame: pd.DataFrame) -> str:

@@ -15,6 +15,8 @@ from ..arguments import Constant, alike, array, broadcast, floated, floating, re
 from ..arrays import exponentials, pairwise_sum, reduce, sum_to, where
 from ..linear import linear
 
+CLASSES = frozenset(map(np.dtype, ("int64", "uint8")))  # what may hold classes
+
 
 def nll_loss(x, target, weight: Constant = None, *, ignore_index=-100, reduction="mean"):
     """−w_t x_t for log-probabilities x, (C), (N, C) or (N, C, d₁, …), and classes t of that shape
@@ -291,7 +293,7 @@ def _unrow(rows, shape):
 def _class_indices(x, target, ignore_index):
     """The classes of the rows of x, 0 where a row does not count, and where it does."""
     target = array(target=target)
-    if target.dtype not in (np.int64, np.uint8):
+    if target.dtype not in CLASSES:
         raise TypeError(
             f"target: expected class indices of dtype int64 or uint8, got {target.dtype}"
         )
@@ -303,6 +305,6 @@ def _class_indices(x, target, ignore_index):
     C = x.shape[min(1, x.ndim - 1)]
     counted = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
     wrong = counted & ((target < 0) | (target >= C))
-    if np.any(wrong):
+    if wrong.any():
         raise IndexError(f"target: expected classes from 0 to {C - 1}, got {target[wrong].flat[0]}")
     return where(counted, target, 0), counted

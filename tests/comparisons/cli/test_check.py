@@ -211,3 +211,18 @@ def test_a_subject_that_ends_the_process_is_neither_right_nor_wrong(name, tmp_pa
     )
     assert done.returncode == 2
     assert "the subject ended the process" in done.stderr
+
+
+def test_mutants_in_16_bits(gradtwin, tmp_path):
+    command = ("mutants", "softmax", "--half", "--jobs", "1", "--out", "found")
+    done = gradtwin(*command, cwd=tmp_path)
+    assert done.exit_code == 0, done.stdout + done.stderr
+    (file,) = (tmp_path / "found").rglob("mutants_in_16_bits.csv")
+    table = pd.read_csv(file)
+    assert set(table["dtype"]) == {"bfloat16", "float16"}
+    assert set(table["kernel"]) == {"every step rounded", "rounded once", "known to be"}
+    seen = table["effect"] > 2
+    assert not table[table["right"]]["found"].any()
+    assert table[seen]["found"].all()
+    assert seen.sum() > 10
+    assert " 0 missed, 0 alarms." in done.stdout
