@@ -30,6 +30,7 @@ class Facts:
     module      the torch.nn.Module that is given in its place
     forward     whether torch has its forward mode
     batched     whether torch.func.vmap computes it from many draws as it is computed from one
+    cut         the setting beyond which it gives an approximation
     unsettled   whether this torch takes another side of a kink than others of its releases do
     """
 
@@ -45,11 +46,12 @@ class Facts:
     module: type | None = None
     forward: bool = True
     batched: bool = True
+    cut: str = ""
     unsettled: bool = False
 
     def __post_init__(self):
         for f in fields(self):
-            if isinstance(names := getattr(self, f.name), str):
+            if f.type is not str and isinstance(names := getattr(self, f.name), str):
                 object.__setattr__(self, f.name, tuple(names.split()))
 
 

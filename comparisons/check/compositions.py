@@ -3,6 +3,7 @@ that computes several at once, and rounds otherwise."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,14 +26,13 @@ def of_attention(t: Trials) -> Function:
         with sdpa_kernel(SDPBackend.MATH):
             return function(*args, **kwargs)
 
-    subject = of_torch(composed, t.subject.signature, t.sample.constant, tensor)
+    return _results(t, composed)
 
-    def results(inputs: Any) -> Results:
-        args, kwargs, dy = inputs
-        y, pullback = subject.run(args, kwargs)
-        return subject.results(y, pullback(dy), t.order)
 
-    return results
+def without(cut: str, t: Trials) -> Function:
+    """Without the setting beyond which it is an approximation: softplus is linear above 20."""
+    function = _function(t)
+    return _results(t, lambda *args, **kwargs: function(*args, **{**kwargs, cut: math.inf}))
 
 
 def of_decompositions(t: Trials) -> Function:
@@ -51,6 +51,17 @@ WAYS: dict[str, Way] = {
     "attention of simple functions": of_attention,
     "decomposition": of_decompositions,
 }
+
+
+def _results(t: Trials, function: Callable[..., Any]) -> Function:
+    subject = of_torch(function, t.subject.signature, t.sample.constant, tensor)
+
+    def results(inputs: Any) -> Results:
+        args, kwargs, dy = inputs
+        y, pullback = subject.run(args, kwargs)
+        return subject.results(y, pullback(dy), t.order)
+
+    return results
 
 
 def _function(t: Trials) -> Callable[..., Any]:

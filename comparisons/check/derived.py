@@ -33,10 +33,9 @@ class Derived(torch.nn.Module):
         function: Callable[..., Any],
         signature: inspect.Signature | None,
         name: str,
-        further: str = "",
+        further: str,
     ) -> None:
         super().__init__()
-        further = further or FURTHER[self.kind]
         self.function, self.further = function, further
         self.__name__ = f"{self.kind} of {name}"
         if signature:

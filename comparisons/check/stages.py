@@ -55,6 +55,7 @@ class Asked:
     wanted   whether a probe is wanted
     kinks    whether any slope at a kink is accepted
     allow    the relative deviation that is
+    once     whether a kernel of 16 bits is held to one rounding
     free     a keyword that is free of the domain
     """
 
@@ -65,6 +66,7 @@ class Asked:
     domain: Callable[[np.ndarray], Any] | None
     kinks: bool
     allow: float
+    once: bool = False
     free: str = ""
 
     def of_derived(self, further: str) -> Asked:
@@ -110,7 +112,7 @@ def tried(thing: Any, target: Target, calls: Sequence[Sample], asked: Asked) -> 
         numbers = []
         if chosen:
             numbers = numbers_among(settings_of(target.function, subject.signature, call.kwargs))
-        t = Trials(subject, twin, call, numbers, asked.seed)
+        t = Trials(subject, twin, call, numbers, asked.seed, asked.once)
         done.append(t)
         if chosen:
             with_probes.append(t)

@@ -63,9 +63,11 @@ class Trials:
         sample: Sample,
         settings: Sequence[float],
         seed: int,
+        once: bool = False,
     ) -> None:
         self.subject, self.reference, self.sample = subject, reference, sample
         self.settings, self.seed = settings, seed
+        self.once = once  # whether what comes in 16 bits was computed in float32 and rounded once
         self.order = array_names(sample.args, sample.kwargs, subject.signature)
         usual = frozenset((OWN, ORDINARY, MUST_ANSWER, ALSO_IN_FLOAT32))
         self.own = Probe("as given", sample.args, sample.kwargs, usual)

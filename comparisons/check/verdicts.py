@@ -79,6 +79,7 @@ def _known(all_tried: Sequence[Trials]) -> Known:
         if isinstance(trial, Trial)
         for name, ours in trial.results.items()
         if name in trial.truth
+        and not (tried.once and is_half(trial.dtype))
         and ours.dtype == trial.carrier
         and ours.shape == trial.truth[name].shape
     ]
@@ -166,7 +167,7 @@ class _Judge:
         """Verdicts with all of the floor, and which elements are outside."""
         ours, *known = ({n: of[n] for n in names} for of in (trial.results, trial.truth, native))
         reference, call = only(names, self.t.truth), only(names, trial.call, trial.truth)
-        floor = Floor(reference, trial.inputs, _floored(trial.dtype), known)
+        floor = Floor(reference, trial.inputs, _floored(trial.dtype), known, once=self.t.once)
         exact = self.excuses.exact if self.t.reference else None
         sides = self.excuses.sides(trial.inputs) if self.excuses.sides else None
         finer = only(names, self.t.call, trial.truth) if is_half(trial.dtype) else None

@@ -45,6 +45,7 @@ def check(
     allow: float = 0.0,
     order: int = 1,
     forward_mode: bool = False,
+    rounds_once: bool = False,
 ) -> Report:
     """Examines a backward pass, and names what is wrong with it.
 
@@ -75,6 +76,8 @@ def check(
               and reported
     order     2: of a subject of torch, the second derivatives are judged as well, which torch makes
               from its backward; at all points but kinks
+    rounds_once   whether it is known of a kernel of 16 bits that it computes in float32 and rounds
+              once, to which it is held then: one rounding, in the place of some thirty
     forward_mode  whether its forward mode (a Function's `jvp`) is judged as well
 
     The number of calls does not grow with the arrays. What goes beyond the shapes and sizes of the
@@ -100,7 +103,8 @@ def check(
     frozen = frozenset(map(gradient_name, named))
     calls = calls_of(subject, target, arrays, dict(settings or {}), frozen)
     chosen = Wanted(probes)
-    asked = Asked(tuple(dtypes), arrays is None, seed, chosen, domain, kinks == "any", allow)
+    any_kink = kinks == "any"
+    asked = Asked(tuple(dtypes), arrays is None, seed, chosen, domain, any_kink, allow, rounds_once)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         done = tried(subject, target, calls, asked)
@@ -132,7 +136,7 @@ def _lints(
         if is_floating(a) or is_differentiable(a)
     ):
         yield "every array came in float32, where only errors 2²⁹ times larger can be seen"
-    if "float64" not in dtypes:
+    if "float64" not in dtypes and "float32" in dtypes:
         yield "judged in float32 only, where only errors 2²⁹ times larger can be seen"
     if any(t.random for t in done):
         yield "the subject differs from itself when it is called again: unseeded randomness?"

@@ -76,6 +76,12 @@ Order = Annotated[
 ForwardMode = Annotated[
     bool, typer.Option("--forward-mode", help="The forward mode of a subject of torch as well.")
 ]
+RoundsOnce = Annotated[
+    bool,
+    typer.Option(
+        "--rounds-once", help="Hold a kernel of 16 bits to one rounding of what float32 computes."
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(metavar="SECONDS", help="End it after so long, with status 2.", min=0),
@@ -99,6 +105,7 @@ def check_command(
     probe: Probes = None,
     order: Order = 1,
     forward_mode: ForwardMode = False,
+    rounds_once: RoundsOnce = False,
     timeout: Timeout = 0,
     out: Folder = None,
     as_json: Json = False,
@@ -146,6 +153,7 @@ def check_command(
             probes=probe or (),
             order=order,
             forward_mode=forward_mode,
+            rounds_once=rounds_once,
         )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -99,8 +100,8 @@ def _in_16_bits(
     ops: list[str] | None, seeds: range, out: Path, as_json: bool, quiet: bool, jobs: int
 ) -> int:
     """The exit status, after the table of kernels in 16 bits is shown and saved."""
-    from ..mutants.corpus import AGAINST, MUTANTS
-    from ..mutants.sixteen_bits import VISIBLE, rows
+    from ..mutants.corpus import AGAINST
+    from ..mutants.sixteen_bits import VISIBLE, numbers, rows
     from ..report import tables
     from ..report.console import Column
     from ..report.tables import SCHEMA
@@ -118,7 +119,7 @@ def _in_16_bits(
     tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (rows, (op, number, dtype, s))
         for op in ops or AGAINST
-        for number in (None, *range(len(MUTANTS.get(op, ()))))
+        for number in numbers(op)
         for dtype in HALF_DTYPES
         for s in seeds
     ]
@@ -148,7 +149,9 @@ def _by_kernel(frame: pd.DataFrame, visible: pd.Series) -> Table:
     )
     for head in heads:
         shown.add_column(head, justify="left" if head in heads[:2] else "right")
-    for (dtype, kernel), part in frame.groupby(["dtype", "kernel"], sort=False):
+    kinds = frame["kernel"].unique()
+    for dtype, kernel in itertools.product(frame["dtype"].unique(), kinds):
+        part = frame[(frame["dtype"] == dtype) & (frame["kernel"] == kernel)]
         right, wrong = part[part["right"]], part[part["effect"] > 0]
         seen = wrong[visible[wrong.index]]
         shown.add_row(

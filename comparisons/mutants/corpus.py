@@ -383,7 +383,7 @@ MUTANTS = {
     ],
     "softplus": [
         Mutant("factor", "return dy * np.where(", "return beta * dy * np.where("),
-        Mutant("range", "straight = beta * x > threshold", "straight = x > threshold"),
+        Mutant("range", "straight = beta * x > threshold", "straight = beta * beta * x > threshold"),
         Mutant(
             "kink",
             "straight = beta * x > threshold",

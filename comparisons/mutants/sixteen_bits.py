@@ -30,6 +30,11 @@ EVERY_STEP, ONCE, KNOWN = "every step rounded", "rounded once", "known to be"
 VISIBLE = {EVERY_STEP: 1, ONCE: 1, KNOWN: 2}
 
 
+def numbers(op: str) -> list[int | None]:
+    """The right rule of an op, and those of its mutants that are wrong at their first call."""
+    return [None, *(n for n, m in enumerate(MUTANTS.get(op, ())) if m.cause != "state")]
+
+
 def rows(op: str, number: int | None, half: str, seed: int) -> list[dict[str, Any]]:
     """One mutant of the op, or its right rule, in a type of 16 bits, as each kind of kernel: a row
     for each result at the first call, as far as NumPy computes in that type."""

@@ -72,7 +72,7 @@ def mutant_row(op: str, number: int, seed: int = 0) -> dict[str, Any]:
         "frozen": mutant.frozen,
         "old": mutant.old,
         "new": mutant.new,
-        "named": report.cause.name if report.cause else "",
+        "named": report.cause.name if report.cause else "dtype" if warned(report) else "",
         "says": report.cause.text if report.cause else "",
         "gradcheck_slow": slow,
         "gradcheck_fast": fast,
@@ -152,8 +152,13 @@ def _until_wrong(subject: Rule, op: str, calls: Sequence[Any], seed: int) -> Ite
 def objects(report: Report) -> bool:
     """Whether there is something wrong with the caller's own call, or the warning that a dtype is
     not kept."""
-    warned = report.table[report.table["class"] == UNSUPPORTED]
-    return not report.passed or bool((warned["probe"] == OWN).any())
+    return not report.passed or warned(report)
+
+
+def warned(report: Report) -> bool:
+    """Whether a result of the caller's own call is in a wider dtype than was asked for."""
+    odd = report.table[report.table["class"] == UNSUPPORTED]
+    return bool((odd["probe"] == OWN).any())
 
 
 def gradchecked(rule: Rule, calls: list[Any], fast_mode: bool) -> tuple[bool, float]:

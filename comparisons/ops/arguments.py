@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,17 +33,21 @@ def argument_names(
 def array_names(
     args: Sequence[Any], kwargs: Mapping[str, Any], signature: inspect.Signature | None
 ) -> list[str]:
-    """A name for each floating array of a call, "x", or "tensors.0" inside a list."""
+    """A name for each floating array of a call: "x", or "parameters.layers.0.w" inside others."""
     positional = positional_names(len(args), signature)
     keywords = in_order(kwargs, signature).items()
     found = []
     for name, argument in [*zip(positional, args, strict=True), *keywords]:
-        if is_floating(argument):
-            found.append(gradient_name(name))
-        elif isinstance(argument, (list, tuple, dict)):
-            keys = argument if isinstance(argument, dict) else range(len(argument))
-            found += [gradient_name(f"{name}.{key}") for key in keys if is_floating(argument[key])]
+        found += map(gradient_name, _inside(name, argument))
     return found
+
+
+def _inside(name: str, argument: Any) -> Iterator[str]:
+    if is_floating(argument):
+        yield name
+    elif isinstance(argument, (list, tuple, dict)):
+        for key in argument if isinstance(argument, dict) else range(len(argument)):
+            yield from _inside(f"{name}.{key}", argument[key])
 
 
 def gradient_name(name: str) -> str:

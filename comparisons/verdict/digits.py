@@ -23,6 +23,8 @@ MORE, MORE_HALF = 16.0, 8.0
 FEW = 2  # points after which so much less than what is needed is too little for any of the others
 LITTLE = 2.0**-10
 ALONE = 1 / 16  # of an error, what is less than so much of it nearby is another's
+# Of inputs, where it is looked for what more bits still see.
+NEARBY = (*(2.0 ** (-k / 2) for k in range(1, 17)), *(2.0 ** (4 * k) for k in range(1, 17)))
 OPINIONS = 3  # runs with every step rounded, at each point
 
 
@@ -169,7 +171,8 @@ def _drowned(
     1.
 
     There the error is all of a tiny result, in any dtype. But it is below u of the inputs; and at
-    inputs scaled down, towards where more bits still see the term, fewer lose it.
+    inputs scaled down, or up where they are tiny themselves, towards where more bits still see the
+    term, fewer lose it.
     """
     floating = [leaf for leaf in leaves(inputs) if is_floating(leaf)]
     if not floating:
@@ -183,10 +186,12 @@ def _drowned(
         if np.isfinite(np.asarray(ours[name])[where]).all()
         and difference(np.asarray(ours[name]), truth[name])[where].max() <= allowed
     }
-    found = set()
-    for k in range(1, 17 if small else 0):
+    found: set[str] = set()
+    for k, factor in enumerate(NEARBY, start=1):
+        if small.keys() <= found:
+            break
         scaled = tree_map(
-            lambda leaf, k=k: np.asarray(leaf * 2.0 ** (-k / 2)) if is_floating(leaf) else leaf,
+            lambda leaf, factor=factor: np.asarray(leaf * factor) if is_floating(leaf) else leaf,
             cast(inputs, np.float64),
         )
         point = cast(scaled, ways.dtype)

@@ -141,7 +141,8 @@ def _kinds(
             place = smaller.places[name] if smaller else ...
             u = floor.u(ours[name])
             result, mask, width = (a[name][place] for a in (ours, outside, slack))
-            if not (near := _nearer(oracle, name, result, mask, width, u)):
+            near = _nearer(oracle, name, result, mask, width, u)
+            if not (near or floor.once):
                 moves = moves or _moves(subject, inputs, ours, floor.dtype)
                 near = _nearer(oracle, name, result, mask, width + moves[name][place], u)
             if near:

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 from gradtwin.comparisons.check.findings import NOT_APPLICABLE, UNSUPPORTED
-from gradtwin.comparisons.verdict.classes import CONVENTION, DIFFERENT, REFERENCE_IMPRECISE
+from gradtwin.comparisons.verdict.classes import (
+    CONVENTION,
+    DIFFERENT,
+    IMPRECISE,
+    REFERENCE_IMPRECISE,
+)
+from gradtwin.comparisons.verdict.noise import unit_roundoff
 
 from gradtwin import check
 
@@ -353,6 +359,63 @@ def test_the_cause_is_found_for_arguments_without_names(against, shape):
     report = check(rule, against, [rng.standard_normal(shape)])
     assert not report.passed
     assert report.cause.name == "sign"
+
+
+# Who is imprecise ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("against", [F.softplus, "softplus"], ids=["torch", "name"])
+def test_beyond_the_cut_off_of_torch_the_reference_is_imprecise(against):
+    x = np.array([-3.0, -0.5, 0.3, 2.0, 19.9, 25.0, 40.0, 60.0])
+    exact = of(lambda x: np.logaddexp(0, x), lambda x, dy: dy / (1 + np.exp(-x)))
+    report = check(exact, against, [x])
+    assert report.passed, str(report)
+    imprecise = report.table[report.table["class"] == REFERENCE_IMPRECISE]
+    assert {"value", "x"} <= set(imprecise["argument"])
+
+    off = of(lambda x: np.logaddexp(0, x) * (1 + 1e-12), lambda x, dy: dy / (1 + np.exp(-x)))
+    assert not check(off, against, [x], probes=["ordinary"]).passed
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-10])
+def test_a_formula_that_cancels_is_imprecise_however_small_its_argument(size):
+    def elu(one):
+        return of(
+            lambda x: np.where(x > 0, x, np.exp(x) - one),
+            lambda x, dy: dy * np.exp(np.minimum(x, 0)),
+        )
+
+    report = check(elu(1), F.elu, [size * X])
+    assert report.passed, str(report)
+    assert IMPRECISE in set(report.table["class"])
+    assert not check(elu(1 + 1e-12), F.elu, [size * X], probes=["ordinary"]).passed
+
+
+# 16 bits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_who_is_known_to_round_once_is_held_to_that(half):
+    def kernel(factor):
+        def rule(x):
+            wide = np.float32(x)
+            y = np.tanh(wide)
+            slope = np.float32(factor) * (1 - y * y)
+            return y.astype(x.dtype), lambda dy: (np.float32(dy) * slope).astype(x.dtype)
+
+        return rule
+
+    two = 1 + 4 * unit_roundoff(half)  # two ulps
+    for factor, once, passes in [(1, True, True), (two, False, True), (two, True, False)]:
+        report = check(
+            kernel(factor),
+            torch.tanh,
+            [X],
+            dtypes=[half],
+            probes=["ordinary"],
+            rounds_once=once,
+        )
+        assert report.passed == passes, str(report)
 
 
 # Long axes -------------------------------------------------------------------------------------
