@@ -35,7 +35,7 @@ NOT_TRIED = "not tried"
 # What a judged result may be noted with.
 DIGITS_LOST, OVERFLOWS = "digits lost", "overflows"
 TORCH_ALONE = "torch stands alone"
-AS_COMPOSED = "as torch's composition"
+AS_COMPOSED, AS_ITSELF = "as torch's composition", "as torch itself"
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def note(outcome: Outcome) -> str:
         findings.NOT_TRIED: f"{detail}",
         findings.OVERFLOWS: "overflows, where float64 does not",
         findings.TORCH_ALONE: "torch stands alone",
+        findings.AS_ITSELF: f"torch itself gives this in {detail}",
         findings.AS_COMPOSED: f"within the floor of torch's own {detail}",
     }
     return texts[why.kind]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...reference.adapters import array, is_differentiable, listed
+from ...reference.adapters import array, is_differentiable, listed, tensor
 from ..ops.arguments import array_names, signature_of
 from ..report.text import said
 from .misuse import Misuse, described
@@ -287,9 +287,9 @@ def compiling() -> Iterator[None]:
 
 def as_tensor(leaf: Any) -> Any:
     """An array as a tensor over the same memory, strides and all, where torch can: so that what is
-    done to the tensor is done to the array. Anything else as it is."""
+    done to the tensor is done to the array. NumPy's dtype as torch's; anything else as it is."""
     if not isinstance(leaf, (np.ndarray, np.generic)):
-        return leaf
+        return tensor(leaf) if isinstance(leaf, np.dtype) else leaf
     leaf = np.asarray(leaf)
     if leaf.size and leaf.ndim and 0 in leaf.strides and max(leaf.shape) > 1:  # broadcast
         once = leaf[tuple(slice(None, 1 if s == 0 else None) for s in leaf.strides)]

@@ -262,6 +262,10 @@ class Trials:
         y, pullback = self._sharing.run(*laid[:2])
         return self._sharing.results(y, pullback(laid[2]), self.order)
 
+    def as_torch_in(self, dtype: str, inputs: Any) -> Results:
+        """The reference in a type of 16 bits itself."""
+        return cast(self.as_torch_lays(native(private(inputs), dtype)), np.float32)
+
     @functools.cached_property
     def _sharing(self) -> Subject:
         assert self.reference

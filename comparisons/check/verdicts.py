@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -247,6 +248,11 @@ class _Judge:
             theirs = t.as_torch_lays(trial.lay(trial.inputs))[name]
             if theirs is not None and np.array_equal(theirs, trial.results[name], equal_nan=True):
                 return NOT_APPLICABLE, Reason(findings.LAYOUT_MATTERS)
+        if t.reference and is_half(trial.dtype):
+            with contextlib.suppress(Exception):  # it need not know the type
+                theirs, ours = t.as_torch_in(trial.dtype, trial.inputs)[name], trial.results[name]
+                if np.array_equal(theirs[outside], ours[outside], equal_nan=True):
+                    return REFERENCE_IMPRECISE, Reason(findings.AS_ITSELF, trial.dtype)
         if t.reference and name in t.order and trial.dtype == "float64":
             direction = Direction(t.subject, trial.inputs, t.order.index(name), t.seed)
             vote = direction.vote(name, trial.results[name], trial.truth[name], outside)

@@ -383,7 +383,11 @@ MUTANTS = {
     ],
     "softplus": [
         Mutant("factor", "return dy * np.where(", "return beta * dy * np.where("),
-        Mutant("range", "straight = beta * x > threshold", "straight = beta * beta * x > threshold"),
+        Mutant(
+            "range",
+            "straight = beta * x > threshold",
+            "straight = beta * beta * x > threshold",
+        ),
         Mutant(
             "kink",
             "straight = beta * x > threshold",

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
+from ml_dtypes import finfo
 
 from ...reference.adapters import Draws, leaves, tree_map
 from .classes import LIMIT, Function, Results
@@ -97,7 +98,7 @@ class Floor:
         if self.half:
             first += SMALLEST[self.half] / (LIMIT if self.once else 1)
         if self._loses:
-            first += float(np.finfo(value.dtype).tiny)
+            first += float(finfo(value.dtype).tiny)
         return np.asarray(first)
 
     def u(self, value: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_dtypes import finfo
 
 from .classes import (
     CONVENTION,
@@ -243,7 +244,7 @@ def _screened(
     truth = np.concatenate([t.ravel() for _, t in pairs])
     size, gap = abs(finite_part(truth)), difference(ours, truth)
     u = unit_roundoff(half or ours.dtype)
-    floor = u * size + (SMALLEST[half] if half else float(np.finfo(ours.dtype).tiny))
+    floor = u * size + (SMALLEST[half] if half else float(finfo(ours.dtype).tiny))
     margin, distances = gap / (LIMIT * floor), _distances(ours, truth, half)
     both = np.isfinite(ours) & np.isfinite(truth)
     if not both.all():

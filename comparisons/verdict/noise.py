@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ml_dtypes import finfo
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -113,7 +114,7 @@ HALVES = (torch.float16, torch.bfloat16)
 
 def unit_roundoff(dtype: Any) -> float:
     """u, the largest relative error of one rounding in this dtype, or type of 16 bits."""
-    return 2.0 ** -BITS[dtype] if is_half(dtype) else float(np.finfo(dtype).eps) / 2
+    return 2.0 ** -BITS[dtype] if is_half(dtype) else float(finfo(dtype).eps) / 2
 
 
 def cast(tree: Any, dtype: Any) -> Any:
