@@ -109,7 +109,7 @@ def _effects(good: Function, wrong: Function, inputs: Any) -> Results:
         ours, theirs = (side(private(double(inputs))) for side in (wrong, good))
     except Exception:
         return {}
-    same = {n: truth for n, truth in theirs.items() if np.shape(ours.get(n)) == truth.shape}
+    same = {n: t for n, t in theirs.items() if n in ours and np.shape(ours[n]) == t.shape}
     return {name: difference(ours[name], truth) for name, truth in same.items()}
 
 

@@ -36,7 +36,7 @@ def array_names(
     """A name for each floating array of a call: "x", or "parameters.layers.0.w" inside others."""
     positional = positional_names(len(args), signature)
     keywords = in_order(kwargs, signature).items()
-    found = []
+    found: list[str] = []
     for name, argument in [*zip(positional, args, strict=True), *keywords]:
         found += map(gradient_name, _inside(name, argument))
     return found
