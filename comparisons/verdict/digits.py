@@ -188,7 +188,7 @@ def _drowned(
     }
     found: set[str] = set()
     for k, factor in enumerate(NEARBY, start=1):
-        if small.keys() <= found:
+        if small.keys() <= found or factor * largest > max(largest, 1.0):
             break
         scaled = tree_map(
             lambda leaf, factor=factor: np.asarray(leaf * factor) if is_floating(leaf) else leaf,
