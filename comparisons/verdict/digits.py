@@ -188,11 +188,11 @@ def _drowned(
     }
     found: set[str] = set()
     for k, factor in enumerate(NEARBY, start=1):
-        if small.keys() <= found or factor * largest > max(largest, 1.0):
+        if small.keys() <= found:
             break
+        wide = cast(inputs, np.float64)
         scaled = tree_map(
-            lambda leaf, factor=factor: np.asarray(leaf * factor) if is_floating(leaf) else leaf,
-            cast(inputs, np.float64),
+            lambda leaf, by=factor: _scaled(leaf, by) if is_floating(leaf) else leaf, wide
         )
         point = cast(scaled, ways.dtype)
         for name, (low, high, _, size) in _gaps(ways, reference, point, small, k).items():
@@ -200,6 +200,12 @@ def _drowned(
             if np.any(lost & np.isfinite(low) & (low > DROWNS * ways.promised * high)):
                 found.add(name)
     return [name for name in small if name in found]
+
+
+def _scaled(a: np.ndarray, factor: float) -> np.ndarray:
+    """The array times the factor; up, only elements that are tiny, and remain below 1."""
+    moved = a * factor
+    return np.asarray(moved if factor < 1 else np.where(abs(moved) < 1, moved, a))
 
 
 def _gaps(
