@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - NumPy knows bfloat16 after it
 import numpy as np
 import torch
 

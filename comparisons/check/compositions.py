@@ -26,13 +26,13 @@ def of_attention(t: Trials) -> Function:
         with sdpa_kernel(SDPBackend.MATH):
             return function(*args, **kwargs)
 
-    return _results(t, composed)
+    return _of(t, composed)
 
 
 def without(cut: str, t: Trials) -> Function:
     """Without the setting beyond which it is an approximation: softplus is linear above 20."""
     function = _function(t)
-    return _results(t, lambda *args, **kwargs: function(*args, **{**kwargs, cut: math.inf}))
+    return _of(t, lambda *args, **kwargs: function(*args, **{**kwargs, cut: math.inf}))
 
 
 def of_decompositions(t: Trials) -> Function:
@@ -53,15 +53,8 @@ WAYS: dict[str, Way] = {
 }
 
 
-def _results(t: Trials, function: Callable[..., Any]) -> Function:
-    subject = of_torch(function, t.subject.signature, t.sample.constant, tensor)
-
-    def results(inputs: Any) -> Results:
-        args, kwargs, dy = inputs
-        y, pullback = subject.run(args, kwargs)
-        return subject.results(y, pullback(dy), t.order)
-
-    return results
+def _of(t: Trials, function: Callable[..., Any]) -> Function:
+    return of_torch(function, t.subject.signature, t.sample.constant, tensor)
 
 
 def _function(t: Trials) -> Callable[..., Any]:

@@ -3,6 +3,7 @@ gradient is the second derivative, and its forward mode."""
 
 from __future__ import annotations
 
+import abc
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from .trials import Trial, Trials
 FURTHER = {"backward": "dy", "forward mode": "tangents"}  # the argument that each has beside
 
 
-class Derived(torch.nn.Module):
+class Derived(torch.nn.Module, abc.ABC):
     """A function of the same arguments, and of one more by keyword, named by `further`."""
 
     kind = ""
@@ -50,8 +51,9 @@ class Derived(torch.nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.derived(kwargs.pop(self.further), args, kwargs)
 
+    @abc.abstractmethod
     def derived(self, along: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        raise NotImplementedError
+        """What it gives, where `along` is the argument that it has beside the function's."""
 
     def outputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         """The floating results in order."""

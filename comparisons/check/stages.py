@@ -147,16 +147,14 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     if args is not t.sample.args and apart(partial(t.answers, args), [kwargs]) != [True]:
         args, kwargs = t.sample.args, t.sample.kwargs  # the rows hang together
     wanted: Iterable[Probe] = filter(asked.wanted, points(args, kwargs, t.settings, t.seed))
-    if not t.reference:  # so many differences would be dear, and other shapes are no fault
-        wanted = (probe for probe in wanted if LONG not in probe.traits)
     probes = list(_within_domain(t, wanted, asked))
     beyond = [probe for probe in probes if probe.traits & BEYOND]
     elsewhere = dict(zip(map(id, beyond), _elsewhere(t, beyond, dtypes, judged), strict=True))
     for probe in probes:
         if id(probe) not in elsewhere:
             _at(t, probe, dtypes)
-        elif isinstance(found := elsewhere[id(probe)], Died):
-            t.not_judged(probe, dtypes[0], findings.CRASHED, found.how)
+        elif isinstance(found := elsewhere[id(probe)], Reason):
+            t.not_judged(probe, dtypes[0], found.kind, found.detail)
         else:
             t.tried += [_unpacked(t, probe, outcome) for outcome in found]
     if t.subject.in_torch and t.reference:
@@ -184,28 +182,35 @@ def _at(t: Trials, probe: Probe, dtypes: Sequence[str]) -> None:
 def _elsewhere(
     t: Trials, probes: Sequence[Probe], dtypes: Sequence[str], judged: Judged
 ) -> list[Any]:
-    """The outcomes of each probe, or that it Died, from a process of its own.
+    """The outcomes of each probe, from a process of its own, or the Reason why there are none.
 
     What is not settled at first sight takes noise, for which torch imports its compiler: here, once
     and not in every fork. So does what was tried before, which says what is asked in vain.
     """
-    found = apart(partial(_alone, t, dtypes, None), probes)
+    dear = [i for i, probe in enumerate(probes) if LONG in probe.traits]
+    found: list[Any] = [None] * len(probes)
+    if not t.reference:
+        for i in dear:
+            found[i] = Reason(findings.NOT_TRIED, "so many differences would be dear")
     open_ = [i for i, outcomes in enumerate(found) if outcomes is None]
+    _fill(found, open_, apart(partial(_alone, t, dtypes, None), [probes[i] for i in open_]))
+    open_ = [i for i in open_ if found[i] is None]
     if open_:
         import torch._dynamo  # noqa: F401
 
         judged([t])
         if t.findings:
-            dear = [i for i in open_ if LONG in probes[i].traits]
-            open_ = [i for i in open_ if i not in dear]
-            why = Reason(findings.NOT_TRIED, "dear, and it is wrong already")
-            for i in dear:
-                row = Outcome(probes[i], "", dtypes[0], NOT_APPLICABLE, None, why)
-                found[i] = [_packed(row)]
-        settled = apart(partial(_alone, t, dtypes, judged), [probes[i] for i in open_])
-        for i, outcomes in zip(open_, settled, strict=True):
-            found[i] = outcomes
+            for i in set(dear) & set(open_):
+                found[i] = Reason(findings.NOT_TRIED, "dear, and it is wrong already")
+            open_ = [i for i in open_ if found[i] is None]
+        _fill(found, open_, apart(partial(_alone, t, dtypes, judged), [probes[i] for i in open_]))
     return found
+
+
+def _fill(found: list[Any], places: Sequence[int], results: Sequence[Any]) -> None:
+    for i, result in zip(places, results, strict=True):
+        died = isinstance(result, Died)
+        found[i] = Reason(findings.CRASHED, result.how) if died else result
 
 
 def _alone(

@@ -57,7 +57,6 @@ def mutants_command(
     from ..ops import named, names
     from ..report import tables
     from ..report.console import Column
-    from ..report.tables import SCHEMA
     from .runner import Runner
 
     columns = [
@@ -87,8 +86,7 @@ def mutants_command(
     tables.save(frame, "mutants", runner.out)
     speeds = list(table.speeds(chosen)) if speed else []
     if as_json:
-        rows_out = json.loads(frame.to_json(orient="records"))
-        print(json.dumps({"schema": SCHEMA, "table": rows_out, "speed": speeds}))
+        _print_json(frame, speed=speeds)
     else:
         for shown in _summaries(frame, speeds):
             runner.console.print(shown)
@@ -104,7 +102,6 @@ def _in_16_bits(
     from ..mutants.sixteen_bits import VISIBLE, numbers, rows
     from ..report import tables
     from ..report.console import Column
-    from ..report.tables import SCHEMA
     from ..verdict.classes import HALF_DTYPES
     from .runner import Runner
 
@@ -128,17 +125,23 @@ def _in_16_bits(
     tables.save(frame, "mutants_in_16_bits", runner.out)
     visible = frame["effect"] > frame["kernel"].map(VISIBLE)
     missed = int((visible & ~frame["found"]).sum())
-    alarms = int((frame["found"] & frame["right"]).sum())
+    alarms = int((frame["found"] & (frame["effect"] == 0)).sum())
     if as_json:
-        rows_out = json.loads(frame.to_json(orient="records"))
-        print(json.dumps({"schema": SCHEMA, "table": rows_out}))
+        _print_json(frame)
     else:
         runner.console.print(_by_kernel(frame, visible))
         runner.last.print(
             f"{visible.sum()} results of mistakes above the resolution, {missed} missed, "
-            f"{alarms} alarms."
+            f"{alarms} alarms. NumPy cannot run {int(frame['effect'].isna().sum())} kernels."
         )
     return int(missed > 0 or alarms > 0)
+
+
+def _print_json(frame: pd.DataFrame, **more: Any) -> None:
+    from ..report.tables import SCHEMA
+
+    rows = json.loads(frame.to_json(orient="records"))
+    print(json.dumps({"schema": SCHEMA, "table": rows, **more}))
 
 
 def _by_kernel(frame: pd.DataFrame, visible: pd.Series) -> Table:
@@ -152,7 +155,7 @@ def _by_kernel(frame: pd.DataFrame, visible: pd.Series) -> Table:
     kinds = frame["kernel"].unique()
     for dtype, kernel in itertools.product(frame["dtype"].unique(), kinds):
         part = frame[(frame["dtype"] == dtype) & (frame["kernel"] == kernel)]
-        right, wrong = part[part["right"]], part[part["effect"] > 0]
+        right, wrong = part[part["effect"] == 0], part[part["effect"] > 0]
         seen = wrong[visible[wrong.index]]
         shown.add_row(
             str(dtype),

@@ -13,8 +13,10 @@ import torch
 from ...reference.adapters import tensor
 from ..check.adapt import Subject, of_torch, subject_of
 from ..check.arguments import converted, double, native, private
+from ..check.findings import NOT_APPLICABLE
 from ..check.trials import cotangent
 from ..ops.arguments import signature_of
+from ..report.text import raised
 from ..verdict.classes import DIFFERENT, LIMIT, Function, Results
 from ..verdict.floor import Floor
 from ..verdict.halves import rounded
@@ -61,20 +63,23 @@ def rows(op: str, number: int | None, half: str, seed: int) -> list[dict[str, An
     found = []
     for how, kernel in kernels.items():
         name = f"{op}/{'right' if number is None else number}/{half}/{how}/{seed}"
+        row = {"op": op, "right": number is None, "dtype": half, "kernel": how, "says": ""}
         try:
             ours = kernel(inputs)
-            floor = Floor(reference, inputs, half, once=how == KNOWN)
-            verdicts = settle(floor, kernel, inputs, ours, finer=single, thorough=True)
-        except Exception:  # NumPy has no such function of this type, or the mistake is an error
+        except Exception as refusal:  # NumPy has no such function of this type, or rules refuse it
+            none = dict.fromkeys(("effect", "resolution_in_u", "margin"), math.nan)
+            says = {"class": NOT_APPLICABLE, "found": False, "assert_close": False}
+            row |= {**none, **says, "says": raised(refusal)}
+            found.append({"id": f"sixteen bits/{name}", **row})
             continue
-        for result, verdict in verdicts.items():
+        floor = Floor(reference, inputs, half, once=how == KNOWN)
+        for result, verdict in settle(
+            floor, kernel, inputs, ours, finer=single, thorough=True
+        ).items():
             found.append(
                 {
                     "id": f"sixteen bits/{name}/{result}",
-                    "op": op,
-                    "right": number is None,
-                    "dtype": half,
-                    "kernel": how,
+                    **row,
                     "effect": _share(effects.get(result), floor, result),
                     "resolution_in_u": verdict.resolution / u,
                     "margin": verdict.margin,
@@ -105,9 +110,10 @@ def _carried(results: Mapping[str, Any], half: str) -> Results:
 
 def _effects(good: Function, wrong: Function, inputs: Any) -> Results:
     """How far the mistake moves each element of each result in float64."""
+    theirs = good(private(double(inputs)))
     try:
-        ours, theirs = (side(private(double(inputs))) for side in (wrong, good))
-    except Exception:
+        ours = wrong(private(double(inputs)))
+    except Exception:  # a mistake that is an error moves everything
         return {}
     same = {n: t for n, t in theirs.items() if n in ours and np.shape(ours[n]) == t.shape}
     return {name: difference(ours[name], truth) for name, truth in same.items()}

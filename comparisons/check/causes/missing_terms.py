@@ -20,13 +20,8 @@ def left_out(function: Callable[..., Any], inputs: Any, names: Sequence[str]) ->
     """(what was left out, the gradient of each floating array then), for every path of the
     function as torch's decompositions write it; inputs are (args, kwargs, dy), y a single array,
     `names` those of the floating arrays.
-
-    Nothing for a function that cannot be traced.
     """
-    try:
-        trace = traced(function, inputs, names)
-    except Exception:
-        return
+    trace = traced(function, inputs, names)
     edges = trace.edges[:PATHS]
     groups: list[tuple[Edge, ...]] = [(edge,) for edge in edges]
     if len(edges) <= PAIRED:

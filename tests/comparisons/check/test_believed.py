@@ -14,6 +14,7 @@ from gradtwin.comparisons.verdict.classes import (
     DIFFERENT,
     IMPRECISE,
     REFERENCE_IMPRECISE,
+    UNDECIDED,
 )
 from gradtwin.comparisons.verdict.noise import unit_roundoff
 
@@ -466,6 +467,25 @@ def test_a_count_in_16_bits_is_found_though_nobody_asked_for_them():
     report = check(HalfCount, lambda x: x.amax(-1), [X])
     assert set(report.failed["dtype"]) == {"float16"}
     assert set(report.failed["probe"]) == {"axis 1 of 70,000 ties"}
+
+
+def test_a_wrong_gradient_is_not_excused_by_raising_beside_a_long_axis():
+    def tanh(x):
+        if x.size > 1000 and np.ptp(x):
+            raise ValueError("only constants")
+        wrong = x.size > 1000
+        return np.tanh(x), lambda dy: dy * (1 - np.tanh(x) ** (1 if wrong else 2))
+
+    report = check(tanh, torch.tanh, [X], dtypes=["float64"], probes=["long"])
+    assert set(report.failed["class"]) == {UNDECIDED}
+    assert not report.passed
+
+
+def test_without_a_reference_a_long_axis_is_said_not_to_be_tried():
+    report = check(of(np.tanh, lambda x, dy: dy / np.cosh(x) ** 2), None, [X], probes=["long"])
+    notes = report.table.loc[report.table["probe"].str.contains("70,000"), "note"]
+    assert notes.str.contains("dear").all()
+    assert len(notes) == 2
 
 
 def test_a_product_that_grows_too_large_is_one_row():

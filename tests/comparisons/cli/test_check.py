@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from gradtwin.comparisons.check.adapt import named_rule
 from gradtwin.comparisons.cli.app import app
+from gradtwin.comparisons.mutants import sixteen_bits
 from typer.testing import CliRunner
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -226,3 +229,15 @@ def test_mutants_in_16_bits(gradtwin, tmp_path):
     assert table[seen]["found"].all()
     assert seen.sum() > 10
     assert " 0 missed, 0 alarms." in done.stdout
+
+
+def test_a_kernel_that_numpy_cannot_run_is_a_row(monkeypatch):
+    def refuses(x, dim):
+        if x.dtype != np.float64:
+            raise TypeError("float64 alone")
+        return named_rule("softmax")(x, dim)
+
+    monkeypatch.setattr(sixteen_bits, "right", lambda op: refuses)
+    made = sixteen_bits.rows("softmax", None, "bfloat16", 0)
+    assert [row["class"] for row in made] == ["n/a"] * 3
+    assert all("float64 alone" in row["says"] for row in made)
