@@ -33,7 +33,7 @@ from .arguments import double, floating
 from .compositions import Way
 from .conventions import is_convention
 from .findings import NOT_APPLICABLE, Finding, Outcome, Reason
-from .probes import LONG
+from .probes import LONG, OWN
 from .trials import Trial, Trials
 from .votes import Direction
 
@@ -298,7 +298,8 @@ def hold_to_differences(t: Trials, trial: Trial) -> None:
             kind = findings.WRONG_SHAPE if gradient.shape != x.shape else findings.WRONG_DTYPE
             t.fail(kind, probe, name, dtype, inputs, ours=gradient)
             continue
-        found = Direction(t.subject, inputs, position, t.seed).verdict(gradient)
+        direction = Direction(t.subject, inputs, position, t.seed)
+        found = direction.verdict(gradient, together=OWN not in probe.traits)
         if isinstance(found, str):
             t.not_judged(probe, dtype, findings.NO_DIFFERENCES, f"{name}: {found}")
             continue

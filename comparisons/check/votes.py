@@ -145,16 +145,25 @@ class Direction:
         }
         return Vote(name, a, b, slope.value, error, alone.get(agree, ""), slope.why)
 
-    def verdict(self, gradient: np.ndarray) -> tuple[Verdict, np.ndarray] | str:
+    def verdict(
+        self, gradient: np.ndarray, together: bool = False
+    ) -> tuple[Verdict, np.ndarray] | str:
         """The gradient against differences, and the elements that this is about; or the reason why
         differences cannot tell.
 
         The elements fall into GROUPS, each with a direction of its own. A group with an alarm is
-        halved until a single element is left, and must cause it for another dy too.
+        halved until a single element is left, and must cause it for another dy too. `together`
+        spares the groups where all elements along one direction are quiet, and what is allowed for
+        all is little for each group.
         """
         rng = np.random.default_rng(5)
         group = rng.permutation(np.arange(gradient.size) % GROUPS).reshape(gradient.shape)
-        looks = [self._look(gradient, group == g) for g in range(min(GROUPS, gradient.size))]
+        parts = [group == g for g in range(min(GROUPS, gradient.size))]
+        if together and len(parts) > 1:
+            look = self._look(gradient, np.full(gradient.shape, True))
+            if look.margin <= 1 and all(look.tells(gradient, part) for part in parts):
+                return look.verdict(), look.only
+        looks = [self._look(gradient, part) for part in parts]
         reasons = [look.why for look in looks if look.why]
         looks = sorted((k for k in looks if not k.why), key=lambda k: k.margin, reverse=True)
         quiet = next((look for look in looks if look.margin <= 1), None)
@@ -250,6 +259,11 @@ class _Look:
         if not math.isfinite(gap):
             return math.inf
         return gap / self.allowed if self.allowed else (math.inf if gap else 0.0)
+
+    def tells(self, gradient: np.ndarray, part: np.ndarray) -> bool:
+        """Whether what is allowed is little even for this part of the elements."""
+        size = float(np.sum(abs(_terms(gradient, np.where(part, self.step, 0)))))
+        return not self.why and self.allowed <= BLUNT * size
 
     def verdict(self) -> Verdict:
         where = np.argwhere(self.only)

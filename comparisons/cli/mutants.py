@@ -34,6 +34,12 @@ def mutants_command(
             "--half", help="Instead, the same in bfloat16 and float16, before fixed tolerances."
         ),
     ] = False,
+    alone: Annotated[
+        bool,
+        typer.Option(
+            "--no-reference", help="Instead, held to differences of their own forward alone."
+        ),
+    ] = False,
     speed: Annotated[bool, typer.Option(help="Measure the two ratios of speed.")] = True,
     out: Out = RESULTS,
     as_json: Json = False,
@@ -44,17 +50,23 @@ def mutants_command(
     """Planted wrong rules before `check` and before torch's gradcheck; and right ones, for alarms.
 
     With --half, kernels of 16 bits before the measured tolerance and before that of
-    torch.testing.assert_close: with every step rounded, rounded once, and known to be.
+    torch.testing.assert_close: with every step rounded, rounded once, and known to be. With
+    --no-reference, each right rule on another of its rows at each seed, and those mistakes whose
+    forward is right.
 
     Exit status: 0 all caught and no alarm, 1 something missed or an alarm, 2 wrong usage.
     """
     from ..mutants.corpus import AGAINST
 
-    known("op", ops, AGAINST)
-    if half:
-        raise typer.Exit(_in_16_bits(ops, range(seed, seed + seeds), out, as_json, quiet, jobs))
-    from ..mutants import table
     from ..ops import named, names
+
+    known("op", ops, dict.fromkeys([*AGAINST, *names()]) if alone else AGAINST)
+    if half and alone:
+        raise typer.BadParameter("expected one of --half and --no-reference, got both")
+    if half or alone:
+        instead = _in_16_bits if half else _without_reference
+        raise typer.Exit(instead(ops, range(seed, seed + seeds), out, as_json, quiet, jobs))
+    from ..mutants import table
     from ..report import tables
     from ..report.console import Column
     from .runner import Runner
@@ -137,6 +149,80 @@ def _in_16_bits(
     return int(missed > 0 or alarms > 0)
 
 
+def _without_reference(
+    ops: list[str] | None, seeds: range, out: Path, as_json: bool, quiet: bool, jobs: int
+) -> int:
+    """The exit status, after the table of what is held to nothing is shown and saved."""
+    from ..mutants.corpus import AGAINST, MUTANTS
+    from ..mutants.without_reference import mutant_row, right_row
+    from ..ops import named, names
+    from ..report import tables
+    from ..report.console import Column
+    from .runner import Runner
+
+    columns = [
+        Column("id", 40, lambda r: r["id"]),
+        Column("class", 14, lambda r: r["class"]),
+        Column("call", 30, lambda r: r["call"], rank=1, grows=True),
+    ]
+    runner = Runner(out, as_json, jobs, quiet=quiet, named=ops)
+    sloped = [op for op in names() if named(op).has_gradient and (not ops or op in ops)]
+    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (right_row, (op, s)) for op in sloped for s in seeds
+    ]
+    tasks += [
+        (mutant_row, (op, number, seeds[0]))
+        for op in ops or AGAINST
+        for number in range(len(MUTANTS.get(op, ())))
+    ]
+    rows = runner.run("Without a reference", tasks, columns, lambda row: [row])
+    frame = tables.table(rows)
+    tables.save(frame, "mutants_without_reference", runner.out)
+    if as_json:
+        _print_json(frame)
+    else:
+        for shown in _held_to_nothing(frame):
+            runner.console.print(shown)
+        runner.last.print(_outcome(frame, "mutants_without_reference"))
+    missed, caught = (int((frame["class"] == kind).sum()) for kind in ("missed", "caught"))
+    return int((frame["class"] == "alarm").any() or missed > 0.1 * (missed + caught))
+
+
+def _held_to_nothing(frame: pd.DataFrame) -> list[Table]:
+    counts = _titled("\nHeld to nothing")
+    heads = ("what", "checks", "classes", "own results", "judged", "at other probes", "judged")
+    for head in heads:
+        counts.add_column(head, justify="left" if head in ("what", "classes") else "right")
+    for kind, part in frame.groupby("kind", sort=False):
+        classes = part["class"].value_counts()
+        sums = part[["own", "own_judged", "elsewhere", "elsewhere_judged"]].sum()
+        counts.add_row(
+            str(kind),
+            str(len(part)),
+            ", ".join(f"{n} {name}" for name, n in classes.items()),
+            *(str(n) for n in sums),
+        )
+    right = frame[(frame["kind"] == "right") & (frame["reasons"] != "")]
+    reasons = right["reasons"].str.split("; ").explode()
+    purpose = frame[frame["class"] == "on purpose"]
+    on_purpose = purpose["op"] + ": " + purpose["says"]
+    return [
+        counts,
+        *_counted("Right results at the own point, not judged", "reason", reasons),
+        *_counted("Right, and not the derivative on purpose", "why", on_purpose),
+    ]
+
+
+def _counted(title: str, what: str, texts: pd.Series) -> list[Table]:
+    """How often each text occurs, if any does."""
+    shown = _titled(f"\n{title}")
+    shown.add_column("results" if what == "reason" else "checks", justify="right")
+    shown.add_column(what, min_width=len(title))
+    for text, n in texts.value_counts().items():
+        shown.add_row(str(n), str(text))
+    return [shown] if len(texts) else []
+
+
 def _print_json(frame: pd.DataFrame, **more: Any) -> None:
     from ..report.tables import SCHEMA
 
@@ -168,13 +254,13 @@ def _by_kernel(frame: pd.DataFrame, visible: pd.Series) -> Table:
     return shown
 
 
-def _outcome(frame: pd.DataFrame) -> str:
+def _outcome(frame: pd.DataFrame, name: str = "mutants") -> str:
     counts = {kind: int((frame["class"] == kind).sum()) for kind in ("caught", "missed", "alarm")}
     text = (
         f"{counts['caught']} mistakes caught, {counts['missed']} missed, {counts['alarm']} alarms."
     )
     if counts["missed"] or counts["alarm"]:
-        text += " mutants.csv has each with what `check` said of it."
+        text += f" {name}.csv has each with what `check` said of it."
     return text
 
 

@@ -14,6 +14,7 @@ import torch
 from ...reference.adapters import array, leaves, tree_map
 from .. import ops
 from ..ops.bad_calls import INEXPRESSIBLE, Case, new_case, outcome, summed
+from ..ops.torch_modules import calls_of
 from ..ops.torch_samples import differentiable, text
 from ..verdict.classes import DIFFERENT, DTYPES, IDENTICAL
 from .bad_calls import bad_calls, judged
@@ -53,7 +54,7 @@ def entry(
     op = rule_name(info) if info else name
     cases: list[Case] = []
     if info is None:
-        cases = [*_on_own_samples(name, seed), *bad_calls(name)]
+        cases = [*_on_own_samples(name, seed), *_on_modules(name, seed, dtypes), *bad_calls(name)]
     elif op is None and not _dtypes(info):
         return summed(name, op, [], NOT_JUDGEABLE), []
     elif op is None:
@@ -61,6 +62,7 @@ def entry(
     else:
         cases = [
             *_on_samples(info, op, seed, dtypes),
+            *_on_modules(op, seed, dtypes),
             *_on_error_inputs(info, op),
             *(bad_calls(op) if name == _first_entry(op) else ()),
         ]
@@ -103,6 +105,16 @@ def _on_own_samples(op: str, seed: int) -> Iterator[Case]:
         for dtype in DTYPES:
             inputs = row.draw(seed, np.dtype(dtype))
             yield new_case(op, "sample", repr(row), dtype) | judged(op, *inputs, dtype, seed)
+
+
+def _on_modules(op: str, seed: int, dtypes: Sequence[str]) -> Iterator[Case]:
+    """What a module calls it with on torch's test inputs, where its mirror names one."""
+    facts = ops.named(op).facts
+    for dtype in dtypes if facts.within else ():
+        for args, kwargs in calls_of(op, facts.within, dtype):
+            bound, taken = ops.named(op).bound(*args, **kwargs)
+            case = new_case(op, "sample", text(bound, taken), dtype)
+            yield case | judged(op, bound, taken, dtype, seed)
 
 
 def expressed(info: Any, op: str, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

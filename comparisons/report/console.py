@@ -35,6 +35,8 @@ STYLES = {
     "n/a": "dim",
     "no rule": "dim",
     "not judgeable": "dim",
+    "on purpose": "dim",
+    "not to be seen": "dim",
     "caught": "green",
     "quiet": "green",
     "missed": "bold red",
