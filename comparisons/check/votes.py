@@ -45,15 +45,16 @@ class Direction:
     own size, so that signs stay; and the slope of Σ dy · y along it.
 
     An element that is 0 moves by up to the size of the others, but by 1 at most: beside large
-    numbers a 0 is often a place where functions bend.
+    numbers a 0 is often a place where functions bend. One that is not finite cannot move.
     """
 
     def __init__(self, subject: Subject, inputs: Any, position: int, seed: int) -> None:
         self.subject, self.inputs, self.position, self.seed = subject, inputs, position, seed
         x = [a for a in leaves(inputs[:2]) if is_floating(a)][position]
         rng = np.random.default_rng([seed, 4])
-        others = abs(x[x != 0])
+        others = abs(x[(x != 0) & np.isfinite(x)])
         size = np.where(x == 0, min(np.median(others), 1.0) if others.size else 1.0, abs(x))
+        size[~np.isfinite(x)] = 0
         self.along = np.asarray(rng.choice([-1, 1], x.shape) * rng.uniform(0.5, 1, x.shape) * size)
 
     def slope(self, only: np.ndarray | None = None, moves: float = 0.0) -> Slope:
@@ -158,9 +159,11 @@ class Direction:
         """
         rng = np.random.default_rng(5)
         group = rng.permutation(np.arange(gradient.size) % GROUPS).reshape(gradient.shape)
-        parts = [group == g for g in range(min(GROUPS, gradient.size))]
+        moves = self.along != 0
+        groups = ((group == g) & moves for g in range(GROUPS))
+        parts = [part for part in groups if part.any()]
         if together and len(parts) > 1:
-            look = self._look(gradient, np.full(gradient.shape, True))
+            look = self._look(gradient, moves)
             if look.margin <= 1 and all(look.tells(gradient, part) for part in parts):
                 return look.verdict(), look.only
         looks = [self._look(gradient, part) for part in parts]
@@ -182,7 +185,9 @@ class Direction:
         return max(reasons, key=reasons.count, default=FLAT)
 
     def _located(self, gradient: np.ndarray, alarm: _Look) -> _Look:
-        """The alarm with as few elements as still cause it."""
+        """The alarm with as few elements as still cause it; or those of its elements of which it
+        cannot be told, where the others are quiet: beside a slope the steps of another are no
+        noise."""
         for _ in range(HALVINGS):
             where = np.flatnonzero(alarm.only)
             if len(where) == 1:
@@ -193,7 +198,7 @@ class Direction:
             ]
             half = max(halves, key=lambda look: -1.0 if look.why else look.margin)
             if half.why or half.margin <= 1:
-                break
+                return next((look for look in halves if look.why), alarm)
             alarm = half
         return alarm
 
@@ -307,6 +312,7 @@ def numeric(subject: Subject, inputs: Any, order: Sequence[str], most: int) -> R
         for k in range(x.size):
             only = np.zeros(x.size, bool)
             only[k] = True
-            slopes.append(direction.slope(only.reshape(x.shape)).value / x.flat[k])
+            slope = direction.slope(only.reshape(x.shape)).value
+            slopes.append(slope / x.flat[k] if x.flat[k] else math.nan)
         found[name] = np.reshape(slopes, x.shape)
     return found

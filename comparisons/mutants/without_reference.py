@@ -26,6 +26,7 @@ ON_PURPOSE = {
     "embedding_bag": "renormalized rows and shared gradients are not differentiated",
     "binary_cross_entropy": "at 0 and 1 it is divided by 1e-12",
     "binary_cross_entropy_backward": "at 0 and 1 it is divided by 1e-12",
+    "softshrink": "at λ = 0 it is x, and its slope at 0 is 0",
     "ctc_loss": "its gradient is that of the logits, which are normalized",
 }
 FELT = 1e-6  # a gradient that errs by less of its size at the first call has no mistake there

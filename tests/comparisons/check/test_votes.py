@@ -272,3 +272,32 @@ def test_every_element_of_a_small_array_by_differences():
     found = numeric(subject, ((x, w), {}, dy), ["x", "w"], 12)
     assert set(found) == {"value", "x"}  # w has more elements than 12
     np.testing.assert_allclose(found["x"], dy @ w, rtol=1e-11)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_steps_beside_a_slope_cause_no_alarm_and_a_mistake_beside_them_does(seed):
+    """1 − σ is a staircase where σ is nearly 1, and flat at the scale at which another element has
+    the sharpest slope."""
+    rng = np.random.default_rng([seed, 6])
+    x = np.concatenate([rng.uniform(0, 10, 12), rng.uniform(33, 35.5, 12)])
+
+    def naive(factor):
+        def slope(x):
+            return -factor / (1 + np.exp(-x))
+
+        return elementwise(lambda x: np.log(1 - 1 / (1 + np.exp(-x))), slope)
+
+    assert said(naive(1.0), [x], seed) != DIFFERENT
+    assert said(naive(np.where(x < 30, 1.001, 1.0)), [x], seed) == DIFFERENT
+
+
+def test_what_is_infinite_cannot_move():
+    x = np.array([np.inf, 1.0, 2.0, -np.inf])
+    finite = np.isfinite(x)
+
+    def chosen(x):
+        y = np.where(finite, x, 0.0)
+        return y, lambda dy: np.where(finite, dy, 0.0)
+
+    assert said(chosen, [x]) == ROUNDING
+    assert said(lambda x: (chosen(x)[0], lambda dy: 2 * chosen(x)[1](dy)), [x]) == DIFFERENT

@@ -113,6 +113,8 @@ def test_the_first_different_step_and_tensor_are_named(call, monkeypatch):
         (["--seed", "1", "gradients"], "behind gradients"),
         (["gradients", "relu", "--device", "gpu"], "expected cpu, cuda or mps, got 'gpu'"),
         (["record", "relu", "--device", "mps"], "mps has no float64"),
+        (["mutants", "--half", "--no-reference"], "one of --half and --no-reference, got both"),
+        (["mutants", "tahn", "--no-reference"], "did you mean tanh"),
         (["nonsense"], "nonsense"),
     ],
 )
