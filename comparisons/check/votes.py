@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,26 +67,23 @@ class Direction:
 
     def _forward(self, step: np.ndarray, dy: Any) -> Summed:
         """Σ dy · y, and Σ |dy · y|, where the array has moved h steps."""
-        args, kwargs, _ = self.inputs
+        return partial(_summed, partial(self.outputs, step), dy)
 
-        def summed(h: float) -> tuple[float, float]:
-            count = itertools.count()
+    def outputs(self, step: np.ndarray, h: float) -> list[np.ndarray] | None:
+        """What the subject gives where the array has moved h steps; None beyond its domain."""
+        count = itertools.count()
 
-            def moved(leaf: Any) -> Any:
-                if not is_floating(leaf):
-                    return leaf
-                here = next(count) == self.position
-                return np.asarray(leaf + h * step) if here else leaf.copy()
+        def moved(leaf: Any) -> Any:
+            if not is_floating(leaf):
+                return leaf
+            here = next(count) == self.position
+            return np.asarray(leaf + h * step) if here else leaf.copy()
 
-            try:
-                y, _ = self.subject.run(*tree_map(moved, (args, kwargs)))
-                parts = zip(listed(y), listed(dy), strict=True)
-                terms = [np.asarray(part) * d for part, d in parts if d is not None]
-            except Exception:  # beyond the domain
-                return math.nan, math.nan
-            return float(sum(map(np.sum, terms))), float(sum(np.sum(abs(t)) for t in terms))
-
-        return summed
+        try:
+            y, _ = self.subject.run(*tree_map(moved, self.inputs[:2]))
+        except Exception:
+            return None
+        return [np.asarray(part) for part in listed(y)]
 
     @functools.cached_property
     def _moved(self) -> list[np.ndarray]:
@@ -297,22 +295,50 @@ def _terms(gradient: np.ndarray, step: np.ndarray) -> np.ndarray:
     return np.asarray(gradient[moving] * step[moving])
 
 
-def numeric(subject: Subject, inputs: Any, order: Sequence[str], most: int) -> Results:
+def _summed(
+    outputs: Callable[[float], Sequence[np.ndarray] | None], dy: Any, h: float
+) -> tuple[float, float]:
+    """Σ dy · y and Σ |dy · y| over all outputs; NaN where there are none, or others."""
+    ys, dys = outputs(h), listed(dy)
+    if ys is None or len(ys) != len(dys):
+        return math.nan, math.nan
+    try:
+        terms = [y * d for y, d in zip(ys, dys, strict=True) if d is not None]
+    except ValueError:  # of another shape
+        return math.nan, math.nan
+    return float(sum(map(np.sum, terms))), float(sum(np.sum(abs(t)) for t in terms))
+
+
+def numeric(
+    subject: Subject, inputs: Any, order: Sequence[str], most: int, known: dict[Any, Any]
+) -> Results:
     """The subject's value, and each element of the gradients of arrays of at most `most` elements,
-    by differences."""
-    args, kwargs, _ = inputs
+    by differences. `known` keeps what was evaluated, for another dy."""
+    args, kwargs, dy = inputs
     y, _ = subject.run(args, kwargs)
     found = values(y)
+    call = tuple(
+        (a.shape, a.tobytes()) if isinstance(a, np.ndarray) else repr(a)
+        for a in leaves((args, kwargs))
+    )
     for position, name in enumerate(order):
         direction = Direction(subject, inputs, position, 0)
         x = direction.along
         if name in subject.constant or x.size > most:
             continue
-        slopes = []
-        for k in range(x.size):
-            only = np.zeros(x.size, bool)
-            only[k] = True
-            slope = direction.slope(only.reshape(x.shape)).value
-            slopes.append(slope / x.flat[k] if x.flat[k] else math.nan)
-        found[name] = np.reshape(slopes, x.shape)
+
+        def outputs(k: int, h: float, direction: Direction = direction) -> Any:
+            key = call, direction.position, k, h
+            if key not in known:
+                step = np.zeros_like(direction.along)
+                step.flat[k] = direction.along.flat[k]
+                ys = direction.outputs(step, h)
+                known[key] = ys and [y.copy() for y in ys]
+            return known[key]
+
+        slopes = [derivative(partial(_summed, partial(outputs, k), dy)).value for k in range(x.size)]
+        found[name] = np.reshape(
+            [slope / step if step else math.nan for slope, step in zip(slopes, x.flat, strict=True)],
+            x.shape,
+        )
     return found

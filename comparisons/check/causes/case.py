@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -136,6 +136,7 @@ class Case:
 
     done: Tried
     findings: Sequence[Finding]
+    known: dict[Any, Any] = field(default_factory=dict)  # values at moved elements
 
     @property
     def gradients(self) -> list[Finding]:
@@ -161,7 +162,7 @@ class Case:
         arrays that are SMALL."""
         double = cast(inputs, np.float64)
         if not self.done.reference:
-            return numeric(self.done.subject, double, self.done.order, SMALL)
+            return numeric(self.done.subject, double, self.done.order, SMALL, self.known)
         return self._by_our_names(self.done.truth(double))
 
     def _by_our_names(self, found: Results) -> Results:

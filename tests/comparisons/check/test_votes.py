@@ -268,10 +268,17 @@ def test_a_claim_is_sharp_and_costs_a_few_calls():
 def test_every_element_of_a_small_array_by_differences():
     x, w = normal(0, 3, 4), normal(1, 5, 4)
     dy = normal(2, 3, 5)
-    subject = subject_of(transposed, [x, w], {})
-    found = numeric(subject, ((x, w), {}, dy), ["x", "w"], 12)
+    subject, known = subject_of(transposed, [x, w], {}), {}
+    found = numeric(subject, ((x, w), {}, dy), ["x", "w"], 12, known)
     assert set(found) == {"value", "x"}  # w has more elements than 12
     np.testing.assert_allclose(found["x"], dy @ w, rtol=1e-11)
+    evaluated = len(known)
+    again = numeric(subject, ((x, w), {}, 2 * dy), ["x", "w"], 12, known)
+    np.testing.assert_allclose(again["x"], 2 * dy @ w, rtol=1e-11)
+    assert len(known) == evaluated  # another dy costs none
+    moved = numeric(subject, ((2 * x, w), {}, dy), ["x", "w"], 12, known)
+    np.testing.assert_allclose(moved["x"], dy @ w, rtol=1e-11)
+    assert len(known) > evaluated
 
 
 @pytest.mark.parametrize("seed", SEEDS)
