@@ -1,0 +1,216 @@
+"""What the normalizations share: x̂, which is x at zero mean and unit variance.
+
+Each of them sees x in another shape, and takes its mean and variance over other axes. Such a set of
+axes is given as the shape that is left when they are summed over, with a 1 in their place. Weight
+and bias come in a shape that broadcasts to that in which x is seen.
+
+The checks raise TypeError or ValueError with a message that names the argument.
+"""
+
+import math
+
+import numpy as np
+
+from .arguments import whole
+from .arrays import where
+
+BLOCK = 2**15  # elements at a time, few enough to stay in the cache
+RUN = 16  # elements that lie beside each other in memory, at least
+
+
+def rows_of(normalized_shape, arrays):
+    """How many rows the first of the named arrays has, and how long they are, if its last axes have
+    the normalized shape; so have the others, each of which may be None."""
+    (name, a), *parameters = arrays.items()
+    if not isinstance(normalized_shape, (tuple, list)) or not normalized_shape:
+        raise TypeError(f"normalized_shape: expected some lengths, got {normalized_shape!r}")
+    whole(**{f"normalized_shape[{i}]": n for i, n in enumerate(normalized_shape)})
+    shape, ahead = tuple(normalized_shape), a.ndim - len(normalized_shape)
+    if ahead < 0 or a.shape[ahead:] != shape:
+        raise ValueError(f"{name}: expected a shape that ends in {shape}, got {a.shape}")
+    _have(shape, parameters)
+    return math.prod(a.shape[:ahead]), math.prod(shape)
+
+
+def channels_of(arrays, least=2):
+    """N, C and L of the first of the named arrays, (N, C, …) with at least so many axes, where L
+    elements lie behind each channel; the others, each of which may be None, are (C), and of the
+    running statistics there are both or none."""
+    (name, a), *parameters = arrays.items()
+    if a.ndim < least:
+        raise ValueError(f"{name}: expected (N, C, …), got shape {a.shape}")
+    N, C, *space = a.shape if a.ndim > 1 else (*a.shape, 0)
+    _have((C,), parameters)
+    missing = [name for name, a in parameters if name.startswith("running") and a is None]
+    if len(missing) == 1:
+        raise ValueError(f"{missing[0]}: expected both running statistics or none, got None")
+    return N, C, math.prod(space)
+
+
+def channels_in(channels, **groups):
+    """The channels in each of the named number of groups."""
+    ((name, count),) = groups.items()
+    whole(**groups)
+    if count < 1 or channels % count:
+        raise ValueError(f"{name}: expected a divisor of {channels} channels, got {count}")
+    return channels // count
+
+
+def shaped(shape, *parameters):
+    """The parameters in that shape, each of which may be None."""
+    return [None if a is None else a.reshape(shape) for a in parameters]
+
+
+def _have(shape, parameters):
+    for name, a in parameters:
+        if a is not None and a.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {a.shape}")
+
+
+def seen_as(given, y, pullback, statistics=()):
+    """y and the gradients of what is given, x and its parameters or None, which were computed in
+    other shapes, in theirs; with further outputs."""
+    y = y.reshape(given[0].shape)
+
+    def back(dy):
+        found = pullback(dy[0] if statistics else dy)
+        pairs = zip(found, given, strict=True)
+        found = tuple(d.reshape(a.shape) for d, a in pairs if a is not None)
+        return found[0] if len(found) == 1 else found
+
+    return ((y, *statistics) if statistics else y), back
+
+
+def fixed(x, mean, var, eps):
+    """x̂ by given statistics of the channels, and its pullback."""
+    if mean is None:
+        raise ValueError("running_mean: expected statistics in evaluation, got None")
+    mean, total = (a[:, np.newaxis] for a in (mean, var + eps))
+    r = 1 / np.sqrt(where(total > 0, total, math.nan))
+
+    def pullback(dhat):
+        return dhat * r
+
+    return (x - mean) * r, pullback
+
+
+def affine(hat, pull, w, b):
+    """w x̂ + b, where each may be None; the pullback goes on to that of x̂."""
+    y = hat if w is None else hat * w
+    y = y if b is None else y + b
+
+    def pullback(dy):
+        dout = dy.reshape(hat.shape)
+        dw = None if w is None else dot(dout, hat, w.shape)
+        db = None if b is None else sum_to(dout, b.shape)
+        return pull(dout if w is None else dout * w), dw, db
+
+    return y, pullback
+
+
+def normed(x, over, w, b, eps, centred=True):
+    """w x̂ + b, and mean and deviation of x, which leave `over`. What is large goes in blocks along
+    the first axis of the statistics, so that what is made on the way stays in the cache."""
+    axis = next((i for i, n in enumerate(over) if n > 1), 0)
+    run = max(math.prod(x.shape[axis + 1 :]), 1)
+    step = max(BLOCK * over[axis] // max(x.size, 1), RUN // run, 1)
+    if step >= over[axis]:
+        hat, pull, _, *statistics = standardised(x, over, eps, centred)
+        y, pullback = affine(hat, pull, w, b)
+        return (y, *statistics), pullback
+    blocks = [(*[slice(None)] * axis, slice(i, i + step)) for i in range(0, over[axis], step)]
+
+    def part(a, block):
+        return a if a is None or a.shape[axis] == 1 else a[block]
+
+    y, mean, deviation = np.empty_like(x), np.empty(over, x.dtype), np.empty(over, x.dtype)
+    pullbacks = []
+    for block in blocks:
+        left = mean[block].shape
+        found, pull = normed(x[block], left, part(w, block), part(b, block), eps, centred)
+        y[block], mean[block], deviation[block] = found
+        pullbacks.append(pull)
+
+    def pullback(dy):
+        dy = dy.reshape(x.shape)
+        dx, dw, db = np.empty_like(x), *(None if a is None else np.zeros_like(a) for a in (w, b))
+        for block, pull in zip(blocks, pullbacks, strict=True):
+            dx[block], *others = pull(dy[block])
+            for total, a in zip((dw, db), others, strict=True):
+                if total is not None:
+                    part(total, block)[...] += a
+        return dx, dw, db
+
+    return (y, mean, deviation), pullback
+
+
+def standardised(x, over, eps, centred=True):
+    """x̂ = (x − μ) r, its pullback, r, μ and the deviation s, where r = 1 / √(s² + ε), s² is the mean
+    of (x − μ)², and means leave `over`. Without `centred`, μ is 0.
+
+    The mean is rounded; so the mean of what it leaves is taken off as well. It is scaled so that no
+    square overflows.
+    """
+    n = max(x.size // max(math.prod(over), 1), 1)
+    d, mean = x, 0
+    if centred:
+        mean = sum_to(x, over) / n
+        d = x - mean
+        rest = sum_to(d, over) / n
+        d -= rest
+        mean += rest
+    scale = _scale(d, over, eps)
+    hat = d if isinstance(scale, float) else d / scale
+    square = dot(hat, hat, over) / n
+    total = square + eps / scale / scale
+    r = 1 / np.sqrt(where(total > 0, total, math.nan))
+    hat = np.multiply(hat, r, out=None if hat is x else hat)
+    r = r / scale
+
+    def pullback(dhat):
+        left = dhat - sum_to(dhat, over) / n if centred else dhat
+        dx = hat * (dot(left, hat, over) / -n)
+        dx += left
+        dx *= r
+        return dx
+
+    return hat, pullback, r, mean, np.sqrt(square) * scale
+
+
+def _scale(d, over, eps):
+    """By what d is divided before it is squared: 1.0 unless a square would overflow, or vanish
+    beside ε; then a power of 2 near the largest of those that are summed, but at least √ε."""
+    info = np.finfo(d.dtype)
+    largest = max(d.max(initial=0), -d.min(initial=0))
+    if largest < math.sqrt(info.max / max(d.size, 1)) and eps > info.tiny / info.eps:
+        return 1.0
+    axes = tuple(i for i, n in enumerate(over) if n == 1)
+    top = np.maximum(abs(d).max(axis=axes, keepdims=True, initial=0), math.sqrt(max(eps, 0)))
+    return np.ldexp(np.ones_like(top), np.frexp(top)[1])
+
+
+def dot(a, b, shape):
+    """Σ a b over the axes that are 1 in the shape."""
+    if a.shape[-1] > shape[-1]:
+        return sum_to(np.einsum("...i,...i->...", a, b)[..., np.newaxis], shape)
+    return sum_to(a * b, shape)
+
+
+def sum_to(a, shape):
+    """Σ a over the axes that are 1 in the shape. Over all but the last it adds halves to each
+    other: a pairwise sum that needs no other layout."""
+    if not a.size:
+        return np.zeros(shape, a.dtype)
+    if a.shape[-1] > shape[-1]:
+        a = a.sum(axis=-1, keepdims=True)
+    for axis in range(a.ndim - 1):
+        if a.shape[axis] > shape[axis]:
+            a = np.moveaxis(a, axis, 0)
+            while len(a) > 1:
+                half = len(a) // 2
+                halves = a[:half] + a[half : 2 * half]
+                if len(a) % 2:
+                    halves[0] += a[-1]
+                a = halves
+            a = np.moveaxis(a, 0, axis)
+    return a
