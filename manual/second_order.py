@@ -418,8 +418,8 @@ def native_layer_norm_backward(grad_out, input, normalized_shape, weight=None, e
     rows, n = standardized.rows_of(normalized_shape, {"input": x, "weight": weight})
     real(eps=eps)
     over, along = (rows, 1), (1, n)
-    hat, pull, r, *_ = standardized.standardised(x.reshape(rows, n), over, eps)
-    return _of_norm(g, x, weight, along, hat, pull, over, r)
+    hat, r, *_ = standardized.standardized(x.reshape(rows, n), over, eps)
+    return _of_norm(g, x, weight, along, hat, r, over)
 
 
 def native_group_norm_backward(grad_out, input, group, weight=None, eps=1e-5):
@@ -430,8 +430,8 @@ def native_group_norm_backward(grad_out, input, group, weight=None, eps=1e-5):
     G, K = group, standardized.channels_in(C, group=group)
     real(eps=eps)
     over, along = (N, G, 1, 1), (1, G, K, 1)
-    hat, pull, r, *_ = standardized.standardised(x.reshape(N, G, K, L), over, eps)
-    return _of_norm(g, x, weight, along, hat, pull, over, r)
+    hat, r, *_ = standardized.standardized(x.reshape(N, G, K, L), over, eps)
+    return _of_norm(g, x, weight, along, hat, r, over)
 
 
 def native_batch_norm_backward(
@@ -457,16 +457,20 @@ def native_batch_norm_backward(
     along, seen = (1, C, 1), x.reshape(N, C, L)
     if not train:
         return _of_norm(g, x, weight, along, *standardized.fixed(seen, mean, var, eps))
-    hat, pull, r, *_ = standardized.standardised(seen, along, eps)
-    return _of_norm(g, x, weight, along, hat, pull, along, r)
+    hat, r, *_ = standardized.standardized(seen, along, eps)
+    return _of_norm(g, x, weight, along, hat, r, along)
 
 
-def _of_norm(g, x, weight, along, hat, pull, over=None, r=None):
-    """dx, and with a weight dw and db, of a normalization: x̂ and its pullback are in another shape,
-    in that of which the weight is `along`. Without r, 1 / σ, the statistics are not those of x."""
+def _of_norm(g, x, weight, along, hat, r, over=None):
+    """dx, and with a weight dw and db, of a normalization: x̂ and r = 1 / σ are in another shape, in
+    which the weight is `along`. Statistics are means that leave `over`, or not those of x."""
     w = None if weight is None else weight.reshape(along)
     g_seen = g.reshape(hat.shape)
     a = g_seen if w is None else g_seen * w
+
+    def pull(dhat):
+        return dhat * r if over is None else standardized.slope(dhat, hat, r)
+
     dx = pull(a)
     y = dx.reshape(x.shape)
     if w is not None:
@@ -483,7 +487,7 @@ def _of_norm(g, x, weight, along, hat, pull, over=None, r=None):
         if w is not None:
             q, s = (d.reshape(along) for d in others)
             dg, dhat = w * back + q * hat + s, q * g_seen
-        if r is None:
+        if over is None:
             ddx = pull(dhat)
         else:
             ddx = pull(dhat - r * (p * mean(a, hat) + a * mean(p, hat)))

@@ -82,28 +82,23 @@ def seen_as(given, y, pullback, statistics=()):
 
 
 def fixed(x, mean, var, eps):
-    """x̂ by given statistics of the channels, and its pullback."""
+    """x̂ by given statistics of the channels of x (N, C, L), and r = 1 / √(var + ε)."""
     if mean is None:
         raise ValueError("running_mean: expected statistics in evaluation, got None")
     mean, total = (a[:, np.newaxis] for a in (mean, var + eps))
     r = 1 / np.sqrt(where(total > 0, total, math.nan))
-
-    def pullback(dhat):
-        return dhat * r
-
-    return (x - mean) * r, pullback
+    return (x - mean) * r, r
 
 
-def affine(hat, pull, w, b):
-    """w x̂ + b, where each may be None; the pullback goes on to that of x̂."""
-    y = hat if w is None else hat * w
-    y = y if b is None else y + b
+def affine(hat, r, w, b):
+    """w x̂ + b, each of which may be None, where x̂ is x times r, and moved."""
+    y = _scaled(hat, w, b)
 
     def pullback(dy):
         dout = dy.reshape(hat.shape)
         dw = None if w is None else dot(dout, hat, w.shape)
         db = None if b is None else sum_to(dout, b.shape)
-        return pull(dout if w is None else dout * w), dw, db
+        return (dout if w is None else dout * w) * r, dw, db
 
     return y, pullback
 
@@ -114,39 +109,39 @@ def normed(x, over, w, b, eps, centred=True):
     axis = next((i for i, n in enumerate(over) if n > 1), 0)
     run = max(math.prod(x.shape[axis + 1 :]), 1)
     step = max(BLOCK * over[axis] // max(x.size, 1), RUN // run, 1)
-    if step >= over[axis]:
-        hat, pull, _, *statistics = standardised(x, over, eps, centred)
-        y, pullback = affine(hat, pull, w, b)
-        return (y, *statistics), pullback
     blocks = [(*[slice(None)] * axis, slice(i, i + step)) for i in range(0, over[axis], step)]
 
     def part(a, block):
         return a if a is None or a.shape[axis] == 1 else a[block]
 
     y, mean, deviation = np.empty_like(x), np.empty(over, x.dtype), np.empty(over, x.dtype)
-    pullbacks = []
+    like = mean if w is None and b is None else b if w is None else w
+    kept = []
     for block in blocks:
-        left = mean[block].shape
-        found, pull = normed(x[block], left, part(w, block), part(b, block), eps, centred)
-        y[block], mean[block], deviation[block] = found
-        pullbacks.append(pull)
+        hat, r, *found = standardized(x[block], mean[block].shape, eps, centred)
+        mean[block], deviation[block] = found
+        _scaled(hat, part(w, block), part(b, block), out=y[block])
+        kept.append((block, hat, r))
 
     def pullback(dy):
         dy = dy.reshape(x.shape)
         dx, dw, db = np.empty_like(x), *(None if a is None else np.zeros_like(a) for a in (w, b))
-        for block, pull in zip(blocks, pullbacks, strict=True):
-            dx[block], *others = pull(dy[block])
-            for total, a in zip((dw, db), others, strict=True):
+        for block, hat, r in kept:
+            shape = tuple(map(max, r.shape, part(like, block).shape))
+            sums = sum_to(dy[block], shape), dot(dy[block], hat, shape)
+            slope(dy[block], hat, r, sums, part(w, block), centred, out=dx[block])
+            for total, a in zip((db, dw), sums, strict=True):
                 if total is not None:
-                    part(total, block)[...] += a
+                    here = part(total, block)
+                    here += sum_to(a, here.shape)
         return dx, dw, db
 
     return (y, mean, deviation), pullback
 
 
-def standardised(x, over, eps, centred=True):
-    """x̂ = (x − μ) r, its pullback, r, μ and the deviation s, where r = 1 / √(s² + ε), s² is the mean
-    of (x − μ)², and means leave `over`. Without `centred`, μ is 0.
+def standardized(x, over, eps, centred=True):
+    """x̂ = (x − μ) r, then r, μ and the deviation s: r = 1 / √(s² + ε), s² is the mean of (x − μ)²,
+    and means leave `over`. Without `centred`, μ is 0.
 
     The mean is rounded; so the mean of what it leaves is taken off as well. It is scaled so that no
     square overflows.
@@ -165,24 +160,36 @@ def standardised(x, over, eps, centred=True):
     total = square + eps / scale / scale
     r = 1 / np.sqrt(where(total > 0, total, math.nan))
     hat = np.multiply(hat, r, out=None if hat is x else hat)
-    r = r / scale
+    return hat, r / scale, mean, np.sqrt(square) * scale
 
-    def pullback(dhat):
-        left = dhat - sum_to(dhat, over) / n if centred else dhat
-        dx = hat * (dot(left, hat, over) / -n)
-        dx += left
-        dx *= r
-        return dx
 
-    return hat, pullback, r, mean, np.sqrt(square) * scale
+def slope(dy, hat, r, sums=None, w=None, centred=True, out=None):
+    """dx = r (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) with dx̂ = w dy, of x̂ and r as `standardized` gives them.
+    The sums are Σ dy and Σ dy x̂, over axes along which w and r are the same."""
+    n = max(hat.size // max(r.size, 1), 1)
+    sums = sums or (sum_to(dy, r.shape), dot(dy, hat, r.shape))
+    mean, along = ((sum_to(a, r.shape) if w is None else dot(a, w, r.shape)) / n for a in sums)
+    dx = np.multiply(dy, 1 if w is None else w, out=out)
+    left = hat * along
+    if centred:
+        left += mean
+    dx -= left
+    dx *= r
+    return dx
+
+
+def _scaled(hat, w, b, out=None):
+    y = np.multiply(hat, 1 if w is None else w, out=out)
+    if b is not None:
+        y += b
+    return y
 
 
 def _scale(d, over, eps):
     """By what d is divided before it is squared: 1.0 unless a square would overflow, or vanish
     beside ε; then a power of 2 near the largest of those that are summed, but at least √ε."""
     info = np.finfo(d.dtype)
-    largest = max(d.max(initial=0), -d.min(initial=0))
-    if largest < math.sqrt(info.max / max(d.size, 1)) and eps > info.tiny / info.eps:
+    if np.isfinite(np.vdot(d, d)) and eps > info.tiny / info.eps:
         return 1.0
     axes = tuple(i for i, n in enumerate(over) if n == 1)
     top = np.maximum(abs(d).max(axis=axes, keepdims=True, initial=0), math.sqrt(max(eps, 0)))
