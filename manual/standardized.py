@@ -15,7 +15,8 @@ from .arguments import whole
 from .arrays import where
 
 BLOCK = 2**15  # elements at a time, few enough to stay in the cache
-RUN = 16  # elements that lie beside each other in memory, at least
+RUN = 256  # elements that lie beside each other in memory, at least
+LONG, MANY = 2**12, 2**9  # terms beyond which a sum, of a row or of rows, is pairwise
 
 
 def rows_of(normalized_shape, arrays):
@@ -164,8 +165,8 @@ def standardized(x, over, eps, centred=True):
 
 
 def slope(dy, hat, r, sums=None, w=None, centred=True, out=None):
-    """dx = r (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) with dx̂ = w dy, of x̂ and r as `standardized` gives them.
-    The sums are Σ dy and Σ dy x̂, over axes along which w and r are the same."""
+    """dx = r (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) with dx̂ = w dy, of x̂ and r as `standardized` gives
+    them. The sums are Σ dy and Σ dy x̂, over axes along which w and r are the same."""
     n = max(hat.size // max(r.size, 1), 1)
     sums = sums or (sum_to(dy, r.shape), dot(dy, hat, r.shape))
     mean, along = ((sum_to(a, r.shape) if w is None else dot(a, w, r.shape)) / n for a in sums)
@@ -198,26 +199,30 @@ def _scale(d, over, eps):
 
 def dot(a, b, shape):
     """Σ a b over the axes that are 1 in the shape."""
-    if a.shape[-1] > shape[-1]:
+    if shape[-1] < a.shape[-1] <= LONG:
+        if b.size == b.shape[-1]:
+            return sum_to(a @ b.reshape(-1, 1), shape)
         return sum_to(np.einsum("...i,...i->...", a, b)[..., np.newaxis], shape)
     return sum_to(a * b, shape)
 
 
 def sum_to(a, shape):
-    """Σ a over the axes that are 1 in the shape. Over all but the last it adds halves to each
-    other: a pairwise sum that needs no other layout."""
+    """Σ a over the axes that are 1 in the shape: pairwise where it is long, and else as a product
+    with ones, which is faster."""
     if not a.size:
         return np.zeros(shape, a.dtype)
     if a.shape[-1] > shape[-1]:
-        a = a.sum(axis=-1, keepdims=True)
+        many = a.shape[-1] > LONG
+        a = a.sum(axis=-1, keepdims=True) if many else a @ np.ones((a.shape[-1], 1), a.dtype)
     for axis in range(a.ndim - 1):
         if a.shape[axis] > shape[axis]:
             a = np.moveaxis(a, axis, 0)
-            while len(a) > 1:
+            while len(a) > MANY:
                 half = len(a) // 2
                 halves = a[:half] + a[half : 2 * half]
                 if len(a) % 2:
                     halves[0] += a[-1]
                 a = halves
-            a = np.moveaxis(a, 0, axis)
+            total = np.ones(len(a), a.dtype) @ a.reshape(len(a), math.prod(a.shape[1:]))
+            a = np.moveaxis(total.reshape(1, *a.shape[1:]), 0, axis)
     return a
