@@ -15,7 +15,17 @@ import numpy as np
 from .arguments import Constant, axis_of, flag, floated, floating, real, whole
 from .arrays import where
 from .distances import _norm
-from .standardized import affine, channels_in, channels_of, fixed, normed, rows_of, seen_as, shaped
+from .standardized import (
+    affine,
+    channels_in,
+    channels_of,
+    epsilon,
+    fixed,
+    normed,
+    rows_of,
+    seen_as,
+    shaped,
+)
 
 
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -95,9 +105,8 @@ def batch_norm(
     Ioffe & Szegedy, 2015, arXiv:1502.03167
     """
     flag(training=training)
-    real(momentum=momentum, eps=eps)
-    if eps < 0 or (training and eps == 0):
-        raise ValueError(f"eps: expected {'above' if training else 'at least'} 0, got {eps}")
+    real(momentum=momentum)
+    epsilon(eps, training)
     arrays = _arrays(x, running_mean, running_var, weight, bias)
     N, C, L = shape = channels_of(arrays, 2 if np.size(x) else 1)
     if training and N * L == 1:
@@ -172,7 +181,7 @@ def normalize(x, p=2.0, dim=1, eps=1e-12):
     ε. Without p it is 2.
 
     The norm has the slope u = sign(x) (|x| / ‖x‖)^(p − 1), so dx = (dy − u Σ dy y) / n, and dy / ε
-    where ε stands in for the norm.
+    where ε stands in for the norm. Raises ValueError for an axis given twice.
     """
     x = floating(x=x)
     p = 2.0 if p is None else p

@@ -451,7 +451,7 @@ def native_batch_norm_backward(
     g, x, weight, mean, var = floating(**arrays, **running, optional=names)
     same_shape(grad_out=g, input=x)
     flag(train=train)
-    real(eps=eps)
+    standardized.epsilon(eps, train)
     given = {"weight": weight, "running_mean": mean, "running_var": var}
     N, C, L = standardized.channels_of({"input": x, **given})
     along, seen = (1, C, 1), x.reshape(N, C, L)

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from .arguments import whole
+from .arguments import real, whole
 from .arrays import where
 
 BLOCK = 2**15  # elements at a time, few enough to stay in the cache
@@ -21,7 +21,10 @@ LONG, MANY = 2**12, 2**9  # terms beyond which a sum, of a row or of rows, is pa
 
 def rows_of(normalized_shape, arrays):
     """How many rows the first of the named arrays has, and how long they are, if its last axes have
-    the normalized shape; so have the others, each of which may be None."""
+    the normalized shape; so have the others, each of which may be None.
+
+    Raises TypeError unless it is a list or tuple of whole numbers, ValueError for another shape.
+    """
     (name, a), *parameters = arrays.items()
     if not isinstance(normalized_shape, (tuple, list)) or not normalized_shape:
         raise TypeError(f"normalized_shape: expected some lengths, got {normalized_shape!r}")
@@ -36,7 +39,7 @@ def rows_of(normalized_shape, arrays):
 def channels_of(arrays, least=2):
     """N, C and L of the first of the named arrays, (N, C, …) with at least so many axes, where L
     elements lie behind each channel; the others, each of which may be None, are (C), and of the
-    running statistics there are both or none."""
+    running statistics there are both or none. Raises ValueError where that is not so."""
     (name, a), *parameters = arrays.items()
     if a.ndim < least:
         raise ValueError(f"{name}: expected (N, C, …), got shape {a.shape}")
@@ -49,12 +52,20 @@ def channels_of(arrays, least=2):
 
 
 def channels_in(channels, **groups):
-    """The channels in each of the named number of groups."""
+    """The channels in each of the named number of groups. Raises ValueError unless they are equally
+    many in each."""
     ((name, count),) = groups.items()
     whole(**groups)
     if count < 1 or channels % count:
         raise ValueError(f"{name}: expected a divisor of {channels} channels, got {count}")
     return channels // count
+
+
+def epsilon(eps, training):
+    """Raises ValueError for a negative ε of batch_norm, in training for 0 as well."""
+    real(eps=eps)
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(f"eps: expected {'above' if training else 'at least'} 0, got {eps}")
 
 
 def shaped(shape, *parameters):
@@ -83,7 +94,8 @@ def seen_as(given, y, pullback, statistics=()):
 
 
 def fixed(x, mean, var, eps):
-    """x̂ by given statistics of the channels of x (N, C, L), and r = 1 / √(var + ε)."""
+    """x̂ by given statistics of the channels of x (N, C, L), and r = 1 / √(var + ε). Raises
+    ValueError where there are none."""
     if mean is None:
         raise ValueError("running_mean: expected statistics in evaluation, got None")
     mean, total = (a[:, np.newaxis] for a in (mean, var + eps))

@@ -16,6 +16,7 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 def rms_norm(x, normalized_shape, weight=None, eps=None):
     axes = tuple(range(-len(normalized_shape), 0))
+    eps = mpmath.nan if eps is None else eps  # that of a dtype, which numbers do not have
     return _affine(x / _root(_mean(x * x, axes) + mpmath.mpf(eps)), weight, None)
 
 
@@ -71,7 +72,7 @@ def normalize(x, p=2.0, dim=1, eps=1e-12):
     ahead = last.ndim - len(axes)
     rows = last.reshape(*last.shape[:ahead], math.prod(last.shape[ahead:]))
     bound = np.frompyfunc(lambda n: max(n, mpmath.mpf(eps)), 1, 1)
-    found = rows / bound(_norm(rows, p))[..., np.newaxis]
+    found = rows / np.asarray(bound(_norm(rows, p)))[..., np.newaxis]
     return np.moveaxis(found.reshape(last.shape), range(-len(axes), 0), axes).reshape(x.shape)
 
 

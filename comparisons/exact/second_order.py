@@ -166,16 +166,18 @@ def native_batch_norm_backward(
     def norm(x, w=None, b=None):
         return normalization.batch_norm(x, mean, var, w, b, train, eps=eps)
 
-    return _gradients(norm, grad_out, input, weight)
+    return _gradients(norm, grad_out, input, weight, input if train else 0 * input)
 
 
-def _gradients(norm, grad_out, x, weight):
-    """The slopes of ⟨grad_out, norm(x, weight, bias)⟩ along each number."""
+def _gradients(norm, grad_out, x, weight, at=None):
+    """The slopes of ⟨grad_out, norm(x, weight, bias)⟩ along each number; that along x at another
+    place, if it is the same everywhere."""
+    at = x if at is None else at
     if weight is None:
-        return _slopes(lambda x: np.sum(grad_out * norm(x)), x)
+        return _slopes(lambda x: np.sum(grad_out * norm(x)), at)
     bias = 0 * weight
     return (
-        _slopes(lambda x: np.sum(grad_out * norm(x, weight, bias)), x),
+        _slopes(lambda x: np.sum(grad_out * norm(x, weight, bias)), at),
         _slopes(lambda w: np.sum(grad_out * norm(x, w, bias)), weight),
         _slopes(lambda b: np.sum(grad_out * norm(x, weight, b)), bias),
     )
