@@ -190,4 +190,4 @@ def _slopes(function, x):
             step = np.full_like(x, mpmath.mpf(0))
             step[i] = STEP
             found[i] = (function(x + step) - function(x - step)) / (2 * STEP)
-    return found
+    return +found  # rounded to the digits outside
