@@ -79,6 +79,40 @@ def _are_probabilities(x, target, **_):
     return x.shape == target.shape and all(bool(((a >= 0) & (a <= 1)).all()) for a in (x, target))
 
 
+def _gradients(norm, grad_out, x, weight):
+    """The backward pass of norm(x, weight, bias): dx, and with a weight dw and db."""
+    sources = [x] if weight is None else [x, weight, torch.zeros_like(weight)]
+    sources = [a if a.requires_grad else a.clone().requires_grad_() for a in sources]
+    y = norm(*sources, *[None] * (3 - len(sources)))
+    found = torch.autograd.grad(y, sources, grad_out, create_graph=True)
+    return found if len(found) > 1 else found[0]
+
+
+def _layer_norm(grad_out, input, normalized_shape, weight=None, eps=1e-5):
+    def norm(x, w, b):
+        return F.layer_norm(x, normalized_shape, w, b, eps)
+
+    return _gradients(norm, grad_out, input, weight)
+
+
+def _group_norm(grad_out, input, group, weight=None, eps=1e-5):
+    def norm(x, w, b):
+        return F.group_norm(x, group, w, b, eps)
+
+    return _gradients(norm, grad_out, input, weight)
+
+
+def _batch_norm(
+    grad_out, input, weight=None, running_mean=None, running_var=None, train=False, eps=1e-5
+):
+    mean, var = (None if a is None else a.clone() for a in (running_mean, running_var))
+
+    def norm(x, w, b):
+        return F.batch_norm(x, mean, var, w, b, train, eps=eps)
+
+    return _gradients(norm, grad_out, input, weight)
+
+
 sigmoid_backward = rule(aten.sigmoid_backward)
 tanh_backward = rule(aten.tanh_backward)
 threshold_backward = rule(aten.threshold_backward)
@@ -138,3 +172,6 @@ nll_loss_backward = _of_loss(aten.nll_loss_backward, _are_classes, constant="wei
 nll_loss2d_backward = _of_loss(
     aten.nll_loss2d_backward, _are_classes, constant="weight total_weight"
 )
+native_layer_norm_backward = rule(_layer_norm)
+native_group_norm_backward = rule(_group_norm)
+native_batch_norm_backward = rule(_batch_norm, constant="running_mean running_var")

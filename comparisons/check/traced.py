@@ -18,7 +18,6 @@ from ..verdict.noise import is_floating
 
 # Operations of torch's core set that are compositions nevertheless.
 FUSED = {name for op in map(ops.named, ops.names()) for name in op.facts.fused}
-FUSED |= {"native_layer_norm", "native_group_norm"}  # they have no mirror
 
 
 # All others of the core set stay as they are, for they have a derivative of their own.

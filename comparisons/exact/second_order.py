@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 
-from . import activations, losses
+from . import activations, losses, normalization
 from .numbers import exp, still
 
 # The step of the inner difference is smaller than that of the outer one, so that a kink stays one,
@@ -142,3 +142,52 @@ def nll_loss_backward(grad_output, self, target, weight, reduction, ignore_index
 
 
 nll_loss2d_backward = nll_loss_backward
+
+
+def native_layer_norm_backward(grad_out, input, normalized_shape, weight=None, eps=1e-5):
+    def norm(x, w=None, b=None):
+        return normalization.layer_norm(x, normalized_shape, w, b, eps)
+
+    return _gradients(norm, grad_out, input, weight)
+
+
+def native_group_norm_backward(grad_out, input, group, weight=None, eps=1e-5):
+    def norm(x, w=None, b=None):
+        return normalization.group_norm(x, group, w, b, eps)
+
+    return _gradients(norm, grad_out, input, weight)
+
+
+def native_batch_norm_backward(
+    grad_out, input, weight=None, running_mean=None, running_var=None, train=False, eps=1e-5
+):
+    mean, var = (None, None) if train else (running_mean, running_var)
+
+    def norm(x, w=None, b=None):
+        return normalization.batch_norm(x, mean, var, w, b, train, eps=eps)
+
+    return _gradients(norm, grad_out, input, weight, input if train else 0 * input)
+
+
+def _gradients(norm, grad_out, x, weight, at=None):
+    """The slopes of ⟨grad_out, norm(x, weight, bias)⟩ along each number; that along x at another
+    place, if it is the same everywhere."""
+    at = x if at is None else at
+    if weight is None:
+        return _slopes(lambda x: np.sum(grad_out * norm(x)), at)
+    bias = 0 * weight
+    return (
+        _slopes(lambda x: np.sum(grad_out * norm(x, weight, bias)), at),
+        _slopes(lambda w: np.sum(grad_out * norm(x, w, bias)), weight),
+        _slopes(lambda b: np.sum(grad_out * norm(x, weight, b)), bias),
+    )
+
+
+def _slopes(function, x):
+    found = np.full_like(x, mpmath.mpf(0))
+    with mpmath.workdps(DIGITS):
+        for i in np.ndindex(x.shape):
+            step = np.full_like(x, mpmath.mpf(0))
+            step[i] = STEP
+            found[i] = (function(x + step) - function(x - step)) / (2 * STEP)
+    return +found  # rounded to the digits outside

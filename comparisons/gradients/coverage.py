@@ -55,7 +55,7 @@ def entry(
     cases: list[Case] = []
     if info is None:
         cases = [*_on_own_samples(name, seed), *_on_modules(name, seed, dtypes), *bad_calls(name)]
-    elif op is None and not _dtypes(info):
+    elif not info.dtypes or (op is None and not _dtypes(info)):
         return summed(name, op, [], NOT_JUDGEABLE), []
     elif op is None:
         cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, _dtypes(info)[0])]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FAMILIES = (
     *("pointwise", "products", "reductions", "views", "indexing"),
-    *("activations", "linear", "distances", "embedding", "dropout", "losses"),
+    *("activations", "linear", "distances", "embedding", "dropout", "losses", "normalization"),
     *("models", "second_order"),
 )
 

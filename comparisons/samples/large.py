@@ -20,6 +20,7 @@ def calls(elements: int) -> dict[str, Call]:
     n, rows = elements, max(elements // CLASSES, 1)
     side = math.isqrt(n)
     scores, target = array(rows, CLASSES), classes(rows, below=CLASSES)
+    images, channels = array(max(elements // 1024, 1), 16, 8, 8), (array(16), array(16))
     return {
         **{op: call(array(n)) for op in _OF_X},
         **{op: call(array(n), array(n)) for op in _OF_TWO},
@@ -38,6 +39,12 @@ def calls(elements: int) -> dict[str, Call]:
         "embedding": call(classes(rows, below=rows), array(rows, CLASSES)),
         "cosine_similarity": call(array(rows, CLASSES), array(rows, CLASSES)),
         "pairwise_distance": call(array(rows, CLASSES), array(rows, CLASSES)),
+        "layer_norm": call(scores, (CLASSES,), array(CLASSES), array(CLASSES)),
+        "rms_norm": call(scores, (CLASSES,), array(CLASSES)),
+        "batch_norm": call(images, None, None, *channels, True),
+        "instance_norm": call(images, None, None, *channels),
+        "group_norm": call(images, 4, *channels),
+        "normalize": call(scores),
         "nll_loss": call(log_probabilities(rows, CLASSES), target),
         "cross_entropy": call(scores, target),
         # Of a plain mean torch warns in every call, which takes longer than it.

@@ -135,6 +135,28 @@ SAMPLES = {
             values(1.0),
         ),
     ],
+    "native_layer_norm_backward": [
+        call(array(3, 4), array(3, 4), (4,)),
+        call(array(3, 4), array(3, 4), [4], array(4)),
+        call(array(3, 4), array(3, 4), (4,), array(4), 0.5),
+        call(array(2, 3, 2), array(2, 3, 2), (3, 2), array(3, 2)),
+        call(array(5), array(5), (5,), eps=0.1),
+    ],
+    "native_group_norm_backward": [
+        call(array(2, 4), array(2, 4), 2),
+        call(array(2, 4, 3), array(2, 4, 3), 2, array(4)),
+        call(array(2, 4, 3), array(2, 4, 3), 4, array(4), 0.5),
+        call(array(1, 2, 2, 2), array(1, 2, 2, 2), 1, array(2)),
+        call(array(2, 3, 2), array(2, 3, 2), 3, eps=0.1),
+    ],
+    "native_batch_norm_backward": [
+        call(array(4, 3), array(4, 3), train=True),
+        call(array(4, 3), array(4, 3), array(3), train=True, eps=0.1),
+        call(array(2, 3, 2), array(2, 3, 2), array(3), train=True),
+        call(array(2, 2, 1, 2), array(2, 2, 1, 2), array(2), array(2), uniform(2), True),
+        call(array(4, 3), array(4, 3), None, array(3), uniform(3)),
+        call(array(2, 3, 2), array(2, 3, 2), array(3), array(3), uniform(3), eps=0.5),
+    ],
 }
 CORNERS = {
     "sigmoid_backward": _at([0.0, 1.0, 0.5]),
@@ -189,5 +211,19 @@ CORNERS = {
     "nll_loss_backward": [
         call(array(), array(2, 3), values([1, 1]), None, 1, 1, values(0.0)),
         call(array(0), array(0, 3), classes(0, below=3), None, 0, -100, values(0.0)),
+    ],
+    "native_layer_norm_backward": [
+        call(array(2, 3), values([[0.5, 0.5, 0.5], [1.0, 2.0, 4.0]]), (3,), array(3)),
+        call(array(2, 4), values([[1e4, 10001.0, 10003.0, 1e4], [1.0, 2.0, 4.0, 0.0]]), (4,)),
+        call(array(3, 1), array(3, 1), (1,), array(1)),
+        call(array(0, 3), array(0, 3), (3,), array(3)),
+    ],
+    "native_group_norm_backward": [
+        call(array(1, 2, 2), values([[[0.5, 0.5], [1.0, 2.0]]]), 2, array(2)),
+        call(array(0, 2, 3), array(0, 2, 3), 1),
+    ],
+    "native_batch_norm_backward": [
+        call(array(3, 2), values([[0.5, 1.0], [0.5, 2.0], [0.5, 4.0]]), array(2), train=True),
+        call(array(2, 2), array(2, 2), train=True),
     ],
 }

@@ -218,13 +218,21 @@ class OneUlpNoise(TorchDispatchMode):
 
     def _follow(self, result: Any, decomposition: Any, args: Any, kwargs: Any) -> None:
         """Moves what a kernel gave by as much as its decomposition moves; by itself, where that
-        gives something else."""
-        found, still = _tensors(result), _tensors(decomposition(*args, **kwargs))
+        gives something else. It gets copies, for it may write where its schema does not say so:
+        batch_norm's moves the running statistics."""
+
+        def parts() -> list[torch.Tensor]:
+            copies = tree_map(
+                lambda a: a.clone() if isinstance(a, torch.Tensor) else a, (args, kwargs)
+            )
+            return _tensors(decomposition(*copies[0], **copies[1]))
+
+        found, still = _tensors(result), parts()
         if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in still]:
             self._disturb(result)
             return
         with self:
-            moved = _tensors(decomposition(*args, **kwargs))
+            moved = parts()
         for t, there, here in zip(found, moved, still, strict=True):
             if not _is_real(t) or t.dtype in HALVES or _once(t) is not t:
                 self._disturb(t)
