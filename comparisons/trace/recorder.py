@@ -15,6 +15,7 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from ...manual.binding import named as leaves_by_name
 from ...manual.trees import kept
 from ...reference.adapters import array, leaves, listed, tensor, tree_map
 from .. import ops
@@ -212,7 +213,7 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
     args, kwargs, _ = inputs
     ours, twin = ops.named(step.op).pair
     names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
-    bound = inspect.signature(ours).bind(*args, **kwargs).arguments
+    bound = leaves_by_name(dict(inspect.signature(ours).bind(*args, **kwargs).arguments))
     leaving = {end for node in step.nodes for end in node.next_functions}
     together: dict[Any, list[str]] = defaultdict(list)  # the arguments that are one tensor
     for name in names:
