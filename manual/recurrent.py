@@ -4,14 +4,17 @@
 
 The weights of gates lie beneath one another, in torch's order. The slopes of a gate do not depend
 on what comes back, so that backpropagation through time first makes those of all steps at once; the
-loop from the last step to the first has only products left:
+loop from the last step to the first has only products left, and with them before it and after it
+all products with x and all sums over steps are single ones:
 
-    da = slope ∘ (dh, dc)        dh of the step before = da Wₕₕ        dWₕₕ = Σ daᵀ h of the step before
+    da = slope ∘ (dh, dc)        dh before = da Wₕₕ        dWₕₕ = Σ daᵀ h before
 
 All of them take arrays in float16, float32 or float64 of one dtype. They raise TypeError for any
 others and for a setting of the wrong type, ValueError for shapes that do not fit; the message names
 the argument.
 """
+
+from itertools import chain
 
 import numpy as np
 
@@ -154,6 +157,13 @@ def lstm(x, hx, params, has_biases, num_layers, dropout, train, bidirectional,
                     batch_first, batch_sizes, mask)  # fmt: skip
 
 
+# A cell is given a = x Wᵢₕᵀ + bᵢₕ of all steps, rows (N, gates · H) beneath one another, which it
+# may write over. Its step takes the rows of one step, b = h Wₕₕᵀ + bₕₕ, h, where h′ is written, and
+# c, which it makes new in place. `linearized()` gives a step back, which takes the rows, dh′ and
+# dc, which it makes new in place, and returns what of dh does not come through b; and the two
+# arrays that all da and db are written into.
+
+
 def _plain(activation):
     """The cell h′ = activation(a + b), of a rule."""
 
@@ -177,13 +187,7 @@ def _plain(activation):
     return cell
 
 
-# A cell is given a = x Wᵢₕᵀ + bᵢₕ of all steps, rows (N, gates · H) beneath one another, which it
-# may write over. Its step takes the rows of one step, b = h Wₕₕᵀ + bₕₕ, h, where h′ is written, and
-# further states, which it makes new in place. `linearized()` gives a step back, which takes the rows
-# and dh′, makes gradients of further states new in place, and returns what of dh does not go through
-# b; and the arrays that all da and db are written into.
 _tanh, _relu = _plain(activations.tanh), _plain(activations.relu)
-_tanh.gates = _relu.gates = 1
 
 
 def _gru(a):
@@ -206,7 +210,7 @@ def _gru(a):
     def linearized():
         r, z, inner = np.split(a, 3, axis=1)
         slope = np.empty_like(a)  # of what stands in r, z and n
-        slope[:, : 2 * H] = e / (1 + e) ** 2
+        slope[:, : 2 * H] = _slope(e)
         slope[:, 2 * H :] = _complement(z, e[:, H:]) * _sech2(inner)
         slope[:, :H] *= slope[:, 2 * H :] * b_n
         slope[:, H : 2 * H] *= h_minus_n
@@ -246,8 +250,8 @@ def _lstm(a):
 
     def linearized():
         i, f, g, o = np.split(a, 4, axis=1)
-        slope = (e / (1 + e) ** 2).reshape(-1, 4, H)
-        slope[:, 2] = (2 * e[:, 2 * H : 3 * H] / (1 + e[:, 2 * H : 3 * H] ** 2)) ** 2
+        slope = _slope(e).reshape(-1, 4, H)
+        slope[:, 2] = 4 * _slope(e[:, 2 * H : 3 * H] ** 2)  # as in _sech2
         for gate, factor in enumerate((g, before, i, tanh_c)):
             slope[:, gate] *= factor
         through = o * _sech2(after)
@@ -265,7 +269,7 @@ def _lstm(a):
     return step, linearized
 
 
-_gru.gates, _lstm.gates = 3, 4
+_GATES = {_tanh: 1, _relu: 1, _gru: 3, _lstm: 4}
 
 
 def _sigmoid(x, e):
@@ -282,10 +286,16 @@ def _complement(y, e):
     return where(y < 0.5, 1, e) / (1 + e)
 
 
+def _slope(e):
+    """σ′(x) = e / (1 + e)², which keeps its digits, from e = e^−|x|."""
+    slope = 1 + e
+    slope *= slope
+    return np.divide(e, slope, out=slope)
+
+
 def _sech2(x):
-    """The slope of tanh, which keeps its digits: (2 e / (1 + e²))² with e = e^−|x|."""
-    e = np.exp(-abs(x))
-    return (2 * e / (1 + e * e)) ** 2
+    """tanh′ x = 4 σ′(2 x)."""
+    return 4 * _slope(np.exp(-2 * abs(x)))
 
 
 def _layer(cell, x, states, weights, steps):
@@ -299,7 +309,7 @@ def _layer(cell, x, states, weights, steps):
     a, pull_inputs = linear(x, w_ih, b_ih)
     h, *others = map(np.array, states)
     step, linearized = cell(a)
-    hidden = np.empty((len(x), len(w_hh) // cell.gates), a.dtype)
+    hidden = np.empty((len(x), states[-1].shape[1]), a.dtype)
     before = np.empty((len(x), h.shape[1]), a.dtype)
     y = hidden if w_hr is None else np.empty_like(before)
     for rows in steps:
@@ -346,7 +356,7 @@ def _one_step(cell, x, hx, w_ih, w_hh, b_ih, b_hh):
     H = states[0].shape[-1:]
     for name, state in zip(named, states, strict=True):
         _expect_shape(name, state, (len(x), *H))
-    G = cell.gates * H[0]
+    G = _GATES[cell] * H[0]
     _expect_shape("w_ih", weights[0], (G, x.shape[1]))
     _expect_shape("w_hh", weights[1], (G, *H))
     broadcastable((len(x), G), b_ih=weights[2], b_hh=weights[3])
@@ -373,8 +383,9 @@ def _network(cell, x, hx, params, has_biases, num_layers, p, train, bidirectiona
 
     rows, pulls, ends = x.reshape(steps[-1].stop, x.shape[-1]), [], []
     for layer in range(num_layers):
-        kept = masks[layer - 1] if layer and masks is not None else None
-        rows, pull_mask = dropped(rows, p if kept is not None else 0, kept is not None, mask=kept)
+        pull_mask = None
+        if layer and masks is not None:
+            rows, pull_mask = dropped(rows, p, mask=masks[layer - 1])
         runs = [
             _layer(cell, rows, [s[k] for s in states], weights[k], steps[:: -1 if k % D else 1])
             for k in range(layer * D, layer * D + D)
@@ -399,8 +410,9 @@ def _network(cell, x, hx, params, has_biases, num_layers, p, train, bidirectiona
                 )
             ]
             dx, dstarts, dweights = zip(*found, strict=True)
-            d = pull_mask(sum(dx[1:], dx[0]))
-            dstates[:0], dparams[:0] = dstarts, sum(dweights, [])
+            d = sum(dx[1:], dx[0])
+            d = d if pull_mask is None else pull_mask(d)
+            dstates[:0], dparams[:0] = dstarts, chain.from_iterable(dweights)
         dx = d.reshape(x.shape)
         dhx = [np.stack(s) for s in zip(*dstates, strict=True)]
         return (
@@ -439,7 +451,8 @@ def _steps(x, swapped, batch_sizes):
         falls = batch_sizes.ndim == 1 and sizes == sorted(sizes, reverse=True)
         if not falls or min(sizes, default=1) < 1 or sum(sizes) != len(x):
             raise ValueError(
-                f"batch_sizes: expected falling numbers above 0 that add up to {len(x)}, got {sizes}"
+                f"batch_sizes: expected falling numbers above 0 that add up to {len(x)}, got "
+                f"{sizes}"
             )
     if not sizes:
         raise ValueError(f"x: expected at least one step, got shape {x.shape}")
@@ -461,7 +474,7 @@ def _arrays(cell, x, steps, hx, params, has_biases, num_layers, D):
     for name, state in zip(named, states, strict=True):
         _expect_shape(name, state, (num_layers * D, steps[0].stop, *state.shape[-1:]))
     P, H = states[0].shape[-1], states[-1].shape[-1]
-    G, projected = cell.gates * H, P != H
+    G, projected = _GATES[cell] * H, P != H
     parts = 2 + 2 * has_biases + projected
     if len(flat) != num_layers * D * parts:
         raise ValueError(f"params: expected {num_layers * D * parts} arrays, got {len(flat)}")

@@ -29,7 +29,7 @@ class Facts:
     unsafe      what its kernel must not be given, for it does not look: "negative", "large" indices
     fused       the function of ATen's core set that it is, and that is a composition nevertheless
     module      the torch.nn.Module that is given in its place
-    within      the torch.nn.Module, as torch's module_db calls it, whose test inputs it is judged on
+    within      the torch.nn.Module, as torch's module_db calls it, that it is judged on
     forward     whether torch has its forward mode
     batched     whether torch.func.vmap computes it from many draws as it is computed from one
     cut         the setting beyond which it gives an approximation

@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..verdict.noise import is_floating
 
 

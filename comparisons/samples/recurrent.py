@@ -49,7 +49,7 @@ def _corners(gates):
     return [
         call(zeros, (start, start) if gates == 4 else start, weights, False, 1, 0.0, True, False),
         _network(gates, scale=5.0),  # saturated
-        _network(gates, scale=30.0, both=True),
+        _network(gates, scale=100.0, both=True),
         _network(gates, x=(9, 1, 1), hidden=1, scale=0.01),  # what is long ago fades
         _network(gates, x=(2, 0, 2)),
         _network(gates, x=(2, 2, 0)),
