@@ -372,12 +372,12 @@ def _one_step(cell, x, hx, w_ih, w_hh, b_ih, b_hh):
 def _network(cell, x, hx, params, has_biases, num_layers, p, train, bidirectional, batch_first,
              batch_sizes, mask):  # fmt: skip
     """Layers of a cell, in one or both directions, as a rule; the arguments are those of lstm."""
-    flag(has_biases=has_biases, train=train, bidirectional=bidirectional, batch_first=batch_first)
+    flag(has_biases=has_biases, train=train, bidirectional=bidirectional)
     whole(num_layers=num_layers)
     real(dropout=p)
     D = 1 + bool(bidirectional)
+    x, steps = _steps(x, batch_first, batch_sizes)
     swapped = batch_first and batch_sizes is None
-    x, steps = _steps(x, swapped, batch_sizes)
     states, weights = _arrays(cell, x, steps, hx, params, has_biases, num_layers, D)
     masks = _masks(mask, x, D * states[0].shape[-1], num_layers, p if train else 0)
 
@@ -433,13 +433,14 @@ def _states(cell, hx):
     return {"hx[0]": hx[0], "hx[1]": hx[1]}
 
 
-def _steps(x, swapped, batch_sizes):
+def _steps(x, batch_first, batch_sizes):
     """x with its steps in front, and the rows of each when all lie beneath one another."""
     x = floating(x=x)
     if batch_sizes is None:
+        flag(batch_first=batch_first)
         if x.ndim != 3:
             raise ValueError(f"x: expected three axes, of steps, sequences, numbers, got {x.shape}")
-        x = x.swapaxes(0, 1) if swapped else x
+        x = x.swapaxes(0, 1) if batch_first else x
         sizes = [x.shape[1]] * len(x)
     else:
         batch_sizes = array(batch_sizes=batch_sizes)

@@ -11,45 +11,41 @@ gru_cell = rule(torch.gru_cell, within="nn.GRUCell")
 lstm_cell = rule(torch.lstm_cell, within="nn.LSTMCell")
 
 
-def _unfit(x, hx, *_, batch_first=False, batch_sizes=None, **__):
-    """What torch.nn's modules look at before they call the function."""
-    states = [h for h in leaves(hx) if isinstance(h, torch.Tensor)]
-    if batch_sizes is None:
-        N = x.shape[0 if batch_first else 1] if x.ndim == 3 else None
-    else:
-        N = int(batch_sizes[0]) if batch_sizes.ndim == 1 and len(batch_sizes) else None
-        falls = N is not None and bool((batch_sizes.diff() <= 0).all())
-        N = (
-            N
-            if x.ndim == 2 and falls and batch_sizes[-1] > 0 and batch_sizes.sum() == len(x)
-            else None
-        )
-    return any(h.ndim != 3 or h.shape[:2] != (len(states[0]), N) for h in states)
+def _in_one_signature(function):
+    """The function, packed where it is given batch_sizes."""
 
-
-def _by_keyword(function):
-    """The function, packed where it is given batch_sizes: one signature for the two that it has."""
-
-    def both(x, hx, params, has_biases, num_layers, dropout, train, bidirectional,
-             batch_first=False, *, batch_sizes=None):  # fmt: skip
+    def either(x, hx, params, has_biases, num_layers, dropout, train, bidirectional,
+               batch_first=False, *, batch_sizes=None):  # fmt: skip
         settings = params, has_biases, num_layers, dropout, train, bidirectional
         if batch_sizes is None:
             return function(x, hx, *settings, batch_first)
         return function(x, batch_sizes, hx, *settings)
 
-    both.__name__ = function.__name__
-    why = "torch.nn looks at the shapes before, and without that torch crashes"
-    return refusing(both, _unfit, why)
+    either.__name__ = function.__name__
+    return either
+
+
+def _is_unfit(x, hx, params, has_biases, num_layers, dropout, train, bidirectional,
+              batch_first=False, *, batch_sizes=None):  # fmt: skip
+    """Whether shapes are not those that torch.nn's modules see to."""
+    if batch_sizes is None:
+        N = x.shape[0 if batch_first else 1] if x.ndim == 3 else None
+    else:
+        sizes = batch_sizes.tolist() if batch_sizes.ndim == 1 else []
+        falls = sizes == sorted(sizes, reverse=True) and sum(sizes) == len(x)
+        N = sizes[0] if falls and sizes and sizes[-1] > 0 and x.ndim == 2 else None
+    count = num_layers * (1 + bidirectional)
+    return any(h.ndim != 3 or h.shape[:2] != (count, N) for h in leaves(hx))
 
 
 def _mask(network, x, hx, params, has_biases, num_layers, dropout, train, bidirectional,
           batch_first=False, *, batch_sizes=None):  # fmt: skip
-    """The draws are made for one layer after another, and for nothing else."""
+    """Nothing else is drawn, so that draws for one layer after another are those of the network."""
     if not train or not dropout or num_layers == 1:
         return None
     steps = x.transpose(0, 1) if batch_first and batch_sizes is None else x
     width = leaves(hx)[0].shape[-1] * (1 + bidirectional)
-    ones = x.new_ones(*steps.shape[:-1], width)
+    ones = steps.new_ones(*steps.shape[:-1], width)
 
     @seeded
     def kept():
@@ -59,8 +55,13 @@ def _mask(network, x, hx, params, has_biases, num_layers, dropout, train, bidire
 
 
 def _network(function, module):
+    looked_at = refusing(
+        _in_one_signature(function),
+        _is_unfit,
+        "torch.nn looks at the shapes before, and without that it may crash",
+    )
     packed = "x batch_sizes hx params has_biases num_layers dropout train bidirectional"
-    return drawing(_by_keyword(function), "mask", _mask, within=module, overload=packed)
+    return drawing(looked_at, "mask", _mask, within=module, overload=packed)
 
 
 rnn_tanh = _network(torch.rnn_tanh, "nn.RNN")
