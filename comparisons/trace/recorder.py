@@ -182,12 +182,17 @@ def _judge(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
     """Runs the rule of the step's name on what torch was given, and judges both."""
 
     def cotangent(leaf: Any) -> Any:  # zero for what of several results was not used
-        end = step.ends.get(id(leaf), (None, 0))
-        return np.zeros_like(leaf) if end in got and got[end] is None else got.get(end)
+        end = step.ends.get(id(leaf))
+        if end is None or got.get(end) is None:
+            return None if end is None else np.zeros_like(leaf)
+        parts = [(node in step.nodes, grad) for node, grad in sent[end]]
+        if any(own for own, _ in parts):  # one result is made of another
+            return sum((grad for own, grad in parts if not own), np.zeros_like(leaf))
+        return got[end]
 
     step.dy = tree_map(cotangent, step.y)
     call = _call(step)
-    if call is None or all(d is None for d in leaves(step.dy)):
+    if call is None or not any(step.ends.get(id(leaf)) in got for leaf in leaves(step.y)):
         return
     op, args, kwargs = call
     floats = [a.dtype for a in leaves((args, kwargs)) if is_floating(a)]
