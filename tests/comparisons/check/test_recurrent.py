@@ -15,19 +15,22 @@ QUICK = {"probes": ["ordinary"], "dtypes": ["float64"]}
 MISTAKES = [
     # Truncated backpropagation: to one step, and to what lies near the end.
     ("lstm", 0, "np.matmul(db[rows], w_hh, out=dh[:n])", "dh[:n] = 0"),
-    ("rnn_tanh", 0, "np.matmul(db[rows], w_hh, out=dh[:n])", "dh[:n] = db[rows] @ w_hh * (rows.start > 2)"),
+    ("rnn_tanh", 0, "np.matmul(db[rows], w_hh, out=dh[:n])",
+     "dh[:n] = db[rows] @ w_hh * (rows.start > 2)"),
     ("lstm", 0, "dc *= f[rows]", "dc[...] = 0"),
     ("gru", 0, "return dh * z[rows]", "return 0"),
     # The loop back.
     ("rnn_relu", 2, "in reversed(steps)", "in steps"),
     ("gru", 0, "np.add(dh[:n], dy[rows], out=dys[rows])", "dys[rows] = dy[rows]"),
-    ("lstm", 1, "dh, *dothers = map(np.array, dstates)", "dh, *dothers = map(np.zeros_like, dstates)"),
+    ("lstm", 1, "dh, *dothers = map(np.array, dstates)",
+     "dh, *dothers = map(np.zeros_like, dstates)"),
     ("rnn_tanh", 0, "db.T @ before", "db.T @ y"),
     # The reset gate stands behind the product.
     ("gru_cell", 0, "            db[rows, 2] *= r[rows]\n", ""),
     ("gru", 0, "            db[rows, 2] *= r[rows]\n", ""),
     ("gru_cell", 0, "sum_to(db, b_hh.shape)", "sum_to(da, b_hh.shape)"),
-    ("gru_cell", 0, "slope[:, :H] *= slope[:, 2 * H :] * b_n", "slope[:, :H] *= slope[:, 2 * H :] * n"),
+    ("gru_cell", 0, "slope[:, :H] *= slope[:, 2 * H :] * b_n",
+     "slope[:, :H] *= slope[:, 2 * H :] * n"),
     # Slopes of gates.
     ("lstm_cell", 0, "through = o * _sech2(after)", "through = o"),
     ("lstm_cell", 0, "through = o * _sech2(after)", "through = o * _sech2(before)"),
@@ -39,7 +42,8 @@ MISTAKES = [
     ("lstm", 3, "steps[:: -1 if k % D else 1]", "steps"),
     ("rnn_tanh", 3, "ends += ended", "ends += ended[::-1]"),
     ("lstm", 13, "dweights.append(dys.T @ hidden)", "dweights.append(dy.T @ hidden)"),
-    ("rnn_relu", 4, "x = x.swapaxes(0, 1) if batch_first else x", "x = x.reshape(x.shape[1], x.shape[0], -1) if batch_first else x"),
+    ("rnn_relu", 4, "x = x.swapaxes(0, 1) if batch_first else x",
+     "x = x.reshape(x.shape[1], x.shape[0], -1) if batch_first else x"),
 ]  # fmt: skip
 
 
@@ -104,16 +108,14 @@ def draw(gates):
     ("op", "order"),
     [
         ("lstm_cell", (0, 1, 3, 2)),
-        ("lstm_cell", (1, 0, 2, 3)),
-        ("lstm_cell", (0, 2, 1, 3)),
         ("gru_cell", (1, 0, 2)),
     ],
 )
 def test_gates_in_another_order_are_found(op, order):
     right, arrays = getattr(recurrent, op), draw(len(order))
     kept = with_gates_in_another_order(right, range(len(order)))
-    assert check(kept, op, arrays).passed
-    report = check(with_gates_in_another_order(right, order), op, arrays)
+    assert check(kept, op, arrays, **QUICK).passed
+    report = check(with_gates_in_another_order(right, order), op, arrays, **QUICK)
     print(report)
     assert not report.passed
 
@@ -140,7 +142,7 @@ def gru_cell_that_resets_first(x, hx, w_ih, w_hh, b_ih, b_hh):
 
 
 def test_the_reset_gate_before_the_product_is_found():
-    report = check(gru_cell_that_resets_first, "gru_cell", draw(3))
+    report = check(gru_cell_that_resets_first, "gru_cell", draw(3), **QUICK)
     print(report)
     assert not report.passed
-    assert check(gru_cell_that_resets_first, None, draw(3)).passed  # it is right by itself
+    assert check(gru_cell_that_resets_first, None, draw(3), **QUICK).passed  # it is right by itself
