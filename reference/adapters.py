@@ -24,11 +24,12 @@ class Facts:
     also        other names that it is called by
     reflected   the operator that is called with its two operands swapped
     spread      whether its last argument, lengths or axes, may come one by one
+    overload    its arguments, as it has them where the second is of whole numbers
     order       its first arguments, as its entry in torch's op_db has them, where that is another
     unsafe      what its kernel must not be given, for it does not look: "negative", "large" indices
     fused       the function of ATen's core set that it is, and that is a composition nevertheless
     module      the torch.nn.Module that is given in its place
-    within      the torch.nn.Module, as torch's module_db calls it, whose test inputs it is judged on
+    within      the torch.nn.Module, as torch's module_db calls it, that it is judged on
     forward     whether torch has its forward mode
     batched     whether torch.func.vmap computes it from many draws as it is computed from one
     cut         the setting beyond which it gives an approximation
@@ -41,6 +42,7 @@ class Facts:
     also: tuple = ()
     reflected: tuple = ()
     spread: bool = False
+    overload: tuple = ()
     order: tuple = ()
     unsafe: tuple = ()
     fused: tuple = ()
@@ -178,26 +180,37 @@ def drawing(function, name, draw, **facts):
     """
     signature = inspect.signature(function)
     keyword = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+    always = seeded(function)
 
     @functools.wraps(function)
-    def seeded(*args, **kwargs):
+    def without(*args, **kwargs):
         kwargs.pop(name, None)
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
-            _seed(0)
-            return function(*args, **kwargs)
+        return always(*args, **kwargs)
 
-    seeded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])
+    without.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])
     constant = " ".join([facts.pop("constant", ""), name])
-    twin = rule(seeded, constant=constant, **facts)
+    twin = rule(without, constant=constant, **facts)
 
     def drawn(*args, **kwargs):
         args, kwargs = tree_map(tensor, (args, kwargs))
         kwargs.pop(name, None)
-        return {name: array(draw(seeded, *args, **kwargs))}
+        return {name: array(draw(without, *args, **kwargs))}
 
     drawn.keyword = name
     twin.draw = drawn
     return twin
+
+
+def seeded(function):
+    """The function, drawing the same every time; that leaves no trace in what is drawn later."""
+
+    @functools.wraps(function)
+    def always(*args, **kwargs):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+            _seed(0)
+            return function(*args, **kwargs)
+
+    return always
 
 
 def _seed(seed):

@@ -28,6 +28,7 @@ from gradtwin.comparisons.verdict.differences import FLAT, derivative
 from gradtwin.comparisons.verdict.floor import Floor, stacked
 from gradtwin.comparisons.verdict.judge import settle
 from gradtwin.comparisons.verdict.noise import OneUlpNoise, is_floating, moved
+from gradtwin.manual.binding import named
 from gradtwin.reference.adapters import array, leaves, tensor, tree_map
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -102,9 +103,9 @@ def test_agrees_with_torch_or_is_nearer_to_the_exact_value(case):
 
 def along_argument(rule, arguments, name, direction, dy, h):
     """⟨dy, y⟩ with one argument moved h times the direction, and the size of what it sums."""
-    argument, _, key = name.partition(".")
-    old = arguments[argument]
-    new = {**old, key: old[key] + h * direction} if key else old + h * direction
+    argument, _, _ = name.partition(".")
+    old = named(arguments[argument], argument)[name]
+    new = tree_map(lambda a: a + h * direction if a is old else a, arguments[argument])
     y, _ = rule(**{**arguments, argument: new})
     return float(inner(dy, y)), float(inner(each(abs, dy), each(abs, y)))
 
@@ -117,8 +118,8 @@ def test_agrees_with_differences(case):
     bound = inspect.signature(ours).bind(*args, **kwargs).arguments
     rng = np.random.default_rng(case.seed)
     for name in names:
-        argument, _, key = name.partition(".")
-        x = bound[argument][key] if key else bound[argument]
+        argument, _, _ = name.partition(".")
+        x = named(bound[argument], argument)[name]
         # small, so that no step leaves (0, 1) or crosses a kink
         direction = 1e-3 * rng.standard_normal(x.shape) * np.minimum(abs(x), abs(1 - x))
 

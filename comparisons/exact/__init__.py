@@ -22,6 +22,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
+from ...manual.binding import named
 from ...manual.trees import leaves, tree_map
 
 DIGITS = 240
@@ -40,8 +41,8 @@ def oracle(
     `kinks` a derivative is NaN where there is none; so is what takes more than the work: how many
     numbers definitions are given altogether.
 
-    The results are "value", or "value.0" and so on, and the names of arguments, for a dict with the
-    key behind a point.
+    The results are "value", or "value.0" and so on, and the names of arguments, for a dict or list
+    with the key behind a point.
     """
     call = _Call(definition, inputs, work)
     together = cache(call.together)
@@ -109,8 +110,8 @@ class _Call:
     def argument(self, name: str) -> Any:
         args, kwargs, _ = self.exactly
         arguments = inspect.signature(self.definition).bind(*args, **kwargs).arguments
-        argument, _, key = name.partition(".")
-        return arguments[argument][key] if key else arguments[argument]
+        argument, _, _ = name.partition(".")
+        return named(arguments[argument], argument)[name]
 
     def moved(self, name: str, where: Any, steps: Any) -> Any:
         """The outputs with these elements of an argument moved that far."""

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 FAMILIES = (
     *("pointwise", "products", "reductions", "views", "indexing"),
-    *("activations", "linear", "distances", "embedding", "dropout", "losses", "normalization"),
+    *("activations", "linear", "distances", "embedding", "dropout", "losses"),
+    *("normalization", "recurrent"),
     *("models", "second_order"),
 )
 
@@ -95,6 +96,7 @@ class Op:
     def bound(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A call that torch's op_db has for it, in the order of the rule, without what the rule
         does not take."""
+        args, kwargs = self._by_the_rule(args, kwargs)
         given = dict(zip(self.facts.order, args, strict=False))
         ordered = [given[name] for name in signature(self.rule).parameters if name in given]
         return (*ordered, *args[len(given) :]), self._taken(kwargs)
@@ -107,7 +109,17 @@ class Op:
             args = args[::-1]
         if self.facts.spread and len(args) > 1 and isinstance(args[1], int):
             args = args[0], tuple(args[1:])
+        args, kwargs = self._by_the_rule(args, kwargs)
         return args, self._taken(kwargs)
+
+    def _by_the_rule(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call by torch's other signature as one by that of the rule."""
+        if not self.facts.overload or getattr(args[1], "dtype", None) != np.int64:
+            return args, kwargs
+        bound = signature(self.rule).bind(**dict(zip(self.facts.overload, args, strict=True)))
+        return bound.args, bound.kwargs | kwargs
 
     def _taken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         return {name: a for name, a in kwargs.items() if name not in self.facts.without}

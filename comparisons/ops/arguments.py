@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..verdict.noise import is_floating
 
 
@@ -16,17 +14,11 @@ def argument_names(
     rule: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], constant: frozenset[str]
 ) -> list[str]:
     """A name for each gradient that the pullback returns: "x", or "parameters.0.weight" inside a
-    dict."""
+    dict, "params.0" inside a list."""
     names = []
     for name, argument in inspect.signature(rule).bind(*args, **kwargs).arguments.items():
         if name not in constant:
-            names += [
-                f"{name}.{key}" if key else name
-                for key, leaf in (
-                    argument.items() if isinstance(argument, dict) else [("", argument)]
-                )
-                if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"
-            ]
+            names += _inside(name, argument)
     return names
 
 

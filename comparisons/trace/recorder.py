@@ -15,6 +15,7 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from ...manual.binding import named as leaves_by_name
 from ...manual.trees import kept
 from ...reference.adapters import array, leaves, listed, tensor, tree_map
 from .. import ops
@@ -181,12 +182,17 @@ def _judge(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
     """Runs the rule of the step's name on what torch was given, and judges both."""
 
     def cotangent(leaf: Any) -> Any:  # zero for what of several results was not used
-        end = step.ends.get(id(leaf), (None, 0))
-        return np.zeros_like(leaf) if end in got and got[end] is None else got.get(end)
+        end = step.ends.get(id(leaf))
+        if end is None or got.get(end) is None:
+            return None if end is None else np.zeros_like(leaf)
+        parts = [(node in step.nodes, grad) for node, grad in sent[end]]
+        if any(own for own, _ in parts):  # one result is made of another
+            return sum((grad for own, grad in parts if not own), np.zeros_like(leaf))
+        return got[end]
 
     step.dy = tree_map(cotangent, step.y)
     call = _call(step)
-    if call is None or all(d is None for d in leaves(step.dy)):
+    if call is None or not any(step.ends.get(id(leaf)) in got for leaf in leaves(step.y)):
         return
     op, args, kwargs = call
     floats = [a.dtype for a in leaves((args, kwargs)) if is_floating(a)]
@@ -212,7 +218,7 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
     args, kwargs, _ = inputs
     ours, twin = ops.named(step.op).pair
     names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
-    bound = inspect.signature(ours).bind(*args, **kwargs).arguments
+    bound = leaves_by_name(dict(inspect.signature(ours).bind(*args, **kwargs).arguments))
     leaving = {end for node in step.nodes for end in node.next_functions}
     together: dict[Any, list[str]] = defaultdict(list)  # the arguments that are one tensor
     for name in names:
