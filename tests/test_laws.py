@@ -30,6 +30,7 @@ from gradtwin.comparisons.verdict.judge import settle
 from gradtwin.comparisons.verdict.noise import OneUlpNoise, is_floating, moved
 from gradtwin.reference.adapters import array, leaves, tensor, tree_map
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradtwin import manual, reference
@@ -133,13 +134,15 @@ def test_agrees_with_differences(case):
 
 
 def pushed(op, args, kwargs, v):
-    """J v by torch's forward mode, one array for each output, None where nothing moves."""
+    """J v by torch's forward mode, one array for each output, None where nothing moves; attention
+    made of simple functions, for its fused kernel has none."""
     tangents = iter(v)
 
     def dual(leaf):
         return forward_ad.make_dual(tensor(leaf), tensor(next(tangents)))
 
-    with warnings.catch_warnings(action="ignore"), forward_ad.dual_level():
+    composed = sdpa_kernel(SDPBackend.MATH)
+    with warnings.catch_warnings(action="ignore"), forward_ad.dual_level(), composed:
         y = evaluate.by_torch(op, args, kwargs, dual)
         return [array(forward_ad.unpack_dual(part).tangent) for part in leaves(y)]
 

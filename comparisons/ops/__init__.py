@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FAMILIES = (
     *("pointwise", "products", "reductions", "views", "indexing"),
     *("activations", "linear", "distances", "embedding", "dropout", "losses"),
+    *("attention",),
     *("models", "second_order"),
 )
 
