@@ -70,7 +70,9 @@ def multi_head_attention_forward(
 ):
     batched = query.ndim == 3
     query, key, value = (a if batched else a[:, np.newaxis] for a in (query, key, value))
-    padding = key_padding_mask if batched or key_padding_mask is None else key_padding_mask[np.newaxis]
+    padding = (
+        key_padding_mask if batched or key_padding_mask is None else key_padding_mask[np.newaxis]
+    )
     weights = (q_proj_weight, k_proj_weight, v_proj_weight)
     weights = weights if use_separate_proj_weight else np.split(in_proj_weight, 3)
     biases = [None] * 3 if in_proj_bias is None else np.split(in_proj_bias, 3)

@@ -99,7 +99,7 @@ SAMPLES = {
         heads(attn_mask=values(AHEAD)),
         heads(attn_mask=array(4, 3, 3), need_weights=False),
         heads(attn_mask=values(AHEAD), need_weights=False),
-        heads(attn_mask=values(CAUSAL), is_causal=True, need_weights=False),
+        heads(attn_mask=values(AHEAD), is_causal=True, need_weights=False),
         heads(attn_mask=array(3, 3), is_causal=True),
         heads(attn_mask=array(3, 3), is_causal=True, key_padding_mask=values(PADDED)),
         heads(key_padding_mask=values(PADDED)),
@@ -141,6 +141,8 @@ CORNERS = {
     "multi_head_attention_forward": [
         heads(attn_mask=values(BLIND)),  # the second sees nothing
         heads(attn_mask=values(BLIND), need_weights=False),
+        heads(attn_mask=values(CAUSAL), is_causal=True, need_weights=False),
+        heads(attn_mask=values(CAUSAL)),
         heads(p=1.0),
         heads(scale=30.0),
         heads(scale=30.0, need_weights=False),

@@ -84,8 +84,10 @@ def multi_head_attention_forward(
     y, pull = attention(q, k, v, seen, p, causal, mask=kept)
     heads, weights = y if needed else (y, None)
     rows = heads.transpose(2, 0, 1, 3)
-    flat, pull_out = linear(rows.reshape(-1, query.shape[-1]), out_proj_weight, out_proj_bias)
-    out = flat.reshape(*query.shape[:-1], flat.shape[-1])
+    flat, pull_out = linear(
+        rows.reshape(len(query) * N, query.shape[-1]), out_proj_weight, out_proj_bias
+    )
+    out = flat.reshape(*query.shape[:-1], len(out_proj_weight))
     shown, pull_shown = _shown(weights, query.ndim == 3, average_attn_weights)
 
     def pullback(dy):
@@ -185,11 +187,11 @@ def _has_shape(shape, **array):
 def _projected(x, N, heads, weight, bias, extra=None, static=None, more=False):
     """x (L, N, …) → (N, heads, L, E / heads): a linear map, behind which one vector more is put, or
     which `static` replaces; then, with `more`, zeros."""
-    flat, pull_linear = linear(x.reshape(-1, x.shape[-1]), weight, bias)
-    y = flat.reshape(-1, N, flat.shape[-1])
+    flat, pull_linear = linear(_rows(x), weight, bias)
+    y = flat.reshape(len(x), N, len(weight))
     if extra is not None:
         y = np.concatenate([y, np.broadcast_to(extra, (1, *y.shape[1:]))])
-    of_heads = y.reshape(len(y), N, heads, -1).transpose(1, 2, 0, 3)
+    of_heads = y.reshape(len(y), N, heads, len(weight) // heads).transpose(1, 2, 0, 3)
     if static is not None:
         of_heads = static.reshape(N, heads, *static.shape[1:])
     if more:
@@ -197,17 +199,15 @@ def _projected(x, N, heads, weight, bias, extra=None, static=None, more=False):
 
     def pullback(d):
         d = d[:, :, :-1] if more else d
-        dy = d.transpose(2, 0, 1, 3).reshape(-1, *y.shape[1:]) if static is None else 0 * y
-        dx, dweight, *dbias = pull_linear(dy[: len(x)].reshape(flat.shape))
-        return (
-            dx.reshape(x.shape),
-            dweight,
-            dbias[0] if dbias else None,
-            None
-            if extra is None
-            else sum_to(dy[len(x) :], (1, 1, y.shape[-1])).reshape(extra.shape),
-            None if static is None else d.reshape(static.shape),
-        )
+        dy, dstatic, dextra = np.zeros_like(y), None, None
+        if static is None:
+            dy = d.transpose(2, 0, 1, 3).reshape(y.shape)
+        else:
+            dstatic = d.reshape(static.shape)
+        if extra is not None:
+            dextra = sum_to(dy[-1], extra.shape[-1:]).reshape(extra.shape)
+        dx, dweight, *dbias = pull_linear(_rows(dy[: len(x)]))
+        return dx.reshape(x.shape), dweight, dbias[0] if dbias else None, dextra, dstatic
 
     return of_heads, pullback
 
@@ -270,14 +270,18 @@ def _shown(P, batched, average):
     """The weights as they are returned: their mean over the heads, or all."""
     if P is None:
         return None, None
-    N, H, L, S = P.shape
-    w = pairwise_sum(P, (1,)) / H if truth(average_attn_weights=average) else P
+    average = truth(average_attn_weights=average)
+    w = pairwise_sum(P, (1,)) / P.shape[1] if average else P
 
     def pullback(dw):
-        d = dw.reshape(N, -1, L, S)
-        return np.broadcast_to(d / (H // d.shape[1]), P.shape)
+        dw = dw if batched else dw[np.newaxis]
+        return np.broadcast_to(dw[:, np.newaxis] / P.shape[1], P.shape) if average else dw
 
     return w if batched else w[0], pullback
+
+
+def _rows(a):
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
 def _joined(parts):
