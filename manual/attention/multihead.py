@@ -1,4 +1,9 @@
-"""Attention by many heads, each between linear maps."""
+"""Attention by many heads, between linear maps.
+
+All arrays are in float16, float32 or float64 of one dtype, but for masks, which may be boolean. The
+rule raises TypeError for any others and for a setting of the wrong type, ValueError for shapes that
+do not fit and for a setting out of range; the message names the argument.
+"""
 
 import math
 
@@ -62,7 +67,8 @@ def multi_head_attention_forward(
     needed are 0. is_causal says what attn_mask is, which is looked at only beside a
     key_padding_mask or for weights. `mask` (N H, L, S) is what dropout keeps.
 
-    It is long because torch's signature is. Vaswani et al., 2017, arXiv:1706.03762
+    Raises ValueError for is_causal without attn_mask, TypeError for dropout without a mask. It is
+    long because torch's signature is. Vaswani et al., 2017, arXiv:1706.03762
     """
     given = locals()
     separate, needed, causal = _modes(given)
@@ -125,7 +131,8 @@ def _check(given, separate):
     """The number of sequences, 1 where there is no axis of them. Raises unless all arrays fit."""
     unused = {"in_proj_weight"} if separate else {*_SEPARATE}
     always = {"query", "key", "value", "in_proj_weight", *_SEPARATE, "out_proj_weight"} - unused
-    floating(**{n: given[n] for n in _ARRAYS}, optional=" ".join({*_ARRAYS} - always))
+    used = {n: given[n] for n in _ARRAYS if n not in unused}
+    floating(**used, optional=" ".join({*used} - always))
     query, key, value, H = (given[name] for name in (*_INPUTS, "num_heads"))
     if query.ndim not in (2, 3):
         raise ValueError(f"query: expected (L, E) or (L, N, E), got shape {query.shape}")
@@ -151,8 +158,8 @@ def _check(given, separate):
         "out_proj_weight": (None, E),
     }
     for name, shape in shapes.items():
-        if given[name] is not None and name not in unused:
-            _has_shape(shape, **{name: given[name]})
+        if used.get(name) is not None:
+            _has_shape(shape, **{name: used[name]})
     for name, other in (("bias_k", "bias_v"), ("bias_v", "bias_k")):
         a = given[name]
         if a is not None and (a.ndim > 3 or a.shape[-1:] != (E,) or a.size != E):

@@ -1,4 +1,9 @@
-"""Attention by one set of weights."""
+"""Attention by one set of weights.
+
+All arrays are in float16, float32 or float64 of one dtype, but for masks, which may be boolean. The
+rule raises TypeError for any others and for a setting of the wrong type, ValueError for shapes that
+do not fit and for a setting out of range; the message names the argument.
+"""
 
 import math
 
@@ -200,7 +205,8 @@ def _fits(attn_mask, scores, query, is_causal):
 
 
 def drawn(mask, scores, dropout_p):
-    """What is kept, and the share of it; without dropout nothing is drawn."""
+    """What is kept, and the share of it; without dropout nothing is drawn. Raises TypeError for
+    dropout without a boolean mask."""
     within(0, 1, dropout_p=dropout_p)
     if not dropout_p:
         return None, 1
@@ -213,4 +219,5 @@ def drawn(mask, scores, dropout_p):
 
 
 def is_floating(a):
+    """Whether it is a floating array."""
     return isinstance(a, np.ndarray) and a.dtype.kind == "f"
