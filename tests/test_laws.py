@@ -103,7 +103,7 @@ def test_agrees_with_torch_or_is_nearer_to_the_exact_value(case):
 
 def along_argument(rule, arguments, name, direction, dy, h):
     """⟨dy, y⟩ with one argument moved h times the direction, and the size of what it sums."""
-    argument, _, key = name.partition(".")
+    argument, _, key = name.removeprefix("argument ").partition(".")
     old = arguments[argument]
     new = {**old, key: old[key] + h * direction} if key else old + h * direction
     y, _ = rule(**{**arguments, argument: new})
@@ -118,7 +118,7 @@ def test_agrees_with_differences(case):
     bound = inspect.signature(ours).bind(*args, **kwargs).arguments
     rng = np.random.default_rng(case.seed)
     for name in names:
-        argument, _, key = name.partition(".")
+        argument, _, key = name.removeprefix("argument ").partition(".")
         x = bound[argument][key] if key else bound[argument]
         # small, so that no step leaves (0, 1) or crosses a kink
         direction = 1e-3 * rng.standard_normal(x.shape) * np.minimum(abs(x), abs(1 - x))

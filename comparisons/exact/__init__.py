@@ -41,7 +41,7 @@ def oracle(
     numbers definitions are given altogether.
 
     The results are "value", or "value.0" and so on, and the names of arguments, for a dict with the
-    key behind a point.
+    key behind a point; an argument of such a name itself is "argument value".
     """
     call = _Call(definition, inputs, work)
     together = cache(call.together)
@@ -109,7 +109,7 @@ class _Call:
     def argument(self, name: str) -> Any:
         args, kwargs, _ = self.exactly
         arguments = inspect.signature(self.definition).bind(*args, **kwargs).arguments
-        argument, _, key = name.partition(".")
+        argument, _, key = name.removeprefix("argument ").partition(".")
         return arguments[argument][key] if key else arguments[argument]
 
     def moved(self, name: str, where: Any, steps: Any) -> Any:

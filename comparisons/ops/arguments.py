@@ -15,13 +15,13 @@ from ..verdict.noise import is_floating
 def argument_names(
     rule: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], constant: frozenset[str]
 ) -> list[str]:
-    """A name for each gradient that the pullback returns: "x", or "parameters.0.weight" inside a
-    dict."""
+    """A name for each gradient that the pullback returns: "x", "parameters.0.weight" inside a dict,
+    or "argument value" of an argument that is called as outputs are."""
     names = []
     for name, argument in inspect.signature(rule).bind(*args, **kwargs).arguments.items():
         if name not in constant:
             names += [
-                f"{name}.{key}" if key else name
+                gradient_name(f"{name}.{key}" if key else name)
                 for key, leaf in (
                     argument.items() if isinstance(argument, dict) else [("", argument)]
                 )

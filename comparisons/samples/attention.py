@@ -130,7 +130,9 @@ CORNERS = {
         call(*_three(1, 2), values(DEEP)),
         call(*_three(1, 2, scale=30.0)),  # scores of thousands
         call(*_three(2, scale=30.0), is_causal=True),
-        call(array(1, 1, 3, 4), *[values([[[[1.0, 2, 3, 4]] * 5]])] * 2),  # all keys equal
+        call(
+            array(1, 3, 2), values([[[1.0, 2.0], [1.0, 2.0], [0.0, -1.0]]]), array(1, 3, 4)
+        ),  # a tie
         call(*_three(1, 2), None, 1.0),
         call(*_three(1, 2), scale=-0.5),
         call(*_three(2), scale=0.0),
