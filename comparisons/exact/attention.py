@@ -30,7 +30,7 @@ def scaled_dot_product_attention(
 ):
     if enable_gqa:
         key, value = (np.repeat(a, query.shape[-3] // a.shape[-3], axis=-3) for a in (key, value))
-    scale = 1 / mpmath.sqrt(query.shape[-1]) if scale is None else mpmath.mpf(scale)
+    scale = 1 / mpmath.sqrt(max(query.shape[-1], 1)) if scale is None else mpmath.mpf(scale)
     z = scale * (query @ key.swapaxes(-1, -2))
     if is_causal:
         attn_mask = np.tri(*z.shape[-2:], dtype=bool)
