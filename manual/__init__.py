@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import (
         activations,
+        attention,
         averaging,
         clipping,
         distances,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "activations",
+    "attention",
     "averaging",
     "clipping",
     "distances",

@@ -3,6 +3,7 @@ side."""
 
 from . import (
     activations,
+    attention,
     averaging,
     clipping,
     distances,
@@ -25,6 +26,7 @@ from . import (
 
 __all__ = [
     "activations",
+    "attention",
     "averaging",
     "clipping",
     "distances",

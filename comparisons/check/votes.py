@@ -336,9 +336,14 @@ def numeric(
                 known[key] = ys and [y.copy() for y in ys]
             return known[key]
 
-        slopes = [derivative(partial(_summed, partial(outputs, k), dy)).value for k in range(x.size)]
+        slopes = [
+            derivative(partial(_summed, partial(outputs, k), dy)).value for k in range(x.size)
+        ]
         found[name] = np.reshape(
-            [slope / step if step else math.nan for slope, step in zip(slopes, x.flat, strict=True)],
+            [
+                slope / step if step else math.nan
+                for slope, step in zip(slopes, x.flat, strict=True)
+            ],
             x.shape,
         )
     return found

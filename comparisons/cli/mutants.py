@@ -57,7 +57,6 @@ def mutants_command(
     Exit status: 0 all caught and no alarm, 1 something missed or an alarm, 2 wrong usage.
     """
     from ..mutants.corpus import AGAINST
-
     from ..ops import named, names
 
     known("op", ops, dict.fromkeys([*AGAINST, *names()]) if alone else AGAINST)

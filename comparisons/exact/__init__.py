@@ -42,7 +42,7 @@ def oracle(
     numbers definitions are given altogether.
 
     The results are "value", or "value.0" and so on, and the names of arguments, for a dict or list
-    with the key behind a point.
+    with the key behind a point; an argument of such a name itself is "argument value".
     """
     call = _Call(definition, inputs, work)
     together = cache(call.together)
@@ -110,8 +110,7 @@ class _Call:
     def argument(self, name: str) -> Any:
         args, kwargs, _ = self.exactly
         arguments = inspect.signature(self.definition).bind(*args, **kwargs).arguments
-        argument, _, _ = name.partition(".")
-        return named(arguments[argument], argument)[name]
+        return named(dict(arguments))[name.removeprefix("argument ")]
 
     def moved(self, name: str, where: Any, steps: Any) -> Any:
         """The outputs with these elements of an argument moved that far."""

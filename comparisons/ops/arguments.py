@@ -13,12 +13,12 @@ from ..verdict.noise import is_floating
 def argument_names(
     rule: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], constant: frozenset[str]
 ) -> list[str]:
-    """A name for each gradient that the pullback returns: "x", or "parameters.0.weight" inside a
-    dict, "params.0" inside a list."""
-    names = []
+    """A name for each gradient that the pullback returns: "x", "parameters.0.weight" inside a dict,
+    "params.0" inside a list, or "argument value" of an argument that is called as outputs are."""
+    names: list[str] = []
     for name, argument in inspect.signature(rule).bind(*args, **kwargs).arguments.items():
         if name not in constant:
-            names += _inside(name, argument)
+            names += map(gradient_name, _inside(name, argument))
     return names
 
 

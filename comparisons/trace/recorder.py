@@ -222,7 +222,7 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
     leaving = {end for node in step.nodes for end in node.next_functions}
     together: dict[Any, list[str]] = defaultdict(list)  # the arguments that are one tensor
     for name in names:
-        end = step.ends.get(id(bound.get(name)))
+        end = step.ends.get(id(bound.get(name.removeprefix("argument "))))
         if end in leaving:
             together[end].append(name)
     ends = {" + ".join(parts): end for end, parts in together.items()}

@@ -33,9 +33,7 @@ def test_a_wrong_rule_is_an_alarm(monkeypatch):
 
 
 def test_what_is_not_judged_has_its_reason(monkeypatch):
-    monkeypatch.setattr(
-        manual.activations, "tanh", lambda x: (np.round(x), lambda dy: dy)
-    )
+    monkeypatch.setattr(manual.activations, "tanh", lambda x: (np.round(x), lambda dy: dy))
     row = right_row("tanh", 0)
     assert row["own_judged"] < row["own"]
     assert set(row["reasons"].split("; ")) <= {
