@@ -336,14 +336,9 @@ def numeric(
                 known[key] = ys and [y.copy() for y in ys]
             return known[key]
 
-        slopes = [
-            derivative(partial(_summed, partial(outputs, k), dy)).value for k in range(x.size)
-        ]
-        found[name] = np.reshape(
-            [
-                slope / step if step else math.nan
-                for slope, step in zip(slopes, x.flat, strict=True)
-            ],
-            x.shape,
-        )
+        slopes = np.zeros(x.shape)
+        for k, step in enumerate(x.flat):
+            slope = derivative(partial(_summed, partial(outputs, k), dy)).value
+            slopes.flat[k] = slope / step if step else math.nan
+        found[name] = slopes
     return found
