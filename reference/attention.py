@@ -28,6 +28,8 @@ def _attend(
 def _kept(attend, query, key, value, attn_mask=None, dropout_p=0.0, *_, enable_gqa=False, **__):
     """Where all weights are alike and the values are those of the unit matrix, the result is what
     dropout has left of the weights."""
+    if not dropout_p:
+        return None
     unit = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device)
     units = unit.expand(*key.shape[:-1], key.shape[-2])
     alike = (torch.zeros_like(query), torch.zeros_like(key))
@@ -62,7 +64,11 @@ _signature = inspect.signature(F.multi_head_attention_forward)
 
 def _kept_by_heads(attend, *args, **kwargs):
     """As _kept: of keys that are 0 all weights are alike, and are shown as dropout leaves them."""
-    given = _signature.bind(*args, **kwargs).arguments
+    bound = _signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    if not (given["dropout_p"] and given["training"]):
+        return None
     still = {n: torch.zeros_like(a) for n, a in given.items() if isinstance(a, torch.Tensor)}
     shown = {"need_weights": True, "average_attn_weights": False, "is_causal": False}
     unmasked = {"attn_mask": None, "key_padding_mask": None}
