@@ -1,10 +1,11 @@
 """What rules share: the operands of arithmetic, sums and their adjoints.
 
-Their checks raise TypeError or ValueError with a message that names the argument.
+Their checks raise TypeError, ValueError or MemoryError with a message that names the argument.
 """
 
 import math
 import numbers
+import os
 
 import numpy as np
 
@@ -12,6 +13,21 @@ from .arguments import broadcast, floating, one_of, real
 
 LARGE = 2**12  # the elements from which on choosing bits, or making no copy, pays
 BLOCK = 2**16  # elements of one rule at a time, few enough to stay in the cache
+
+
+def room(dtype, **shapes):
+    """Raises MemoryError unless the named shape fits into all the memory of the machine: a system
+    may grant more than there is, and stand still when that is written to."""
+    ((name, shape),) = shapes.items()
+    wanted = math.prod(shape) * np.dtype(dtype).itemsize
+    names = getattr(os, "sysconf_names", {})  # Windows has none, and grants what there is
+    if "SC_PHYS_PAGES" in names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if wanted > memory:
+            raise MemoryError(
+                f"{name}: shape {shape} takes {wanted / 2**30:.1f} GiB, and there are "
+                f"{memory / 2**30:.1f}"
+            )
 
 
 def operands(**two):

@@ -20,6 +20,9 @@ def calls(elements: int) -> dict[str, Call]:
     n, rows = elements, max(elements // CLASSES, 1)
     side = math.isqrt(n)
     scores, target = array(rows, CLASSES), classes(rows, below=CLASSES)
+    width = min(max(side // 2, 1), 64)
+    front = max(elements // (width * width), 1)
+    sequences = array(front, width, width)
     images, channels = array(max(elements // 1024, 1), 16, 8, 8), (array(16), array(16))
     return {
         **{op: call(array(n)) for op in _OF_X},
@@ -45,6 +48,8 @@ def calls(elements: int) -> dict[str, Call]:
         "instance_norm": call(images, None, None, *channels),
         "group_norm": call(images, 4, *channels),
         "normalize": call(scores),
+        "scaled_dot_product_attention": call(sequences, sequences, sequences),
+        **{op: _network(gates, width, front) for op, gates in (("gru", 3), ("lstm", 4))},
         "nll_loss": call(log_probabilities(rows, CLASSES), target),
         "cross_entropy": call(scores, target),
         # Of a plain mean torch warns in every call, which takes longer than it.
@@ -63,3 +68,11 @@ def calls(elements: int) -> dict[str, Call]:
         "binary_cross_entropy": call(uniform(n), uniform(n)),
         "binary_cross_entropy_with_logits": call(array(n), uniform(n)),
     }
+
+
+def _network(gates: int, width: int, front: int) -> Call:
+    """One layer of a recurrent network, with as many numbers in a state as in an input."""
+    state, G = array(1, front, width), gates * width
+    params = [array(G, width), array(G, width), array(G), array(G)]
+    x = array(width, front, width, scale=width**-0.5)
+    return call(x, (state, state) if gates == 4 else state, params, True, 1, 0.0, True, False)

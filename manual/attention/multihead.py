@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ..arguments import Constant, array, broadcastable, flag, floating, truth, whole, within
-from ..arrays import pairwise_sum, sum_to, where
+from ..arrays import pairwise_sum, room, sum_to, where
 from ..linear import linear
 from .scaled import attended, drawn, is_floating, scaled_dot_product_attention
 
@@ -67,8 +67,8 @@ def multi_head_attention_forward(
     needed are 0. is_causal says what attn_mask is, which is looked at only beside a
     key_padding_mask or for weights. `mask` (N H, L, S) is what dropout keeps.
 
-    Raises ValueError for is_causal without attn_mask, TypeError for dropout without a mask. It is
-    long because torch's signature is. Vaswani et al., 2017, arXiv:1706.03762
+    Raises ValueError for is_causal without attn_mask, TypeError for dropout without a mask,
+    MemoryError for weights that do not fit. It is long because torch's signature is. Vaswani et al., 2017, arXiv:1706.03762
     """
     given = locals()
     separate, needed, causal = _modes(given)
@@ -252,8 +252,9 @@ def _added(given, scores):
 
 def _with_weights(q, k, v, seen, p, is_causal, *, mask):
     """Attention whose weights are an output too: y = (P V, P), whose dy is a pair."""
-    scale = 1 / math.sqrt(q.shape[-1])
-    kept, share = drawn(mask, (*q.shape[:-1], k.shape[-2]), p)
+    scale, scores = 1 / math.sqrt(q.shape[-1]), (*q.shape[:-1], k.shape[-2])
+    room(q.dtype, attn_output_weights=scores)
+    kept, share = drawn(mask, scores, p)
     y, pull = attended(q * scale, k, v, seen, kept, share, math.nan)
 
     def pullback(dy):

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ..arguments import Constant, array, broadcast, broadcastable, flag, floating, real, within
-from ..arrays import BLOCK, pairwise_sum, sum_to, where
+from ..arrays import BLOCK, pairwise_sum, room, sum_to, where
 
 
 def scaled_dot_product_attention(
@@ -37,7 +37,8 @@ def scaled_dot_product_attention(
     enable_gqa, neighbours on axis −3 of the query share a key and a value. With dropout_p > 0, what
     `mask` (…, L, S) keeps of P is divided by 1 − dropout_p.
 
-    Raises ValueError for an attn_mask beside is_causal, TypeError for dropout without a mask.
+    Raises ValueError for an attn_mask beside is_causal, TypeError for dropout without a mask,
+    MemoryError where the gradient of a mask does not fit.
 
     Vaswani et al., 2017, arXiv:1706.03762; Ainslie et al., 2023, arXiv:2305.13245
     """
@@ -99,6 +100,8 @@ def _in_blocks(query, k, v, scale, mask, is_causal, kept, share):
     L, S = query.shape[-2], k.shape[-2]
     queries, keys, values = (_flat(a, batch) for a in (query * scale, k, v))
     blocks = list(_blocks(len(queries), L, S, is_causal))
+    if is_floating(mask):
+        room(v.dtype, attn_mask=(len(queries), L, S))  # of the gradient, before it is summed
     y = np.zeros((*queries.shape[:2], v.shape[-1]), v.dtype)
 
     def of_block(heads, rows, ahead):

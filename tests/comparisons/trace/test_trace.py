@@ -1,5 +1,6 @@
 """The trace: what torch made, what a rule says of it, and where the two differ."""
 
+import functools
 import gc
 import json
 import re
@@ -75,6 +76,64 @@ def test_a_module_of_the_users_is_covered_and_left_as_it_was(dtype):
         "GeluBackward0.self",
     )
     assert row["kept_bytes"] >= row["saved_bytes"] == 6 * 7 * x.element_size()
+
+
+class Called(nn.Module):
+    """A module that is called with one tensor in several places, and gives its first result."""
+
+    def __init__(self, module, places=1, **settings):
+        super().__init__()
+        self.module, self.places, self.settings = module, places, settings
+
+    def forward(self, x):
+        y = self.module(*[x] * self.places, **self.settings)
+        return y[0] if isinstance(y, tuple) else y
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("made", "op", "settings"),
+    [
+        (lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), "layer_norm", {}),
+        (lambda: nn.MultiheadAttention(8, 2), "multi_head_attention_forward", {"places": 3}),
+        (
+            lambda: nn.MultiheadAttention(8, 2),
+            "multi_head_attention_forward",
+            {"places": 3, "need_weights": False},
+        ),
+        (lambda: nn.LSTM(8, 6, num_layers=2), "lstm", {}),
+        (lambda: nn.GRU(8, 6, num_layers=2, bidirectional=True), "gru", {}),
+        (lambda: nn.RNN(8, 6), "rnn_tanh", {}),
+        (lambda: nn.Sequential(nn.BatchNorm1d(2), nn.GroupNorm(1, 2)), "batch_norm", {}),
+    ],
+)
+def test_what_networks_are_made_of_is_covered(made, op, settings, dtype):
+    torch.manual_seed(0)
+    found = trace(Called(made().to(dtype), **settings), drawn(dtype, 5, 2, 8))
+    print(found)
+    assert op in {step.op for step in found.steps}
+    assert found.covered >= 0.9
+    assert {step.kind for step in found.steps} <= RIGHT
+
+
+def test_a_mistake_in_a_network_is_found_at_its_step(monkeypatch):
+    right = manual.recurrent.lstm
+
+    @functools.wraps(right)
+    def wrong(*args, **kwargs):
+        y, pullback = right(*args, **kwargs)
+        return y, lambda dy: pullback((dy[0], 2 * dy[1], dy[2]))
+
+    class Last(nn.LSTM):
+        def forward(self, x):
+            _, (h, _) = super().forward(x)
+            return h
+
+    torch.manual_seed(0)
+    net, x = Last(8, 6).double(), drawn(torch.float64, 5, 2, 8)
+    assert not trace(net, x).wrong
+    monkeypatch.setattr(manual.recurrent, "lstm", wrong)
+    assert [step.op for step in trace(net, x).wrong] == ["lstm"]
 
 
 def test_planted_faults_are_named_at_their_node(monkeypatch):
