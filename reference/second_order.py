@@ -5,6 +5,7 @@ import inspect
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .adapters import refusing, rule
 
@@ -113,6 +114,21 @@ def _batch_norm(
     return _gradients(norm, grad_out, input, weight)
 
 
+def _front_differs(grad_out, query, key, value, *_, **__):
+    fronts = {a.shape[:-2] for a in (grad_out, query, key, value)}
+    return len(fronts) > 1 or min(a.ndim for a in (query, key, value)) < 2
+
+
+def _attention(grad_out, query, key, value, attn_mask=None, is_causal=False, scale=None):
+    """Of the composition: that of the fused kernel cannot be differentiated."""
+    arrays = [a if a.requires_grad else a.clone().requires_grad_() for a in (query, key, value)]
+    with sdpa_kernel(SDPBackend.MATH):
+        y = F.scaled_dot_product_attention(
+            *arrays, attn_mask=attn_mask, is_causal=is_causal, scale=scale
+        )
+        return torch.autograd.grad(y, arrays, grad_out, create_graph=True)
+
+
 sigmoid_backward = rule(aten.sigmoid_backward)
 tanh_backward = rule(aten.tanh_backward)
 threshold_backward = rule(aten.threshold_backward)
@@ -175,3 +191,6 @@ nll_loss2d_backward = _of_loss(
 native_layer_norm_backward = rule(_layer_norm)
 native_group_norm_backward = rule(_group_norm)
 native_batch_norm_backward = rule(_batch_norm, constant="running_mean running_var")
+scaled_dot_product_attention_backward = rule(
+    refusing(_attention, _front_differs, "it is for the same axes in front"), constant="attn_mask"
+)

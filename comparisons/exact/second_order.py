@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 
-from . import activations, losses, normalization
+from . import activations, attention, losses, normalization
 from .numbers import exp, still
 
 # The step of the inner difference is smaller than that of the outer one, so that a kink stays one,
@@ -167,6 +167,20 @@ def native_batch_norm_backward(
         return normalization.batch_norm(x, mean, var, w, b, train, eps=eps)
 
     return _gradients(norm, grad_out, input, weight, input if train else 0 * input)
+
+
+def scaled_dot_product_attention_backward(
+    grad_out, query, key, value, attn_mask=None, is_causal=False, scale=None
+):
+    def weighed(q, k, v):
+        y = attention.scaled_dot_product_attention(q, k, v, attn_mask, 0.0, is_causal, scale)
+        return np.sum(grad_out * y)
+
+    return (
+        _slopes(lambda q: weighed(q, key, value), query),
+        _slopes(lambda k: weighed(query, k, value), key),
+        _slopes(lambda v: weighed(query, key, v), value),
+    )
 
 
 def _gradients(norm, grad_out, x, weight, at=None):

@@ -26,6 +26,12 @@ def _with(*settings):
     return [call(*row.args, *settings) for row in _PAIRS]
 
 
+def _attention(L, S, E, front=(), size=1.0, **settings):
+    """The gradient of a result, and a query, keys and values of E features each."""
+    g, q, k, v = ((*front, n, E) for n in (L, L, S, S))
+    return call(array(*g), array(*q, scale=size), array(*k, scale=size), array(*v), **settings)
+
+
 def _at(numbers, *settings):
     return [call(array(len(numbers)), values(numbers), *settings)]
 
@@ -157,6 +163,13 @@ SAMPLES = {
         call(array(4, 3), array(4, 3), None, array(3), uniform(3)),
         call(array(2, 3, 2), array(2, 3, 2), array(3), array(3), uniform(3), eps=0.5),
     ],
+    "scaled_dot_product_attention_backward": [
+        _attention(2, 3, 2),
+        _attention(3, 3, 2, front=(2,), is_causal=True),
+        _attention(2, 3, 2, scale=1.5),
+        _attention(2, 3, 2, attn_mask=values([[True, False, True], [False, True, True]])),
+        _attention(2, 3, 1, front=(2, 1), attn_mask=array(2, 3)),
+    ],
 }
 CORNERS = {
     "sigmoid_backward": _at([0.0, 1.0, 0.5]),
@@ -225,5 +238,11 @@ CORNERS = {
     "native_batch_norm_backward": [
         call(array(3, 2), values([[0.5, 1.0], [0.5, 2.0], [0.5, 4.0]]), array(2), train=True),
         call(array(2, 2), array(2, 2), train=True),
+    ],
+    "scaled_dot_product_attention_backward": [
+        _attention(2, 3, 2, size=20.0),  # one key has won
+        _attention(2, 2, 2, attn_mask=values([[False, False], [True, False]])),  # one sees nothing
+        _attention(2, 2, 2, size=0.0),
+        _attention(1, 1, 1),
     ],
 }

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from gradtwin.comparisons import ops
 from gradtwin.comparisons.samples.attention import AHEAD, SEEN, heads
+from gradtwin.manual import second_order
 from gradtwin.manual.attention import multihead, scaled
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -103,6 +104,31 @@ def test_a_mistake_is_found_and_the_right_rule_passes(what):
     wrong = checked(with_mistake(name, module, swaps), name, call)
     print(wrong)
     assert not wrong.passed
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (" - dP * total(H)", ""),
+        (" + g @ turned(c)", ""),
+        ("H * rest", "H * dP"),
+        ("P * (H - total(H))", "P * H"),
+        ("dZ @ b + Z @ k", "Z @ k"),
+        ("turned(dZ) @ a", "dZ @ a"),
+        ("through @ v + P @ c", "through @ v"),
+    ],
+)
+def test_a_mistake_in_second_order_is_found(old, new):
+    name = "scaled_dot_product_attention_backward"
+    call = drawn(*[(2, 3, 4)] * 4), {"is_causal": True}
+    assert check(name, name, *call, probes=["ordinary"]).passed
+    source = inspect.getsource(getattr(second_order, name))
+    assert source.count(old) == 1
+    scope = dict(vars(second_order))
+    exec(source.replace(old, new), scope)
+    report = check(scope[name], name, *call, probes=["ordinary"])
+    print(report)
+    assert not report.passed
 
 
 def of_query(backend, q, k, v, dy):
