@@ -520,10 +520,11 @@ def scaled_dot_product_attention_backward(
     """
     g, q, k, v = floating(grad_out=grad_out, query=query, key=key, value=value)
     y, _ = scaled_dot_product_attention(q, k, v, attn_mask, 0.0, is_causal, scale)
-    same_shape(grad_out=g, y=y)
     for name, a in (("key", k), ("value", v)):
         if a.shape[:-2] != q.shape[:-2]:
             raise ValueError(f"{name}: expected {q.shape[:-2]} in front, got shape {a.shape}")
+    if g.shape != y.shape:
+        raise ValueError(f"grad_out: expected shape {y.shape}, got {g.shape}")
     s = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     mask = np.tri(q.shape[-2], k.shape[-2], dtype=bool) if is_causal else attn_mask
     (_, P), _ = attended(s * q, k, v, mask)

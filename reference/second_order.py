@@ -114,9 +114,10 @@ def _batch_norm(
     return _gradients(norm, grad_out, input, weight)
 
 
-def _front_differs(grad_out, query, key, value, *_, **__):
-    fronts = {a.shape[:-2] for a in (grad_out, query, key, value)}
-    return len(fronts) > 1 or min(a.ndim for a in (query, key, value)) < 2
+def _front_differs(grad_out, query, key, value, attn_mask=None, *_, **__):
+    arrays = (grad_out, query, key, value)
+    axes = {a.ndim for a in (*arrays, attn_mask) if a is not None}
+    return len({a.shape[:-2] for a in arrays}) > 1 or min(axes) < 2
 
 
 def _attention(grad_out, query, key, value, attn_mask=None, is_causal=False, scale=None):
@@ -192,5 +193,6 @@ native_layer_norm_backward = rule(_layer_norm)
 native_group_norm_backward = rule(_group_norm)
 native_batch_norm_backward = rule(_batch_norm, constant="running_mean running_var")
 scaled_dot_product_attention_backward = rule(
-    refusing(_attention, _front_differs, "it is for the same axes in front"), constant="attn_mask"
+    refusing(_attention, _front_differs, "expected two axes or more, those in front alike"),
+    constant="attn_mask",
 )
