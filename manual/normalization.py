@@ -111,7 +111,7 @@ def batch_norm(
     N, C, L = shape = channels_of(arrays, 2 if np.size(x) else 1)
     if training and N * L == 1:
         raise ValueError(f"x: expected more than one value of a channel, got shape {np.shape(x)}")
-    return _by_channel(*arrays.values(), shape, (1, C, 1) if training else None, momentum, eps)
+    return _by_channel(arrays, shape, (1, C, 1) if training else None, momentum, eps)
 
 
 def instance_norm(
@@ -140,7 +140,7 @@ def instance_norm(
     if use_input_stats and L == 1:
         raise ValueError(f"x: expected more than one value of a channel, got shape {np.shape(x)}")
     over = (N, C, 1) if use_input_stats else None
-    return _by_channel(*arrays.values(), shape, over, momentum, eps)
+    return _by_channel(arrays, shape, over, momentum, eps)
 
 
 def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
@@ -229,9 +229,10 @@ def _arrays(x, running_mean, running_var, weight, bias):
     return dict(zip(arrays, found, strict=True))
 
 
-def _by_channel(x, mean, var, weight, bias, shape, over, momentum, eps):
-    """w x̂ + b for x of that shape, (N, C, L), by its own means, which leave `over`, or by the given
-    ones where that is None."""
+def _by_channel(arrays, shape, over, momentum, eps):
+    """w x̂ + b for x seen in that shape, (N, C, L), by its own means, which leave `over`, or by those
+    given where that is None."""
+    x, mean, var, weight, bias = arrays.values()
     seen, (w, b) = x.reshape(shape), shaped((1, shape[1], 1), weight, bias)
     if over is None:
         return seen_as((x, weight, bias), *affine(*fixed(seen, mean, var, eps), w, b))

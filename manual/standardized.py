@@ -138,7 +138,8 @@ def normed(x, over, w, b, eps, centred=True):
 
     def pullback(dy):
         dy = dy.reshape(x.shape)
-        dx, dw, db = np.empty_like(x), *(None if a is None else np.zeros_like(a) for a in (w, b))
+        dx = np.empty_like(x)
+        dw, db = (None if a is None else np.zeros_like(a) for a in (w, b))
         for block, hat, r in kept:
             shape = tuple(map(max, r.shape, part(like, block).shape))
             sums = sum_to(dy[block], shape), dot(dy[block], hat, shape)
