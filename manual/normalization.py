@@ -230,8 +230,8 @@ def _arrays(x, running_mean, running_var, weight, bias):
 
 
 def _by_channel(arrays, shape, over, momentum, eps):
-    """w x̂ + b for x seen in that shape, (N, C, L), by its own means, which leave `over`, or by those
-    given where that is None."""
+    """w x̂ + b for x seen in that shape, (N, C, L), by its own means, which leave `over`, or where
+    that is None by those given."""
     x, mean, var, weight, bias = arrays.values()
     seen, (w, b) = x.reshape(shape), shaped((1, shape[1], 1), weight, bias)
     if over is None:

@@ -68,7 +68,9 @@ def multi_head_attention_forward(
     key_padding_mask or for weights. `mask` (N H, L, S) is what dropout keeps.
 
     Raises ValueError for is_causal without attn_mask, TypeError for dropout without a mask,
-    MemoryError for weights that do not fit. It is long because torch's signature is. Vaswani et al., 2017, arXiv:1706.03762
+    MemoryError for weights that do not fit. It is long because torch's signature is.
+
+    Vaswani et al., 2017, arXiv:1706.03762
     """
     given = locals()
     separate, needed, causal = _modes(given)

@@ -13,7 +13,7 @@ ONE = np.ones((1, 1))
 def test_weights_that_cannot_fit_are_refused_before_they_are_made():
     x = np.zeros((LONG, 1))
     tracemalloc.start()
-    with pytest.raises(MemoryError, match="attn_output_weights: shape .* GiB, and there are"):
+    with pytest.raises(MemoryError, match=r"attn_output_weights: shape .* GiB, and there are"):
         multi_head_attention_forward(
             *(x, x, x, 1, 1, np.ones((3, 1)), None, None, None, False, 0.0, ONE, None)
         )
