@@ -513,8 +513,9 @@ def scaled_dot_product_attention_backward(
 
         G = H (dP − Σ P dP) − dP Σ P H + g cᵀ
 
-    and the scores Π G; what a and b multiply beside dZ is added to dQ's and dK's arguments. Raises
-    ValueError for shapes that do not fit, and for an attn_mask beside is_causal.
+    and the scores Π G; what a and b multiply beside dZ is added to dQ's and dK's arguments. It is
+    long because it is two passes and their backward. Raises ValueError for shapes that do not fit,
+    and for an attn_mask beside is_causal.
 
     Vaswani et al., 2017, arXiv:1706.03762
     """

@@ -18,6 +18,7 @@ def _with_weight(embed):
         given = signature.bind(*args, **kwargs).arguments
         return y if given.get("max_norm") is None else (y, given["weight"].detach())
 
+    both.alone = embed
     return both
 
 

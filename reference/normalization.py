@@ -25,6 +25,7 @@ def _with_statistics(norm, updating):
         found = [a[n] for n in ("running_mean", "running_var") if a[n] is not None]
         return (y, *found) if a[updating] and found else y
 
+    moved.alone = norm
     return moved
 
 

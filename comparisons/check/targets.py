@@ -118,8 +118,12 @@ def _target(against: Any, argument: str = "against") -> Target:
     name = getattr(against, "__name__", None) or type(against).__name__
     module = str(getattr(against, "__module__", None) or "torch")
     for op in map(ops.named, ops.names()):
-        if op.mirror is not None and inspect.unwrap(op.mirror) is against:
-            return _mirror(f"{module}.{name}", op)
+        if op.mirror is None or inspect.unwrap(op.mirror) is not against:
+            continue
+        if getattr(op.mirror.__wrapped__, "alone", None) is against:
+            # Of itself it has one output; what it writes in place is another of the mirror's.
+            return Target(f"{module}.{name}", against, constant=frozenset(op.facts.constant))
+        return _mirror(f"{module}.{name}", op)
     return Target(f"{module.replace('torch._C._nn', 'torch.nn.functional')}.{name}", against)
 
 

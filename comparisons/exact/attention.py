@@ -103,12 +103,14 @@ def multi_head_attention_forward(
         left = _left(shares, p, None if mask is None else mask[row])
         return left @ values, left
 
-    every = [[of_head(n, h) for h in range(num_heads)] for n in range(query.shape[1])]
-    y = np.stack([np.concatenate([y for y, _ in heads], axis=1) for heads in every], axis=1)
+    L, N, E = query.shape
+    S = (len(k) if static_k is None else static_k.shape[1]) + bool(add_zero_attn)
+    y, shown = np.empty((L, N, E), object), np.empty((N, num_heads, L, S), object)
+    for n, h in np.ndindex(N, num_heads):
+        y[:, n, h * d : (h + 1) * d], shown[n, h] = of_head(n, h)
     y = linear(y if batched else y[:, 0], out_proj_weight, out_proj_bias)
     if not need_weights:
         return y
-    shown = np.array([[left for _, left in heads] for heads in every])
     shown = shown.sum(axis=1) / num_heads if average_attn_weights else shown
     return y, shown if batched else shown[0]
 

@@ -67,8 +67,8 @@ def multi_head_attention_forward(
     needed are 0. is_causal says what attn_mask is, which is looked at only beside a
     key_padding_mask or for weights. `mask` (N H, L, S) is what dropout keeps.
 
-    Raises ValueError for is_causal without attn_mask, TypeError for dropout without a mask,
-    MemoryError for weights that do not fit. It is long because torch's signature is.
+    It is long because torch's signature is. Raises ValueError for is_causal without attn_mask,
+    TypeError for dropout without a mask, MemoryError for weights that do not fit.
 
     Vaswani et al., 2017, arXiv:1706.03762
     """

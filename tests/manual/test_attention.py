@@ -1,10 +1,16 @@
-"""Attention that is too large for the machine."""
+"""Attention in blocks, and what is too large for the machine."""
 
 import tracemalloc
 
 import numpy as np
 import pytest
-from gradtwin.manual.attention import multi_head_attention_forward, scaled_dot_product_attention
+from gradtwin.comparisons.ops.evaluate import drawn
+from gradtwin.comparisons.samples.attention import SAMPLES
+from gradtwin.manual.attention import (
+    multi_head_attention_forward,
+    scaled,
+    scaled_dot_product_attention,
+)
 
 LONG = 400_000
 ONE = np.ones((1, 1))
@@ -26,6 +32,21 @@ def test_a_mask_whose_gradient_cannot_fit_is_refused():
     x = np.zeros((LONG, 1))
     with pytest.raises(MemoryError, match="attn_mask: shape"):
         scaled_dot_product_attention(x, x, x, np.zeros((1, 1)))
+
+
+@pytest.mark.parametrize("block", [1, 7, 12, 40])
+@pytest.mark.parametrize("row", SAMPLES["scaled_dot_product_attention"], ids=str)
+def test_blocks_of_any_size_give_the_same(row, block, monkeypatch):
+    args, kwargs, dy = drawn("scaled_dot_product_attention", row, "float64", 0)
+
+    def found():
+        y, pullback = scaled_dot_product_attention(*args, **kwargs)
+        return [y, *pullback(dy)]
+
+    whole = found()
+    monkeypatch.setattr(scaled, "BLOCK", block)
+    for part, expected in zip(found(), whole, strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_scores_are_never_all_there():

@@ -362,9 +362,10 @@ def test_each_gradient_lands_in_its_argument_whatever_else_is_a_tensor(op):
         floats = [a for a in leaves(bound) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
         names = dict(zip(map(id, floats), every, strict=True))
         by_hand = dict(zip(wanted, leaves(ours(*args, **kwargs)[1](dy)), strict=True))
-        mixtures = list(itertools.product("atg", repeat=len(every)))
+        mixtures = list(itertools.product("atg", repeat=min(len(every), 4)))
         if len(every) > 4:
-            mixtures = random.Random(0).sample(mixtures, MOST)
+            drawn = random.Random(0)
+            mixtures = [drawn.choices("atg", k=len(every)) for _ in range(MOST)]
         for mixture in mixtures:
             kinds = dict(zip(every, mixture, strict=True))
             *call, tensors = given_as(kinds, names, (args, kwargs))

@@ -120,13 +120,15 @@ def test_a_mistake_is_found_and_the_right_rule_passes(what):
 )
 def test_a_mistake_in_second_order_is_found(old, new):
     name = "scaled_dot_product_attention_backward"
+    composed = ops.named(name).mirror.__wrapped__  # without exact values, which take long
     call = drawn(*[(2, 3, 4)] * 4), {"is_causal": True}
-    assert check(name, name, *call, probes=["ordinary"]).passed
+    quick = {"probes": ["ordinary"], "dtypes": ["float64"]}
+    assert check(name, composed, *call, **quick).passed
     source = inspect.getsource(getattr(second_order, name))
     assert source.count(old) == 1
     scope = dict(vars(second_order))
     exec(source.replace(old, new), scope)
-    report = check(scope[name], name, *call, probes=["ordinary"])
+    report = check(scope[name], composed, *call, **quick)
     print(report)
     assert not report.passed
 

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+import torch.nn.functional as F
 from gradtwin.comparisons.mutants import table
 from gradtwin.comparisons.mutants.corpus import Mutant
 
@@ -91,6 +92,7 @@ def test_a_mistake_in_batch_norm_is_found(old, new, call):
 
 
 LAYER, RMS = ((ROWS, (4,), V, V), {}), ((ROWS, (4,), V), {})
+WIDE = (ROWS, (4,), V, 0.1), {}  # beside the default, that of the dtype, all else is rounding
 GROUPS = (rng.standard_normal((2, 6, 3)), 2, rng.standard_normal(6), rng.standard_normal(6)), {}
 
 
@@ -102,7 +104,7 @@ GROUPS = (rng.standard_normal((2, 6, 3)), 2, rng.standard_normal(6), rng.standar
          "(centred * centred).sum(axes, keepdims=True) / (x.shape[-1] - 1)", LAYER),
         ("layer_norm", "dhat - dhat.mean(axes, keepdims=True)", "dhat", LAYER),
         ("layer_norm", "keepdims=True) - along)", "keepdims=True))", LAYER),
-        ("rms_norm", "keepdims=True) + eps)", "keepdims=True)) + eps", RMS),
+        ("rms_norm", "keepdims=True) + eps)", "keepdims=True)) + eps", WIDE),
         ("rms_norm", "float(np.finfo(x.dtype).eps)", "1e-5", RMS),
         ("rms_norm", "dhat - hat * (dhat * hat).mean(axes, keepdims=True)", "dhat", RMS),
         ("group_norm", "rows = x.reshape(N, num_groups, C // num_groups * math.prod(rest))",
@@ -143,3 +145,25 @@ def test_a_mistake_in_second_order_is_found(monkeypatch, old, new):
     report = check(op, op, *call, probes=["ordinary"])
     print(report)
     assert not report.passed
+
+
+def of_its_value(x, running_mean, running_var, weight, bias, training):
+    """As torch's own function answers, without the running statistics."""
+    (y, *_), pullback = manual.normalization.batch_norm(
+        x, running_mean, running_var, weight, bias, training
+    )
+    return y, lambda dy: pullback((dy, None, None))
+
+
+def test_beside_torchs_own_function_the_value_is_the_only_result():
+    arguments = (X, MEAN, VAR, W, B, True)
+    constant = "running_mean,running_var"
+    for subject in (of_its_value, F.batch_norm):
+        report = check(subject, F.batch_norm, arguments, constant=constant, probes=["ordinary"])
+        assert report.passed, report
+
+    def wrong(*args):
+        y, pullback = of_its_value(*args)
+        return y, lambda dy: (pullback(dy)[0] * 1.01, *pullback(dy)[1:])
+
+    assert not check(wrong, F.batch_norm, arguments, constant=constant, probes=["ordinary"]).passed
