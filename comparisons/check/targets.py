@@ -122,7 +122,7 @@ def _target(against: Any, argument: str = "against") -> Target:
             continue
         if getattr(op.mirror.__wrapped__, "alone", None) is against:
             # Of itself it has one output; what it writes in place is another of the mirror's.
-            return Target(f"{module}.{name}", against, constant=frozenset(op.facts.constant))
+            return replace(_mirror(f"{module}.{name}", op), function=against)
         return _mirror(f"{module}.{name}", op)
     return Target(f"{module.replace('torch._C._nn', 'torch.nn.functional')}.{name}", against)
 
