@@ -33,13 +33,7 @@ def rnn_tanh_cell(x, hx, w_ih, w_hh, b_ih=None, b_hh=None):
 
     Elman, 1990, "Finding Structure in Time"
     """
-    y, pull = _one_step(_tanh, x, hx, w_ih, w_hh, b_ih, b_hh)
-
-    def pullback(dy):
-        dx, dhx, *dweights = pull(dy)
-        return dx, dhx[0], *dweights
-
-    return y[0], pullback
+    return _of_one_state(_tanh, x, hx, w_ih, w_hh, b_ih, b_hh)
 
 
 def rnn_relu_cell(x, hx, w_ih, w_hh, b_ih=None, b_hh=None):
@@ -50,13 +44,7 @@ def rnn_relu_cell(x, hx, w_ih, w_hh, b_ih=None, b_hh=None):
 
     Le, Jaitly & Hinton, 2015, arXiv:1504.00941
     """
-    y, pull = _one_step(_relu, x, hx, w_ih, w_hh, b_ih, b_hh)
-
-    def pullback(dy):
-        dx, dhx, *dweights = pull(dy)
-        return dx, dhx[0], *dweights
-
-    return y[0], pullback
+    return _of_one_state(_relu, x, hx, w_ih, w_hh, b_ih, b_hh)
 
 
 def gru_cell(x, hx, w_ih, w_hh, b_ih=None, b_hh=None):
@@ -70,13 +58,7 @@ def gru_cell(x, hx, w_ih, w_hh, b_ih=None, b_hh=None):
 
     Cho, van Merriënboer, Gülçehre, Bahdanau, Bougares, Schwenk & Bengio, 2014, arXiv:1406.1078
     """
-    y, pull = _one_step(_gru, x, hx, w_ih, w_hh, b_ih, b_hh)
-
-    def pullback(dy):
-        dx, dhx, *dweights = pull(dy)
-        return dx, dhx[0], *dweights
-
-    return y[0], pullback
+    return _of_one_state(_gru, x, hx, w_ih, w_hh, b_ih, b_hh)
 
 
 def lstm_cell(x, hx, w_ih, w_hh, b_ih=None, b_hh=None):
@@ -367,6 +349,17 @@ def _one_step(cell, x, hx, w_ih, w_hh, b_ih, b_hh):
         return dx, dstates, *dweights
 
     return tuple(new), pullback
+
+
+def _of_one_state(cell, *arrays):
+    """A layer of one step of a cell without c, as a rule: h behind it."""
+    y, pull = _one_step(cell, *arrays)
+
+    def pullback(dy):
+        dx, dhx, *dweights = pull(dy)
+        return dx, dhx[0], *dweights
+
+    return y[0], pullback
 
 
 def _network(cell, x, hx, params, has_biases, num_layers, p, train, bidirectional, batch_first,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ...reference.adapters import tensor
-from .. import ops
+from .. import exact, ops
 from ..exact import SOON
 from ..ops import Op
 from ..ops.torch_samples import in_torch
@@ -26,6 +27,7 @@ class Target:
     op        its name among our rules
     draw      (call) → what it draws at random, by keyword
     gradient  whose gradient is meant, where that is another's
+    alone     whether it gives its value alone, where our rule also gives what it writes in place
     """
 
     name: str
@@ -34,6 +36,7 @@ class Target:
     constant: frozenset[str] = frozenset()
     draw: Any = None
     gradient: Callable[..., Any] | None = None
+    alone: bool = False
 
     @property
     def documented(self) -> bool:
@@ -76,7 +79,11 @@ class Target:
             return None
         args, kwargs, dy = inputs
         call = (args, self.drawn(args, kwargs), dy)
-        oracle = ops.named(self.op).oracle(call, kinks=False, work=SOON)
+        op = ops.named(self.op)
+        if self.alone and op.exact:
+            oracle = exact.oracle(_first(op.exact), call, kinks=False, work=SOON)
+        else:
+            oracle = op.oracle(call, kinks=False, work=SOON)
 
         def known(name: str, index: tuple[int, ...]) -> float:
             try:
@@ -121,10 +128,20 @@ def _target(against: Any, argument: str = "against") -> Target:
         if op.mirror is None or inspect.unwrap(op.mirror) is not against:
             continue
         if getattr(op.mirror.__wrapped__, "alone", None) is against:
-            # Of itself it has one output; what it writes in place is another of the mirror's.
-            return replace(_mirror(f"{module}.{name}", op), function=against)
+            return replace(_mirror(f"{module}.{name}", op), function=against, alone=True)
         return _mirror(f"{module}.{name}", op)
     return Target(f"{module.replace('torch._C._nn', 'torch.nn.functional')}.{name}", against)
+
+
+def _first(definition: Callable[..., Any]) -> Callable[..., Any]:
+    """A definition, cut to the first of its outputs."""
+
+    @functools.wraps(definition)
+    def first(*args: Any, **kwargs: Any) -> Any:
+        y = definition(*args, **kwargs)
+        return y[0] if isinstance(y, tuple) else y
+
+    return first
 
 
 def _mirror(name: str, op: Op) -> Target:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,21 @@ from ..verdict.ulps import difference
 from .corpus import MUTANTS, SAMPLES
 from .table import OWN, objects, planted, right
 
-# Rules whose gradient is not the derivative of their value, in some rows.
-ON_PURPOSE = {
-    "cosine_similarity": "what keeps a norm from 0 is a constant of its gradient",
-    "embedding": "renormalized rows and shared gradients are not differentiated",
-    "embedding_bag": "renormalized rows and shared gradients are not differentiated",
-    "binary_cross_entropy": "at 0 and 1 it is divided by 1e-12",
-    "binary_cross_entropy_backward": "at 0 and 1 it is divided by 1e-12",
-    "softshrink": "at λ = 0 it is x, and its slope at 0 is 0",
-    "ctc_loss": "its gradient is that of the logits, which are normalized",
+# Rules whose gradient is not the derivative of their value, why, and for which arguments.
+ON_PURPOSE: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
+    "cosine_similarity": ("what keeps a norm from 0 is a constant of its gradient", lambda a: True),
+    "embedding": (
+        "neither padding nor what renormalizes and shares is differentiated",
+        lambda a: a["scale_grad_by_freq"] or {a["max_norm"], a["padding_idx"]} != {None},
+    ),
+    "embedding_bag": (
+        "neither what renormalizes nor what shares is differentiated",
+        lambda a: a["scale_grad_by_freq"] or a["max_norm"] is not None,
+    ),
+    "binary_cross_entropy": ("at 0 and 1 it is divided by 1e-12", lambda a: True),
+    "binary_cross_entropy_backward": ("at 0 and 1 it is divided by 1e-12", lambda a: True),
+    "softshrink": ("at λ = 0 it is x, and its slope at 0 is 0", lambda a: a["lambd"] == 0),
+    "ctc_loss": ("its gradient is that of the logits, which are normalized", lambda a: True),
 }
 FELT = 1e-6  # a gradient that errs by less of its size at the first call has no mistake there
 
@@ -38,14 +46,25 @@ def right_row(op: str, seed: int) -> dict[str, Any]:
     row = rows[seed % len(rows)]
     args, kwargs, _ = completed(op, *row.draw(seed, np.dtype(float)), seed)
     constant = ",".join(ops.named(op).facts.constant)
-    kinds = {True: "quiet", False: "on purpose" if op in ON_PURPOSE else "alarm"}
     told = {"id": f"without reference/{op}/{seed}", "kind": "right", "op": op, "call": str(row)}
     try:
         report = check(op, None, args, kwargs, seed=seed, constant=constant)
     except ValueError as refusal:
         return {**told, "class": NOT_APPLICABLE, "says": str(refusal), **_counted(None)}
-    says = "" if report.passed else ON_PURPOSE.get(op, str(report))
-    return {**told, "class": kinds[report.passed], "says": says, **_counted(report)}
+    found = {"class": "quiet", "says": ""}
+    if not report.passed:
+        why = _purpose(op, args, kwargs, report)
+        found = {"class": "on purpose" if why else "alarm", "says": why or str(report)}
+    return {**told, **found, **_counted(report)}
+
+
+def _purpose(op: str, args: Any, kwargs: Any, report: Report) -> str:
+    """Why it is no alarm: the gradient, and nothing else, differs where it is meant to."""
+    why, holds = ON_PURPOSE.get(op, ("", lambda a: False))
+    bound = inspect.signature(ops.named(op).rule).bind(*args, **kwargs)
+    bound.apply_defaults()
+    only_gradients = set(report.failed["argument"]) <= set(bound.arguments)
+    return why if only_gradients and holds(bound.arguments) else ""
 
 
 def mutant_row(op: str, number: int, seed: int) -> dict[str, Any]:

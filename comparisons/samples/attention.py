@@ -59,9 +59,9 @@ def heads(
     )
 
 
-def _three(*rest: int, **settings: Any) -> tuple[Array, Array, Array]:
+def _three(*rest: int, **settings: Any) -> list[Array]:
     """Query, key and value of 3, 5 and 5 rows."""
-    return tuple(array(*rest, n, 4, **settings) for n in (3, 5, 5))  # type: ignore[return-value]
+    return [array(*rest, n, 4, **settings) for n in (3, 5, 5)]
 
 
 SAMPLES = {

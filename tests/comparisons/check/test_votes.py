@@ -274,10 +274,10 @@ def test_every_element_of_a_small_array_by_differences():
     np.testing.assert_allclose(found["x"], dy @ w, rtol=1e-11)
     evaluated = len(known)
     again = numeric(subject, ((x, w), {}, 2 * dy), ["x", "w"], 12, known)
-    np.testing.assert_allclose(again["x"], 2 * dy @ w, rtol=1e-11)
+    assert np.array_equal(again["x"], 2 * found["x"])
     assert len(known) == evaluated  # another dy costs none
     moved = numeric(subject, ((2 * x, w), {}, dy), ["x", "w"], 12, known)
-    np.testing.assert_allclose(moved["x"], dy @ w, rtol=1e-11)
+    assert np.array_equal(moved["x"], found["x"])  # it is linear in x, and steps are twice as long
     assert len(known) > evaluated
 
 

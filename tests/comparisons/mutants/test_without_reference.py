@@ -53,3 +53,25 @@ def test_a_mistake_of_the_gradient_is_caught_and_one_of_the_value_is_not_to_be_s
     assert classes["missing term"] == "caught"
     assert classes["range"] == "not to be seen"
     assert "missed" not in classes.values()
+
+
+@pytest.mark.parametrize(
+    ("op", "seed"),
+    [
+        ("softshrink", 2),  # λ = 0
+        ("embedding", 5),  # renormalized
+    ],
+)
+def test_a_gradient_may_differ_where_it_is_meant_to(op, seed):
+    assert right_row(op, seed)["class"] == "on purpose"
+
+
+def test_another_mistake_of_a_rule_that_differs_on_purpose_is_an_alarm(monkeypatch):
+    right = manual.activations.softshrink
+
+    def wrong(x, lambd=0.5):
+        y, pullback = right(x, lambd)
+        return y, lambda dy: pullback(dy) * 1.0001
+
+    monkeypatch.setattr(manual.activations, "softshrink", wrong)
+    assert right_row("softshrink", 0)["class"] == "alarm"
