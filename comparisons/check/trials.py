@@ -103,8 +103,10 @@ class Trials:
         try:
             inputs, truth = self._known(probe, dtype, dy)
         except Exception as refusal:
-            if not self.reference:
+            if not self.reference and probe.args is self.sample.args:
                 self.refused(probe, dtype, None, refusal)
+            elif not self.reference:  # there is nobody else to say that the point is one
+                self.not_judged(probe, dtype, findings.REFUSED_BY_SUBJECT, raised(refusal))
             elif OWN in probe.traits and not self.base:
                 raise ValueError(f"against: it refuses this call: {raised(refusal)}") from refusal
             else:

@@ -131,6 +131,47 @@ def test_probes_can_be_kept_in_the_domain():
     assert not check(doubled, torch.logdet, [a], domain=positive).passed
 
 
+def test_held_to_nothing_a_forward_says_where_it_is_defined():
+    def segments(x, starts):
+        if np.any(np.diff(starts) <= 0) or starts[0]:
+            raise ValueError("starts: expected 0, then rising")
+        rows = np.repeat(np.arange(len(starts)), np.diff([*starts, len(x)]))
+        return np.add.reduceat(x, starts), lambda dy: dy[rows]
+
+    def by_interval(x):  # of a falling interval the length has no meaning
+        if x[0] > x[1]:
+            raise ValueError("x: expected an interval")
+        return x[1] - x[0], lambda dy: dy * np.array([-1.0, 1.0])
+
+    starts = np.array([0, 2, 5, 6])
+    for rule, args in ((segments, [rng.standard_normal(9), starts]), (by_interval, [X[0, :2]])):
+        given = [np.sort(args[0]), *args[1:]]
+        report = check(rule, None, given)
+        assert report.passed, str(report)
+        assert not check(wrong(rule), None, given).passed
+        refused = report.table["note"].str.contains("expected")
+        assert set(report.table["class"][refused]) == {NOT_APPLICABLE}
+
+    def broken(x):  # at the caller's own point, called again
+        broken.calls += 1
+        if broken.calls > 3:
+            raise ValueError("no more")
+        return np.tanh(x), lambda dy: dy / np.cosh(x) ** 2
+
+    broken.calls = 0
+    assert not check(broken, None, [X]).passed
+
+
+def wrong(rule):
+    """The rule, with twice the gradient."""
+
+    def doubled(*args):
+        y, pullback = rule(*args)
+        return y, lambda dy: 2 * pullback(dy)
+
+    return doubled
+
+
 def test_a_point_that_the_domain_does_not_have_is_not_judged():
     def never(a):
         raise ValueError("nothing but what is given")
