@@ -62,13 +62,18 @@ def cases(op, kinds=("sample", "corner"), dtypes=DTYPES, seeds=1):
     ]
 
 
-def law(names=None, **choice):
+MANY = 10  # rows, each at another point, after which one seed of each is enough but with --sweep
+
+
+def law(names=None, seeds=1, **choice):
     """Makes a test for each op of a law that is written for one case."""
 
     def made(holds):
         @pytest.mark.parametrize("op", names or ops.names())
-        def test(op, held):
-            held(holds, cases(op, **choice))
+        def test(op, held, sweep):
+            once = cases(op, **choice)
+            few = len({id(case.row) for case in once}) <= MANY
+            held(holds, cases(op, seeds=seeds, **choice) if few or sweep else once)
 
         return test
 
@@ -472,7 +477,7 @@ def test_a_rule_that_is_wrong_in_one_row_is_named_with_it(broken, monkeypatch, h
 
     monkeypatch.setattr(manual.activations, "leaky_relu", leaky_relu)
     with pytest.raises(pytest.fail.Exception) as failure:
-        test_agrees_with_differences("leaky_relu", held)
+        test_agrees_with_differences("leaky_relu", held, sweep=True)
     heading, *_ = str(failure.value).split("\n\n")
     assert heading.startswith("3 of 9 cases: ")
     assert heading.count(f"leaky_relu({row}), a sample, float64, seed ") == 3

@@ -54,7 +54,11 @@ def entry(
     op = rule_name(info) if info else name
     cases: list[Case] = []
     if info is None:
-        cases = [*_on_own_samples(name, seed), *_on_modules(name, seed, dtypes), *bad_calls(name)]
+        cases = [
+            *_on_own_samples(name, seed, dtypes),
+            *_on_modules(name, seed, dtypes),
+            *bad_calls(name),
+        ]
     elif not info.dtypes or (op is None and not _dtypes(info)):
         return summed(name, op, [], NOT_JUDGEABLE), []
     elif op is None:
@@ -100,9 +104,9 @@ def _on_samples(info: Any, op: str, seed: int, dtypes: Sequence[str]) -> Iterato
             yield new_case(op, "sample", call, dtype) | judged(op, args, kwargs, dtype, seed)
 
 
-def _on_own_samples(op: str, seed: int) -> Iterator[Case]:
+def _on_own_samples(op: str, seed: int, dtypes: Sequence[str]) -> Iterator[Case]:
     for _, row in ops.named(op).rows():
-        for dtype in DTYPES:
+        for dtype in dtypes:
             inputs = row.draw(seed, np.dtype(dtype))
             yield new_case(op, "sample", repr(row), dtype) | judged(op, *inputs, dtype, seed)
 

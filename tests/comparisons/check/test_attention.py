@@ -36,6 +36,7 @@ ADDED = [*rows(3, 5, 2), *drawn((3, 5))], {}
 CAUSAL = rows(3, 5, 2), {"is_causal": True}
 GROUPED = drawn((4, 3, 4), (2, 5, 4), (2, 5, 4)), {"enable_gqa": True}
 LONG = rows(300, 250, E=2), {}
+QUICK = {"probes": ["permuted"], "dtypes": ["float64"]}
 MASK = "scores = where(mask, scores, -math.inf) if mask.dtype == bool else scores + mask"
 SHARES = "soft /= where(total == 0, lost, total)"
 SPLIT = "y.reshape(len(y), N, heads, len(weight) // heads).transpose(1, 2, 0, 3)"
@@ -93,7 +94,7 @@ def with_mistake(name, module, swaps):
 
 def checked(rule, name, call):
     args, kwargs = call
-    return check(rule, getattr(F, name), list(args), kwargs, probes=["ordinary"])
+    return check(rule, getattr(F, name), list(args), kwargs, **QUICK)
 
 
 @pytest.mark.parametrize("what", MISTAKES)
@@ -104,6 +105,11 @@ def test_a_mistake_is_found_and_the_right_rule_passes(what):
     wrong = checked(with_mistake(name, module, swaps), name, call)
     print(wrong)
     assert not wrong.passed
+
+
+SECOND = "scaled_dot_product_attention_backward"
+COMPOSED = ops.named(SECOND).mirror.__wrapped__  # without exact values, which take long
+OF_SECOND = drawn(*[(2, 3, 4)] * 4), {"is_causal": True}
 
 
 @pytest.mark.parametrize(
@@ -119,18 +125,17 @@ def test_a_mistake_is_found_and_the_right_rule_passes(what):
     ],
 )
 def test_a_mistake_in_second_order_is_found(old, new):
-    name = "scaled_dot_product_attention_backward"
-    composed = ops.named(name).mirror.__wrapped__  # without exact values, which take long
-    call = drawn(*[(2, 3, 4)] * 4), {"is_causal": True}
-    quick = {"probes": ["ordinary"], "dtypes": ["float64"]}
-    assert check(name, composed, *call, **quick).passed
-    source = inspect.getsource(getattr(second_order, name))
+    source = inspect.getsource(getattr(second_order, SECOND))
     assert source.count(old) == 1
     scope = dict(vars(second_order))
     exec(source.replace(old, new), scope)
-    report = check(scope[name], composed, *call, **quick)
+    report = check(scope[SECOND], COMPOSED, *OF_SECOND, **QUICK)
     print(report)
     assert not report.passed
+
+
+def test_what_is_right_in_second_order_passes():
+    assert check(SECOND, COMPOSED, *OF_SECOND, **QUICK).passed
 
 
 def of_query(backend, q, k, v, dy):
@@ -141,19 +146,24 @@ def of_query(backend, q, k, v, dy):
 
 
 def test_where_scores_reach_hundreds_both_of_torchs_kernels_are_off():
-    """The largest errors of dQ in units of roundoff: about 11 of the rule, 700 of the composition
-    and 1700 of the fused kernel. A weight e^score cannot be nearer than its score is."""
-    q, k, v, dy = drawn(*[(1, 2, 6, 8)] * 4)
-    q, k = 6 * q, 6 * k
-    oracle = ops.named(SCALED).oracle(((q, k, v), {}, dy))
-    exact = np.reshape([oracle("query", i) for i in np.ndindex(q.shape)], q.shape)
-    found = {
-        "rule": scaled.scaled_dot_product_attention(q, k, v)[1](dy)[0],
-        "math": of_query(SDPBackend.MATH, q, k, v, dy),
-        "flash": of_query(SDPBackend.FLASH_ATTENTION, q, k, v, dy),
-    }
-    largest = np.max(abs(exact)) * 2.0**-53
-    errors = {name: np.max(abs(dq - exact)) / largest for name, dq in found.items()}
-    print(errors)
-    assert errors["rule"] < np.max(abs(q @ k.swapaxes(-1, -2))) / np.sqrt(8)
-    assert min(errors["math"], errors["flash"]) > 8 * errors["rule"]
+    """The largest errors of dQ in units of roundoff, of six draws: a weight e^score cannot be
+    nearer than its score is, and the rule always is as near. Where one weight is nearly 1 and the
+    gradient small, the composition is off by a thousand and the fused kernel by ten thousand."""
+    off = {"math": 0.0, "flash": 0.0}  # as multiples of the largest score
+    for seed in range(6):
+        draw = np.random.default_rng(seed).standard_normal
+        q, k, v, dy = (draw((1, 2, 6, 8)) * size for size in (6, 6, 1, 1))
+        score = np.max(abs(q @ k.swapaxes(-1, -2))) / np.sqrt(8)
+        oracle = ops.named(SCALED).oracle(((q, k, v), {}, dy))
+        exact = np.reshape([oracle("query", i) for i in np.ndindex(q.shape)], q.shape)
+        found = {
+            "rule": scaled.scaled_dot_product_attention(q, k, v)[1](dy)[0],
+            "math": of_query(SDPBackend.MATH, q, k, v, dy),
+            "flash": of_query(SDPBackend.FLASH_ATTENTION, q, k, v, dy),
+        }
+        largest = np.max(abs(exact)) * 2.0**-53
+        errors = {name: np.max(abs(dq - exact)) / largest for name, dq in found.items()}
+        print(seed, score, errors)
+        assert errors["rule"] < score
+        off = {name: max(errors[name] / score, worst) for name, worst in off.items()}
+    assert min(off.values()) > 8

@@ -63,13 +63,15 @@ def test_a_planted_mistake_is_caught(op, number):
 
 
 @pytest.mark.parametrize("op", AGAINST)
-def test_a_right_rule_causes_no_alarm(op):
-    for row in SAMPLES[op]:
+def test_a_right_rule_causes_no_alarm(op, sweep):
+    """On the first call of its corpus, or with --sweep on all."""
+    for row in SAMPLES[op] if sweep else SAMPLES[op][:1]:
         args, kwargs = row.draw(0, np.dtype(float))
         check(table.right(op), table.against(op), args, kwargs).raise_for_failure()
 
 
-DEAR = ("binary_cross_entropy_backward", "loss_gradient")  # their exact values take long
+# Their exact values take long; of the last two rnn_tanh and the cells are tried always.
+DEAR = ("binary_cross_entropy_backward", "loss_gradient", "lstm", "gru")
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,10 @@ def test_the_others_pass_without_it(op, call):
     assert report.passed, report
 
 
+SECOND = "native_layer_norm_backward"
+OF_SECOND = (ROWS[::-1].copy(), ROWS, (4,), V), {}
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -137,14 +141,15 @@ def test_the_others_pass_without_it(op, call):
     ],
 )
 def test_a_mistake_in_second_order_is_found(monkeypatch, old, new):
-    op = "native_layer_norm_backward"
-    call = (ROWS[::-1].copy(), ROWS, (4,), V), {}
-    assert check(op, op, *call, probes=["ordinary"]).passed
     wrong = with_mistake(manual.second_order._of_norm, old, new)
     monkeypatch.setattr(manual.second_order, "_of_norm", wrong)
-    report = check(op, op, *call, probes=["ordinary"])
+    report = check(SECOND, SECOND, *OF_SECOND, probes=["ordinary"])
     print(report)
     assert not report.passed
+
+
+def test_what_is_right_in_second_order_passes():
+    assert check(SECOND, SECOND, *OF_SECOND, probes=["ordinary"]).passed
 
 
 def of_its_value(x, running_mean, running_var, weight, bias, training):

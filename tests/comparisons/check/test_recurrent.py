@@ -9,7 +9,7 @@ from gradtwin.manual import recurrent
 
 from gradtwin import check
 
-QUICK = {"probes": ["ordinary"], "dtypes": ["float64"]}
+QUICK = {"probes": ["permuted"], "dtypes": ["float64"]}
 
 # The op, which of its samples shows it, the text of the right rules, and that of the mistake.
 MISTAKES = [
