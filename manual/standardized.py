@@ -14,7 +14,7 @@ import numpy as np
 from .arguments import real, whole
 from .arrays import where
 
-BLOCK = 2**15  # elements at a time, few enough to stay in the cache
+BLOCK = 2**16  # elements at a time, few enough to stay in the cache
 RUN = 256  # elements that lie beside each other in memory, at least
 LONG, MANY = 2**12, 2**9  # terms beyond which a sum, of a row or of rows, is pairwise
 
@@ -214,8 +214,8 @@ def dot(a, b, shape):
     """Σ a b over the axes that are 1 in the shape."""
     if shape[-1] < a.shape[-1] <= LONG:
         if b.size == b.shape[-1]:
-            return sum_to(a @ b.reshape(-1, 1), shape)
-        return sum_to(np.einsum("...i,...i->...", a, b)[..., np.newaxis], shape)
+            return sum_to(_along_rows(a, b.reshape(-1, 1)), shape)
+        return sum_to(np.vecdot(a, b)[..., np.newaxis], shape)
     return sum_to(a * b, shape)
 
 
@@ -224,18 +224,35 @@ def sum_to(a, shape):
     with ones, which is faster."""
     if not a.size:
         return np.zeros(shape, a.dtype)
-    if a.shape[-1] > shape[-1]:
-        many = a.shape[-1] > LONG
-        a = a.sum(axis=-1, keepdims=True) if many else a @ np.ones((a.shape[-1], 1), a.dtype)
+    n = a.shape[-1]
+    if n > shape[-1]:
+        long = n > LONG
+        a = a.sum(axis=-1, keepdims=True) if long else _along_rows(a, np.ones((n, 1), a.dtype))
     for axis in range(a.ndim - 1):
         if a.shape[axis] > shape[axis]:
-            a = np.moveaxis(a, axis, 0)
-            while len(a) > MANY:
-                half = len(a) // 2
-                halves = a[:half] + a[half : 2 * half]
-                if len(a) % 2:
-                    halves[0] += a[-1]
-                a = halves
-            total = np.ones(len(a), a.dtype) @ a.reshape(len(a), math.prod(a.shape[1:]))
-            a = np.moveaxis(total.reshape(1, *a.shape[1:]), 0, axis)
+            a = _over_rows(a, axis)
     return a
+
+
+def _along_rows(a, column):
+    """Each row times the column; of rows in one piece as one product, not as one of each matrix."""
+    if a.flags.c_contiguous:
+        return (a.reshape(-1, a.shape[-1]) @ column).reshape(*a.shape[:-1], 1)
+    return a @ column
+
+
+def _over_rows(a, axis):
+    """Σ a over an axis that is not the last, which stays as 1."""
+    if a.shape[axis] > MANY:
+        a = np.moveaxis(a, axis, 0)
+        while len(a) > MANY:
+            half = len(a) // 2
+            halves = a[:half] + a[half : 2 * half]
+            if len(a) % 2:
+                halves[0] += a[-1]
+            a = halves
+        a = np.moveaxis(a, 0, axis)
+    if axis:
+        return a.sum(axis=axis, keepdims=True)
+    rows = a.reshape(len(a), math.prod(a.shape[1:]))
+    return (np.ones(len(a), a.dtype) @ rows).reshape(1, *a.shape[1:])
