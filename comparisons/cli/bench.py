@@ -26,6 +26,7 @@ SUBJECTS = {
     "trace": "A trace takes as long as this many plain forward and backward passes (quartiles)",
     "curves": "A cell is judged in this many times the time of its plain training (quartiles)",
     "trajectories": "Steps are judged in this many times the time of torch's run (quartiles)",
+    "memory": "Forward and backward by hand take this many times as much memory as torch's, in MiB",
     "start": "CPU time until the end, as a share of an import of torch (quartiles)",
     "job": "CPU time of the main job, in imports of torch; once",
 }
@@ -67,7 +68,7 @@ def bench_command(
 
     Of rules, models, optimizers and the tape: how many times as long they take as torch. Of a draw
     of noise, a check, a trace, a cell of the curves and an optimizer's trajectory: how many plain
-    evaluations or runs. Of commands: how many imports of torch.
+    evaluations or runs. Of commands: how many imports of torch. Of memory: how much of torch's.
 
     One thread, medians of interleaved runs; the main job (job) and its parts run once, as they are.
     """
@@ -133,10 +134,11 @@ def _timed(subject: str, names: Sequence[str]) -> Found:
     from ..samples import large
     from ..samples.optimizers import SAMPLES
 
-    if subject in ("start", "job"):
-        from ..bench import commands
+    if subject in ("start", "job", "memory"):
+        from ..bench import commands, memory
 
-        return commands.starts() if subject == "start" else commands.job()
+        apart = {"start": commands.starts, "job": commands.job, "memory": memory.rows}
+        return apart[subject]()
     if subject == "trace":
         from ..trace.models import built
         from ..trace.recorder import trace
@@ -233,7 +235,7 @@ def _costs(found: Found, was: Was) -> Page:
     from ..bench.costs import missed, outcome
     from ..report.tables import number
 
-    further = [name for name in ("share", "seconds") if name in found[0]]
+    further = [n for n in ("share", "seconds", "manual", "torch") if n in found[0]]
     bounds = any(not math.isnan(row["bound"]) for row in found)
     lines = []
     for row in found:

@@ -1,13 +1,24 @@
 """What is called dear and what is called plain are what they should be, and what is slow shows."""
 
 import math
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons.bench import commands, costs, judging, models, noise, rules, timing
+from gradtwin.comparisons.bench import (
+    commands,
+    costs,
+    judging,
+    memory,
+    models,
+    noise,
+    rules,
+    timing,
+)
 from gradtwin.comparisons.curves.grid import GRID
 from gradtwin.comparisons.ops import evaluate
 from gradtwin.comparisons.ops import optimizers as of_optimizers
@@ -216,3 +227,26 @@ def test_the_job_is_timed_by_parts_and_until_its_first_row(monkeypatch):
 def test_the_optimizers_of_the_main_job_are_run_by_names_that_exist():
     head, _ = commands._OPTIMIZERS.split("runner = ")
     exec(head, {})
+
+
+def test_memory_is_what_the_passes_take_at_most():
+    """Attention keeps its results and one block of scores; all of them are 4 · 8 · 512² floats."""
+    (found,) = memory.rows()
+    scores = 4 * 8 * 512 * 512 * 4 / 2**20
+    results = 5 * 4 * 8 * 512 * 64 * 4 / 2**20
+    assert found["id"] == "memory/scaled_dot_product_attention"
+    assert results <= found["manual"] < scores
+    assert results <= found["torch"]
+    assert found["ratio"] == found["manual"] / found["torch"]
+
+
+def test_what_is_kept_beside_the_results_counts():
+    code = """
+from gradtwin.comparisons.bench import memory
+import numpy as np
+def hoarding(op, args):
+    kept = memory.by_hand(op, args), np.ones(16 * args[0].size)  # of a million
+print(memory.taken(hoarding, "scaled_dot_product_attention"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 128
