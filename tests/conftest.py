@@ -3,6 +3,7 @@ import io
 import os
 import traceback
 
+import numpy as np
 import pytest
 
 # Of the processes that tests start too: where each takes all processors, they wait for each other.
@@ -31,6 +32,13 @@ def threads():
     torch.set_num_threads(number)
     with threadpool_limits(number):
         yield
+
+
+@pytest.fixture(autouse=True)
+def numbers(request, monkeypatch):
+    """What a test draws from the `rng` of its module does not depend on those before it."""
+    if hasattr(request.module, "rng"):
+        monkeypatch.setattr(request.module, "rng", np.random.default_rng(1))
 
 
 @pytest.fixture
