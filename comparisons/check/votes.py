@@ -114,6 +114,13 @@ class Direction:
         moves = (_terms(moved, step) - _terms(gradient, step) for moved in self._moved)
         return max((abs(float(np.sum(move))) for move in moves), default=0.0)
 
+    def _left(self, gradient: np.ndarray, step: np.ndarray) -> float:
+        """How far a gradient is rounded along a step if its elements are what larger ones leave of
+        each other: nothing that moves shows that where they cancel whole, and how large they are
+        its largest element says."""
+        largest = np.max(abs(gradient), initial=0, where=np.isfinite(gradient))
+        return float(U * largest * np.sum(abs(step)))
+
     def vote(
         self, name: str, ours: np.ndarray, theirs: np.ndarray, only: np.ndarray | None = None
     ) -> Vote | None:
@@ -233,8 +240,11 @@ class Direction:
         slope = derivative(self._forward(step, self.inputs[2]), size, thorough)
         size = max(size, abs(slope.value))
         allowed = LIMIT * (slope.bound + U * size)
-        if math.isfinite(ours) and abs(ours - slope.value) > allowed:
+        gap = abs(ours - slope.value)
+        if math.isfinite(ours) and gap > allowed:
             allowed += LIMIT * self._noise(gradient, step)
+        if allowed < gap <= (left := LIMIT * self._left(gradient, step)):
+            allowed = left
         size = max(size, slope.steep)
         why = slope.why or ("" if allowed <= BLUNT * size else HIDDEN)
         asked = any(np.any(d) for d in leaves(self.inputs[2]))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...manual.distances import cosine_similarity
 from .. import ops
 from ..check.adapt import subject_of
 from ..check.arguments import private
@@ -34,6 +35,23 @@ ON_PURPOSE: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
     ),
     "binary_cross_entropy": ("at 0 and 1 it is divided by 1e-12", lambda a: True),
     "binary_cross_entropy_backward": ("at 0 and 1 it is divided by 1e-12", lambda a: True),
+    "batch_norm": (
+        "running statistics that move are not differentiated",
+        lambda a: a["training"] and a["running_mean"] is not None,
+    ),
+    "instance_norm": (
+        "running statistics that move are not differentiated",
+        lambda a: a["use_input_stats"] and a["running_mean"] is not None,
+    ),
+    "triplet_margin_with_distance_loss": (
+        "what keeps a norm from 0 is a constant of its gradient",
+        lambda a: a["distance_function"] is cosine_similarity,
+    ),
+    "normalize": ("‖x‖₀ is a step, at which ε stands in for it", lambda a: a["p"] == 0),
+    "nll_loss_backward": (
+        "a mean over no weight is NaN, and so is its slope",
+        lambda a: not np.any(a["total_weight"]),
+    ),
     "softshrink": ("at λ = 0 it is x, and its slope at 0 is 0", lambda a: a["lambd"] == 0),
     "ctc_loss": ("its gradient is that of the logits, which are normalized", lambda a: True),
 }

@@ -121,6 +121,23 @@ def test_the_rounding_of_a_pullback_is_no_mistake():
         assert found in (ROUNDING, HIDDEN)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("tiny", [1e-10, 1e-13])
+def test_what_large_elements_leave_of_each_other_is_rounded_as_they_are(tiny, seed):
+    """dx₁ = dy₁ − (dy₁ + tiny dy₂), of which the sum rounds, and nothing that moves shows it."""
+    share = np.array([0.0, 1.0, tiny])
+    x = np.array([-0.5, 6.0, 0.5])
+
+    def rule(factor):
+        def leaves(x):
+            return x - share * np.sum(x), lambda dy: (dy - np.sum(dy * share)) * factor
+
+        return leaves
+
+    assert check(rule(1), None, [x], seed=seed).passed
+    assert not check(rule(np.array([1, 2, 1])), None, [x], seed=seed).passed
+
+
 def test_an_infinite_gradient_beside_others_is_no_alarm():
     """√ at 0 has no slope, and says nothing of the elements beside it."""
     x = abs(normal(0, 24))

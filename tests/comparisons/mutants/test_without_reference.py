@@ -22,6 +22,11 @@ def test_what_is_infinite_cannot_move_and_is_no_alarm():
     assert set(row["reasons"].split("; ")) == {"the forward is not finite nearby"}
 
 
+def test_what_cancels_whole_is_no_alarm():
+    row = right_row("log_softmax_backward_data", 4)
+    assert row["class"] == "quiet"
+
+
 def test_a_wrong_rule_is_an_alarm(monkeypatch):
     def wrong(x):
         return np.tanh(x), lambda dy: dy * (1 - np.tanh(x) ** 2) * 1.0001
@@ -60,6 +65,8 @@ def test_a_mistake_of_the_gradient_is_caught_and_one_of_the_value_is_not_to_be_s
     [
         ("softshrink", 2),  # λ = 0
         ("embedding", 5),  # renormalized
+        ("batch_norm", 8),  # running statistics, which move
+        ("nll_loss_backward", 6),  # the mean over no weight
     ],
 )
 def test_a_gradient_may_differ_where_it_is_meant_to(op, seed):
