@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from ..ops.bad_calls import (
     spoiled,
 )
 from ..verdict.classes import DIFFERENT, worst
+
+T = TypeVar("T")
 
 
 def judged(op: str, args: Any, kwargs: Any, dtype: str, seed: int) -> Case:
@@ -43,10 +45,17 @@ def judged(op: str, args: Any, kwargs: Any, dtype: str, seed: int) -> Case:
     }
 
 
-def bad_calls(op: str) -> list[Case]:
-    """Calls of a rule that went wrong in one thing, each on both sides."""
+def bad_calls(op: str, most: int | None = None) -> list[Case]:
+    """Calls of a rule that went wrong in one thing, each on both sides; at most so many, evenly
+    spread over all."""
     ours = ops.named(op).rule
-    return [_tried(op, *call) for base in bases(op) for call in spoiled(ours, *base)]
+    every = [call for base in bases(op) for call in spoiled(ours, *base)]
+    return [_tried(op, *call) for call in spread(every, most)]
+
+
+def spread(every: Sequence[T], most: int | None) -> Sequence[T]:
+    """At most so many, evenly spread; all without a number."""
+    return every[:: max(-(-len(every) // most), 1)] if most else every
 
 
 def bases(op: str) -> Iterator[tuple[Any, Any]]:

@@ -17,7 +17,7 @@ from ..ops.bad_calls import INEXPRESSIBLE, Case, new_case, outcome, summed
 from ..ops.torch_modules import calls_of
 from ..ops.torch_samples import differentiable, text
 from ..verdict.classes import DIFFERENT, DTYPES, IDENTICAL
-from .bad_calls import bad_calls, judged
+from .bad_calls import bad_calls, judged, spread
 
 NO_RULE, NOT_JUDGEABLE = "no rule", "not judgeable"
 
@@ -47,17 +47,18 @@ def entries() -> dict[str, set[str]]:
 
 
 def entry(
-    name: str, seed: int = 0, dtypes: Sequence[str] = DTYPES
+    name: str, seed: int = 0, dtypes: Sequence[str] = DTYPES, most: int | None = None
 ) -> tuple[dict[str, Any], list[Case]]:
-    """The row of one entry of op_db, or of a rule without one, and the cases that it sums up."""
+    """The row of one entry of op_db, or of a rule without one, and the cases that it sums up; of
+    torch's samples, and of bad calls, at most so many, evenly spread over all."""
     info = differentiable().get(name)
     op = rule_name(info) if info else name
     cases: list[Case] = []
     if info is None:
         cases = [
             *_on_own_samples(name, seed, dtypes),
-            *_on_modules(name, seed, dtypes),
-            *bad_calls(name),
+            *_on_modules(name, seed, dtypes, most),
+            *bad_calls(name, most),
         ]
     elif not info.dtypes or (op is None and not _dtypes(info)):
         return summed(name, op, [], NOT_JUDGEABLE), []
@@ -65,10 +66,10 @@ def entry(
         cases = [{"what": "sample", "class": NO_RULE} for _ in _sampled(info, _dtypes(info)[0])]
     else:
         cases = [
-            *_on_samples(info, op, seed, dtypes),
-            *_on_modules(op, seed, dtypes),
+            *_on_samples(info, op, seed, dtypes, most),
+            *_on_modules(op, seed, dtypes, most),
             *_on_error_inputs(info, op),
-            *(bad_calls(op) if name == _first_entry(op) else ()),
+            *(bad_calls(op, most) if name == _first_entry(op) else ()),
         ]
     return summed(name, op, cases, None if op else NO_RULE), cases if op else []
 
@@ -90,10 +91,12 @@ def _sampled(info: Any, dtype: str) -> list[Any]:
         return list(info.sample_inputs("cpu", given, requires_grad=floats))
 
 
-def _on_samples(info: Any, op: str, seed: int, dtypes: Sequence[str]) -> Iterator[Case]:
+def _on_samples(
+    info: Any, op: str, seed: int, dtypes: Sequence[str], most: int | None
+) -> Iterator[Case]:
     known = [dtype for dtype in _dtypes(info) if dtype in dtypes]
     for dtype in known or ["float64"]:  # what takes whole numbers alone is drawn in those
-        for sample in _sampled(info, dtype):
+        for sample in spread(_sampled(info, dtype), most):
             try:
                 args, kwargs = expressed(info, op, sample)
             except Inexpressible as reason:
@@ -111,11 +114,11 @@ def _on_own_samples(op: str, seed: int, dtypes: Sequence[str]) -> Iterator[Case]
             yield new_case(op, "sample", repr(row), dtype) | judged(op, *inputs, dtype, seed)
 
 
-def _on_modules(op: str, seed: int, dtypes: Sequence[str]) -> Iterator[Case]:
+def _on_modules(op: str, seed: int, dtypes: Sequence[str], most: int | None) -> Iterator[Case]:
     """What a module calls it with on torch's test inputs, where its mirror names one."""
     facts = ops.named(op).facts
     for dtype in dtypes if facts.within else ():
-        for args, kwargs in calls_of(op, facts.within, dtype):
+        for args, kwargs in spread(list(calls_of(op, facts.within, dtype)), most):
             bound, taken = ops.named(op).bound(*args, **kwargs)
             case = new_case(op, "sample", text(bound, taken), dtype)
             yield case | judged(op, bound, taken, dtype, seed)

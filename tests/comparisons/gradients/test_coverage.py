@@ -42,13 +42,15 @@ def dtypes(pytestconfig):
 
 
 @pytest.fixture(scope="session")
-def cases(dtypes):
-    """The cases of an entry, made once."""
+def cases(pytestconfig, dtypes):
+    """The cases of an entry, made once: of torch's samples and of bad calls sixty, with --sweep
+    all, as `gradtwin coverage` has them."""
     found = {}
+    most = None if pytestconfig.getoption("sweep") else 60
 
     def of(name):
         if name not in found:
-            found[name] = coverage.entry(name, dtypes=dtypes)
+            found[name] = coverage.entry(name, dtypes=dtypes, most=most)
         return found[name]
 
     return of
@@ -71,6 +73,13 @@ def test_what_torch_has_no_samples_of_has_ten_of_ours(cases, dtypes, name):
     """Five in each of both dtypes, at least."""
     row, _ = cases(name)
     assert row["samples"] >= 5 * len(dtypes)
+
+
+def test_fewer_of_many_cases_are_spread_over_all():
+    (whole, every), (few, some) = (coverage.entry("nn.functional.relu", most=m) for m in (None, 2))
+    assert few["samples"] == 4 < whole["samples"]  # two in each dtype
+    assert few["bad_calls"] == 2 < whole["bad_calls"]
+    assert {c["id"] for c in some} < {c["id"] for c in every}
 
 
 def test_a_wrong_slope_and_a_missing_check_are_open(monkeypatch):
