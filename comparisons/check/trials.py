@@ -103,10 +103,8 @@ class Trials:
         try:
             inputs, truth = self._known(probe, dtype, dy)
         except Exception as refusal:
-            if not self.reference and probe.args is self.sample.args:
+            if not self.reference:
                 self.refused(probe, dtype, None, refusal)
-            elif not self.reference:  # there is nobody else to say that the point is one
-                self.not_judged(probe, dtype, findings.REFUSED_BY_SUBJECT, raised(refusal))
             elif OWN in probe.traits and not self.base:
                 raise ValueError(f"against: it refuses this call: {raised(refusal)}") from refusal
             else:
@@ -317,8 +315,9 @@ class Trials:
         self.tried.append(Outcome(probe, "", dtype, NOT_APPLICABLE, None, why))
 
     def refused(self, probe: Probe, dtype: str, inputs: Any, error: Exception) -> None:
-        """The subject raises: a fault at the caller's own values, however they lie in memory."""
-        own = probe.args is self.sample.args or MUST_ANSWER in probe.traits
+        """The subject raises: a fault at the caller's own values, however they lie in memory, and
+        at a probe that must answer, unless nobody has: without inputs the point may be none."""
+        own = probe.args is self.sample.args or (MUST_ANSWER in probe.traits and inputs is not None)
         if own and UNASKED not in probe.traits and not (self.sample.drawn and OWN in probe.traits):
             self.fail(findings.RAISED, probe, "", dtype, inputs, error=error_of(error))
         else:

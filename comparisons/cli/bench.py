@@ -129,16 +129,15 @@ def _chosen(what: str | None, names: Sequence[str], against: Path | None) -> lis
 def _timed(subject: str, names: Sequence[str]) -> Found:
     """The rows of a subject. What this torch lacks is left out."""
     from .. import ops
-    from ..bench import judging, models, noise, optimizers, rules, tape
+    from ..bench import judging, memory, models, noise, optimizers, rules, tape
     from ..ops import optimizers as of_optimizers
     from ..samples import large
     from ..samples.optimizers import SAMPLES
 
-    if subject in ("start", "job", "memory"):
-        from ..bench import commands, memory
+    if subject in ("start", "job"):
+        from ..bench import commands
 
-        apart = {"start": commands.starts, "job": commands.job, "memory": memory.rows}
-        return apart[subject]()
+        return commands.starts() if subject == "start" else commands.job()
     if subject == "trace":
         from ..trace.models import built
         from ..trace.recorder import trace
@@ -161,6 +160,7 @@ def _timed(subject: str, names: Sequence[str]) -> Found:
         "noise": noise.rows,
         "check": judging.checks,
         "curves": judging.curves,
+        "memory": memory.rows,
     }
     return alone[subject]()
 
