@@ -2,6 +2,7 @@ import contextlib
 import io
 import os
 import traceback
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,11 +19,19 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """What is marked `sweep` is deselected, and counted as such, without --sweep."""
-    if not config.getoption("sweep"):
-        dear = [item for item in items if item.get_closest_marker("sweep")]
-        items[:] = [item for item in items if not item.get_closest_marker("sweep")]
-        config.hook.pytest_deselected(items=dear)
+    """Without --sweep, what is marked `sweep` is deselected, and counted as such; and of a test that
+    is marked `thinned(n)` all but every n-th case."""
+    if config.getoption("sweep"):
+        return
+    kept, dear, before = [], [], Counter()
+    for item in items:
+        thinned = item.get_closest_marker("thinned")
+        test = item.nodeid.partition("[")[0]
+        left_out = thinned and before[test] % thinned.args[0]
+        before[test] += 1
+        (dear if left_out or item.get_closest_marker("sweep") else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=dear)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,6 +11,7 @@ from ...reference.adapters import leaves
 from .. import ops
 from ..exact import Oracle
 from ..ops import arguments, evaluate
+from ..samples import Call
 from ..verdict.classes import DTYPES, worst
 from ..verdict.noise import cast
 from ..verdict.ulps import ulps
@@ -30,32 +31,37 @@ MANUAL, BOTH, TORCH = "manual", "both", "torch"  # the side that is nearer
 def rows(op: str, seed: int = 0, dtypes: Sequence[str] = DTYPES) -> Iterator[dict[str, Any]]:
     """One row for each result of each sample and corner: the largest distance of either side from
     the exact value, in units in the last place."""
-    ours, twin = ops.named(op).pair
     for kind, row in ops.named(op).rows():
         for dtype in dtypes:
-            inputs = evaluate.drawn(op, row, dtype, seed)
-            names = arguments.argument_names(ours, inputs[0], inputs[1], twin.facts.constant)
-            manual = evaluate.evaluate(ours, names, inputs)
-            torch = evaluate.evaluate(twin, names, inputs)
-            oracle = ops.named(op).oracle(inputs)
-            verdicts = evaluate.judge_inputs(op, inputs, dtype)
-            size = sum(a.size for a in leaves(inputs) if isinstance(a, np.ndarray))
-            taken = min(TAKEN, max(1, BUDGET // max(size, 1)))
-            for name, value in manual.items():
-                if value.size:
-                    yield {
-                        "id": f"{op}({row})/{name}/{dtype}/{seed}",
-                        "op": op,
-                        "kind": kind,
-                        "sample": repr(row),
-                        "argument": name,
-                        "dtype": dtype,
-                        "seed": seed,
-                        **_measured(oracle, name, value, torch[name], taken),
-                        "margin": verdicts[name].margin,
-                        "class": verdicts[name].kind,
-                        "note": verdicts[name].note,
-                    }
+            yield from of_call(op, kind, row, dtype, seed)
+
+
+def of_call(op: str, kind: str, row: Call, dtype: str, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """One row for each result of one sample or corner."""
+    ours, twin = ops.named(op).pair
+    inputs = evaluate.drawn(op, row, dtype, seed)
+    names = arguments.argument_names(ours, inputs[0], inputs[1], twin.facts.constant)
+    manual = evaluate.evaluate(ours, names, inputs)
+    torch = evaluate.evaluate(twin, names, inputs)
+    oracle = ops.named(op).oracle(inputs)
+    verdicts = evaluate.judge_inputs(op, inputs, dtype)
+    size = sum(a.size for a in leaves(inputs) if isinstance(a, np.ndarray))
+    taken = min(TAKEN, max(1, BUDGET // max(size, 1)))
+    for name, value in manual.items():
+        if value.size:
+            yield {
+                "id": f"{op}({row})/{name}/{dtype}/{seed}",
+                "op": op,
+                "kind": kind,
+                "sample": repr(row),
+                "argument": name,
+                "dtype": dtype,
+                "seed": seed,
+                **_measured(oracle, name, value, torch[name], taken),
+                "margin": verdicts[name].margin,
+                "class": verdicts[name].kind,
+                "note": verdicts[name].note,
+            }
 
 
 def _measured(

@@ -97,6 +97,7 @@ def checked(rule, name, call):
     return check(rule, getattr(F, name), list(args), kwargs, **QUICK)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_is_found_and_the_right_rule_passes(what):
     name, module, swaps, call = MISTAKES[what]
