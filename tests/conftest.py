@@ -19,8 +19,8 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Without --sweep, what is marked `sweep` is deselected, and counted as such; and of a test that
-    is marked `thinned(n)` all but every n-th case."""
+    """Without --sweep, what is marked `sweep` is deselected, and counted as such; and of a test
+    that is marked `thinned(n)` all but every n-th case."""
     if config.getoption("sweep"):
         return
     kept, dear, before = [], [], Counter()
