@@ -168,9 +168,9 @@ def standardized(x, over, eps, centred=True):
         rest = sum_to(d, over) / n
         d -= rest
         mean += rest
-    scale = _scale(d, over, eps)
+    scale, squares = _scaled_squares(d, over, eps)
     hat = d if isinstance(scale, float) else d / scale
-    square = dot(hat, hat, over) / n
+    square = squares / n
     total = square + eps / scale / scale
     r = 1 / np.sqrt(where(total > 0, total, math.nan))
     hat = np.multiply(hat, r, out=None if hat is x else hat)
@@ -183,12 +183,14 @@ def slope(dy, hat, r, sums=None, w=None, centred=True, out=None):
     n = max(hat.size // max(r.size, 1), 1)
     sums = sums or (sum_to(dy, r.shape), dot(dy, hat, r.shape))
     mean, along = ((sum_to(a, r.shape) if w is None else dot(a, w, r.shape)) / n for a in sums)
-    dx = np.multiply(dy, 1 if w is None else w, out=out)
-    left = hat * along
+    early = 1 if w is not None and w.shape[-1] > 1 else r  # r w would be as large as dy
+    dx = np.multiply(dy, early if w is None else early * w, out=out)
+    left = hat * (along * early)
     if centred:
-        left += mean
+        left += mean * early
     dx -= left
-    dx *= r
+    if early is not r:
+        dx *= r
     return dx
 
 
@@ -199,15 +201,17 @@ def _scaled(hat, w, b, out=None):
     return y
 
 
-def _scale(d, over, eps):
-    """By what d is divided before it is squared: 1.0 unless a square would overflow, or vanish
-    beside ε; then a power of 2 near the largest of those that are summed, but at least √ε."""
+def _scaled_squares(d, over, eps):
+    """By what d is divided before it is squared, and the sums of the squares: 1.0 unless a square
+    would overflow, or vanish beside ε; then a power of 2 near the largest of those that are summed,
+    but at least √ε."""
     info = np.finfo(d.dtype)
     if np.isfinite(np.vdot(d, d)) and eps > info.tiny / info.eps:
-        return 1.0
+        return 1.0, dot(d, d, over)
     axes = tuple(i for i, n in enumerate(over) if n == 1)
     top = np.maximum(abs(d).max(axis=axes, keepdims=True, initial=0), math.sqrt(max(eps, 0)))
-    return np.ldexp(np.ones_like(top), np.frexp(top)[1])
+    scale = np.ldexp(np.ones_like(top), np.frexp(top)[1])
+    return scale, dot(d / scale, d / scale, over)
 
 
 def dot(a, b, shape):
