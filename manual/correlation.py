@@ -30,7 +30,7 @@ class Correlation:
 
     def roles(self):
         """Three functions of the convolution: its value of x and w, dx of dy and w, dw of x and dy.
-        To a transposed one, x is what y is to another."""
+        A transposed one goes from y to x."""
         if not self.transposed:
             return self.in_y, self.in_x, self.in_w
 
@@ -39,7 +39,14 @@ class Correlation:
 
         return self.in_x, self.in_y, in_w
 
+    def shape(self, x, w):
+        """That of the value."""
+        if self.transposed:
+            return len(x), w.shape[1] * self.groups, *self.windows.space
+        return len(x), len(w), *self.windows.places
+
     def in_y(self, x, w):
+        """The slope in y: the convolution of x."""
         view = self.windows.gathered(x)
         y = np.empty((len(x), len(w), *self.windows.places), x.dtype)
         for block in self._blocks(x.shape):
@@ -49,6 +56,7 @@ class Correlation:
         return y
 
     def in_x(self, y, w):
+        """The slope in x: the transposed convolution of y."""
         buffer = self.windows.around(len(y), w.shape[1] * self.groups, _wide(w.dtype))
         view = self.windows.view(buffer)
         for block in self._blocks(buffer.shape):
@@ -58,6 +66,7 @@ class Correlation:
         return buffer[self.windows.inside].astype(w.dtype, copy=False)
 
     def in_w(self, x, y):
+        """The slope in w: the gradient of both to their weight."""
         view = self.windows.gathered(x)
         shape = y.shape[1], x.shape[1] // self.groups, *self.windows.kernel
         found = cascade(
@@ -99,9 +108,10 @@ def _wide(dtype):
 
 
 def correlation(
-    x, weight, bias, stride, padding, dilation, groups, transposed=False, output_padding=0
+    x, weight, bias, stride, padding, dilation, groups, transposed=False, output_padding=0, name="x"
 ):
-    """The form for a convolution of x (N, C, *space), or for a transposed one.
+    """The form for a convolution of x (N, C, *space), which is called `name`, or for a transposed
+    one.
 
     Raises TypeError for a setting of another type, ValueError for shapes that do not fit and for a
     setting out of range, MemoryError for an output that does not fit into the machine.
@@ -115,19 +125,21 @@ def correlation(
     channels = weight.shape[1] * groups, len(weight)
     taken, given = channels[::-1] if transposed else channels
     if x.shape[1] != taken:
-        raise ValueError(f"x: expected {taken} channels, got shape {x.shape}")
+        raise ValueError(f"{name}: expected {taken} channels, got shape {x.shape}")
     if bias is not None and bias.shape != (given,):
         raise ValueError(f"bias: expected shape {(given,)}, got {bias.shape}")
 
-    kernel, places = weight.shape[2:], x.shape[2:]
+    kernel, space = weight.shape[2:], x.shape[2:]
     stride, dilation = per_axis(n, 1, stride=stride), per_axis(n, 1, dilation=dilation)
     if transposed:
         before = per_axis(n, 0, padding=padding)
         more = per_axis(n, 0, output_padding=output_padding)
-        space = _reached(places, kernel, stride, before, dilation, more)
-        return Correlation(Windows(space, places, kernel, stride, before, dilation), groups, True)
+        reached = _reached(space, kernel, stride, before, dilation, more)
+        windows = Windows(reached, space, kernel, stride, before, dilation)
+        return Correlation(windows, groups, True)
     before, after = _padding(padding, kernel, stride, dilation)
-    return Correlation(fitted(x.shape[2:], kernel, stride, before, after, dilation), groups, False)
+    windows = fitted(space, kernel, stride, before, after, dilation, name)
+    return Correlation(windows, groups, False)
 
 
 def _padding(padding, kernel, stride, dilation):

@@ -95,23 +95,25 @@ class Windows:
             view[:, :, *k] += columns[:, :, *k]
 
 
-def fitted(space, kernel, stride, before, after, dilation):
-    """As many windows as fit into space and the zeros around it. Raises ValueError for none."""
+def fitted(space, kernel, stride, before, after, dilation, name="x"):
+    """As many windows as fit into space, that of what is called `name`, and the zeros around it.
+    Raises ValueError for none."""
     axes = zip(space, kernel, stride, before, after, dilation, strict=True)
     places = tuple((n + b + a - (k - 1) * d - 1) // s + 1 for n, k, s, b, a, d in axes)
     if min(places) < 1:
         raise ValueError(
-            f"x: expected a window of {kernel}, with dilation={dilation}, to fit into {space} with "
-            f"padding={before}"
+            f"{name}: expected room for a window of {kernel}, with dilation={dilation} and "
+            f"padding={before}, got {space}"
         )
     return Windows(space, places, kernel, stride, before, dilation)
 
 
-def images(n, **given):
+def images(n, many=False, **given):
     """The named array (N, C, *space), with n axes of space; an N of 1 is put in front of one that
-    has none. Raises ValueError for other axes, and if one but N is empty."""
+    has none, if it need not be `many`. Raises ValueError for other axes, and if one but N is empty.
+    """
     ((name, x),) = given.items()
-    if x.ndim not in (n + 1, n + 2) or 0 in x.shape[-n - 1 :]:
+    if x.ndim not in (n + 2, n + 2 - (not many)) or 0 in x.shape[-n - 1 :]:
         raise ValueError(
             f"{name}: expected (N, C, …) or (C, …) with {n} more, and only N may be 0, got shape "
             f"{x.shape}"

@@ -54,6 +54,7 @@ SAMPLES = {
         call(array(1, 6, 10), [4, 5], [3, 2], (1, 2), 1, [2, 1]),
         call(array(1, 4, 4), 3, (2, 1), (1, 2), stride=(1, 2), padding=0),
         call(array(4, 4), 6, 2, 2, stride=3),
+        call(array(1, 4, 4), 5, 2, padding=1, stride=3),
     ],
 }
 CORNERS = {
