@@ -583,7 +583,8 @@ def convolution_backward(
         y(p, w) + y(x, q) + r        dx(g, q)        dw(p, g)
 
     in g, x and w. Settings are tuples of a number for each axis of space; bias_sizes changes no
-    number. It is long because of its many arguments. Raises ValueError for shapes that do not fit.
+    number. It is long because of its many arguments. Raises TypeError for an output_mask
+    that is not three times True or False, ValueError for shapes that do not fit.
     """
     g, x, w = floating(grad_output=grad_output, input=input, weight=weight)
     n = max(x.ndim - 2, 1)

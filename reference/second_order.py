@@ -142,9 +142,12 @@ def _asked_for(backward):
     return some
 
 
-def _no_gradient_of_a_convolution(grad_output, input, weight, bias_sizes, *settings):
+def _no_gradient_of_a_convolution(
+    grad_output, input, weight, bias_sizes, stride, padding, dilation, transposed, *others
+):
     """Or none that is asked for. Of a grad_output with fewer images ATen reads out of bounds."""
-    *settings, output_mask = settings
+    *others, output_mask = others
+    settings = stride, padding, dilation, bool(transposed), *others
     y = torch.convolution(input, weight, None, *settings)
     return y.shape != grad_output.shape or not any(output_mask)
 
