@@ -132,6 +132,20 @@ def pairwise_sum(x, axes):
     return np.ascontiguousarray(rows).sum(axis=-1)
 
 
+def cascade(terms):
+    """The sum of arrays that come one after another, pairwise, with no more than log n of them at
+    hand; None of none."""
+    sums = []
+    for i, term in enumerate(terms, 1):
+        while not i & 1:
+            term, i = sums.pop() + term, i >> 1
+        sums.append(term)
+    total = sums.pop() if sums else None
+    while sums:
+        total = sums.pop() + total
+    return total
+
+
 def sum_to(dy, shape):
     """The adjoint of broadcasting from `shape`: sums dy over every axis that was stretched or put
     in front."""

@@ -130,6 +130,28 @@ def _attention(grad_out, query, key, value, attn_mask=None, is_causal=False, sca
         return torch.autograd.grad(y, arrays, grad_out, create_graph=True)
 
 
+def _asked_for(backward):
+    """The function; what its output_mask does not ask for is left out, and one result alone is in
+    no tuple."""
+
+    @functools.wraps(backward)
+    def some(*args, **kwargs):
+        found = tuple(a for a in backward(*args, **kwargs) if a is not None)
+        return found if len(found) > 1 else found[0]
+
+    return some
+
+
+def _no_gradient_of_a_convolution(
+    grad_output, input, weight, bias_sizes, stride, padding, dilation, transposed, *others
+):
+    """Or none that is asked for. Of a grad_output with fewer images ATen reads out of bounds."""
+    *others, output_mask = others
+    settings = stride, padding, dilation, bool(transposed), *others
+    y = torch.convolution(input, weight, None, *settings)
+    return y.shape != grad_output.shape or not any(output_mask)
+
+
 sigmoid_backward = rule(aten.sigmoid_backward)
 tanh_backward = rule(aten.tanh_backward)
 threshold_backward = rule(aten.threshold_backward)
@@ -195,4 +217,11 @@ native_batch_norm_backward = rule(_batch_norm, constant="running_mean running_va
 scaled_dot_product_attention_backward = rule(
     refusing(_attention, _front_differs, "expected two axes or more, those in front alike"),
     constant="attn_mask",
+)
+convolution_backward = rule(
+    refusing(
+        _asked_for(_named(aten.convolution_backward)),
+        _no_gradient_of_a_convolution,
+        "expected grad_output in the shape of the convolution, and something to be asked for",
+    )
 )

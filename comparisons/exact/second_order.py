@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 
-from . import activations, attention, losses, normalization
+from . import activations, attention, convolution, losses, normalization
 from .numbers import exp, still
 
 # The step of the inner difference is smaller than that of the outer one, so that a kink stays one,
@@ -181,6 +181,35 @@ def scaled_dot_product_attention_backward(
         _slopes(lambda k: weighed(query, k, value), key),
         _slopes(lambda v: weighed(query, key, v), value),
     )
+
+
+def convolution_backward(
+    grad_output,
+    input,
+    weight,
+    bias_sizes,
+    stride,
+    padding,
+    dilation,
+    transposed,
+    output_padding,
+    groups,
+    output_mask,
+):
+    # windows over the larger of the two, whose channels stand second in the weight
+    seen, sums = (grad_output, input) if transposed else (input, grad_output)
+    dseen, dsums, dw = (np.full_like(a, mpmath.mpf(0)) for a in (seen, sums, weight))
+    space, places, kernel = seen.shape[2:], sums.shape[2:], weight.shape[2:]
+    for p, k, i in convolution._pairs(space, places, kernel, stride, padding, dilation):
+        for o, c in np.ndindex(weight.shape[:2]):
+            s = o * groups // len(weight) * weight.shape[1] + c
+            dseen[:, s, *i] += weight[o, c, *k] * sums[:, o, *p]
+            dsums[:, o, *p] += weight[o, c, *k] * seen[:, s, *i]
+            dw[o, c, *k] += np.sum(sums[:, o, *p] * seen[:, s, *i])
+    db = grad_output.sum(axis=(0, *range(2, grad_output.ndim)))
+    every = dsums if transposed else dseen, dw, db
+    found = tuple(a for a, asked in zip(every, output_mask, strict=True) if asked)
+    return found if len(found) > 1 else found[0]
 
 
 def _gradients(norm, grad_out, x, weight, at=None):

@@ -30,7 +30,7 @@ def rule_name(info: Any) -> str | None:
     """The name of our rule for an entry of op_db, None if there is none."""
     names = (info.name, *(alias.name for alias in info.aliases))
     known = {name.removeprefix("nn.functional.").strip("_") for name in names}
-    known &= set(ops.names())
+    known = {n for n in known & set(ops.names()) if ops.named(n).facts.entry in ("", info.name)}
     return known.pop() if known else None
 
 
@@ -38,9 +38,9 @@ def entries() -> dict[str, set[str]]:
     """Every entry of op_db and every rule without one, and the names that it may be called by."""
     found = {}
     for name, info in differentiable().items():
-        found[name] = {name, info.name, info.name.removeprefix("nn.functional.")}
-        if op := rule_name(info):
-            found[name].add(op)
+        op, short = rule_name(info), info.name.removeprefix("nn.functional.")
+        called = {name, info.name, short}
+        found[name] = called | {op} if op else called - set(ops.names())
     listed = set().union(*found.values())
     own = [op for op in ops.names() if ops.named(op).family != "models" and op not in listed]
     return found | {op: {op} for op in own}

@@ -32,6 +32,18 @@ def _attention(L, S, E, front=(), size=1.0, **settings):
     return call(array(*g), array(*q, scale=size), array(*k, scale=size), array(*v), **settings)
 
 
+def _convolution(
+    g, x, w, stride=1, padding=0, dilation=1, transposed=False, more=0, groups=1, mask=(1, 1, 1)
+):
+    """The shapes of a gradient of a result, of an input and of a weight."""
+    n = len(w) - 2
+    each = [a if isinstance(a, tuple) else (a,) * n for a in (stride, padding, dilation, more)]
+    asked = tuple(map(bool, mask))
+    channels = (w[1] * groups if transposed else w[0],)
+    settings = (*each[:3], transposed, each[3], groups, asked)
+    return call(array(*g), array(*x), array(*w), channels, *settings)
+
+
 def _at(numbers, *settings):
     return [call(array(len(numbers)), values(numbers), *settings)]
 
@@ -170,6 +182,16 @@ SAMPLES = {
         _attention(2, 3, 2, attn_mask=values([[True, False, True], [False, True, True]])),
         _attention(2, 3, 1, front=(2, 1), attn_mask=array(2, 3)),
     ],
+    "convolution_backward": [
+        _convolution((2, 3, 3), (2, 2, 5), (3, 2, 3)),
+        _convolution((1, 2, 3), (1, 4, 5), (2, 2, 2), 2, 1, 2, groups=2),
+        _convolution((1, 2, 2, 3), (1, 1, 3, 4), (2, 1, 2, 2), mask=(False, True, True)),
+        _convolution((1, 1, 4, 2), (1, 1, 2, 3), (1, 1, 3, 2), padding=(2, 0), mask=(1, 0, 0)),
+        _convolution((1, 1, 1, 1, 2), (1, 1, 2, 1, 2), (1, 1, 2, 1, 1)),
+        _convolution((1, 2, 6), (1, 2, 3), (2, 1, 3), 2, 1, 1, True, 1, 2),
+        _convolution((1, 1, 3, 5), (1, 2, 2, 2), (2, 1, 2, 2), (1, 3), transposed=True),
+        _convolution((1, 1, 3), (1, 1, 2), (1, 1, 2), transposed=True, mask=(False, True, False)),
+    ],
 }
 CORNERS = {
     "sigmoid_backward": _at([0.0, 1.0, 0.5]),
@@ -244,5 +266,10 @@ CORNERS = {
         _attention(2, 2, 2, attn_mask=values([[False, False], [True, False]])),  # one sees nothing
         _attention(2, 2, 2, size=0.0),
         _attention(1, 1, 1),
+    ],
+    "convolution_backward": [
+        _convolution((0, 3, 3), (0, 2, 5), (3, 2, 3)),
+        _convolution((1, 1, 1), (1, 1, 1), (1, 1, 1)),
+        _convolution((1, 1, 2), (1, 1, 6), (1, 1, 2), 3),  # some of the input is not seen
     ],
 }

@@ -74,8 +74,7 @@ class _Recorder(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        name = getattr(function, "__name__", str(function)).strip("_")
-        step = Step(name)
+        step = Step(_name(function))
         # Before the call: a function in place gives its argument another node.
         step.args, step.kwargs = tree_map(partial(_taken, step), (tuple(args), dict(kwargs)))
         made_before = [node for node, _ in step.ends.values()]
@@ -97,6 +96,14 @@ class _Recorder(TorchFunctionMode):
         new = _behind(nodes, self.claimed)
         self.claimed.update(new)
         return [node for node in new if not _is_leaf(node)]
+
+
+def _name(function: Any) -> str:
+    """What torch calls it; a method that only shares its name with an op is one of Tensor."""
+    name: str = getattr(function, "__name__", str(function)).strip("_")
+    op = ops.called(name)
+    shares = op is not None and op.facts.entry and hasattr(function, "__objclass__")
+    return f"Tensor.{name}" if shares else name
 
 
 def _taken(step: Step, leaf: Any) -> Any:
