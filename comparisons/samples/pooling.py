@@ -31,7 +31,7 @@ def _averages(rank, kernel):
         call(array(2, 2, *space), 2),
         call(array(3, *space), kernel, 1),
         call(array(1, 2, *space), 3, 2, 1),
-        call(array(1, 1, *space), 3, 2, 1, True),
+        call(array(1, 1, *(n + 1 for n in space)), 3, 2, 1, True),
         call(array(2, *back), 2, None, 1, True, False),
     ]
 
@@ -51,7 +51,7 @@ def _norms(rank):
     return [
         call(array(2, 2, *space), 2, 2),
         call(uniform(2, *space), 2.5, 2, 1),
-        call(array(1, 2, *space), 4.0, 3, 2, True),
+        call(array(1, 1, *(n + 1 for n in space)), 4.0, 3, 2, True),
         call(uniform(2, *space), -1.5, 2, 1),
         call(array(1, 2, *space), math.inf, 2),
         call(array(1, 2, *space), -math.inf, 2, 1),
@@ -152,6 +152,8 @@ CORNERS = {
     "adaptive_avg_pool2d": [
         call(values([[[math.inf, 1.0, 2.0, 3.0], [2.0, 1.0, 0.0, -math.inf]]]), 2),
         call(array(1, 3, 20, 30), 1),
+        call(array(2, 1, 2, 3, 2), 1),
+        call(array(2, 0, 3), (1, 1)),
         call(array(0, 2, 3, 3), 2),
     ],
     "adaptive_avg_pool3d": [call(array(0, 2, 2, 2, 2), 1), call(array(1, 2, 2, 2), 3)],

@@ -7,6 +7,7 @@ import numpy as np
 from ..arguments import flag, floating, real, whole
 from ..arrays import where
 from ..pointwise import _power
+from ..reductions import mean
 from .maxima import parts, pooled
 from .windows import adaptive, inside, padded, per_axis, rows_of, sliding
 
@@ -62,7 +63,7 @@ def adaptive_avg_pool1d(x, output_size):
 def adaptive_avg_pool2d(x, output_size):
     """The mean over so many windows of x, (C, H, W) or (N, C, H, W), that together they cover it:
     the i-th of `out` along an axis of n is from ⌊i n / out⌋ to ⌈(i + 1) n / out⌉. One number is for
-    both axes, None the length of x.
+    both axes, None the length of x. Where both are 1, x may have any axes in front.
 
     Each x collects dy / n from the windows that it is in. Raises ValueError for another shape or a
     size below 0, MemoryError for one too large.
@@ -114,9 +115,12 @@ def _averaged(x, rank, kernel_size, stride, padding, ceil_mode, count_include_pa
 
 def _adaptively(x, rank, output_size):
     x = floating(x=x)
-    rows = rows_of(x, rank, rank)
+    if rank == 1 or x.ndim < rank:
+        rows_of(x, rank, filled=0)
     axes = adaptive(x, rank, output_size, missing=rank > 1)
-    return _mean(x, rows, axes, None, False)
+    if all(axis.out == 1 for axis in axes):
+        return mean(x, tuple(range(-rank, 0)), keepdim=True)
+    return _mean(x, rows_of(x, rank, filled=rank), axes, None, False)
 
 
 def _mean(x, rows, axes, divisor, with_padding):
@@ -215,11 +219,12 @@ def _powers(x, rank, p, kernel_size, stride, ceil_mode):
     )
     S = share * _total([_power(part / m, to_p) for part in parts(wide, axes)])
     y = m * _power(S, root)
+    undefined = (wide < 0) & bool(p % 1)
 
     def pullback(dy):
         g = dy.reshape(m.shape) * share * _power(where(S == 0, 1, S), root_slope)
         g = where(S == 0, 0, g)
-        dx = np.zeros_like(wide)
+        dx = where(undefined, math.nan, np.zeros_like(wide))
         for part, dpart in zip(parts(wide, axes), parts(dx, axes), strict=True):
             dpart += _times(g, _power(part / m, to_slope))
         return dx[inside(axes)].reshape(x.shape)
