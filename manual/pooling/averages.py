@@ -168,10 +168,11 @@ def spread(d, axes):
         wide = np.zeros(
             (*d.shape[:i], axis.before + axis.n + axis.after, *d.shape[i + 1 :]), d.dtype
         )
+        width = axis.stride if axis.stride > FEW else 1  # elements that no two windows share
         for which, view in axis.views(wide, i):
-            part = d[(slice(None),) * i + (which,)]
-            for tap in range(view.shape[-1]):
-                view[..., tap] += part
+            part = d[(slice(None),) * i + (which,)][..., np.newaxis]
+            for tap in range(0, view.shape[-1], width):
+                view[..., tap : tap + width] += part
         d = wide
     return d[inside(axes)]
 
@@ -214,22 +215,24 @@ def _powers(x, rank, p, kernel_size, stride, ceil_mode):
     m = where((m > 0) & np.isfinite(m), m, 1)
     share = (math.prod(kernel) / sizes(axes)).astype(x.dtype)
     wide = padded(rows, axes, 0 if p > 0 else math.inf)
-    to_p, root, to_slope, root_slope = (
-        np.asarray(a, x.dtype) for a in (p, 1 / p, p - 1, 1 / p - 1)
-    )
-    S = share * _total([_power(part / m, to_p) for part in parts(wide, axes)])
-    y = m * _power(S, root)
+    every = [part / m for part in parts(wide, axes)]
+    S = share * _total([_raised(q, p) for q in every])
+    y = m * _raised(S, 1 / p)
     undefined = (wide < 0) & bool(p % 1)
 
     def pullback(dy):
-        g = dy.reshape(m.shape) * share * _power(where(S == 0, 1, S), root_slope)
+        g = dy.reshape(m.shape) * share * _raised(where(S == 0, 1, S), 1 / p - 1)
         g = where(S == 0, 0, g)
         dx = where(undefined, math.nan, np.zeros_like(wide))
-        for part, dpart in zip(parts(wide, axes), parts(dx, axes), strict=True):
-            dpart += _times(g, _power(part / m, to_slope))
+        for q, dpart in zip(every, parts(dx, axes), strict=True):
+            dpart += _times(g, _raised(q, p - 1))
         return dx[inside(axes)].reshape(x.shape)
 
     return y.reshape(*x.shape[:-rank], *m.shape[1:]), pullback
+
+
+def _raised(x, p):
+    return x if p == 1 else _power(x, np.asarray(p, x.dtype))
 
 
 def _times(g, slope):

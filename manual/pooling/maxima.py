@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..arguments import Constant, array, floating, real, truth
-from ..arrays import room
+from ..arrays import BLOCK, room
 from .windows import adaptive, padded, per_axis, rows_of, sliding
 
 FEW = 32  # elements of a window that are compared one by one
@@ -185,22 +185,25 @@ def _winners(rows, axes):
 
 def _first(rows, axes):
     """The place of the first maximum, where there is no NaN."""
-    at = _places([axis.at for axis in axes], rows.shape[1:])
-    windows, taps = at.shape
-    few = rows.size * taps > 0 and taps <= FEW
-    if not few or any(axis.period > 1 for axis in axes):
-        return _gathered(rows, at)
-    best, winner = None, None
-    kind = np.min_scalar_type(taps)
-    for tap, part in enumerate(parts(padded(rows, axes, -math.inf), axes)):
-        if best is None:
-            best, winner = part.copy(), np.zeros(part.shape, kind)
-            continue
-        better = part > best
-        np.maximum(best, part, out=best)
-        np.maximum(winner, np.multiply(better, tap, dtype=kind), out=winner)
-    flat = winner.reshape(len(rows), windows)
-    return at.reshape(-1).take(np.arange(0, windows * taps, taps) + flat)
+    space, outs, kernel = rows.shape[1:], [ax.out for ax in axes], [ax.taps for ax in axes]
+    windows, taps = math.prod(outs), math.prod(kernel)
+    few = taps <= max(FEW, windows) and all(axis.period == 1 for axis in axes)
+    if not (few and rows.size and windows):
+        return _gathered(rows, _places([axis.at for axis in axes], space))
+    wide, rows_in_block = padded(rows, axes, -math.inf), max(BLOCK // windows, 1)
+    winners = np.empty((len(rows), *outs), np.min_scalar_type(taps))
+    for i in range(0, len(rows), rows_in_block):
+        winner = winners[i : i + rows_in_block]
+        winner[...] = _flat([axis.first for axis in axes], kernel).reshape(outs)
+        best = None
+        for tap, part in enumerate(parts(wide[i : i + rows_in_block], axes)):
+            if tap:
+                later = np.multiply(part > best, tap, dtype=winner.dtype)
+                np.maximum(winner, later, out=winner)
+            best = part if best is None else np.maximum(best, part)
+    base = _flat([axis.starts for axis in axes], space)
+    offset = _flat([np.arange(axis.taps) * axis.step for axis in axes], space)
+    return base + offset.take(winners.reshape(len(rows), windows))
 
 
 def _gathered(rows, at):
@@ -224,6 +227,14 @@ def parts(wide, axes):
         ((_, view),) = axis.views(view, i)
     for taps in np.ndindex(view.shape[len(axes) + 1 :]):
         yield view[(..., *taps)]
+
+
+def _flat(along, lengths):
+    """Numbers along each axis, as places in an array of those lengths."""
+    total = np.zeros((), np.int64)
+    for numbers, n in zip(along, lengths, strict=True):
+        total = total[..., np.newaxis] * n + np.asarray(numbers)
+    return total.reshape(-1)
 
 
 def _places(along, space):

@@ -32,25 +32,30 @@ class Axis:
         return max(((e - s - 1) // self.step + 1 for s, e in self._first()), default=0)
 
     @cached_property
+    def first(self):
+        """Which element of each window is the first that lies on the axis."""
+        return np.maximum(-(np.array(self.starts, np.int64) // self.step), 0)
+
+    @property
     def at(self):
         """Where the elements of each window are, (out, taps); in place of one beyond the axis, or
         beyond the end of a window that is smaller, the window's first or last that is not."""
         starts, ends = np.array(self.starts, np.int64), np.array(self.ends, np.int64)
-        first = np.maximum(-(starts // self.step), 0)
         last = (np.minimum(ends, self.n) - 1 - starts) // self.step
-        taps = np.clip(np.arange(self.taps), first[:, np.newaxis], last[:, np.newaxis])
+        taps = np.clip(np.arange(self.taps), self.first[:, np.newaxis], last[:, np.newaxis])
         return starts[:, np.newaxis] + taps * self.step
+
+    @property
+    def stride(self):
+        """How far a window is from that of the next period."""
+        following = self.starts[self.period :: self.period]
+        return following[0] - self.starts[0] if following else self.n
 
     @property
     def misses(self):
         """Whether a window has no element of the axis."""
         spans = zip(self.starts, self.ends, strict=True)
         return any(max(s, s % self.step) >= min(e, self.n) for s, e in spans)
-
-    @property
-    def apart(self):
-        """Whether no two windows have an element in common."""
-        return self.step == 1 and self.ends[:-1] <= self.starts[1:]
 
     def _first(self):
         return list(zip(self.starts, self.ends, strict=True))[: self.period]
@@ -59,12 +64,11 @@ class Axis:
         """Of an array that is padded along this axis, (slice of the windows, their elements) for
         every period: a view with windows in place of the axis, and their elements behind all."""
         for r, (start, end) in enumerate(self._first()):
-            which = self.starts[r :: self.period]
-            stride = which[1] - which[0] if len(which) > 1 else 0
+            out = len(range(r, self.out, self.period))
             a = padded[(slice(None),) * axis + (slice(start + self.before, None),)]
             shape, strides = list(a.shape), list(a.strides)
             taps = (end - start - 1) // self.step + 1
-            shape[axis], strides[axis] = len(which), stride * a.strides[axis]
+            shape[axis], strides[axis] = out, self.stride * a.strides[axis]
             view = np.lib.stride_tricks.as_strided(
                 a, (*shape, taps), (*strides, self.step * a.strides[axis])
             )
