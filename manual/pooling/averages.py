@@ -208,10 +208,9 @@ def _powers(x, rank, p, kernel_size, stride, ceil_mode):
     axes = sliding(x, rank, kernel, stride, 0, 1, ceil_mode)
     sign = 1 if p > 0 else -1
     m, pull_size = pooled(x, sign * abs(rows), axes)
-    m = sign * m
     if math.isinf(p):
-        return m, lambda dy: np.sign(x) * pull_size(dy)
-    m = m.reshape(len(rows), *m.shape[-rank:])
+        return _extreme(x, sign * m, pull_size)
+    m = sign * m.reshape(len(rows), *m.shape[-rank:])
     m = where((m > 0) & np.isfinite(m), m, 1)
     share = (math.prod(kernel) / sizes(axes)).astype(x.dtype)
     wide = padded(rows, axes, 0 if p > 0 else math.inf)
@@ -229,6 +228,16 @@ def _powers(x, rank, p, kernel_size, stride, ceil_mode):
         return dx[inside(axes)].reshape(x.shape)
 
     return y.reshape(*x.shape[:-rank], *m.shape[1:]), pullback
+
+
+def _extreme(x, y, pull_size):
+    """The largest or least |x| as a rule of x."""
+
+    def pullback(dy):
+        dsize = pull_size(dy)
+        return where(x > 0, dsize, where(x < 0, -dsize, np.sign(x)))
+
+    return y, pullback
 
 
 def _raised(x, p):

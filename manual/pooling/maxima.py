@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..arguments import Constant, array, floating, real, truth
-from ..arrays import BLOCK, room
+from ..arrays import BLOCK, room, where
 from .windows import adaptive, padded, per_axis, rows_of, sliding
 
 FEW = 32  # elements of a window that are compared one by one
@@ -299,28 +299,39 @@ def _intervals(u, n, k, out):
 
 
 def _unpooled(x, rank, indices, kernel_size, stride, padding, output_size):
-    x, indices = floating(x=x), array(indices=indices)
+    x = floating(x=x)
     rows = rows_of(x, rank, rank + 1)
-    if indices.dtype != np.int64:
-        raise TypeError(f"indices: expected int64, got dtype {indices.dtype}")
-    if indices.shape != x.shape:
-        raise ValueError(f"indices: expected the shape of x, {x.shape}, got {indices.shape}")
-    lead = x.shape[:-rank]
     outs = _sizes_before(x, rank, kernel_size, stride, padding, output_size)
     room(x.dtype, output_size=(len(rows), *outs))
-    size = math.prod(outs)
-    if x.size and not (indices.min() >= 0 and indices.max() < size):
-        raise ValueError(f"indices: expected places from 0 to {size - 1}, got others")
-    places = (indices + np.arange(len(rows)).reshape(*lead, *(1,) * rank) * size).reshape(-1)
-    y, last = np.zeros(len(rows) * size, x.dtype), np.empty(len(rows) * size, np.int64)
+    places = placed(x, indices, outs, "x").reshape(-1)
+    size = len(rows) * math.prod(outs)
+    y, last = np.zeros(size, x.dtype), np.empty(size, np.int64)
     y[places] = x.reshape(-1)
     last[places] = np.arange(x.size)
     stays = last[places] == np.arange(x.size)
 
     def pullback(dy):
-        return np.where(stays, dy.reshape(-1).take(places), 0).astype(dy.dtype).reshape(x.shape)
+        return where(stays, dy.reshape(-1).take(places), 0).astype(dy.dtype).reshape(x.shape)
 
-    return y.reshape(*lead, *outs), pullback
+    return y.reshape(*x.shape[:-rank], *outs), pullback
+
+
+def placed(x, indices, space, name="grad_output"):
+    """Indices of x in planes of such axes as places in all of them.
+
+    Raises TypeError unless they are int64, ValueError unless they have the shape of x and are in
+    range.
+    """
+    indices, size = array(indices=indices), math.prod(space)
+    if indices.dtype != np.int64:
+        raise TypeError(f"indices: expected int64, got dtype {indices.dtype}")
+    if indices.shape != x.shape:
+        raise ValueError(f"indices: expected the shape of {name}, {x.shape}, got {indices.shape}")
+    if indices.size and not (indices.min() >= 0 and indices.max() < size):
+        raise ValueError(f"indices: expected places from 0 to {size - 1}, got others")
+    front = x.shape[: x.ndim - len(space)]
+    planes = np.arange(math.prod(front)).reshape(*front, *(1 for _ in space))
+    return indices + planes * size
 
 
 def _sizes_before(x, rank, kernel_size, stride, padding, output_size):
