@@ -65,6 +65,26 @@ def _of_loss(operator, fits=lambda x, t, **_: x.shape == t.shape, **facts):
     return rule(refusing(named, fault, "the loss itself refuses that before"), **facts)
 
 
+def _of_pool(operator, pool, **facts):
+    """The backward pass of a pooling. It trusts the pooling to have made grad_output and indices,
+    and reads and writes out of bounds where their shape is another."""
+    named = _named(operator)
+    signature = inspect.signature(named)
+
+    def fault(*args, **kwargs):
+        grad_output, x, *settings = signature.bind(*args, **kwargs).args
+        indices = settings.pop() if "indices" in signature.parameters else grad_output
+        rank = 3 if "3d" in operator.__name__ else 2
+        try:
+            made = pool(x.detach(), *(settings or [grad_output.shape[-rank:]]))
+        except (RuntimeError, AttributeError):
+            return True
+        shape = (made[0] if isinstance(made, tuple) else made).shape
+        return not grad_output.shape == shape == indices.shape
+
+    return rule(refusing(named, fault, "the pooling itself refuses that before"), **facts)
+
+
 def _are_classes(x, target, weight, ignore_index, **_):
     """Whether the target holds classes, and the weight a number for each of them; otherwise ATen
     reads and writes out of bounds."""
@@ -224,4 +244,20 @@ convolution_backward = rule(
         _no_gradient_of_a_convolution,
         "expected grad_output in the shape of the convolution, and something to be asked for",
     )
+avg_pool2d_backward = _of_pool(aten.avg_pool2d_backward, aten.avg_pool2d)
+avg_pool3d_backward = _of_pool(aten.avg_pool3d_backward, aten.avg_pool3d)
+adaptive_avg_pool2d_backward = _of_pool(
+    aten._adaptive_avg_pool2d_backward, aten._adaptive_avg_pool2d
+)
+adaptive_avg_pool3d_backward = _of_pool(
+    aten._adaptive_avg_pool3d_backward, aten._adaptive_avg_pool3d
+)
+max_pool3d_with_indices_backward = _of_pool(
+    aten.max_pool3d_with_indices_backward, aten.max_pool3d_with_indices, unsafe="negative large"
+)
+adaptive_max_pool2d_backward = _of_pool(
+    aten.adaptive_max_pool2d_backward, aten.adaptive_max_pool2d, unsafe="negative large"
+)
+adaptive_max_pool3d_backward = _of_pool(
+    aten.adaptive_max_pool3d_backward, aten.adaptive_max_pool3d, unsafe="negative large"
 )

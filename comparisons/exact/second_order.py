@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 
-from . import activations, attention, convolution, losses, normalization
+from . import activations, attention, convolution, losses, normalization, pooling
 from .numbers import exp, still
 
 # The step of the inner difference is smaller than that of the outer one, so that a kink stays one,
@@ -210,6 +210,46 @@ def convolution_backward(
     every = dsums if transposed else dseen, dw, db
     found = tuple(a for a, asked in zip(every, output_mask, strict=True) if asked)
     return found if len(found) > 1 else found[0]
+
+
+def avg_pool2d_backward(grad_output, self, *settings):
+    return _slopes(lambda x: np.sum(grad_output * pooling.avg_pool2d(x, *settings)), 0 * self)
+
+
+def avg_pool3d_backward(grad_output, self, *settings):
+    return _slopes(lambda x: np.sum(grad_output * pooling.avg_pool3d(x, *settings)), 0 * self)
+
+
+def adaptive_avg_pool2d_backward(grad_output, self):
+    out = grad_output.shape[-2:]
+    return _slopes(lambda x: np.sum(grad_output * pooling.adaptive_avg_pool2d(x, out)), 0 * self)
+
+
+def adaptive_avg_pool3d_backward(grad_output, self):
+    out = grad_output.shape[-3:]
+    return _slopes(lambda x: np.sum(grad_output * pooling.adaptive_avg_pool3d(x, out)), 0 * self)
+
+
+def max_pool3d_with_indices_backward(
+    grad_output, self, kernel_size, stride, padding, dilation, ceil_mode, indices
+):
+    return _collected(grad_output, self, indices, 3)
+
+
+def adaptive_max_pool2d_backward(grad_output, self, indices):
+    return _collected(grad_output, self, indices, 2)
+
+
+def adaptive_max_pool3d_backward(grad_output, self, indices):
+    return _collected(grad_output, self, indices, 3)
+
+
+def _collected(grad_output, self, indices, rank):
+    y = np.full(self.shape, mpmath.mpf(0))
+    for i in np.ndindex(indices.shape):
+        place = i[:-rank] + np.unravel_index(indices[i], self.shape[-rank:])
+        y[place] = y[place] + grad_output[i]
+    return y
 
 
 def _gradients(norm, grad_out, x, weight, at=None):

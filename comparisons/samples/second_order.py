@@ -192,6 +192,40 @@ SAMPLES = {
         _convolution((1, 1, 3, 5), (1, 2, 2, 2), (2, 1, 2, 2), (1, 3), transposed=True),
         _convolution((1, 1, 3), (1, 1, 2), (1, 1, 2), transposed=True, mask=(False, True, False)),
     ],
+    "avg_pool2d_backward": [
+        call(array(1, 2, 2, 1), array(1, 2, 4, 3), 2, [], 0, False, True, None),
+        call(array(1, 2, 3), array(1, 3, 4), [3, 2], [2, 2], [1, 1], False, True, None),
+        call(array(1, 2, 3), array(1, 3, 4), [3, 2], [2, 2], [1, 1], False, False, None),
+        call(array(1, 3, 3), array(1, 4, 4), 2, 2, 1, True, True, 3),
+    ],
+    "avg_pool3d_backward": [
+        call(array(1, 1, 2, 1, 2), array(1, 1, 4, 3, 4), 2, [], 0, False, True, None),
+        call(array(1, 2, 2, 3), array(1, 3, 3, 4), [3, 3, 2], 2, 1, False, True, None),
+        call(array(1, 2, 2, 3), array(1, 3, 3, 4), [3, 3, 2], 2, 1, False, False, None),
+        call(array(1, 3, 2, 2), array(1, 4, 2, 2), 2, 2, 1, True, True, 3),
+    ],
+    "adaptive_avg_pool2d_backward": [
+        call(array(1, 2, 2, 3), array(1, 2, 5, 4)),
+        call(array(2, 1, 1), array(2, 3, 2)),
+        call(array(1, 4, 2), array(1, 3, 4)),
+    ],
+    "adaptive_avg_pool3d_backward": [
+        call(array(1, 1, 2, 3, 1), array(1, 1, 3, 4, 2)),
+        call(array(2, 1, 1, 1), array(2, 2, 2, 1)),
+        call(array(1, 3, 2, 1), array(1, 2, 4, 2)),
+    ],
+    "max_pool3d_with_indices_backward": [
+        call(array(1, 1, 1, 2, 2), array(1, 1, 2, 3, 3), 2, 1, 0, 1, False, at)
+        for at in (values([[[[[1, 2], [12, 14]]]]]), values([[[[[4, 4], [4, 17]]]]]))
+    ],
+    "adaptive_max_pool2d_backward": [
+        call(array(1, 1, 2, 2), array(1, 1, 3, 4), values([[[[1, 2], [10, 11]]]])),
+        call(array(1, 2, 2), array(1, 3, 3), values([[[4, 4], [4, 8]]])),
+    ],
+    "adaptive_max_pool3d_backward": [
+        call(array(1, 1, 1, 2, 2), array(1, 1, 2, 3, 4), values([[[[[1, 2], [20, 23]]]]])),
+        call(array(1, 2, 1, 2), array(1, 3, 1, 3), values([[[[4, 4]], [[4, 8]]]])),
+    ],
 }
 CORNERS = {
     "sigmoid_backward": _at([0.0, 1.0, 0.5]),

@@ -1,0 +1,168 @@
+"""Where the windows of a pooling lie.
+
+An array to be pooled is (rows, *space): whatever stands in front of the axes of space is one axis.
+Along each axis of space lie the windows of an Axis, and a window of all axes is the product of one
+along each. The checks raise TypeError, ValueError or MemoryError, with a message that names the
+argument.
+"""
+
+import math
+from functools import cached_property
+
+import numpy as np
+
+from ..arguments import flag, whole
+from ..arrays import room
+
+
+class Axis:
+    """The windows along one axis of n elements: each from a start to an end, which may lie beyond
+    the axis, and over every `step`-th element. After `period` windows they repeat, further on.
+    """
+
+    def __init__(self, n, starts, ends, step=1, period=1):
+        self.n, self.starts, self.ends, self.step, self.period = n, starts, ends, step, period
+        self.out = len(starts)
+        self.before = max(-starts[0], 0) if self.out else 0
+        self.after = max(ends[-1] - n, 0) if self.out else 0
+
+    @cached_property
+    def taps(self):
+        """How many elements the largest window has."""
+        return max(((e - s - 1) // self.step + 1 for s, e in self._first()), default=0)
+
+    @cached_property
+    def first(self):
+        """Which element of each window is the first that lies on the axis."""
+        return np.maximum(-(np.array(self.starts, np.int64) // self.step), 0)
+
+    @property
+    def at(self):
+        """Where the elements of each window are, (out, taps); in place of one beyond the axis, or
+        beyond the end of a window that is smaller, the window's first or last that is not."""
+        starts, ends = np.array(self.starts, np.int64), np.array(self.ends, np.int64)
+        last = (np.minimum(ends, self.n) - 1 - starts) // self.step
+        taps = np.clip(np.arange(self.taps), self.first[:, np.newaxis], last[:, np.newaxis])
+        return starts[:, np.newaxis] + taps * self.step
+
+    @property
+    def stride(self):
+        """How far a window is from that of the next period."""
+        following = self.starts[self.period :: self.period]
+        return following[0] - self.starts[0] if following else self.n
+
+    @property
+    def misses(self):
+        """Whether a window has no element of the axis."""
+        spans = zip(self.starts, self.ends, strict=True)
+        return any(max(s, s % self.step) >= min(e, self.n) for s, e in spans)
+
+    def _first(self):
+        return list(zip(self.starts, self.ends, strict=True))[: self.period]
+
+    def views(self, padded, axis):
+        """Of an array that is padded along this axis, (slice of the windows, their elements) for
+        every period: a view with windows in place of the axis, and their elements behind all."""
+        for r, (start, end) in enumerate(self._first()):
+            out = len(range(r, self.out, self.period))
+            a = padded[(slice(None),) * axis + (slice(start + self.before, None),)]
+            shape, strides = list(a.shape), list(a.strides)
+            taps = (end - start - 1) // self.step + 1
+            shape[axis], strides[axis] = out, self.stride * a.strides[axis]
+            view = np.lib.stride_tricks.as_strided(
+                a, (*shape, taps), (*strides, self.step * a.strides[axis])
+            )
+            yield slice(r, None, self.period), view
+
+
+def sliding(x, rank, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """The axes of windows of one size at equal distances.
+
+    Raises TypeError for a setting that is not one whole number or one for each axis, ValueError for
+    one out of range, and for windows that do not fit into x, or have no element of it.
+    """
+    flag(ceil_mode=ceil_mode)
+    kernel = per_axis(rank, 1, kernel_size=kernel_size)
+    no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    strides = kernel if no_stride else per_axis(rank, 1, stride=stride)
+    paddings, steps = per_axis(rank, 0, padding=padding), per_axis(rank, 1, dilation=dilation)
+    axes = []
+    for n, k, s, p, d in zip(x.shape[-rank:], kernel, strides, paddings, steps, strict=True):
+        if 2 * p > k:
+            raise ValueError(f"padding: expected at most half of the kernel, {k}, got {p}")
+        beyond = n + 2 * p - d * (k - 1) - 1
+        out = (beyond + (s - 1 if ceil_mode else 0)) // s + 1
+        if ceil_mode and (out - 1) * s >= n + p:  # it would start in the padding behind
+            out -= 1
+        if out < 1:
+            raise ValueError(f"kernel_size: expected windows that fit into {n} elements, got {k}")
+        starts = [i * s - p for i in range(out)]
+        axis = Axis(n, starts, [start + d * (k - 1) + 1 for start in starts], d)
+        if axis.misses:
+            raise ValueError(f"dilation: expected an element of x in every window, got {d}")
+        axes.append(axis)
+    return axes
+
+
+def adaptive(x, rank, output_size, missing=True):
+    """The axes of so many windows each that together cover it: ⌊i n / out⌋ to ⌈(i + 1) n / out⌉.
+
+    Raises TypeError for an output size that is not one whole number or one for each axis, each of
+    which may be None for the length of x if `missing`; ValueError for one below 0, MemoryError for
+    one too large.
+    """
+    space = x.shape[-rank:]
+    given = output_size
+    if missing and isinstance(given, (tuple, list)) and len(given) == rank:
+        given = [n if o is None else o for n, o in zip(space, given, strict=True)]
+    outs = per_axis(rank, 0, single=rank == 1, output_size=given)
+    room(x.dtype, output_size=(math.prod(x.shape[:-rank]), *outs))
+    axes = []
+    for n, out in zip(space, outs, strict=True):
+        starts = [i * n // out for i in range(out)]
+        ends = [-(-(i + 1) * n // out) for i in range(out)]
+        axes.append(Axis(n, starts, ends, period=out // math.gcd(n, out) if out else 1))
+    return axes
+
+
+def per_axis(rank, least, single=True, **setting):
+    """The named setting, a whole number or as many as there are axes, or a tuple of one if
+    `single`, for each axis.
+
+    Raises TypeError for anything else, ValueError for another count and a number below `least`.
+    """
+    ((name, value),) = setting.items()
+    numbers = list(value) if isinstance(value, (tuple, list)) else [value] * rank
+    whole(**{f"{name}[{i}]" if numbers is not value else name: v for i, v in enumerate(numbers)})
+    if len(numbers) != rank and not (single and len(numbers) == 1):
+        raise ValueError(f"{name}: expected one number or {rank}, got {value!r}")
+    if min(numbers, default=least) < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value!r}")
+    return [int(v) for v in (numbers if len(numbers) == rank else numbers * rank)]
+
+
+def rows_of(x, rank, filled):
+    """x as (rows, *space), for an x of (C, *space) or (N, C, *space).
+
+    Raises ValueError for another number of axes, and unless there are elements along those of its
+    axes that come `filled` from the end.
+    """
+    if x.ndim not in (rank + 1, rank + 2):
+        raise ValueError(f"x: expected {rank} axes behind (C) or (N, C), got shape {x.shape}")
+    if 0 in x.shape[x.ndim - filled :]:
+        raise ValueError(f"x: expected elements along the last {filled} axes, got shape {x.shape}")
+    return x.reshape(math.prod(x.shape[:-rank]), *x.shape[-rank:])
+
+
+def padded(a, axes, fill):
+    """a, (rows, *space), with `fill` before and behind, as far as its windows reach."""
+    if not any(axis.before or axis.after for axis in axes):
+        return a
+    wide = np.full((len(a), *(ax.before + ax.n + ax.after for ax in axes)), fill, a.dtype)
+    wide[inside(axes)] = a
+    return wide
+
+
+def inside(axes):
+    """Where in a padded array the array is."""
+    return (slice(None), *(slice(axis.before, axis.before + axis.n) for axis in axes))
