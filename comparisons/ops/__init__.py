@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FAMILIES = (
     *("pointwise", "products", "reductions", "views", "indexing"),
     *("activations", "linear", "distances", "embedding", "dropout", "losses"),
-    *("normalization", "attention", "recurrent"),
+    *("normalization", "attention", "recurrent", "resampling", "padding"),
     *("models", "second_order"),
 )
 
