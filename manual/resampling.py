@@ -213,7 +213,7 @@ def _aligned(x, mode, align_corners, antialias):
     one_of((*SELECTING, *AXES), mode=mode)
     if x.ndim - 2 not in AXES.get(mode, (1, 2, 3)):
         raise ValueError(f"x: expected another number of axes for {mode!r}, got shape {x.shape}")
-    if 0 in x.shape[1 if mode != "area" else 2 :]:
+    if 0 in x.shape[1:]:
         raise ValueError(f"x: expected none but the first axis to be empty, got shape {x.shape}")
     if antialias and mode not in FILTERS:
         raise ValueError(f"antialias: expected False for {mode!r}, got {antialias!r}")

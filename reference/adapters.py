@@ -26,6 +26,7 @@ class Facts:
     spread      whether its last argument, lengths or axes, may come one by one
     overload    its arguments, as it has them where the second is of whole numbers
     order       its first arguments, as its entry in torch's op_db has them, where that is another
+    lengths     the settings that a length follows from
     unsafe      what its kernel must not be given, for it does not look: "negative", "large" indices
     fused       the function of ATen's core set that it is, and that is a composition nevertheless
     module      the torch.nn.Module that is given in its place
@@ -44,6 +45,7 @@ class Facts:
     spread: bool = False
     overload: tuple = ()
     order: tuple = ()
+    lengths: tuple = ()
     unsafe: tuple = ()
     fused: tuple = ()
     module: type | None = None

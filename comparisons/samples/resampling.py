@@ -15,7 +15,7 @@ SAMPLES = {
         *(call(array(1, 1, 3, 4), [5, 6], mode=m, align_corners=True)
           for m in ("bilinear", "bicubic")),
         call(array(1, 2, 4), 7, mode="linear", align_corners=True),
-        call(array(1, 1, 2, 3, 2), (3, 2, 4), None, "trilinear", True),
+        call(array(1, 1, 2, 3, 2), (3, 2, 4), mode="trilinear", align_corners=True),
         *(call(array(1, 1, 4, 5), scale_factor=1.7, mode=m)
           for m in ("nearest", "nearest-exact", "bilinear", "bicubic", "area")),
         *(call(array(1, 1, 4, 5), scale_factor=(1.7, 0.6), mode=m, recompute_scale_factor=True)
@@ -23,7 +23,7 @@ SAMPLES = {
         call(array(1, 2, 6), scale_factor=0.4, mode="linear", recompute_scale_factor=False),
         call(array(2, 2, 3, 3), scale_factor=2),
         *(call(array(1, 1, 7, 5), (3, 8), mode=m, antialias=True) for m in ("bilinear", "bicubic")),
-        *(call(array(1, 1, 7, 5), (3, 8), None, m, True, None, True)
+        *(call(array(1, 1, 7, 5), (3, 8), mode=m, align_corners=True, antialias=True)
           for m in ("bilinear", "bicubic")),
         call(array(1, 1, 7, 5), scale_factor=(0.35, 1.3), mode="bilinear", antialias=True),
     ],
@@ -89,14 +89,11 @@ CORNERS = {
         call(array(1, 2, 4), 1, mode="linear", align_corners=True),
         *(call(array(1, 1, 1, 1), (2, 3), mode=m) for m in ("bilinear", "bicubic")),
         *(call(array(0, 2, 3), 5, mode=m) for m in ("nearest", "linear", "area")),
-        call(array(2, 0, 4), 3, mode="area"),
-        call(array(1, 2, 4), 0, mode="area"),
         call(array(1, 1, 4, scale=1e30), 7, mode="linear"),
         call(array(1, 1, 4), scale_factor=1.2),  # as long as before, and not the same
         *(call(array(1, 1, 5), scale_factor=f, mode=m)
           for f in (1.999, 0.51) for m in ("nearest", "nearest-exact", "linear")),
         call(array(1, 1, 2), 98),  # 49 · (2 / 98) is below 1 in float64
-        call(array(1, 1, 300), 256, mode="linear"),
     ],
     "upsample": [call(array(0, 1, 2), 3)],
     "upsample_nearest": [call(array(1, 1, 4), scale_factor=1.2)],
