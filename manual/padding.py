@@ -18,7 +18,9 @@ def pad(x, pad, mode="constant", value=None):
     or x reflected at its outermost elements, those elements themselves ("replicate"), or with
     "circular" x once more, without what was taken away.
 
-    A new element is a copy of one of x, which gets its dy as well; a value has none.
+    A new element is a copy of one of x, which gets its dy as well; a value has none. Raises
+    TypeError for widths that are no tuple or list of whole numbers, ValueError for more than there
+    are to take away, to reflect or to repeat.
     """
     x = floating(x=x)
     one_of(("constant", "reflect", "replicate", "circular"), mode=mode)
@@ -47,7 +49,7 @@ def pad(x, pad, mode="constant", value=None):
 
 
 def constant_pad_nd(x, pad, value=0):
-    """pad with a value, by its name in ATen."""
+    """pad with a value, by its name in ATen; raises TypeError and ValueError as that does."""
     x = floating(x=x)
     real(value=value)
     return _with_value(x, _widths(x, pad), value)

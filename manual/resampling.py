@@ -36,7 +36,9 @@ def interpolate(
     taps of a place are one element, two, four of a cubic, those that it covers ("area") or, with
     antialias, all that a filter s times as wide reaches.
 
-    Each axis has a matrix, y = A x, so dx = Aᵀ dy, axis by axis.
+    Each axis has a matrix, y = A x, so dx = Aᵀ dy, axis by axis. Raises ValueError for an x of
+    which any but the first axis is empty, or that a mode is not for, and unless just one of size
+    and scale_factor is given.
 
     Keys, 1981 (cubic); Duchon, 1979 (Lanczos)
     """
@@ -81,7 +83,8 @@ def grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=No
 
         dx = Aᵀ dy,   dgrid = Σ dy (∂A/∂grid x)  over the channels
 
-    and nothing moves at the "nearest" element, nor along a border.
+    and nothing moves at the "nearest" element, nor along a border. Raises ValueError for a place
+    that is NaN or ∞.
 
     Jaderberg, Simonyan, Zisserman & Kavukcuoglu, 2015, arXiv:1506.02025
     """
@@ -125,7 +128,8 @@ def affine_grid(theta, size, align_corners=None):
     """The grid of grid_sample that maps each place p of an image of that size, (N, C, H, W) or
     (N, C, D, H, W), to θ (p, 1): theta (N, 2, 3) or (N, 3, 4).
 
-    It is linear in θ, so dθ is Σ dy (p, 1)ᵀ over all places.
+    It is linear in θ, so dθ is Σ dy (p, 1)ᵀ over all places. Raises TypeError for a size that is
+    no tuple or list of whole numbers, ValueError for one that is empty or does not fit.
 
     Jaderberg, Simonyan, Zisserman & Kavukcuoglu, 2015, arXiv:1506.02025
     """
@@ -159,6 +163,7 @@ def affine_grid(theta, size, align_corners=None):
 def pixel_shuffle(x, upscale_factor):
     """Channels laid out as pixels: (…, C r², H, W) → (…, C, H r, W r), where channel (c, i, j)
     becomes row i and column j of each square of r². dy goes back to where its element came from.
+    Raises ValueError unless r² divides the channels.
 
     Shi, Caballero, Huszár, Totz, Aitken, Bishop, Rueckert & Wang, 2016, arXiv:1609.05158
     """
@@ -176,7 +181,8 @@ def pixel_shuffle(x, upscale_factor):
 
 def pixel_unshuffle(x, downscale_factor):
     """Pixels laid out as channels, (…, C, H r, W r) → (…, C r², H, W): the inverse of
-    pixel_shuffle, and dy goes back as there."""
+    pixel_shuffle, and dy goes back as there. Raises ValueError unless r divides height and width.
+    """
     x = floating(x=x)
     r = _factor(x, downscale_factor=downscale_factor)
     if x.shape[-2] % r or x.shape[-1] % r:
@@ -191,7 +197,7 @@ def pixel_unshuffle(x, downscale_factor):
 
 def channel_shuffle(x, groups):
     """The channels of x (N, C, …) dealt out: channel k of group g becomes number k · groups + g. dy
-    is dealt back.
+    is dealt back. Raises ValueError unless the groups are equally large.
 
     Zhang, Zhou, Lin & Sun, 2018, arXiv:1707.01083
     """

@@ -60,31 +60,36 @@ def _along(matrix, a, axis):
 
 
 def taps_along(mode, n, m, step, align, antialias):
-    """Index, weight and whether it is inside, of the taps of m places along n elements."""
+    """The taps of m places along n elements, whose step is a ratio (a, b): index, weight, and
+    whether it is inside."""
     i, (a, b) = np.arange(m), step
     if mode == "area":
         return _window(i * n // max(m, 1), -(-(i + 1) * n // max(m, 1)), np.ones_like)
     if mode in ("nearest", "nearest-exact"):
-        at = (i if mode == "nearest" else i + 0.5) * a / b
-        return _all_inside(np.minimum(np.floor(at), n - 1)[:, np.newaxis], np.ones((m, 1)))
-    a, b = (n - 1, m - 1) if align and m > 1 else (0, 1) if align else (a, b)
+        low = i * a // b if mode == "nearest" else (2 * i + 1) * a // (2 * b)
+        return _all_inside(low[:, np.newaxis], np.ones((m, 1)))
+    if align:
+        a, b = (n - 1, m - 1) if m > 1 else (0, 1)
     if antialias:
-        reach, form = FILTERS[mode]
-        width = max(a / b, 1)
-        middle = (i + 0.5) * a / b
-        starts, ends = (np.floor(middle + side * reach * width + 0.5) for side in (-1, 1))
-        offset = (middle - 0.5)[:, np.newaxis]
-        starts, ends = np.maximum(starts, 0), np.minimum(ends, n)
-        return _window(starts, ends, lambda at: form(abs(at - offset) / width))
-    at = i * a / b if align else (i + 0.5) * a / b - 0.5
-    if mode == "bicubic":
-        low = np.minimum(np.floor(at), n - 1)
-        index = low[:, np.newaxis] + np.arange(-1, 3)
-        return _all_inside(np.clip(index, 0, n - 1), _cubic(np.minimum(at - low, 1))[0])
-    at = np.clip(at, 0, n - 1)
-    low = np.floor(at)
-    index = np.stack([low, np.minimum(low + 1, n - 1)], axis=1)
-    return _all_inside(index, np.stack([1 - (at - low), at - low], axis=1))
+        return _filtered(mode, n, (i + 0.5) * a / b, max(a / b, 1))
+    # A place is a quotient, whose fraction keeps its digits as the rest of a division.
+    above, below = (i * a, b) if align else ((2 * i + 1) * a - b, 2 * b)
+    cubic = mode == "bicubic"
+    low, rest = np.divmod(above if cubic else np.clip(above, 0, (n - 1) * below), below)
+    around = np.arange(-1, 3) if cubic else np.arange(2)
+    index = np.clip(low[:, np.newaxis] + around, 0, n - 1)
+    part = rest / below
+    return _all_inside(index, _cubic(part)[0] if cubic else np.stack([1 - part, part], axis=1))
+
+
+def _filtered(mode, n, middle, width):
+    """All taps that a filter of that width around the middle of a place reaches."""
+    reach, form = FILTERS[mode]
+    first, last = (np.floor(middle + side * reach * width + 0.5) for side in (-1, 1))
+    offset = middle[:, np.newaxis] - 0.5
+    return _window(
+        np.maximum(first, 0), np.minimum(last, n), lambda index: form(abs(index - offset) / width)
+    )
 
 
 def _all_inside(index, weights):
@@ -99,24 +104,15 @@ def _window(starts, ends, form):
     return index, weights / weights.sum(axis=1, keepdims=True), inside
 
 
-def _near(x, A):
-    """Keys's cubic for |x| ≤ 1, and its slope."""
-    return ((A + 2) * x - (A + 3)) * x * x + 1, (3 * (A + 2) * x - 2 * (A + 3)) * x
-
-
-def _far(x, A):
-    """The same for 1 ≤ |x| ≤ 2."""
-    return ((x - 5) * x + 8) * x * A - 4 * A, ((3 * x - 10) * x + 8) * A
-
-
-def _cubic(part):
-    """The weights of the four taps around a place that lies by `part` beyond the second, and their
-    slopes."""
-    before = [_far(1 + part, CUBIC), _near(part, CUBIC)]
-    behind = [_near(1 - part, CUBIC), _far(2 - part, CUBIC)]
-    pairs = [*before, *((weight, -slope) for weight, slope in behind)]
-    weights, slopes = zip(*pairs, strict=True)
-    return np.stack(weights, axis=-1), np.stack(slopes, axis=-1)
+def _cubic(t):
+    """Keys's cubic: the weights of the four taps around a place that lies t beyond the second, and
+    their slopes. As products of t and s = 1 − t they keep their digits near 0."""
+    s, A = 1 - t, CUBIC
+    far, near = A * s * s * t, s * (1 + t - (A + 2) * t * t)
+    next_near, next_far = t * (1 + s - (A + 2) * s * s), A * t * t * s
+    falls = [(3 * (A + 2) * x - 2 * (A + 3)) * x for x in (t, s)]
+    slopes = A * s * (1 - 3 * t), falls[0], -falls[1], A * t * (2 - 3 * t)
+    return np.stack([far, near, next_near, next_far], axis=-1), np.stack(slopes, axis=-1)
 
 
 def _triangle(x):
@@ -124,8 +120,8 @@ def _triangle(x):
 
 
 def _smooth(x):
-    far = np.where(x < 2, _far(x, SMOOTH)[0], 0)
-    return np.where(x < 1, _near(x, SMOOTH)[0], far)
+    near = (1 - x) * (1 + x - (SMOOTH + 2) * x * x)
+    return np.where(x < 1, near, np.where(x < 2, SMOOTH * (x - 1) * (2 - x) ** 2, 0))
 
 
 def _lanczos(x):
