@@ -27,6 +27,7 @@ class Facts:
     overload    its arguments, as it has them where the second is of whole numbers
     order       its first arguments, as its entry in torch's op_db has them, where that is another
     entry       its entry in torch's op_db, where another entry has its name
+    lengths     the settings that a length follows from
     unsafe      what its kernel must not be given, for it does not look: "negative", "large" indices
     fused       the function of ATen's core set that it is, and that is a composition nevertheless
     module      the torch.nn.Module that is given in its place
@@ -46,6 +47,7 @@ class Facts:
     overload: tuple = ()
     order: tuple = ()
     entry: str = ""
+    lengths: tuple = ()
     unsafe: tuple = ()
     fused: tuple = ()
     module: type | None = None

@@ -244,6 +244,7 @@ convolution_backward = rule(
         _no_gradient_of_a_convolution,
         "expected grad_output in the shape of the convolution, and something to be asked for",
     )
+)
 avg_pool2d_backward = _of_pool(aten.avg_pool2d_backward, aten.avg_pool2d)
 avg_pool3d_backward = _of_pool(aten.avg_pool3d_backward, aten.avg_pool3d)
 adaptive_avg_pool2d_backward = _of_pool(

@@ -40,14 +40,18 @@ def calls_of(
                 "arrays: expected at least one floating array, got "
                 + (", ".join(_kind(a) for a in args) or "none")
             )
-        return [Sample(torch_samples.text(args, settings), args, settings, constant)]
+        text = torch_samples.text(args, settings)
+        if target.op:
+            args, settings = ops.named(target.op).held(args, settings)
+        return [Sample(text, args, settings, constant)]
     op = target.op or (subject if isinstance(subject, str) else "")
     if op:
         drawn = [(repr(row), *row.draw(0, np.dtype(float))) for _, row in ops.named(op).rows()]
         if not ops.named(op).has_gradient:
             raise TypeError(f"against: expected what has a gradient, got {op}")
         return [
-            Sample(text, args, {**kwargs, **settings}, constant) for text, args, kwargs in drawn
+            Sample(text, *ops.named(op).held(args, {**kwargs, **settings}), constant)
+            for text, args, kwargs in drawn
         ]
     infos = torch_samples.infos_of(target.function) if target.function else []
     found = [s for info in infos for s in torch_samples.samples_of(info, target.function)]

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...manual.names import unknown
-from ...manual.trees import leaves
+from ...manual.trees import leaves, tree_map
 from .. import exact
 from ..exact import Oracle
 from ..samples import Call
-from ..verdict.classes import Sides
+from ..verdict.classes import Fixed, Sides
 
 if TYPE_CHECKING:
     from ...reference.adapters import Facts
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 FAMILIES = (
     *("pointwise", "products", "reductions", "views", "indexing"),
     *("activations", "linear", "distances", "embedding", "dropout", "losses"),
-    *("normalization", "attention", "convolution", "pooling", "recurrent"),
+    *("normalization", "attention", "recurrent"),
+    *("convolution", "pooling", "resampling", "padding"),
     *("models", "second_order"),
 )
 
@@ -124,6 +125,18 @@ class Op:
     def _taken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         return {name: a for name, a in kwargs.items() if name not in self.facts.without}
 
+    def held(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call, with the settings that a length follows from held still."""
+
+        def still(name: str, argument: Any) -> Any:
+            return tree_map(_still, argument) if name in self.facts.lengths else argument
+
+        names = signature(self.rule).parameters
+        positional = tuple(still(n, a) for n, a in zip(names, args, strict=False))
+        return positional, {name: still(name, a) for name, a in kwargs.items()}
+
     def rows(self) -> Iterator[tuple[str, Call]]:
         """("sample" or "corner", call) for each row of the op."""
         module = _file("comparisons.samples", self.family)
@@ -161,6 +174,10 @@ def _families() -> dict[str, str]:
     return {
         op: family for family in FAMILIES for op in _file("comparisons.samples", family).SAMPLES
     }
+
+
+def _still(leaf: Any) -> Any:
+    return Fixed(leaf) if isinstance(leaf, float) else leaf
 
 
 def _file(tree: str, family: str) -> Any:

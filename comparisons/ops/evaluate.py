@@ -77,6 +77,7 @@ def drawn(op: str, row: Call, dtype: str, seed: int) -> tuple[Any, Any, Any]:
 def completed(op: str, args: Any, kwargs: dict[str, Any], seed: int) -> tuple[Any, Any, Any]:
     """The arguments and keywords with what torch draws at random, and a random cotangent."""
     twin = named(op).mirror
+    args, kwargs = named(op).held(args, kwargs)
     if hasattr(twin, "draw"):
         kwargs = kwargs | twin.draw(*args, **kwargs)
     y, pullback = twin(*args, **kwargs)

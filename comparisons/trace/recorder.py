@@ -216,6 +216,7 @@ def _judge(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
             step.note = "draws at random"
             return
         kwargs = kwargs | twin.draw(*args, **kwargs)
+    args, kwargs = op.held(args, kwargs)
     step.op = op.name
     y, _ = twin(*args, **kwargs)
     if isinstance(y, tuple) and not isinstance(step.y, tuple):  # what torch writes in place

@@ -31,6 +31,10 @@ Exactly = Callable[[Any], Exact | None]  # the inputs → what is exact there, i
 Sides = Callable[[str, tuple[int, ...]], tuple[float, float]]  # → exact slope to the left and right
 
 
+class Fixed(float):
+    """A setting that a length follows from: moved by noise, it would make another call."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One result, judged. The values are those of the element with the largest margin."""

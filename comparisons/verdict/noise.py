@@ -15,6 +15,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...reference.adapters import leaves, tree_map
+from .classes import Fixed
 from .halves import BITS, is_half, rounded
 
 # Results that are copies, selections or comparisons of what went in: exact, so left alone.
@@ -141,6 +142,8 @@ def moved_by(
     """As `moved`, once for each size, to the same sides."""
 
     def each(leaf: Any) -> Sequence[Any]:
+        if isinstance(leaf, Fixed):
+            return [leaf] * len(sizes)
         if isinstance(leaf, float):
             return [float(a) for a in each(np.array(leaf))]
         if not is_floating(leaf) or _may_be_labels(leaf):
