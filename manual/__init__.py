@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         indexing,
         linear,
         losses,
+        masked,
         models,
         normalization,
         optimizers,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         reductions,
         schedules,
         second_order,
+        sorting,
         views,
     )
 
@@ -44,6 +46,7 @@ __all__ = [
     "indexing",
     "linear",
     "losses",
+    "masked",
     "models",
     "normalization",
     "optimizers",
@@ -53,6 +56,7 @@ __all__ = [
     "reductions",
     "schedules",
     "second_order",
+    "sorting",
     "views",
 ]
 _OLD = ("elementary",)  # removed in version 0.3

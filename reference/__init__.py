@@ -12,6 +12,7 @@ from . import (
     indexing,
     linear,
     losses,
+    masked,
     models,
     normalization,
     optimizers,
@@ -21,6 +22,7 @@ from . import (
     reductions,
     schedules,
     second_order,
+    sorting,
     views,
 )
 
@@ -35,6 +37,7 @@ __all__ = [
     "indexing",
     "linear",
     "losses",
+    "masked",
     "models",
     "normalization",
     "optimizers",
@@ -44,5 +47,6 @@ __all__ = [
     "reductions",
     "schedules",
     "second_order",
+    "sorting",
     "views",
 ]

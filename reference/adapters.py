@@ -159,14 +159,18 @@ def silent_loops():
         warns(True)
 
 
+class NotAsked(ValueError):
+    """What a mirror does not ask of torch: that would crash, or torch leaves the answer open."""
+
+
 def refusing(function, fault, why):
-    """A torch function that must not be called where fault(*args, **kwargs): a ValueError, instead
-    of what torch would do then."""
+    """A torch function that must not be called where fault(*args, **kwargs): NotAsked, instead of
+    what torch would do then."""
 
     @functools.wraps(function)
     def guarded(*args, **kwargs):
         if fault(*args, **kwargs):
-            raise ValueError(f"{function.__name__}: {why}")
+            raise NotAsked(f"{function.__name__}: {why}")
         return function(*args, **kwargs)
 
     return guarded

@@ -6,3 +6,5 @@ from .adapters import rule
 
 where = rule(torch.where, order="x condition other")
 getitem = rule(torch.Tensor.__getitem__)
+gather = rule(torch.gather, algorithm="sparse_grad")
+index_select = rule(torch.index_select)

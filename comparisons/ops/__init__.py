@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ...reference.adapters import Facts
 
 FAMILIES = (
-    *("pointwise", "products", "reductions", "views", "indexing"),
+    *("pointwise", "products", "reductions", "views", "indexing", "masked", "sorting"),
     *("activations", "linear", "distances", "embedding", "dropout", "losses"),
     *("normalization", "attention", "recurrent"),
     *("models", "second_order"),
