@@ -49,7 +49,11 @@ def triu(x, diagonal=0):
 
 def _held(value, dtype):
     """The value, which if it is a finite number is one in that dtype too."""
-    if isinstance(value, (int, float)) and math.isfinite(value) and abs(value) > np.finfo(dtype).max:
+    if (
+        isinstance(value, (int, float))
+        and math.isfinite(value)
+        and abs(value) > np.finfo(dtype).max
+    ):
         raise ValueError(f"value: expected a number that {dtype} holds, got {value}")
     return value
 

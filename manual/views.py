@@ -45,7 +45,8 @@ def flatten(x, start_dim=0, end_dim=-1):
 
 def squeeze(x, dim=...):
     """x without its axes of length 1: all, or those that dim names, one or several. Raises
-    ValueError for an axis that is named twice."""
+    TypeError for what is no whole number or several, ValueError for an axis that is named twice.
+    """
     x = floating(x=x)
     axes = range(x.ndim) if dim is ... else _axes(x.ndim, dim=dim)
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if n != 1 or i not in axes))
@@ -122,8 +123,9 @@ def repeat(x, repeats):
 
 def narrow(x, dim, start, length):
     """The elements from start on, so many, along the axis dim; start counts from the end if it is
-    below 0, and may be an array of one whole number without axes. Raises ValueError for x without
-    axes, and for more elements than there are, IndexError for a start outside x."""
+    below 0, and may be an array of one whole number without axes. Raises TypeError for any other
+    array, ValueError for x without axes, and for more elements than there are, IndexError for a
+    start outside x."""
     x, start = floating(x=x), _number(start=start)
     axis = _axis_inside(x, dim)
     whole(length=length)
@@ -142,7 +144,7 @@ def narrow(x, dim, start, length):
 
 
 def split(x, split_size_or_sections, dim=0):
-    """x in parts along the axis dim, a tuple: of one length, the last one shorter, or of the lengths
+    """x in parts along the axis dim, a tuple: of one length, the last one shorter, or of several
     that are given. dy is one too, where None stands for 0. Raises TypeError for what is no whole
     number or several, ValueError for x without axes, a length below 0, and lengths that do not add
     up to that of the axis."""
@@ -238,7 +240,8 @@ def roll(x, shifts, dims=()):
     """x with its elements moved on by shifts along the axes dims, those at the end to the front;
     without dims as if it had one axis. dy is moved back. Raises TypeError for what is no whole
     number or several, ValueError unless there is a shift for each axis."""
-    x, moves, axes = floating(x=x), _several(shifts=shifts), _several(dims=dims)
+    x, moves = floating(x=x), _several(shifts=shifts)
+    axes = () if dims is None else _several(dims=dims)
     if not moves or len(moves) != max(len(axes), 1):
         raise ValueError(f"shifts: expected {max(len(axes), 1)}, one for each axis, got {moves}")
     axes = [_axis_inside(x, dim, "dims") for dim in axes]

@@ -1,8 +1,16 @@
 """Elements in order. Of equal ones torch does not say which comes first, but in a stable sort."""
 
+import functools
+
 import torch
 
 from .adapters import refusing, rule
+
+
+@functools.wraps(torch.sort)
+def _sort(x, dim=-1, descending=False, *, stable=False):
+    """torch.sort, which takes an axis by its name alone beside `stable`."""
+    return torch.sort(x, dim=dim, descending=descending, stable=stable)
 
 
 def _equal_neighbours(x, dim, descending):
@@ -23,5 +31,5 @@ def _topk_is_open(x, k, dim=-1, largest=True, sorted=True):
 
 
 _OPEN = "torch leaves open which of equal elements it takes, and the order of what is not sorted"
-sort = rule(refusing(torch.sort, _sort_is_open, _OPEN), algorithm="stable")
+sort = rule(refusing(_sort, _sort_is_open, _OPEN), algorithm="stable")
 topk = rule(refusing(torch.topk, _topk_is_open, _OPEN), algorithm="sorted")

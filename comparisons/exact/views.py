@@ -92,7 +92,7 @@ def flip(x, dims):
 
 
 def roll(x, shifts, dims=()):
-    if dims == ():
+    if dims is None or dims == ():
         return roll(x.reshape(-1), shifts, (0,)).reshape(x.shape)
     pairs = zip(np.atleast_1d(shifts), np.atleast_1d(dims), strict=True)
     for shift, dim in pairs:

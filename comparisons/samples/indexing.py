@@ -9,7 +9,6 @@ def _int32(numbers):
     return Array(f"int32 {numbers}", lambda rng, dtype: np.asarray(numbers, np.int32))
 
 
-
 SAMPLES = {
     "where": [
         call(values([[True, False], [False, True]]), array(2, 2), array(2)),

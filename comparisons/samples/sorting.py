@@ -7,7 +7,7 @@ SAMPLES = {
         call(array(3, 4)),
         call(array(3, 4), 0),
         call(array(3, 4), -1, True),
-        call(array(2, 3, 2), 1, stable=True),
+        call(array(2, 3, 2), dim=1, stable=True),
         call(array(5), descending=True, stable=True),
     ],
     "topk": [
@@ -25,7 +25,7 @@ CORNERS = {
     "sort": [  # ties are settled where it is stable
         call(_TIES, stable=True),
         call(_TIES, descending=True, stable=True),
-        call(_TIES, 0, stable=True),
+        call(_TIES, dim=0, stable=True),
         call(_NANS, stable=True),
         call(_NANS, descending=True, stable=True),
         call(values([2.0, _INF, -0.0, -_INF, _NAN]), stable=None),
