@@ -22,6 +22,7 @@ class Facts:
     algorithm   those that say how it is computed, not what
     without     those that torch takes and a rule does not: they change no number
     also        other names that it is called by
+    method      whether the method of a tensor by its name is the same function
     reflected   the operator that is called with its two operands swapped
     spread      whether its last argument, lengths or axes, may come one by one
     overload    its arguments, as it has them where the second is of whole numbers
@@ -40,6 +41,7 @@ class Facts:
     algorithm: tuple = ()
     without: tuple = ("inplace", "_stacklevel", "size_average", "reduce", "_weight")
     also: tuple = ()
+    method: bool = True
     reflected: tuple = ()
     spread: bool = False
     overload: tuple = ()

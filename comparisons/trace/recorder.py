@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...manual.binding import named as leaves_by_name
 from ...manual.trees import kept
-from ...reference.adapters import array, leaves, listed, tensor, tree_map
+from ...reference.adapters import NotAsked, array, leaves, listed, tensor, tree_map
 from .. import ops
 from ..exact import SOON
 from ..ops import Op, arguments, evaluate
@@ -75,7 +75,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(function, "__name__", str(function)).strip("_")
-        step = Step(name)
+        step = Step(name, method=inspect.ismethoddescriptor(function))
         # Before the call: a function in place gives its argument another node.
         step.args, step.kwargs = tree_map(partial(_taken, step), (tuple(args), dict(kwargs)))
         made_before = [node for node, _ in step.ends.values()]
@@ -209,8 +209,12 @@ def _judge(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
             step.note = "draws at random"
             return
         kwargs = kwargs | twin.draw(*args, **kwargs)
+    try:
+        y, _ = twin(*args, **kwargs)
+    except NotAsked as reason:
+        step.note = said(reason)
+        return
     step.op = op.name
-    y, _ = twin(*args, **kwargs)
     if isinstance(y, tuple) and not isinstance(step.y, tuple):  # what torch writes in place
         step.dy = step.dy, *[None] * (len(y) - 1)
     elif isinstance(step.y, tuple) and not isinstance(y, tuple):  # torch's others are None
@@ -267,9 +271,9 @@ def _call(step: Step) -> tuple[Op, Any, dict[str, Any]] | None:
     """The op of a step, and the call in its rule's signature; None if there is none."""
     name = step.name.removesuffix("_")
     op = ops.called(name)
-    if op is None:
+    if op is None or (step.method and not op.facts.method):
         return None
-    args, kwargs = op.traced(name, step.args, step.kwargs)
+    args, kwargs = op.traced(name, step.args, step.kwargs, step.method)
     try:
         inspect.signature(op.rule).bind(*args, **kwargs)
     except TypeError as error:
