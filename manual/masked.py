@@ -52,7 +52,7 @@ def _held(value, dtype):
     if (
         isinstance(value, (int, float))
         and math.isfinite(value)
-        and abs(value) > np.finfo(dtype).max
+        and abs(value) > float(np.finfo(dtype).max)
     ):
         raise ValueError(f"value: expected a number that {dtype} holds, got {value}")
     return value

@@ -208,7 +208,7 @@ def test_a_number_that_a_dtype_does_not_hold_is_refused():
     (y, _), infinite = manual.masked.masked_fill(x, mask, 65504.0), -float("inf")
     assert y[0] == 65504
     assert manual.masked.masked_fill(x, mask, infinite)[0][0] == infinite
-    with pytest.raises(ValueError, match="value: expected a number that float16 holds, got -1e9"):
+    with pytest.raises(ValueError, match="value: expected a number that float16 holds, got"):
         manual.masked.masked_fill(x, mask, -1e9)
     with pytest.raises(RuntimeError, match="without overflow"):
         torch.from_numpy(x).masked_fill(torch.from_numpy(mask), -1e9)

@@ -107,13 +107,12 @@ def test_functions_that_rearrange_tensors_are_covered(dtype):
         y = y.squeeze(0).roll(1, -1).narrow(-1, 2, 8)
         first, *_, last = torch.stack([y, y.ravel().view_as(y)]).unbind()
         y = first.masked_fill(first > 1, -1.0).tril() + last.triu(1)
-        large, at = y.topk(2, dim=-1)
-        kept = (
-            torch.where(y > 0, y, 0.0).gather(-1, at)
-            + y.swapaxes(0, 1).where(y.swapaxes(0, 1) > 0, torch.zeros((), dtype=dtype)).sum()
-        )
-        ordered, _ = y.sort(dim=1, descending=True)
-        return (large * kept).sum() + ordered.index_select(1, at[0, 0] % 3).flatten(1).mean()
+        large, at = x.flatten(1).topk(2, dim=-1)
+        other = y.swapaxes(0, 1)
+        other = other.where(other.detach() > 0, torch.zeros((), dtype=dtype))
+        ordered, _ = x.sort(dim=1, descending=True)
+        picked = ordered.index_select(2, at[0] % 4).mean() + y.gather(-1, at[:, None] % 8).sum()
+        return (large * torch.where(large > 0, large, 0.0)).sum() + other.mean() + picked
 
     found = trace(module, drawn(dtype, 2, 3, 4).requires_grad_())
     print(found)
