@@ -78,12 +78,13 @@ def gather(x, dim, index, *, sparse_grad=False):
                 f"{index.shape}"
             )
         _within(index, rows.shape[axis])
+        steps = [math.prod(rows.shape[i + 1 :]) for i in range(rows.ndim)]
         places = list(np.ogrid[tuple(map(slice, at.shape))])
-        places[axis] = at
-        flat = np.ravel_multi_index(np.broadcast_arrays(*places), rows.shape)
+        places[axis] = at.astype(np.int64, copy=False)
+        flat = sum(place * step for place, step in zip(places, steps, strict=True))
     else:
         flat = np.zeros(index.shape, np.int64)
-    y, shape, dtype = rows.reshape(-1)[flat].reshape(index.shape), x.shape, x.dtype
+    y, shape, dtype = rows.reshape(-1).take(flat).reshape(index.shape), x.shape, x.dtype
 
     def pullback(dy):
         dx = np.bincount(flat.reshape(-1), dy.reshape(-1), math.prod(shape))

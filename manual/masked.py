@@ -49,11 +49,8 @@ def triu(x, diagonal=0):
 
 def _held(value, dtype):
     """The value, which if it is a finite number is one in that dtype too."""
-    if (
-        isinstance(value, (int, float))
-        and math.isfinite(value)
-        and abs(value) > float(np.finfo(dtype).max)
-    ):
+    most = float(np.finfo(dtype).max)
+    if isinstance(value, (int, float)) and math.isfinite(value) and abs(value) > most:
         raise ValueError(f"value: expected a number that {dtype} holds, got {value}")
     return value
 

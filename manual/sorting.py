@@ -10,6 +10,8 @@ import numpy as np
 
 from .arguments import axis_of, flag, floating, whole
 
+FEW = 8  # how many times as long an axis is, from which on not all of it is sorted
+
 
 def sort(x, dim=-1, descending=False, *, stable=False):
     """The elements along an axis from the least to the largest, or the other way round, and where
@@ -31,8 +33,7 @@ def topk(x, k, dim=-1, largest=True, sorted=True):
     rows = np.atleast_1d(x)
     if not 0 <= k <= rows.shape[axis] or not (k or x.ndim):
         raise ValueError(f"k: expected from {1 - bool(x.ndim)} to {rows.shape[axis]}, got {k}")
-    order = _order(rows, axis, largest)
-    return _picked(x, axis, np.take(order, range(k), axis))
+    return _picked(x, axis, _first(rows, k, axis, largest))
 
 
 def _order(rows, axis, descending):
@@ -42,6 +43,28 @@ def _order(rows, axis, descending):
         return np.argsort(rows, axis, kind="stable")
     turned = np.argsort(np.flip(rows, axis), axis, kind="stable")
     return rows.shape[axis] - 1 - np.flip(turned, axis)
+
+
+def _first(rows, k, axis, descending):
+    """The first k of the indices that sort along an axis. Where they are few, only they are sorted:
+    what lies before the k-th element, and of its equals the first ones."""
+    n = rows.shape[axis]
+    if n < FEW * k or not k:
+        return np.take(_order(rows, axis, descending), range(k), axis)
+    a = np.moveaxis(rows, axis, -1)
+    place = n - k if descending else k - 1
+    edge = np.partition(a, place, -1)[..., place : place + 1]
+    if np.isnan(edge).any():
+        return np.take(_order(rows, axis, descending), range(k), axis)
+    chosen = ~(a < edge) if descending else a <= edge
+    if np.count_nonzero(chosen) > edge.size * k:
+        equal = a == edge
+        before = chosen & ~equal
+        open_ = k - np.count_nonzero(before, axis=-1)[..., np.newaxis]
+        chosen = before | (equal & (np.cumsum(equal, -1) <= open_))
+    index = np.nonzero(chosen)[-1].reshape(*a.shape[:-1], k)
+    order = _order(np.take_along_axis(a, index, -1), -1, descending)
+    return np.moveaxis(np.take_along_axis(index, order, -1), -1, axis)
 
 
 def _picked(x, axis, index):

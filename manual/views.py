@@ -11,7 +11,7 @@ from itertools import accumulate
 import numpy as np
 
 from .arguments import array, axis_of, floating, whole
-from .arrays import pairwise_sum, room, sum_to
+from .arrays import room, sum_to
 
 
 def reshape(x, shape):
@@ -116,7 +116,10 @@ def repeat(x, repeats):
     copies = [length for pair in zip(times, before, strict=True) for length in pair]
 
     def pullback(dy):
-        return pairwise_sum(dy.reshape(copies), tuple(range(0, len(copies), 2))).reshape(shape)
+        dx = dy.reshape(copies)
+        for axis in range(len(times)):  # where the next copies are, once those before are added up
+            dx = _added(dx, axis)
+        return dx.reshape(shape)
 
     return y, pullback
 
@@ -251,6 +254,20 @@ def roll(x, shifts, dims=()):
         return _rolled(dy, [-n for n in moves], axes)
 
     return y, pullback
+
+
+def _added(a, axis):
+    """The sum over an axis, pairwise: half of it and the other half, again and again."""
+    parts = np.moveaxis(a, axis, 0)
+    if not len(parts):
+        return np.zeros(parts.shape[1:], a.dtype)
+    while len(parts) > 1:
+        half, odd = divmod(len(parts), 2)
+        sums = parts[:half] + parts[half : 2 * half]
+        if odd:
+            sums[0] += parts[-1]
+        parts = sums
+    return parts[0]
 
 
 def _rolled(a, moves, axes):

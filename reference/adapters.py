@@ -175,6 +175,7 @@ def refusing(function, fault, why):
             raise NotAsked(f"{function.__name__}: {why}")
         return function(*args, **kwargs)
 
+    guarded.unguarded = function
     return guarded
 
 

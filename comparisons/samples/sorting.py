@@ -16,6 +16,8 @@ SAMPLES = {
         call(array(3, 4), 3, largest=False),
         call(array(2, 5, 2), 1, -2, True, False),
         call(array(5), 5),
+        call(array(17, 2), 2, 0),
+        call(array(2, 9), 1, largest=False),
     ],
 }
 
@@ -40,6 +42,8 @@ CORNERS = {
         call(values([1.0, 0.0, 1.0, -1.0, 1.0]), 2, largest=False),
         call(values([1.0, _NAN, -_INF, _INF, 0.0]), 3),
         call(values([1.0, _NAN, -_INF, _INF, 0.0]), 4, largest=False),
+        call(values([0.0, 1.0, *[-1.0] * 15, _NAN]), 2),
+        call(values([0.0, 1.0, *[2.0] * 15, _NAN]), 2, largest=False),
         call(array(3, 4), 0),
         call(array(), 1),
         call(array(), 1, 0, False),

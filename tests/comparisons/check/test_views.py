@@ -146,6 +146,18 @@ def test_of_equal_elements_the_first_is_taken_where_torch_leaves_it_open(op, set
         check(op, op, [TIES], settings)
 
 
+@pytest.mark.parametrize("k", [1, 2, 5, 40])
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("nans", [0, 1, 9])
+def test_few_of_many_are_those_of_a_stable_sort(k, largest, nans):
+    x = np.random.default_rng(k).integers(9, size=(3, 40, 2)).astype(np.float32)
+    x[1, :nans] = np.nan
+    stable = torch.sort(torch.from_numpy(x), dim=1, descending=largest, stable=True)
+    (values, indices), _ = manual.sorting.topk(x, k, 1, largest)
+    assert np.array_equal(values, stable.values[:, :k], equal_nan=True)
+    assert np.array_equal(indices, stable.indices[:, :k])
+
+
 def test_a_stable_sort_with_its_ties_the_other_way_round_is_found():
     def sort(x, dim=-1, descending=False, *, stable=False):
         rows = -x if not descending else x
