@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         indexing,
         linear,
         losses,
+        masked,
         models,
         normalization,
         optimizers,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         resampling,
         schedules,
         second_order,
+        sorting,
         views,
     )
 
@@ -49,6 +51,7 @@ __all__ = [
     "indexing",
     "linear",
     "losses",
+    "masked",
     "models",
     "normalization",
     "optimizers",
@@ -61,6 +64,7 @@ __all__ = [
     "resampling",
     "schedules",
     "second_order",
+    "sorting",
     "views",
 ]
 _OLD = ("elementary",)  # removed in version 0.3

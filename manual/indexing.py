@@ -4,10 +4,13 @@ All of them take arrays in float16, float32 or float64, and raise TypeError for 
 ValueError for shapes that do not fit; the message names the argument.
 """
 
+import math
+
 import numpy as np
 
-from .arguments import array, broadcast, floating
+from .arguments import array, axis_of, broadcast, flag, floating
 from .arrays import operands
+from .embedding import _collected
 
 
 def where(condition, x, other):
@@ -52,3 +55,76 @@ def getitem(x, index):
         return dx
 
     return y, pullback
+
+
+def gather(x, dim, index, *, sparse_grad=False):
+    """y[i, j, …] = x[index[i, j, …], j, …], where the index stands at the axis dim: an array of as
+    many axes as x, elsewhere no longer than it. An element picked more than once collects all of
+    its dy. sparse_grad is torch's choice of a layout.
+
+    Raises TypeError for an index of another dtype than int64 and int32, ValueError for one of
+    another shape, IndexError for one outside x; one of no elements may have any dtype and shape.
+    """
+    x, index = floating(x=x), array(index=index)
+    axis = axis_of(x.ndim, dim=dim)
+    flag(sparse_grad=sparse_grad)
+    rows, at = np.atleast_1d(x), np.atleast_1d(index)
+    if index.size:
+        lengths = [n for i, n in enumerate(rows.shape) if i != axis]
+        wanted = [n for i, n in enumerate(at.shape) if i != axis]
+        if at.ndim != rows.ndim or any(n > most for n, most in zip(wanted, lengths, strict=True)):
+            raise ValueError(
+                f"index: expected as many axes as x, {x.shape}, none but {dim} longer, got shape "
+                f"{index.shape}"
+            )
+        _within(index, rows.shape[axis])
+        steps = [math.prod(rows.shape[i + 1 :]) for i in range(rows.ndim)]
+        places = list(np.ogrid[tuple(map(slice, at.shape))])
+        places[axis] = at.astype(np.int64, copy=False)
+        flat = sum(place * step for place, step in zip(places, steps, strict=True))
+    else:
+        flat = np.zeros(index.shape, np.int64)
+    y, shape, dtype = rows.reshape(-1).take(flat).reshape(index.shape), x.shape, x.dtype
+
+    def pullback(dy):
+        dx = np.bincount(flat.reshape(-1), dy.reshape(-1), math.prod(shape))
+        return dx.astype(dtype).reshape(shape)
+
+    return y, pullback
+
+
+def index_select(x, dim, index):
+    """x at each index along the axis dim, whose length becomes that of the index, an array of one
+    axis or none. What is picked more than once collects all of its dy.
+
+    Raises TypeError for an index of another dtype than int64 and int32, ValueError for one with
+    more axes and unless x without axes gets one index, IndexError for one outside x.
+    """
+    x, index = floating(x=x), array(index=index)
+    axis = axis_of(x.ndim, dim=dim)
+    if index.ndim > 1 or (x.ndim == 0 and index.size != 1):
+        expected = "one axis" if x.ndim else "one element"
+        raise ValueError(f"index: expected {expected}, got shape {index.shape}")
+    rows, at, shape = np.atleast_1d(x), np.atleast_1d(index), x.shape
+    _within(at, rows.shape[axis])
+    y = np.take(rows, at, axis)
+    picked, ahead = y.shape, np.moveaxis(rows, axis, 0).shape
+    y = y if x.ndim else y.reshape(())
+
+    def pullback(dy):
+        parts = np.moveaxis(dy.reshape(picked), axis, 0).reshape(len(at), math.prod(ahead[1:]))
+        table = np.empty((ahead[0], parts.shape[1]), x.dtype)
+        dx = _collected(parts, at, table, by_frequency=False)
+        return np.moveaxis(dx.reshape(ahead), 0, axis).reshape(shape)
+
+    return y, pullback
+
+
+def _within(index, n):
+    """Raises TypeError for an index that is neither int64 nor int32, IndexError for one outside an
+    axis of n elements."""
+    if index.dtype not in (np.int64, np.int32):
+        raise TypeError(f"index: expected dtype int64 or int32, got {index.dtype}")
+    outside = (index < 0) | (index >= n)
+    if outside.any():
+        raise IndexError(f"index: expected from 0 to {n - 1}, got {index[outside].flat[0]}")

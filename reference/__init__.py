@@ -13,6 +13,7 @@ from . import (
     indexing,
     linear,
     losses,
+    masked,
     models,
     normalization,
     optimizers,
@@ -25,6 +26,7 @@ from . import (
     resampling,
     schedules,
     second_order,
+    sorting,
     views,
 )
 
@@ -40,6 +42,7 @@ __all__ = [
     "indexing",
     "linear",
     "losses",
+    "masked",
     "models",
     "normalization",
     "optimizers",
@@ -52,5 +55,6 @@ __all__ = [
     "resampling",
     "schedules",
     "second_order",
+    "sorting",
     "views",
 ]

@@ -26,7 +26,7 @@ class Facts:
     spread      whether its last argument, lengths or axes, may come one by one
     overload    its arguments, as it has them where the second is of whole numbers
     order       its first arguments, as its entry in torch's op_db has them, where that is another
-    entry       its entry in torch's op_db, where another entry has its name
+    entry       its entry in torch's op_db, where another has its name, as the method of a tensor
     lengths     the settings that a length follows from
     unsafe      what its kernel must not be given, for it does not look: "negative", "large" indices
     fused       the function of ATen's core set that it is, and that is a composition nevertheless
@@ -163,16 +163,21 @@ def silent_loops():
         warns(True)
 
 
+class NotAsked(ValueError):
+    """What a mirror does not ask of torch: that would crash, or torch leaves the answer open."""
+
+
 def refusing(function, fault, why):
-    """A torch function that must not be called where fault(*args, **kwargs): a ValueError, instead
-    of what torch would do then."""
+    """A torch function that must not be called where fault(*args, **kwargs): NotAsked, instead of
+    what torch would do then."""
 
     @functools.wraps(function)
     def guarded(*args, **kwargs):
         if fault(*args, **kwargs):
-            raise ValueError(f"{function.__name__}: {why}")
+            raise NotAsked(f"{function.__name__}: {why}")
         return function(*args, **kwargs)
 
+    guarded.unguarded = function
     return guarded
 
 

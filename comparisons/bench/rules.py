@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,13 @@ def by_torch(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
         return sources[-1]
 
     call = evaluate.torch_call(name, args, kwargs, source)
-    cotangents = [tensor(d) for d in leaves(dy)]
+    call = partial(getattr(call.func, "unguarded", call.func), *call.args, **call.keywords)
+    sloped = [i for i, d in enumerate(leaves(dy)) if d is not None]
+    cotangents = [tensor(leaves(dy)[i]) for i in sloped]
 
     def run() -> Any:
-        return torch.autograd.grad(leaves(call()), sources, cotangents)
+        y = leaves(call())
+        return torch.autograd.grad([y[i] for i in sloped], sources, cotangents)
 
     return run
 

@@ -127,6 +127,8 @@ def _on_modules(op: str, seed: int, dtypes: Sequence[str], most: int | None) -> 
 def expressed(info: Any, op: str, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A SampleInput as the arguments of our rule. Raises Inexpressible."""
     args, kwargs = ops.named(op).bound(sample.input, *sample.args, **sample.kwargs)
+    if isinstance(sample.kwargs.get("out"), torch.Tensor):
+        raise Inexpressible("a tensor to write to")
     for leaf in leaves((args, kwargs)):
         if isinstance(leaf, torch.Tensor):
             if leaf.layout is not torch.strided:

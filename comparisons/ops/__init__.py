@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ...reference.adapters import Facts
 
 FAMILIES = (
-    *("pointwise", "products", "reductions", "views", "indexing"),
+    *("pointwise", "products", "reductions", "views", "indexing", "masked", "sorting"),
     *("activations", "linear", "distances", "embedding", "dropout", "losses"),
     *("normalization", "attention", "recurrent"),
     *("convolution", "pooling", "resampling", "padding"),
@@ -98,20 +98,27 @@ class Op:
         """A call that torch's op_db has for it, in the order of the rule, without what the rule
         does not take."""
         args, kwargs = self._by_the_rule(args, kwargs)
-        given = dict(zip(self.facts.order, args, strict=False))
-        ordered = [given[name] for name in signature(self.rule).parameters if name in given]
-        return (*ordered, *args[len(given) :]), self._taken(kwargs)
+        return self._ordered(args), self._taken(kwargs)
 
     def traced(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], method: bool = False
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A call that torch made of it, under one of its names, as a call of the rule."""
+        """A call that torch made of it, under one of its names, as a call of the rule; of a method
+        of a tensor, whose arguments are in the order of op_db."""
+        if method:
+            args = self._ordered(args)
         if name in self.facts.reflected:
             args = args[::-1]
         if self.facts.spread and len(args) > 1 and isinstance(args[1], int):
             args = args[0], tuple(args[1:])
         args, kwargs = self._by_the_rule(args, kwargs)
         return args, self._taken(kwargs)
+
+    def _ordered(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arguments in the order of op_db, in that of the rule."""
+        given = dict(zip(self.facts.order, args, strict=False))
+        ordered = [given[name] for name in signature(self.rule).parameters if name in given]
+        return (*ordered, *args[len(given) :])
 
     def _by_the_rule(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...reference.adapters import NotAsked
 from ..verdict.classes import CLASSES, DIFFERENT, IDENTICAL, worst
 from ..verdict.noise import is_floating
 from .torch_samples import text
@@ -162,6 +163,10 @@ def compared(
         with warnings.catch_warnings(action="ignore"):
             theirs()  # first: what it draws, ours is given
         said = "computes"
+    except NotAsked as reason:
+        answer, refuses = outcome(ours, names, *refusals)
+        kind = INEXPRESSIBLE if refuses or answer == "computes" else DIFFERENT
+        return case | {"manual": answer, "torch": "not asked", "class": kind, "note": str(reason)}
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
     answer, refuses = outcome(ours, names, *refusals)

@@ -29,7 +29,7 @@ def by_torch(op: str, args: Any, kwargs: dict[str, Any], made: Callable[[Any], A
 
 def torch_call(
     op: str, args: Any, kwargs: dict[str, Any], made: Callable[[Any], Any]
-) -> Callable[[], Any]:
+) -> partial[Any]:
     """The call of torch's function that `by_torch` makes, with all its tensors."""
     ours, twin = named(op).pair
     bound = inspect.signature(ours).bind(*args, **kwargs).arguments

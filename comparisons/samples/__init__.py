@@ -82,6 +82,11 @@ def signs(*shape: int) -> Array:
     return Array(text, lambda rng, dtype: np.asarray(2 * rng.integers(2, size=shape) - 1, dtype))
 
 
+def truths(*shape: int) -> Array:
+    """True and False."""
+    return Array(_text("truths", shape), lambda rng, dtype: rng.random(shape) < 0.5)
+
+
 def values(numbers: Any) -> Array:
     """The numbers themselves, in the dtype asked for; whole ones without a point, and truth values,
     stay what they are."""

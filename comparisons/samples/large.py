@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from . import Call, array, call, classes, log_probabilities, positive, signs, uniform
+from . import Call, array, call, classes, log_probabilities, positive, signs, truths, uniform
 
 CLASSES = 100
 _OF_X = (
@@ -39,6 +39,23 @@ def calls(elements: int) -> dict[str, Call]:
         "softmin": call(scores, 1),
         "linear": call(array(rows, CLASSES), array(CLASSES, CLASSES), array(CLASSES)),
         "matmul": call(array(side, side // 4 or 1), array(side // 4 or 1, side)),
+        "split": call(scores, CLASSES // 4, 1),
+        "chunk": call(scores, 4),
+        "unbind": call(array(4, n // 4)),
+        "cat": call([array(rows, CLASSES // 2), array(rows, CLASSES // 2)], 1),
+        "stack": call([array(n // 2), array(n // 2)]),
+        **{op: call(scores) for op in ("flatten", "squeeze", "tril", "triu")},
+        "sort": call(scores, stable=True),
+        "unsqueeze": call(scores, 0),
+        "expand": call(array(rows, 1), (rows, CLASSES)),
+        "repeat": call(array(n // 4), 4),
+        "narrow": call(scores, 1, 10, CLASSES // 2),
+        "roll": call(scores, 3, 1),
+        "flip": call(scores, (1,)),
+        "masked_fill": call(scores, truths(rows, CLASSES), 0.5),
+        "topk": call(scores, 5),
+        "gather": call(scores, 1, classes(rows, CLASSES, below=CLASSES)),
+        "index_select": call(scores, 0, classes(rows, below=rows)),
         "embedding": call(classes(rows, below=rows), array(rows, CLASSES)),
         "cosine_similarity": call(array(rows, CLASSES), array(rows, CLASSES)),
         "pairwise_distance": call(array(rows, CLASSES), array(rows, CLASSES)),

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...manual.binding import named as leaves_by_name
 from ...manual.trees import kept
-from ...reference.adapters import array, leaves, listed, tensor, tree_map
+from ...reference.adapters import NotAsked, array, leaves, listed, tensor, tree_map
 from .. import ops
 from ..exact import SOON
 from ..ops import Op, arguments, evaluate
@@ -74,7 +74,8 @@ class _Recorder(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        step = Step(_name(function))
+        name = getattr(function, "__name__", str(function)).strip("_")
+        step = Step(name, method=inspect.ismethoddescriptor(function))
         # Before the call: a function in place gives its argument another node.
         step.args, step.kwargs = tree_map(partial(_taken, step), (tuple(args), dict(kwargs)))
         made_before = [node for node, _ in step.ends.values()]
@@ -96,14 +97,6 @@ class _Recorder(TorchFunctionMode):
         new = _behind(nodes, self.claimed)
         self.claimed.update(new)
         return [node for node in new if not _is_leaf(node)]
-
-
-def _name(function: Any) -> str:
-    """What torch calls it; a method that only shares its name with an op is one of Tensor."""
-    name: str = getattr(function, "__name__", str(function)).strip("_")
-    op = ops.called(name)
-    shares = op is not None and op.facts.entry and hasattr(function, "__objclass__")
-    return f"Tensor.{name}" if shares else name
 
 
 def _taken(step: Step, leaf: Any) -> Any:
@@ -217,8 +210,12 @@ def _judge(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
             return
         kwargs = kwargs | twin.draw(*args, **kwargs)
     args, kwargs = op.held(args, kwargs)
+    try:
+        y, _ = twin(*args, **kwargs)
+    except NotAsked as reason:
+        step.note = said(reason)
+        return
     step.op = op.name
-    y, _ = twin(*args, **kwargs)
     if isinstance(y, tuple) and not isinstance(step.y, tuple):  # what torch writes in place
         step.dy = step.dy, *[None] * (len(y) - 1)
     elif isinstance(step.y, tuple) and not isinstance(y, tuple):  # torch's others are None
@@ -275,9 +272,9 @@ def _call(step: Step) -> tuple[Op, Any, dict[str, Any]] | None:
     """The op of a step, and the call in its rule's signature; None if there is none."""
     name = step.name.removesuffix("_")
     op = ops.called(name)
-    if op is None:
+    if op is None or (step.method and op.facts.entry):
         return None
-    args, kwargs = op.traced(name, step.args, step.kwargs)
+    args, kwargs = op.traced(name, step.args, step.kwargs, step.method)
     try:
         inspect.signature(op.rule).bind(*args, **kwargs)
     except TypeError as error:

@@ -41,6 +41,7 @@ class Step:
     verdicts: on the rule of its name, on the cotangent that arrived, and on each edge."""
 
     name: str
+    method: bool = False  # of a tensor
     args: Any = ()  # arrays in place of tensors
     kwargs: dict[str, Any] = field(default_factory=dict)
     y: Any = None
