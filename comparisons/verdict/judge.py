@@ -100,9 +100,9 @@ def settle(
         margins = measured(fitting)
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
-    kinds = {}
-    if outside:
-        kinds = _kinds(floor, subject, inputs, ours, outside, exact, sides, finer)
+    kinds = dict.fromkeys(outside, DIFFERENT)
+    if rounded_off := {name: mask for name, mask in outside.items() if is_floating(ours[name])}:
+        kinds |= _kinds(floor, subject, inputs, ours, rounded_off, exact, sides, finer)
     slack = floor.values
 
     def described(name: str) -> Verdict:
@@ -199,6 +199,7 @@ def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
     return any(
         np.any((m > 1) & (early | (m <= hopeless) | (floor.noise[name] == 0)))
         for name, m in margins.items()
+        if is_floating(floor.truth[name])
     )
 
 
