@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .arguments import broadcast, floating, one_of, real
+from .arguments import array, broadcast, floated, floating, one_of, real
 from .arrays import BLOCK, in_blocks, operands, sum_to, where
 
 
@@ -188,31 +188,37 @@ def _chosen(choose, wins, x, other):
 
 def clamp(x, min=None, max=None):
     """x brought between min and max, which are two numbers or two arrays, or of which one is None;
-    where min is above max, it is max.
+    where min is above max, it is max. Arrays of whole numbers have no slope.
 
     Of the three, that has the slope 1 which was taken, x where it equals a bound. A NaN stays, and
     has none. Raises TypeError for a number beside an array, ValueError without bounds.
     """
+    x = floating(x=x)
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
     bounds = {n: b for n, b in (("min", min), ("max", max)) if b is not None}
-    numeric = {n: b for n, b in bounds.items() if not isinstance(b, (np.ndarray, np.generic))}
+    kinds = {isinstance(b, (np.ndarray, np.generic)) for b in bounds.values()}
     if not bounds:
         raise ValueError("min: expected a number or an array where max is None, got None")
-    if 0 < len(numeric) < len(bounds):
+    if len(kinds) > 1:
         raise TypeError(f"min: expected what max is, {max!r:.40}, got {min!r:.40}")
-    real(**numeric)
-    arrays = {"x": x, **({} if numeric else bounds)}
-    broadcast(**dict(zip(arrays, _all(floating(**arrays)), strict=True)))
-    low, high = -math.inf if min is None else min, math.inf if max is None else max
-    y = np.minimum(np.maximum(x, low), high)
+    if kinds == {True}:
+        array(**bounds)
+        bounds = {n: floated(x, b) for n, b in bounds.items()}
+        floating(x=x, **bounds)
+        broadcast(x=x, **bounds)
+    else:
+        real(**bounds)
+    y = np.minimum(np.maximum(x, bounds.get("min", low)), bounds.get("max", high))
+    given = (("x", x), ("min", min), ("max", max))
+    sloped = {n: a for n, a in given if getattr(getattr(a, "dtype", None), "kind", "") == "f"}
 
     def pullback(dy):
-        crossed = np.greater(low, high)
-        slopes = {
+        taken = {
             "x": (x >= low) & (x <= high),
             "min": (x < low) & np.less(low, high),
-            "max": (x > high) | crossed,
+            "max": (x > high) | np.greater(low, high),
         }
-        found = tuple(sum_to(where(slopes[n], dy, 0), np.shape(a)) for n, a in arrays.items())
+        found = tuple(sum_to(where(taken[n], dy, 0), a.shape) for n, a in sloped.items())
         return found if len(found) > 1 else found[0]
 
     return y, pullback
@@ -230,10 +236,6 @@ def clamp_max(x, max):
     if max is None:
         raise TypeError("max: expected a number or an array, got None")
     return clamp(x, None, max)
-
-
-def _all(one_or_many):
-    return one_or_many if isinstance(one_or_many, tuple) else (one_or_many,)
 
 
 def _over(a, b):

@@ -51,6 +51,7 @@ SAMPLES = {
         call(array(4), array(3, 1), array(2, 1, 1)),
         call(array(3, 4), array(4)),
         call(array(3, 4), None, array(3, 1)),
+        call(array(3), values([-1, 0, 1]), array(3)),
     ],
     "clamp_min": [call(array(3, 4), -0.3), call(array(3, 4), array(4)), call(array(), 0)],
     "clamp_max": [call(array(3, 4), 0.3), call(array(3, 4), array(4)), call(array(), 0)],
