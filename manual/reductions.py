@@ -117,7 +117,7 @@ def _best_of_all(x, place):
 
     def pullback(dy):
         equal = x == y if y == y else np.isnan(x)
-        return where(equal, dy / np.count_nonzero(equal), 0)
+        return where(equal, dy / int(np.count_nonzero(equal)), 0)
 
     return y, pullback
 
@@ -211,7 +211,7 @@ def _deviation(rows, correction):
     s = np.sqrt(div(square, freedom if freedom > 0 else 0)[0])
 
     def pullback(dy):
-        return where(s == 0, 0, div(dy * hat, where(s == 0, 1, s) * freedom)[0])
+        return where(s == 0, 0, div(dy * hat / where(s == 0, 1, s), freedom)[0])
 
     return s * scale, pullback
 
@@ -220,7 +220,8 @@ def norm(x, p="fro", dim=None, keepdim=False, *, dtype=None):
     """(Σ |x|ᵖ)^(1 / p) over dim, which keepdim keeps with length 1; the slope is sign(x) (|x| /
     y)^(p − 1), and 0 where x is. p is any number, ∞ and −∞ being the largest and the smallest |x|
     and 0 the number of elements that are not 0; "fro" is 2, as None is, and "nuc" the sum of the
-    singular values of matrices, whose slope is U Vᵀ for x = U S Vᵀ. x is first converted to `dtype`.
+    singular values of matrices, whose slope is U Vᵀ for x = U S Vᵀ. x is first converted to
+    `dtype`.
 
     Raises TypeError or ValueError for another p and for a dtype that is narrower, ValueError for an
     axis that is named twice, for more than two axes of "fro" or not two of "nuc", and where there
@@ -294,7 +295,7 @@ def _log_sum_exp(rows):
 
     def pullback(dy):
         total = 1 + others
-        infinite = where(rows < top, 0, math.nan)
+        infinite = np.where(rows < top, 0, math.nan).astype(rows.dtype)
         return dy * where(finite, where(winner, 1, z) / total, infinite)
 
     return y, pullback
