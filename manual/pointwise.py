@@ -164,18 +164,18 @@ def rsqrt(x):
 def maximum(x, other):
     """The larger of two arrays, element by element, which alone has a slope, of 1; where they are
     equal each has half of it. NaN is the largest, and with one, both have the slope 1."""
-    return _chosen(np.maximum, np.greater, x, other)
+    return _chosen(np.maximum, np.greater, x=x, other=other)
 
 
 def minimum(x, other):
     """The smaller of two arrays, element by element, which alone has a slope, of 1; where they are
     equal each has half of it. NaN is the smallest, and with one, both have the slope 1."""
-    return _chosen(np.minimum, np.less, x, other)
+    return _chosen(np.minimum, np.less, x=x, other=other)
 
 
-def _chosen(choose, wins, x, other):
-    x, other = floating(x=x, other=other)
-    broadcast(x=x, other=other)
+def _chosen(choose, wins, **two):
+    x, other = floating(**two)
+    broadcast(**dict(zip(two, (x, other), strict=True)))
     y = choose(x, other)
 
     def pullback(dy):

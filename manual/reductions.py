@@ -12,7 +12,7 @@ import numpy as np
 from .arguments import as_dtype, axis_of, flag, floating, one_of, real
 from .arrays import exponentials, pairwise_sum, where
 from .distances import _norm
-from .pointwise import div, maximum, minimum
+from .pointwise import _chosen, div
 
 
 def sum(x, dim=None, keepdim=False, *, dtype=None):
@@ -74,7 +74,9 @@ def max(x, dim=None, keepdim=False):
     Of several largest each has the same share without dim, and the first all of it with dim. NaN is
     larger than any number. Raises TypeError for keepdim without dim, ValueError for no elements.
     """
-    return maximum(x, dim) if isinstance(dim, np.ndarray) else _best(x, np.argmax, dim, keepdim)
+    if isinstance(dim, np.ndarray):
+        return _chosen(np.maximum, np.greater, x=x, dim=dim)
+    return _best(x, np.argmax, dim, keepdim)
 
 
 def min(x, dim=None, keepdim=False):
@@ -86,7 +88,9 @@ def min(x, dim=None, keepdim=False):
     is smaller than any number. Raises TypeError for keepdim without dim, ValueError for no
     elements.
     """
-    return minimum(x, dim) if isinstance(dim, np.ndarray) else _best(x, np.argmin, dim, keepdim)
+    if isinstance(dim, np.ndarray):
+        return _chosen(np.minimum, np.less, x=x, dim=dim)
+    return _best(x, np.argmin, dim, keepdim)
 
 
 def _best(x, place, dim, keepdim):
