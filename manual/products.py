@@ -67,7 +67,8 @@ def _added(axes, x, beta, alpha, **factors):
     y = beta * x + alpha * product if beta else alpha * product
 
     def pullback(dy):
-        return sum_to(beta * dy, x.shape), *pull_product(alpha * dy)
+        da, db = pull_product(dy)
+        return sum_to(beta * dy, x.shape), alpha * da, alpha * db
 
     return y, pullback
 
@@ -110,8 +111,9 @@ def einsum(equation, *operands):
 
         y = Σ a b        da = Σ dy b        db = Σ dy a
 
-    and its labels that are in neither get it along their whole axes. Raises ValueError for an
-    equation that says something else, and where operands do not fit it.
+    and its labels that are in neither get it along their whole axes. Raises TypeError for an
+    equation that is no string, ValueError for one that says something else, and where operands do
+    not fit it.
     """
     together = len(operands) == 1 and isinstance(operands[0], (list, tuple))
     given = operands[0] if together else operands
