@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from .arguments import floating, one_of, real
-from .arrays import BLOCK, in_blocks, operands, where
+from .arguments import array, broadcast, floated, floating, one_of, real
+from .arrays import BLOCK, in_blocks, operands, sum_to, where
 
 
 def add(x, other, *, alpha=1):
@@ -146,6 +146,96 @@ def sqrt(x):
         return _over(dy, 2 * y)
 
     return y, pullback
+
+
+def rsqrt(x):
+    """1 / √x, ±∞ at ±0 and NaN below; the slope is −y³ / 2."""
+    root, _ = sqrt(x)
+    y = _over(np.ones_like(root), root)
+
+    def pullback(dy):
+        most = float(np.finfo(y.dtype).max) ** (1 / 3)  # beyond it y³ is infinite
+        slope = where(np.abs(y) >= most, np.copysign(math.inf, y), y) ** 3 / -2
+        return dy * slope
+
+    return y, pullback
+
+
+def maximum(x, other):
+    """The larger of two arrays, element by element, which alone has a slope, of 1; where they are
+    equal each has half of it. NaN is the largest, and with one, both have the slope 1."""
+    return _chosen(np.maximum, np.greater, x=x, other=other)
+
+
+def minimum(x, other):
+    """The smaller of two arrays, element by element, which alone has a slope, of 1; where they are
+    equal each has half of it. NaN is the smallest, and with one, both have the slope 1."""
+    return _chosen(np.minimum, np.less, x=x, other=other)
+
+
+def _chosen(choose, wins, **two):
+    x, other = floating(**two)
+    broadcast(**dict(zip(two, (x, other), strict=True)))
+    y = choose(x, other)
+
+    def pullback(dy):
+        shared = where(x == other, dy / 2, dy)
+        dx, dother = where(wins(other, x), 0, shared), where(wins(x, other), 0, shared)
+        return sum_to(dx, x.shape), sum_to(dother, other.shape)
+
+    return y, pullback
+
+
+def clamp(x, min=None, max=None):
+    """x brought between min and max, which are two numbers or two arrays, or of which one is None;
+    where min is above max, it is max. Arrays of whole numbers have no slope.
+
+    Of the three, that has the slope 1 which was taken, x where it equals a bound. A NaN stays, and
+    has none. Raises TypeError for a number beside an array, ValueError without bounds.
+    """
+    x = floating(x=x)
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
+    bounds = {n: b for n, b in (("min", min), ("max", max)) if b is not None}
+    kinds = {isinstance(b, (np.ndarray, np.generic)) for b in bounds.values()}
+    if not bounds:
+        raise ValueError("min: expected a number or an array where max is None, got None")
+    if len(kinds) > 1:
+        raise TypeError(f"min: expected what max is, {max!r:.40}, got {min!r:.40}")
+    if kinds == {True}:
+        array(**bounds)
+        bounds = {n: floated(x, b) for n, b in bounds.items()}
+        floating(x=x, **bounds)
+        broadcast(x=x, **bounds)
+    else:
+        real(**bounds)
+    y = np.minimum(np.maximum(x, bounds.get("min", low)), bounds.get("max", high))
+    given = (("x", x), ("min", min), ("max", max))
+    sloped = {n: a for n, a in given if getattr(getattr(a, "dtype", None), "kind", "") == "f"}
+
+    def pullback(dy):
+        taken = {
+            "x": (x >= low) & (x <= high),
+            "min": (x < low) & np.less(low, high),
+            "max": (x > high) | np.greater(low, high),
+        }
+        found = tuple(sum_to(where(taken[n], dy, 0), a.shape) for n, a in sloped.items())
+        return found if len(found) > 1 else found[0]
+
+    return y, pullback
+
+
+def clamp_min(x, min):
+    """x, but at least min, a number or an array; see clamp. Raises TypeError for None."""
+    if min is None:
+        raise TypeError("min: expected a number or an array, got None")
+    return clamp(x, min)
+
+
+def clamp_max(x, max):
+    """x, but at most max, a number or an array; see clamp. Raises TypeError for None."""
+    if max is None:
+        raise TypeError("max: expected a number or an array, got None")
+    return clamp(x, None, max)
 
 
 def _over(a, b):

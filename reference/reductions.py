@@ -1,8 +1,47 @@
-"""Sums and means."""
+"""Sums, means, extremes and other functions of many elements."""
+
+import functools
 
 import torch
 
 from .adapters import rule
 
+
+def _with_default(extreme):
+    """The function with dim=None for all axes, which torch has as a call of its own."""
+
+    @functools.wraps(extreme)
+    def of_all(input, dim=None, keepdim=False):
+        if isinstance(dim, torch.Tensor):
+            return extreme(input, dim)
+        of_one = dim is not None or keepdim is not False
+        return extreme(input, dim, keepdim) if of_one else extreme(input)
+
+    return of_all
+
+
+def _with_axes(moment):
+    """The function with all axes by their numbers where it is given none: its backward then takes
+    the number of elements for 1 if dim is (), and forgets signs without a degree of freedom."""
+
+    @functools.wraps(moment)
+    def of_axes(input, dim=None, *args, **kwargs):
+        if isinstance(dim, bool):
+            dim, args = None, (dim, *args)
+        every = dim is None or (isinstance(dim, (tuple, list)) and not dim)
+        return moment(input, tuple(range(input.ndim)) if every else dim, *args, **kwargs)
+
+    return of_axes
+
+
 sum = rule(torch.sum)
 mean = rule(torch.mean)
+cumsum = rule(torch.cumsum)
+max = rule(_with_default(torch.max))
+min = rule(_with_default(torch.min))
+amax = rule(torch.amax)
+amin = rule(torch.amin)
+var = rule(_with_axes(torch.var))
+std = rule(_with_axes(torch.std))
+norm = rule(torch.norm, without="out")
+logsumexp = rule(torch.logsumexp)

@@ -5,6 +5,7 @@ A test is one law on one op; its failure names each row, dtype and seed where th
 
 import inspect
 import warnings
+from collections import OrderedDict
 from functools import partial
 from typing import NamedTuple
 
@@ -107,13 +108,14 @@ def test_agrees_with_torch_or_is_nearer_to_the_exact_value(case):
     assert not wrong
 
 
-def along_argument(rule, arguments, name, direction, dy, h):
+def along_argument(rule, bound, name, direction, dy, h):
     """⟨dy, y⟩ with one argument moved h times the direction, and the size of what it sums."""
-    name = name.removeprefix("argument ")
+    name, arguments = name.removeprefix("argument "), bound.arguments
     argument, _, _ = name.partition(".")
     old = named(arguments[argument], argument)[name]
     new = tree_map(lambda a: a + h * direction if a is old else a, arguments[argument])
-    y, _ = rule(**{**arguments, argument: new})
+    changed = inspect.BoundArguments(bound.signature, OrderedDict(arguments | {argument: new}))
+    y, _ = rule(*changed.args, **changed.kwargs)
     return float(inner(dy, y)), float(inner(each(abs, dy), each(abs, y)))
 
 
@@ -122,10 +124,10 @@ def test_agrees_with_differences(case):
     ours, twin, args, kwargs, dy = drawn(case)
     names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
     found = evaluate.evaluate(ours, names, (args, kwargs, dy))
-    bound = inspect.signature(ours).bind(*args, **kwargs).arguments
+    bound = inspect.signature(ours).bind(*args, **kwargs)
     rng = np.random.default_rng(case.seed)
     for name in names:
-        x = named(dict(bound))[name.removeprefix("argument ")]
+        x = named(dict(bound.arguments))[name.removeprefix("argument ")]
         # small, so that no step leaves (0, 1) or crosses a kink
         direction = 1e-3 * rng.standard_normal(x.shape) * np.minimum(abs(x), abs(1 - x))
 

@@ -56,18 +56,19 @@ class Subject:
         args, kwargs, dy = inputs
         names = array_names(args, kwargs, self.signature)
         y, pullback = self.run(args, kwargs)
-        return self.results(y, pullback(dy), names)
+        return self.results(y, pullback(dy), names, pullback.whole)
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
         """y and pullback of one call: y is the floating result, or a tuple of several, however
-        they were nested. The subject gets the arrays themselves, in containers of its own."""
+        they were nested; those of whole numbers or truth values are `pullback.whole`. The subject
+        gets the arrays themselves, in containers of its own."""
         args, kwargs = mapped(_as_array, (tuple(args), dict(kwargs)))
         with self._kept():
             answer = self.rule(*args, **kwargs)
         if not is_answer(answer):
             raise Misuse(f"{self.kind}: expected (y, pullback), got {described(answer)}")
         nested, pull = answer
-        outputs, is_output = _parted(nested)
+        outputs, is_output, whole = _parted(nested)
 
         def pullback(dy: Any) -> Any:
             dys = iter(dy if isinstance(dy, (tuple, list)) else [dy])
@@ -76,11 +77,16 @@ class Subject:
             with self._kept():
                 return pull(whole)
 
+        pullback.whole = whole  # type: ignore[attr-defined]
         return outputs[0] if len(outputs) == 1 else tuple(outputs), pullback
 
-    def results(self, y: Any, gradients: Any, names: Sequence[str]) -> dict[str, Any]:
-        """Value and gradients by name, None where there is no gradient. Raises Misuse."""
+    def results(
+        self, y: Any, gradients: Any, names: Sequence[str], whole: Sequence[np.ndarray] = ()
+    ) -> dict[str, Any]:
+        """Value and gradients by name, None where there is no gradient; the whole results are
+        "value.whole.0" and so on. Raises Misuse."""
         found: dict[str, Any] = dict(values(y))
+        found |= {f"value.whole.{i}": part for i, part in enumerate(whole)}
         wanted = [name for name in names if name not in self.constant]
         own = self._named(gradients, list(names), wanted)
         for name, gradient in own.items():
@@ -302,9 +308,10 @@ def cast_to(dtype: str, tree: Any) -> Any:
     return mapped(lambda leaf: cast(leaf, np.dtype(dtype)), tree)
 
 
-def _parted(y: Any) -> tuple[list[np.ndarray], list[bool]]:
-    """The floating results, and for every leaf of y whether it is one. Raises Misuse."""
-    found, is_output = [], []
+def _parted(y: Any) -> tuple[list[np.ndarray], list[bool], list[np.ndarray]]:
+    """The floating results, for every leaf of y whether it is one, and the whole results beside
+    them. Raises Misuse."""
+    found, is_output, whole = [], [], []
     single = not [path for path, _ in items(y) if path]
     for path, leaf in items(y):
         what = f"y.{path}" if path else "y"
@@ -313,9 +320,11 @@ def _parted(y: Any) -> tuple[list[np.ndarray], list[bool]]:
         is_output.append(single or not beside)
         if is_output[-1]:
             found.append(_array(what, leaf))
+        elif kind:
+            whole.append(np.asarray(leaf))
     if not found:
         raise Misuse(f"y: expected a floating array, got {described(y)}")
-    return found, is_output
+    return found, is_output, whole
 
 
 def _array(what: str, leaf: Any) -> np.ndarray:

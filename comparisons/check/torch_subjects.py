@@ -33,8 +33,9 @@ def rule_of(
     """A torch callable as a rule over arrays. Where a custom Function alone lies between the
     arguments and y, what its backward returns is handed on; else what torch.autograd makes.
 
-    y is the floating results in order, or the one that there is. Torch promises one backward for
-    each forward: where a second one is refused, the forward is run again.
+    y is the floating results in order, or the one that there is, and behind them those of whole
+    numbers. Torch promises one backward for each forward: where a second one is refused, the
+    forward is run again.
     """
     writes: bool | None = None  # whether it writes into its arguments, where torch wants no leaves
 
@@ -62,7 +63,8 @@ def rule_of(
 
         def pullback(dy: Any) -> list[Any]:
             nonlocal pulled
-            dys = [None if d is None else sent(convert(d), device) for d in listed(dy)]
+            given = listed(dy)[: len(first.outputs)]
+            dys = [None if d is None else sent(convert(d), device) for d in given]
             try:
                 found = first.gradients(dys, keep=True)
             except Misuse:
@@ -74,7 +76,7 @@ def rule_of(
             pulled = True
             return [None if g is None else array(g) for g in found]
 
-        outputs = [array(o) for o in first.outputs]
+        outputs = [array(o) for o in (*first.outputs, *first.whole)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs), pullback
 
     return rule
@@ -120,6 +122,7 @@ class _Evaluation:
         if any(t.is_complex() for t in found):
             raise Misuse("y: expected floating results, got complex ones")
         self.outputs = list(filter(is_differentiable, found))
+        self.whole = [t for t in found if not is_differentiable(t)]
         if not self.outputs:
             raise Misuse(f"y: expected a floating tensor, got {described(y)}")
 

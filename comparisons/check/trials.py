@@ -25,6 +25,8 @@ from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome, Reason, err
 from .probes import ALSO_IN_FLOAT32, FOREIGN, MUST_ANSWER, ORDINARY, OWN, SHAPE, UNASKED, Probe
 from .votes import Vote
 
+WHOLE = "value.whole."  # what the names of whole results begin with
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -134,7 +136,7 @@ class Trials:
             raise Misuse(
                 f"y: expected as many outputs as the reference has, {expected}, got {came}"
             )
-        return self.subject.results(y, pullback(dy), self.order)
+        return self.subject.results(y, pullback(dy), self.order, pullback.whole)
 
     def called_in(self, dtype: str) -> Function:
         """The subject in this dtype, of inputs that float32 carries if that has 16 bits."""
@@ -177,7 +179,11 @@ class Trials:
         lay: Callable[[Any], Any] | None = None,
     ) -> Trial:
         """What the subject gave, to be judged. None for a gradient is right where it is zero, and a
-        fault elsewhere."""
+        fault elsewhere. Whole results are held to those of the reference where both have as many:
+        many a rule has none, or returns what it kept."""
+        whole = {n for n in (*results, *truth) if n.startswith(WHOLE)}
+        if not all(n in results and n in truth for n in whole):
+            results = {n: g for n, g in results.items() if n not in whole}
         for name in [n for n, g in results.items() if g is None]:
             if name in truth and not truth[name].any():
                 results[name] = truth[name].astype(np.dtype(dtype))
@@ -185,7 +191,11 @@ class Trials:
                 del results[name]
                 self.fail(findings.NO_GRADIENT, probe, name, dtype, inputs)
         for name, g in results.items():
-            results[name] = self._as_asked(probe, name, dtype, inputs, g)
+            results[name] = (
+                g.astype(truth[name].dtype)
+                if name.startswith(WHOLE)
+                else self._as_asked(probe, name, dtype, inputs, g)
+            )
         laid = lay or private
         return Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, lay)
 
@@ -248,8 +258,8 @@ class Trials:
         differences."""
         return self._differentiated(inputs, *self._side.run(*inputs[:2]))
 
-    def _differentiated(self, inputs: Any, y: Any, pullback: Callable[[Any], Any]) -> Results:
-        found = self._side.results(y, pullback(inputs[2]), self.order)
+    def _differentiated(self, inputs: Any, y: Any, pullback: Any) -> Results:
+        found = self._side.results(y, pullback(inputs[2]), self.order, pullback.whole)
         if not any(g is None for g in found.values()):
             return found
         if not self.reference:
@@ -372,6 +382,5 @@ def cotangent(y: Any, rng: np.random.Generator, numbers: np.dtype) -> Any:
 
 def _finite_nowhere(results: Results) -> bool:
     """Whether there are numbers, and none is finite."""
-    return any(a.size for a in results.values()) and not any(
-        np.isfinite(a).any() for a in results.values()
-    )
+    numbers = [a for a in results.values() if is_floating(a)]
+    return any(a.size for a in numbers) and not any(np.isfinite(a).any() for a in numbers)

@@ -26,7 +26,7 @@ from ..verdict.classes import (
 from ..verdict.floor import Floor
 from ..verdict.halves import is_half
 from ..verdict.judge import screen, settle
-from ..verdict.noise import unit_roundoff
+from ..verdict.noise import is_floating, unit_roundoff
 from ..verdict.ulps import difference
 from . import findings
 from .arguments import double, floating
@@ -79,7 +79,7 @@ def _known(all_tried: Sequence[Trials]) -> Known:
         for name, ours in trial.results.items()
         if name in trial.truth
         and not (tried.once and is_half(trial.dtype))
-        and ours.dtype == trial.carrier
+        and (ours.dtype == trial.carrier or not is_floating(ours))
         and ours.shape == trial.truth[name].shape
     ]
     known: dict[tuple[int, str], Verdict] = {}
@@ -243,6 +243,8 @@ class _Judge:
         """Class and reason of what is outside the floor and does not shrink with u, and not wrong
         nevertheless."""
         t = self.t
+        if not is_floating(trial.results[name]):
+            return None
         if trial.lay and t.reference:
             theirs = t.as_torch_lays(trial.lay(trial.inputs))[name]
             if theirs is not None and np.array_equal(theirs, trial.results[name], equal_nan=True):

@@ -54,3 +54,41 @@ def log(x):
 
 def sqrt(x):
     return np.frompyfunc(lambda a: mpmath.sqrt(a) if a >= 0 else mpmath.nan, 1, 1)(x)
+
+
+def rsqrt(x):
+    return np.frompyfunc(lambda a: 1 / mpmath.sqrt(a) if a > 0 else mpmath.nan, 1, 1)(x)
+
+
+def _chosen(better):
+    def choose(a, b):
+        return mpmath.nan if mpmath.isnan(a + b) else better(a, b)
+
+    return np.frompyfunc(choose, 2, 1)
+
+
+_larger, _smaller = _chosen(max), _chosen(min)
+
+
+def maximum(x, other):
+    return _larger(x, other)
+
+
+def minimum(x, other):
+    return _smaller(x, other)
+
+
+def clamp(x, min=None, max=None):
+    low, high = (
+        b if isinstance(b, (np.ndarray, type(None))) else mpmath.mpf(b) for b in (min, max)
+    )
+    above = x if low is None else _larger(x, low)
+    return above if high is None else _smaller(above, high)
+
+
+def clamp_min(x, min):
+    return clamp(x, min)
+
+
+def clamp_max(x, max):
+    return clamp(x, None, max)

@@ -20,6 +20,7 @@ from ..verdict.classes import DIFFERENT, DTYPES, IDENTICAL
 from .bad_calls import bad_calls, judged, spread
 
 NO_RULE, NOT_JUDGEABLE = "no rule", "not judgeable"
+MOST_AXES = 64  # of an array of NumPy
 
 
 class Inexpressible(Exception):
@@ -29,9 +30,9 @@ class Inexpressible(Exception):
 def rule_name(info: Any) -> str | None:
     """The name of our rule for an entry of op_db, None if there is none."""
     names = (info.name, *(alias.name for alias in info.aliases))
-    known = {name.removeprefix("nn.functional.").strip("_") for name in names}
-    known = {n for n in known & set(ops.names()) if ops.named(n).facts.entry in ("", info.name)}
-    return known.pop() if known else None
+    plain = (name.removeprefix("nn.functional.").strip("_") for name in names)
+    known = map(ops.named, (name for name in plain if name in ops.names()))
+    return next((op.name for op in known if op.facts.entry in ("", info.name)), None)
 
 
 def entries() -> dict[str, set[str]]:
@@ -135,6 +136,8 @@ def expressed(info: Any, op: str, sample: Any) -> tuple[tuple[Any, ...], dict[st
                 raise Inexpressible(f"a tensor of layout {leaf.layout}")
             if leaf.dtype in (torch.bfloat16, torch.complex32) or leaf.is_quantized:
                 raise Inexpressible(f"NumPy has no {leaf.dtype}")
+            if leaf.ndim > MOST_AXES:
+                raise Inexpressible(f"NumPy has no array of {leaf.ndim} axes")
     return tree_map(_in_numpy, (args, kwargs))
 
 

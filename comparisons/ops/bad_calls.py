@@ -99,6 +99,15 @@ def spoiled(rule: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[tuple[
     bound = inspect.signature(rule).bind(*args, **kwargs)
     for name, parameter in bound.signature.parameters.items():
         value = bound.arguments.get(name, parameter.default)
+        if parameter.kind is parameter.VAR_POSITIONAL:  # each of them is an argument
+            for i, a in enumerate(value):
+                for what, bad in _spoiled_array(a):
+                    changed = inspect.BoundArguments(
+                        bound.signature,
+                        OrderedDict(bound.arguments | {name: (*value[:i], bad, *value[i + 1 :])}),
+                    )
+                    yield f"{name}.{i}: {what}", changed.args, changed.kwargs
+            continue
         if isinstance(value, np.ndarray):
             wrong = _spoiled_array(value)
         else:

@@ -334,13 +334,15 @@ class Floor:
         """|ours − truth| / (LIMIT · floor), element by element.
 
         NaN and ±∞ must stand where the reference has them, in float64 or, when only that overflows,
-        in its own dtype.
+        in its own dtype. What is whole, or true, has no rounding: it is equal or not.
         """
         return self._margin(name, ours, self.truth[name], self.native[name])
 
     def _margin(
         self, name: str, ours: np.ndarray, truth: np.ndarray, native: np.ndarray | None = None
     ) -> np.ndarray:
+        if not is_floating(truth):
+            return np.where(ours == truth, 0.0, np.inf)
         with np.errstate(over="ignore"):
             allowed = LIMIT * self.values[name]
             margin = difference(ours, truth) / allowed

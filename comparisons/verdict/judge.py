@@ -100,9 +100,9 @@ def settle(
         margins = measured(fitting)
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
-    kinds = {}
-    if outside:
-        kinds = _kinds(floor, subject, inputs, ours, outside, exact, sides, finer)
+    kinds = dict.fromkeys(outside, DIFFERENT)
+    if rounded_off := {name: mask for name, mask in outside.items() if is_floating(ours[name])}:
+        kinds |= _kinds(floor, subject, inputs, ours, rounded_off, exact, sides, finer)
     slack = floor.values
 
     def described(name: str) -> Verdict:
@@ -199,6 +199,7 @@ def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
     return any(
         np.any((m > 1) & (early | (m <= hopeless) | (floor.noise[name] == 0)))
         for name, m in margins.items()
+        if is_floating(floor.truth[name])
     )
 
 
@@ -220,8 +221,10 @@ def screen(
     groups: dict[tuple[np.dtype, int], list[int]] = {}
     elements = 0
     for i in first.values():
-        ours, _ = pairs[i]
-        if ours.size:
+        ours, truth = pairs[i]
+        if not is_floating(ours):  # whole numbers are equal, or no floor settles it
+            verdicts[i] = EMPTY if np.array_equal(ours, truth) else None
+        elif ours.size:
             elements += ours.size
             groups.setdefault((ours.dtype, elements // TOGETHER), []).append(i)
         else:
@@ -349,6 +352,7 @@ def _described(
 def _distances(ours: np.ndarray, truth: np.ndarray, half: str = "") -> np.ndarray:
     """The distances in units in the last place, which are counted only where the bits differ."""
     with np.errstate(over="ignore"):
+        half = half if is_floating(ours) else ""
         apart = ours != (rounded(truth, half) if half else truth.astype(ours.dtype))
     found = np.zeros(ours.shape, np.uint64)
     found[apart] = ulps(ours[apart], truth[apart], half)

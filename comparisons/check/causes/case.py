@@ -154,7 +154,7 @@ class Case:
         """What the subject gives, without the gradients that it leaves out."""
         args, kwargs, dy = _copied(inputs)
         y, pullback = self.done.subject.run(args, kwargs)
-        found = self.done.subject.results(y, pullback(dy), self.done.order)
+        found = self.done.subject.results(y, pullback(dy), self.done.order, pullback.whole)
         return {name: result for name, result in found.items() if result is not None}
 
     def truth(self, inputs: Any) -> Results:
