@@ -140,6 +140,8 @@ class Op:
         def still(name: str, argument: Any) -> Any:
             return tree_map(_still, argument) if name in self.facts.lengths else argument
 
+        if not self.facts.lengths:
+            return args, kwargs
         names = signature(self.rule).parameters
         positional = tuple(still(n, a) for n, a in zip(names, args, strict=False))
         return positional, {name: still(name, a) for name, a in kwargs.items()}
