@@ -10,7 +10,6 @@ import numpy as np
 
 from .arguments import array, axis_of, broadcast, flag, floating
 from .arrays import operands
-from .embedding import _collected
 
 
 def where(condition, x, other):
@@ -78,17 +77,13 @@ def gather(x, dim, index, *, sparse_grad=False):
                 f"{index.shape}"
             )
         _within(index, rows.shape[axis])
-        steps = [math.prod(rows.shape[i + 1 :]) for i in range(rows.ndim)]
-        places = list(np.ogrid[tuple(map(slice, at.shape))])
-        places[axis] = at.astype(np.int64, copy=False)
-        flat = sum(place * step for place, step in zip(places, steps, strict=True))
+        flat = _places(rows.shape, at, axis)
     else:
         flat = np.zeros(index.shape, np.int64)
     y, shape, dtype = rows.reshape(-1).take(flat).reshape(index.shape), x.shape, x.dtype
 
     def pullback(dy):
-        dx = np.bincount(flat.reshape(-1), dy.reshape(-1), math.prod(shape))
-        return dx.astype(dtype).reshape(shape)
+        return _collected(dy, flat, shape, dtype)
 
     return y, pullback
 
@@ -105,19 +100,31 @@ def index_select(x, dim, index):
     if index.ndim > 1 or (x.ndim == 0 and index.size != 1):
         expected = "one axis" if x.ndim else "one element"
         raise ValueError(f"index: expected {expected}, got shape {index.shape}")
-    rows, at, shape = np.atleast_1d(x), np.atleast_1d(index), x.shape
+    rows, at = np.atleast_1d(x), np.atleast_1d(index)
     _within(at, rows.shape[axis])
     y = np.take(rows, at, axis)
-    picked, ahead = y.shape, np.moveaxis(rows, axis, 0).shape
-    y = y if x.ndim else y.reshape(())
+    along = np.broadcast_to(at.reshape(-1, *[1] * (rows.ndim - axis - 1)), y.shape)
+    y, lengths, shape, dtype = y if x.ndim else y.reshape(()), rows.shape, x.shape, x.dtype
 
     def pullback(dy):
-        parts = np.moveaxis(dy.reshape(picked), axis, 0).reshape(len(at), math.prod(ahead[1:]))
-        table = np.empty((ahead[0], parts.shape[1]), x.dtype)
-        dx = _collected(parts, at, table, by_frequency=False)
-        return np.moveaxis(dx.reshape(ahead), 0, axis).reshape(shape)
+        return _collected(dy, _places(lengths, along, axis), shape, dtype)
 
     return y, pullback
+
+
+def _places(shape, index, axis):
+    """Where in an array of this shape, laid out in a row, the elements are that an index picks."""
+    steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    places = list(np.ogrid[tuple(map(slice, index.shape))])
+    places[axis] = index.astype(np.int64, copy=False)
+    return sum(place * step for place, step in zip(places, steps, strict=True))
+
+
+def _collected(dy, places, shape, dtype):
+    """The adjoint of picking: to each element the sum of dy over the places where it was picked, in
+    float64, because it may be long."""
+    sums = np.bincount(places.reshape(-1), dy.reshape(-1), math.prod(shape))
+    return sums.astype(dtype).reshape(shape)
 
 
 def _within(index, n):

@@ -31,5 +31,5 @@ def _topk_is_open(x, k, dim=-1, largest=True, sorted=True):
 
 
 _OPEN = "torch leaves open which of equal elements it takes, and the order of what is not sorted"
-sort = rule(refusing(_sort, _sort_is_open, _OPEN), algorithm="stable")
-topk = rule(refusing(torch.topk, _topk_is_open, _OPEN), algorithm="sorted")
+sort = rule(refusing(_sort, _sort_is_open, _OPEN), algorithm="stable", batched=False)
+topk = rule(refusing(torch.topk, _topk_is_open, _OPEN), algorithm="sorted", batched=False)

@@ -22,10 +22,21 @@ from . import findings
 from .adapt import Misuse, Subject, of_torch
 from .arguments import argument, arrays, converted, double, floating, native, private
 from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome, Reason, error_of
-from .probes import ALSO_IN_FLOAT32, FOREIGN, MUST_ANSWER, ORDINARY, OWN, SHAPE, UNASKED, Probe
+from .probes import (
+    ALSO_IN_FLOAT32,
+    FOREIGN,
+    LONG,
+    MUST_ANSWER,
+    ORDINARY,
+    OWN,
+    SHAPE,
+    UNASKED,
+    Probe,
+)
 from .votes import Vote
 
 WHOLE = "value.whole."  # what the names of whole results begin with
+RESULTS = 1000  # of a long axis, which one that is taken apart has more of
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,9 @@ class Trials:
             return None
         if OWN not in probe.traits and truth and _finite_nowhere(truth):
             self.not_judged(probe, dtype, findings.FINITE_NOWHERE)
+            return None
+        if LONG in probe.traits and truth and len(truth) > RESULTS:
+            self.not_judged(probe, dtype, findings.NOT_TRIED, "of each element a result is dear")
             return None
         call = self.called_in(dtype)
         results = self.answer(probe, dtype, inputs, call)

@@ -28,7 +28,10 @@ def _elementwise(op: str, row: Call) -> tuple[Any, Any] | None:
 
     def valued(x: np.ndarray) -> np.ndarray:
         given = evaluate.completed(op, (x, *args[1:]), kwargs, 0)
-        return np.asarray(ops.named(op).rule(*given[0], **given[1])[0])
+        y, _ = ops.named(op).rule(*given[0], **given[1])
+        if isinstance(y, tuple):
+            raise ValueError(f"{op}: expected one result, got {len(y)}")
+        return np.asarray(y)
 
     try:
         whole, alone = valued(args[0]), [valued(number) for number in args[0].reshape(-1, 1)]

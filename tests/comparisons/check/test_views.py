@@ -45,6 +45,8 @@ CALLS = {
     "gather": ((X, 0, AT[:, :3]), {}),
     "index_select": ((X, 0, TWICE), {}),
 }
+SUMS = "np.bincount(places.reshape(-1), dy.reshape(-1), math.prod(shape))"
+LAST = "np.zeros(math.prod(shape)); sums[places.reshape(-1)] = dy.reshape(-1)"
 MISTAKES = [
     ("reshape", "reshape", "dy.reshape(before)", 'dy.reshape(before, order="F")'),
     ("transpose", "transpose", "dy.swapaxes(*dims)", "dy"),
@@ -95,13 +97,12 @@ MISTAKES = [
     ("topk", "topk", "_first(rows, k, axis, largest)", "_first(rows, k, axis, not largest)"),
     ("topk", "_first", "-1, descending)\n    return", "-1, not descending)\n    return"),
     ("topk", "_first", "~(a < edge) if descending", "a > edge if descending"),
-    ("gather", "gather", "np.bincount(flat.reshape(-1), dy.reshape(-1), math.prod(shape))",
-     "np.zeros(math.prod(shape)); dx[flat.reshape(-1)] = dy.reshape(-1)"),
-    ("gather", "gather", "dy.reshape(-1)", "dy.T.reshape(-1)"),
-    ("index_select", "index_select", "_collected(parts, at, table, by_frequency=False)",
-     "_collected(parts, at, table, by_frequency=True)"),
-    ("index_select", "index_select", "_collected(parts, at, table, by_frequency=False)",
-     "np.zeros_like(table); dx[at] = parts"),
+    ("gather", "_collected", SUMS, LAST),
+    ("gather", "_collected", "dy.reshape(-1)", "dy.T.reshape(-1)"),
+    ("gather", "_places", "places[axis]", "places[axis - 1]"),
+    ("index_select", "_collected", "sums.astype",
+     "(sums / np.maximum(np.bincount(places.ravel(), None, sums.size), 1)).astype"),
+    ("index_select", "_collected", SUMS, LAST),
 ]  # fmt: skip
 
 

@@ -1,13 +1,15 @@
 """Small networks as people build them: a rule answers for nearly every node, and nothing is
 different."""
 
+import dataclasses
+
 import pytest
 import torch
 from gradtwin.comparisons.trace.steps import NO_RULE
 from gradtwin.comparisons.verdict.classes import DIFFERENT
 from torch import nn
 
-from gradtwin import trace
+from gradtwin import reference, trace
 
 F = nn.functional
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -124,6 +126,14 @@ def test_a_method_that_is_another_function_is_no_call_of_the_rule():
     found = trace(lambda x: x.unfold(0, 2, 1) * 2, drawn(torch.float64, 4, 3).requires_grad_())
     assert found.steps[0].kind == NO_RULE
     assert not found.wrong
+
+
+def test_whether_a_method_is_the_function_is_a_fact(monkeypatch):
+    twin = reference.activations.tanh
+    monkeypatch.setattr(twin, "facts", dataclasses.replace(twin.facts, entry="another"))
+    x = drawn(torch.float64, 4, 3).requires_grad_()
+    found = trace(lambda x: torch.tanh(x) * x.tanh(), x)
+    assert [step.op for step in found.steps] == ["tanh", "", "mul"]
 
 
 def test_what_torch_leaves_open_is_said_and_not_judged():
