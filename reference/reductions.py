@@ -39,7 +39,8 @@ def _is_deficient(input, p="fro", dim=None, *_, **__):
     if p != "nuc" or input.ndim < 2:
         return False
     matrices = input.movedim((0, 1) if dim is None else tuple(dim), (-2, -1))
-    return bool((torch.linalg.matrix_rank(matrices) < min(matrices.shape[-2:])).any())
+    full = sorted(matrices.shape[-2:])[0]
+    return bool((torch.linalg.matrix_rank(matrices) < full).any())
 
 
 sum = rule(torch.sum)
