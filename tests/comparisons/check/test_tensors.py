@@ -1,0 +1,125 @@
+"""Mistakes in functions of tensors that look right: `check` finds each, and passes what is right."""
+
+import inspect
+import types
+
+import numpy as np
+import pytest
+
+from gradtwin import check, manual
+
+rng = np.random.default_rng(0)
+X, Y, V = (rng.standard_normal(shape) for shape in ((4, 5), (4, 5), 5))
+P = abs(X) + 0.1
+B, C = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 4, 5))
+A, SQUARE, M = (rng.standard_normal(shape) for shape in ((5, 3), (3, 3), (5, 5)))
+FAMILY = {
+    **dict.fromkeys(("rsqrt", "maximum", "minimum", "clamp"), manual.pointwise),
+    **dict.fromkeys(("bmm", "addmm", "baddbmm", "outer", "einsum"), manual.products),
+}
+
+
+def planted(op, old, new):
+    """The rule of this name, from its family with one mistake."""
+    family = FAMILY.get(op, manual.reductions)
+    source = inspect.getsource(family)
+    assert source.count(old) == 1
+    made = types.ModuleType(family.__name__)
+    made.__package__ = family.__package__
+    exec(source.replace(old, new), vars(made))
+    return getattr(made, op)
+
+
+MISTAKES = [
+    ("rsqrt", "** 3 / -2", "** 3 / 2", (P,)),
+    ("rsqrt", "** 3 / -2", "** 2 / -2", (P,)),
+    ("maximum", "shared = where(x == other, dy / 2, dy)", "shared = dy", (X, Y)),
+    ("maximum", "where(wins(other, x), 0, shared)", "where(~wins(x, other), 0, dy)", (X, Y)),
+    ("minimum", "_chosen(np.minimum, np.less,", "_chosen(np.minimum, np.greater,", (X, V)),
+    ("minimum", "sum_to(dx, x.shape), sum_to(dother, other.shape)", "dx, dother", (X, V)),
+    ("clamp", "(x >= low) & (x <= high)", "(x > low) & (x < high)", (X, -0.5, 0.5)),
+    ("clamp", "(x >= low) & (x <= high)", "(x >= low) | (x <= high)", (X, -0.5, 0.5)),
+    ("clamp", '"min": (x < low) & np.less(low, high)', '"min": (x < low)', (X, Y, V)),
+    ("clamp", "(x > high) | np.greater(low, high)", "(x > high)", (X, Y, V)),
+    ("clamp", "np.minimum(np.maximum(x, b", "np.maximum(np.minimum(x, b", (X, 0.5, -0.5)),
+    ("cumsum", "back = np.flip(np.atleast_1d(dy), axis)", "back = np.atleast_1d(dy)", (X, 1)),
+    ("cumsum", "sums = np.cumsum(np.atleast_1d(x), axis,", "sums = np.cumsum(np.atleast_1d(x), -1,",
+     (X, 0)),
+    ("cumsum", "return np.flip(_running(back, axis, x.dtype), axis).reshape(x.shape)",
+     "return np.flip(_running(back, axis, x.dtype), axis).reshape(x.shape) - dy", (X, 1)),
+    ("max", "return where(equal, dy / int(np.count_nonzero(equal)), 0)",
+     "return where(equal, dy, 0)", (X,)),
+    ("max", "_best(x, np.argmax, dim, keepdim)", "_best(x, np.argmin, dim, keepdim)", (X, 1)),
+    ("max", "y = np.take_along_axis(lines, first, axis).reshape(kept), first.reshape(kept)",
+     "y = np.take_along_axis(lines, first, axis).reshape(kept), first.reshape(kept) + 1", (X, 1)),
+    ("min", "np.put_along_axis(dx, first,", "np.put_along_axis(dx, first * 0,", (X, 1)),
+    ("min", "y = np.take_along_axis(lines, first, axis).reshape(kept), first.reshape(kept)",
+     "y = np.take_along_axis(lines, first, axis).reshape(kept), lines.shape[axis] - 1 - "
+     "place(np.flip(lines, axis), axis=axis, keepdims=True).reshape(kept)", (X, 1)),
+    ("amax", "share = dy / where(count, count, math.nan).astype(dy.dtype)",
+     "share = dy / where(count, 1, math.nan).astype(dy.dtype)", (X, 1)),
+    ("amin", "return _over_rows(_extreme, x, dim, keepdim, np.min)",
+     "return _over_rows(_extreme, abs(x), dim, keepdim, np.min)", (X, 1)),
+    ("amin", "return dx.reshape(moved.shape).transpose(np.argsort(order))",
+     "return dx.reshape(x.shape)", (X, 0)),
+    ("var", "return dim, int(unbiased)", "return dim, int(not unbiased)", (X, 1)),
+    ("var", "return dim, int(unbiased)", "return dim, 1", (X, 1, False)),
+    ("var", "return div(2 * dy * d, freedom)[0]", "return div(2 * dy * d, rows.shape[-1])[0]",
+     (X, 1)),
+    ("var", "return div(2 * dy * d, freedom)[0]", "return div(2 * dy * rows, freedom)[0]", (X, 1)),
+    ("std", "where(s == 0, 0, div(dy * hat / where(s == 0, 1, s), freedom)[0])",
+     "div(dy * hat / s, freedom)[0]", (X, 1)),
+    ("std", "dy * hat / where(s == 0, 1, s), freedom",
+     "2 * dy * hat / where(s == 0, 1, s), freedom", (X, 1)),
+    ("norm", "2 if p in (\"fro\", None) else p)", "2)", (X, 3, 1)),
+    ("norm", "return pull(dy[..., 0])", "return np.abs(pull(dy[..., 0]))", (X, 2, 1)),
+    ("norm", "dy * (U @ Vt)", "dy * (U * S[..., np.newaxis, :] @ Vt)", (X, "nuc")),
+    ("logsumexp", "where(winner, 1, z) / total", "z", (X, 1)),
+    ("logsumexp", "where(winner, 1, z) / total", "np.exp(rows) / total", (X, 1)),
+    ("logsumexp", "where(finite, top, 0) + np.log1p(others)", "np.log1p(others)", (X, 1)),
+    ("bmm", "dx, dother = sum_to(d @ b.mT, a.shape), sum_to(a.mT @ d, b.shape)",
+     "dx, dother = sum_to(d @ b.mT, a.shape), sum_to((d.mT @ a).mT * 2, b.shape)", (B, C)),
+    ("addmm", "sum_to(beta * dy, x.shape)", "sum_to(dy, x.shape)", 
+     (V, X, M, {"beta": 0.5})),
+    ("addmm", "alpha * da, alpha * db", "da, alpha * db",
+     (V, X, M, {"alpha": 0.5})),
+    ("baddbmm", "sum_to(beta * dy, x.shape)", "sum_to(beta * dy, x.shape) / len(dy)", (V, B, C)),
+    ("baddbmm", "y = beta * x + alpha * product if beta else alpha * product",
+     "y = x + alpha * product", (V, B, C, {"beta": 0.5})),
+    ("outer", "return dy @ vec2, x @ dy", "return dy @ vec2, dy.T @ x * 1.001",
+     (V, A[:, 0].copy())),
+    ("outer", "return dy @ vec2, x @ dy", "return x @ dy, dy @ vec2", (V, Y[0].copy())),
+    ("einsum", "slopes.append(_contracted(d, of_d, a, of_a, of_b))",
+     "slopes.append(_contracted(d, of_d, a * 0 + a.mean(), of_a, of_b))", ("ij,jk->ik", X, A)),
+    ("einsum", "later.union(out))", "later.union(out, of_b))", ("ij,jk->ik", X, A)),
+    ("einsum", "strides[label] = strides.get(label, 0) + stride", "strides[label] = stride",
+     ("ii->i", SQUARE)),
+    ("einsum", "view[...] = np.expand_dims", "dx[...] = np.expand_dims", ("ii->i", SQUARE)),
+    ("einsum", "sorted(c for c in times if times[c] == 1)", "[c for c in times if times[c] == 1]",
+     ("ba", X)),
+    ("einsum", "if n != 1:\n            sizes[label]", "if True:\n            sizes[label]",
+     ("ij,ij->ij", X, Y[:1].copy())),
+]  # fmt: skip
+
+
+def divided(args):
+    """Arguments and settings of a row."""
+    return (args[:-1], args[-1]) if isinstance(args[-1], dict) else (args, {})
+
+
+@pytest.mark.parametrize(("op", "old", "new", "args"), MISTAKES)
+def test_a_mistake_is_found(op, old, new, args):
+    args, settings = divided(args)
+    report = check(planted(op, old, new), op, args, settings, probes=["ordinary", "kink"])
+    print(report)
+    assert not report.passed
+
+
+CALLS = {(row[0], repr(row[3])): (row[0], row[3]) for row in MISTAKES}
+
+
+@pytest.mark.parametrize(("op", "args"), CALLS.values())
+def test_the_same_without_it_passes(op, args):
+    args, settings = divided(args)
+    report = check(op, op, args, settings, probes=["ordinary", "kink"])
+    assert report.passed, report
