@@ -62,8 +62,9 @@ def cumsum(x, dim, *, dtype=None):
 
 def _running(x, axis, dtype):
     """Added up in float64, for each sum is the last one and a term more."""
-    sums = np.cumsum(np.atleast_1d(x), axis, dtype=np.float64)
-    return sums.astype(dtype).reshape(x.shape)
+    sums = np.atleast_1d(x).astype(np.float64)
+    np.cumsum(sums, axis, out=sums)
+    return sums.astype(dtype, copy=False).reshape(x.shape)
 
 
 def max(x, dim=None, keepdim=False):
@@ -147,8 +148,8 @@ def _extreme(rows, extreme):
     def pullback(dy):
         equal = rows == y
         count = np.count_nonzero(equal, axis=-1, keepdims=True)
-        share = dy / where(count, count, math.nan).astype(dy.dtype)
-        return where(equal, share, where(count, 0, share))
+        share = dy / where(count > 0, count, math.nan).astype(dy.dtype)
+        return where(equal, share, where(count > 0, 0, share))
 
     return y, pullback
 

@@ -1,4 +1,4 @@
-"""Mistakes in functions of tensors that look right: `check` finds each, and passes what is right."""
+"""Mistakes in functions of tensors that look right: `check` finds each, not what is right."""
 
 import inspect
 import types
@@ -43,7 +43,7 @@ MISTAKES = [
     ("clamp", "(x > high) | np.greater(low, high)", "(x > high)", (X, Y, V)),
     ("clamp", "np.minimum(np.maximum(x, b", "np.maximum(np.minimum(x, b", (X, 0.5, -0.5)),
     ("cumsum", "back = np.flip(np.atleast_1d(dy), axis)", "back = np.atleast_1d(dy)", (X, 1)),
-    ("cumsum", "sums = np.cumsum(np.atleast_1d(x), axis,", "sums = np.cumsum(np.atleast_1d(x), -1,",
+    ("cumsum", "np.cumsum(sums, axis, out=sums)", "np.cumsum(sums, -1, out=sums)",
      (X, 0)),
     ("cumsum", "return np.flip(_running(back, axis, x.dtype), axis).reshape(x.shape)",
      "return np.flip(_running(back, axis, x.dtype), axis).reshape(x.shape) - dy", (X, 1)),
@@ -56,8 +56,8 @@ MISTAKES = [
     ("min", "y = np.take_along_axis(lines, first, axis).reshape(kept), first.reshape(kept)",
      "y = np.take_along_axis(lines, first, axis).reshape(kept), lines.shape[axis] - 1 - "
      "place(np.flip(lines, axis), axis=axis, keepdims=True).reshape(kept)", (X, 1)),
-    ("amax", "share = dy / where(count, count, math.nan).astype(dy.dtype)",
-     "share = dy / where(count, 1, math.nan).astype(dy.dtype)", (X, 1)),
+    ("amax", "share = dy / where(count > 0, count, math.nan).astype(dy.dtype)",
+     "share = dy / where(count > 0, 1, math.nan).astype(dy.dtype)", (X, 1)),
     ("amin", "return _over_rows(_extreme, x, dim, keepdim, np.min)",
      "return _over_rows(_extreme, abs(x), dim, keepdim, np.min)", (X, 1)),
     ("amin", "return dx.reshape(moved.shape).transpose(np.argsort(order))",
