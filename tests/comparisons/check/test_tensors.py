@@ -43,7 +43,7 @@ MISTAKES = [
     ("clamp", "(x > high) | np.greater(low, high)", "(x > high)", (X, Y, V)),
     ("clamp", "np.minimum(np.maximum(x, b", "np.maximum(np.minimum(x, b", (X, 0.5, -0.5)),
     ("cumsum", "back = np.flip(np.atleast_1d(dy), axis)", "back = np.atleast_1d(dy)", (X, 1)),
-    ("cumsum", "np.cumsum(sums, axis, out=sums)", "np.cumsum(sums, -1, out=sums)",
+    ("cumsum", "np.cumsum(sums, 0, out=sums)", "np.cumsum(sums, -1, out=sums)",
      (X, 0)),
     ("cumsum", "return np.flip(_running(back, axis, x.dtype), axis).reshape(x.shape)",
      "return np.flip(_running(back, axis, x.dtype), axis).reshape(x.shape) - dy", (X, 1)),
