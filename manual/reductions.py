@@ -14,6 +14,7 @@ from .arguments import as_dtype, axis_of, flag, floating, one_of, real
 from .arrays import LARGE, exponentials, pairwise_sum, where
 from .distances import _norm
 from .pointwise import _chosen, div
+from .standardized import dot
 
 
 def sum(x, dim=None, keepdim=False, *, dtype=None):
@@ -266,12 +267,25 @@ def norm(x, p="fro", dim=None, keepdim=False, *, dtype=None):
 
 
 def _length(rows, p):
+    """The norm of each row; the usual one in fewer steps, where no square overflows or vanishes."""
+    if p == 2 and np.isfinite(np.vdot(rows, rows)):
+        square = dot(rows, rows, (*rows.shape[:-1], 1))
+        info = np.finfo(rows.dtype)
+        if np.all(square > info.tiny / info.eps):
+            return _euclidean(rows, np.sqrt(square))
     y, pull = _norm(rows, p)
 
     def pullback(dy):
         return pull(dy[..., 0])
 
     return y[..., np.newaxis], pullback
+
+
+def _euclidean(rows, y):
+    def pullback(dy):
+        return dy / y * rows
+
+    return y, pullback
 
 
 def _nuclear(rows, shape):
