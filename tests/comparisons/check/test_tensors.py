@@ -5,8 +5,11 @@ import types
 
 import numpy as np
 import pytest
+import torch
+from gradtwin.comparisons.ops import evaluate
+from gradtwin.comparisons.verdict.classes import DIFFERENT, IDENTICAL
 
-from gradtwin import check, manual
+from gradtwin import check, manual, reference
 
 rng = np.random.default_rng(0)
 X, Y, V = (rng.standard_normal(shape) for shape in ((4, 5), (4, 5), 5))
@@ -123,3 +126,117 @@ def test_the_same_without_it_passes(op, args):
     args, settings = divided(args)
     report = check(op, op, args, settings, probes=["ordinary", "kink"])
     assert report.passed, report
+
+
+def with_places(changed, right=manual.reductions.max):
+    """The rule of max, with the places of the largest changed."""
+
+    def largest(x, dim):
+        (y, first), pull = right(x, dim)
+        return (y, changed(first)), pull
+
+    return largest
+
+
+@pytest.mark.parametrize("against", ["max", torch.max])
+def test_where_the_largest_is_must_be_right(against):
+    right = check(with_places(lambda i: i), against, (X, 1))
+    other_dtype = check(with_places(lambda i: i.astype(np.int32)), against, (X, 1))
+    wrong = check(with_places(lambda i: (i + 1) % 5), against, (X, 1))
+    assert right.passed, right
+    assert other_dtype.passed, other_dtype
+    assert not wrong.passed
+    assert "value.whole.0" in str(wrong)
+    assert "the gradients are right" in str(wrong)
+
+
+def test_of_two_that_are_equal_the_place_is_the_first():
+    def last(x, dim):
+        (y, _), pull = manual.reductions.max(x, dim)
+        return (y, x.shape[dim] - 1 - np.flip(x, dim).argmax(dim)), pull
+
+    assert check(last, "max", (X, 1), probes=["ordinary"]).passed
+    assert not check(last, "max", (np.round(X), 1), probes=["ordinary"]).passed
+
+
+def test_a_torch_function_with_indices_is_held_to_them():
+    def turned(x, k, dim):
+        y, places = torch.topk(x, k, dim)
+        return y, places.flip(dim)
+
+    assert check(torch.topk, torch.topk, (X, 2, 1)).passed
+    assert not check(turned, torch.topk, (X, 2, 1)).passed
+
+
+def test_a_rule_without_indices_is_held_to_its_value():
+    def values(x, dim):
+        (y, _), pull = manual.reductions.max(x, dim)
+        return y, lambda dy: pull((dy, None))
+
+    assert check(values, torch.max, (X, 1)).passed
+
+
+def test_a_rule_of_whole_numbers_alone_is_judged_by_them(monkeypatch):
+    classes = np.array([2, 0, 1])
+    right = evaluate.judge_inputs("one_hot", ((classes,), {}, None), "float64")
+    assert {v.kind for v in right.values()} == {IDENTICAL}
+    given = manual.embedding.one_hot
+    monkeypatch.setattr(
+        manual.embedding, "one_hot", lambda x, num_classes=-1: (1 - given(x)[0], given(x)[1])
+    )
+    wrong = evaluate.judge_inputs("one_hot", ((classes,), {}, None), "float64")
+    assert {v.kind for v in wrong.values()} == {DIFFERENT}
+
+
+def test_wrong_indices_are_seen_where_a_rule_is_judged(monkeypatch):
+    inputs = (X, 1), {}, (V[:4], None)
+    assert evaluate.judge_inputs("max", inputs, "float64")["value.1"].kind == IDENTICAL
+    wrong = with_places(lambda i: (i + 1) % 5)
+    monkeypatch.setattr(manual.reductions, "max", lambda x, dim=None, keepdim=False: wrong(x, dim))
+    found = evaluate.judge_inputs("max", inputs, "float64")
+    assert found["value.1"].kind == DIFFERENT
+    assert found["value.0"].kind == found["x"].kind == IDENTICAL
+
+
+def gradient_of(function, *tensors):
+    made = [t.clone().requires_grad_() for t in map(torch.as_tensor, tensors)]
+    return [g.numpy() for g in torch.autograd.grad(function(*made).sum(), made)]
+
+
+def test_torch_takes_no_axes_for_one_element():
+    """The variance over dim=() is that over all axes, and its slope is divided by 1 − correction.
+    The mirror therefore names the axes."""
+    by_torch = gradient_of(lambda x: torch.var(x, (), correction=0), X)[0]
+    assert np.allclose(by_torch, 2 * (X - X.mean()))
+    assert np.isinf(gradient_of(lambda x: torch.var(x, ()), X)[0]).all()
+    for side in (manual, reference):
+        _, pullback = side.reductions.var(X, (), correction=0)
+        assert np.allclose(pullback(np.ones(())), 2 * (X - X.mean()) / X.size)
+
+
+@pytest.mark.filterwarnings("ignore:var.*degrees of freedom")
+def test_torch_forgets_signs_without_a_degree_of_freedom():
+    x = np.array([1.0, 2.0, 4.0])
+    assert np.array_equal(gradient_of(lambda x: torch.var(x, correction=3), x)[0], [np.inf] * 3)
+    signs = -np.inf, -np.inf, np.inf
+    assert np.array_equal(gradient_of(lambda x: torch.var(x, 0, correction=3), x)[0], signs)
+    for side in (manual, reference):
+        assert np.array_equal(side.reductions.var(x, correction=3)[1](np.ones(())), signs)
+
+
+def test_torch_has_no_gradient_of_bounds_that_broadcast():
+    x, low, high = V, V[:3, np.newaxis], V[:2, np.newaxis, np.newaxis]
+    with pytest.raises(RuntimeError, match="doesn't match the broadcast shape"):
+        gradient_of(torch.clamp, x, low, high)
+    ours, mirrors = (
+        side.pointwise.clamp(x, low, high)[1](np.ones((2, 3, 5))) for side in (manual, reference)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(ours, mirrors, strict=True))
+
+
+def test_the_nuclear_norm_of_what_has_not_full_rank_is_not_compared():
+    with pytest.raises(ValueError, match="LAPACK's choice"):
+        reference.reductions.norm(np.ones((3, 3)), "nuc")
+    y, pullback = manual.reductions.norm(np.ones((3, 3)), "nuc")
+    assert abs(y - 3) < 1e-14
+    assert pullback(np.ones(())).shape == (3, 3)
