@@ -6,13 +6,15 @@ that x does not have; the message names the argument.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
 from .arguments import as_dtype, axis_of, flag, floating, one_of, real
-from .arrays import exponentials, pairwise_sum, where
+from .arrays import LARGE, exponentials, pairwise_sum, where
 from .distances import _norm
 from .pointwise import _chosen, div
+from .standardized import dot
 
 
 def sum(x, dim=None, keepdim=False, *, dtype=None):
@@ -61,9 +63,15 @@ def cumsum(x, dim, *, dtype=None):
 
 
 def _running(x, axis, dtype):
-    """Added up in float64, for each sum is the last one and a term more."""
-    sums = np.cumsum(np.atleast_1d(x), axis, dtype=np.float64)
-    return sums.astype(dtype).reshape(x.shape)
+    """Added up in float64, for each sum is the last one and a term more; of many lines all at once,
+    which takes a third of the time."""
+    sums = np.moveaxis(np.atleast_1d(x), axis, 0).astype(np.float64)
+    if len(sums) < sums.size // LARGE:
+        for last, here in pairwise(sums):
+            here += last
+    else:
+        np.cumsum(sums, 0, out=sums)
+    return np.moveaxis(sums, 0, axis).astype(dtype, copy=False).reshape(x.shape)
 
 
 def max(x, dim=None, keepdim=False):
@@ -147,8 +155,8 @@ def _extreme(rows, extreme):
     def pullback(dy):
         equal = rows == y
         count = np.count_nonzero(equal, axis=-1, keepdims=True)
-        share = dy / where(count, count, math.nan).astype(dy.dtype)
-        return where(equal, share, where(count, 0, share))
+        share = dy / where(count > 0, count, math.nan).astype(dy.dtype)
+        return where(equal, share, where(count > 0, 0, share))
 
     return y, pullback
 
@@ -259,12 +267,25 @@ def norm(x, p="fro", dim=None, keepdim=False, *, dtype=None):
 
 
 def _length(rows, p):
+    """The norm of each row; the usual one in fewer steps, where no square overflows or vanishes."""
+    if p == 2 and np.isfinite(np.vdot(rows, rows)):
+        square = dot(rows, rows, (*rows.shape[:-1], 1))
+        info = np.finfo(rows.dtype)
+        if np.all(square > info.tiny / info.eps):
+            return _euclidean(rows, np.sqrt(square))
     y, pull = _norm(rows, p)
 
     def pullback(dy):
         return pull(dy[..., 0])
 
     return y[..., np.newaxis], pullback
+
+
+def _euclidean(rows, y):
+    def pullback(dy):
+        return dy / y * rows
+
+    return y, pullback
 
 
 def _nuclear(rows, shape):

@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from .adapters import rule
+from .adapters import refusing, rule
 
 
 def _with_default(extreme):
@@ -34,6 +34,15 @@ def _with_axes(moment):
     return of_axes
 
 
+def _is_deficient(input, p="fro", dim=None, *_, **__):
+    """Whether the nuclear norm of a matrix is asked for that has not full rank."""
+    if p != "nuc" or input.ndim < 2:
+        return False
+    matrices = input.movedim((0, 1) if dim is None else tuple(dim), (-2, -1))
+    full = sorted(matrices.shape[-2:])[0]
+    return bool((torch.linalg.matrix_rank(matrices) < full).any())
+
+
 sum = rule(torch.sum)
 mean = rule(torch.mean)
 cumsum = rule(torch.cumsum)
@@ -43,5 +52,8 @@ amax = rule(torch.amax)
 amin = rule(torch.amin)
 var = rule(_with_axes(torch.var))
 std = rule(_with_axes(torch.std))
-norm = rule(torch.norm, without="out")
+norm = rule(
+    refusing(torch.norm, _is_deficient, "there the slope of the nuclear norm is LAPACK's choice"),
+    without="out",
+)
 logsumexp = rule(torch.logsumexp)

@@ -12,7 +12,7 @@ def sum(x, dim=None, keepdim=False, *, dtype=None):
 
 def mean(x, dim=None, keepdim=False, *, dtype=None):
     total = sum(x, dim, keepdim)
-    n = np.size(x) // max(np.size(total), 1)
+    n = np.size(x) // (np.size(total) or 1)
     return total / n if n else total * mpmath.nan
 
 

@@ -12,7 +12,14 @@ _OF_X = (
     *("tanhshrink", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "logsigmoid"),
     *("softsign", "hardsigmoid", "hardswish", "sigmoid", "tanh", "sum", "mean"),
 )
-_OF_TWO = ("add", "sub", "mul", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss")
+_OF_TWO = (
+    *("add", "sub", "mul", "maximum", "minimum"),
+    *("mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss"),
+)
+_OF_ROWS = (
+    *("cumsum", "max", "min", "amax", "amin", "var", "std", "logsumexp"),
+    *("softmax", "log_softmax", "softmin"),
+)
 
 
 def calls(elements: int) -> dict[str, Call]:
@@ -20,6 +27,7 @@ def calls(elements: int) -> dict[str, Call]:
     n, rows = elements, max(elements // CLASSES, 1)
     side = math.isqrt(n)
     scores, target = array(rows, CLASSES), classes(rows, below=CLASSES)
+    matrices = array(side, side // 4 or 1), array(side // 4 or 1, side)
     width = min(max(side // 2, 1), 64)
     front = max(elements // (width * width), 1)
     sequences = array(front, width, width)
@@ -30,15 +38,23 @@ def calls(elements: int) -> dict[str, Call]:
         "div": call(array(n), positive(n)),
         "log": call(positive(n)),
         "sqrt": call(positive(n)),
+        "rsqrt": call(positive(n)),
+        "clamp": call(array(n), -0.5, 0.5),
+        "clamp_min": call(array(n), -0.5),
+        "clamp_max": call(array(n), 0.5),
         "pow": call(positive(n), 3.0),
         "threshold": call(array(n), 0.1, 0.5),
         "prelu": call(array(n), array(1)),
         "glu": call(array(rows, CLASSES)),
-        "softmax": call(scores, 1),
-        "log_softmax": call(scores, 1),
-        "softmin": call(scores, 1),
+        **{op: call(scores, 1) for op in _OF_ROWS},
+        "norm": call(scores, 2, 1),
         "linear": call(array(rows, CLASSES), array(CLASSES, CLASSES), array(CLASSES)),
-        "matmul": call(array(side, side // 4 or 1), array(side // 4 or 1, side)),
+        "matmul": call(*matrices),
+        "addmm": call(array(side), *matrices),
+        "bmm": call(sequences, sequences),
+        "baddbmm": call(sequences, sequences, sequences),
+        "outer": call(array(side), array(side)),
+        "einsum": call("ijk,ikl->ijl", sequences, sequences),
         "split": call(scores, CLASSES // 4, 1),
         "chunk": call(scores, 4),
         "unbind": call(array(4, n // 4)),

@@ -116,6 +116,7 @@ CORNERS = {
         call(values([1e4, 1e-4, -1e4, 1.0]), 0),
         call(values([1.0, _INF, 2.0, _NAN]), 0),
         call(array(300), 0),
+        call(array(2, 12300), 0),  # many lines
     ],
     "max": _BEST_AT_CORNERS,
     "min": _BEST_AT_CORNERS,

@@ -165,6 +165,27 @@ def test_coverage_lists_what_has_no_rule_and_what_cannot_be_judged():
     assert row["samples"] > 0
 
 
+def test_an_entry_is_of_the_first_of_its_names_that_is_a_rule():
+    every = coverage.differentiable()
+    assert coverage.rule_name(every["max.binary"]) == "max"
+    assert coverage.rule_name(every["maximum"]) == "maximum"
+    assert coverage.rule_name(every["clamp"]) == "clamp"
+
+
+def test_what_is_written_into_and_what_has_too_many_axes_is_not_expressible():
+    _, found = coverage.entry("amax", most=1)
+    notes = {c["note"] for c in found if c["class"] == bad_calls.INEXPRESSIBLE}
+    assert notes >= {"a tensor that is written into", "NumPy has no array of 65 axes"}
+
+
+def test_each_of_many_operands_is_spoiled():
+    args = "i,i->", np.ones(2), np.ones(2)
+    every = list(bad_calls.spoiled(manual.products.einsum, args, {}))
+    names = {what.partition(":")[0] for what, _, _ in every}
+    assert names == {"equation", "operands.0", "operands.1"}
+    assert all(len(args) == 3 and not kwargs for _, args, kwargs in every)
+
+
 def test_the_command_writes_both_tables(tmp_path):
     from gradtwin.comparisons.cli.app import app
 

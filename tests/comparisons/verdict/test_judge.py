@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gradtwin.comparisons.verdict.classes import DIFFERENT, IDENTICAL
 from gradtwin.comparisons.verdict.drift import RUNS, free_drift
 from gradtwin.comparisons.verdict.floor import DRAWS, Floor
 from gradtwin.comparisons.verdict.judge import judge
@@ -203,3 +204,21 @@ def test_whole_numbers_are_the_same_or_different():
     assert judge(numbers, numbers, (), np.dtype(float))["value"].kind == "identical"
     found = judge(other, numbers, (), np.dtype(float))["value"]
     assert (found.kind, found.ulp, found.index) == ("different", 1, (2,))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, "bfloat16"])
+@pytest.mark.parametrize("kind", [np.int64, bool])
+def test_a_whole_result_is_equal_or_different(dtype, kind):
+    x = np.linspace(-1, 1, 12, dtype=np.float32 if dtype == "bfloat16" else dtype)
+
+    def results(off):
+        def of(inputs):
+            return {"value": inputs, "index": ((inputs > 0) ^ off).astype(kind)}
+
+        return of
+
+    right = judge(results(np.zeros(12, bool)), results(np.zeros(12, bool)), x, dtype)
+    wrong = judge(results(np.arange(12) == 7), results(np.zeros(12, bool)), x, dtype)
+    assert right["index"].kind == right["value"].kind == wrong["value"].kind == IDENTICAL
+    assert (wrong["index"].kind, wrong["index"].index) == (DIFFERENT, (7,))
+    assert wrong["index"].manual != wrong["index"].reference
