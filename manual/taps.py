@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+SCALING = ("nearest-exact", "bicubic")  # also an axis whose length stays
 SMALL = 2**16  # elements of a matrix up to which it is faster with all its zeros
 CUBIC, SMOOTH = -0.75, -0.5  # the slope of the cubic at 1, and that of a filter
 
@@ -63,8 +64,10 @@ def taps_along(mode, n, m, step, align, antialias):
     """The taps of m places along n elements, whose step is a ratio (a, b): index, weight, and
     whether it is inside."""
     i, (a, b) = np.arange(m), step
+    if n == m and (antialias or mode not in SCALING):
+        a, b = 1, 1
     if mode == "area":
-        return _window(i * n // max(m, 1), -(-(i + 1) * n // max(m, 1)), np.ones_like)
+        return _window(i * n // m, -(-(i + 1) * n // m), np.ones_like)
     if mode in ("nearest", "nearest-exact"):
         low = i * a // b if mode == "nearest" else (2 * i + 1) * a // (2 * b)
         return _all_inside(low[:, np.newaxis], np.ones((m, 1)))
