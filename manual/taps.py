@@ -46,18 +46,33 @@ def along_axes(matrices, a, axes):
 
 
 def _along(matrix, a, axis):
+    """The matrix applied along one axis."""
     m, n = matrix.shape
     front, behind = a.shape[:axis], a.shape[axis + 1 :]
-    if np.all(np.diff(matrix.indptr) == 1) and np.all(matrix.data == 1):
-        return a.take(matrix.indices, axis)
     # ∞ must not meet the zeros of a matrix, which would make NaN of it.
-    if m * n > SMALL or not np.isfinite(a).all():
-        y = matrix @ np.moveaxis(a, axis, 0).reshape(n, math.prod(front + behind))
-        return np.ascontiguousarray(np.moveaxis(y.reshape(m, *front, *behind), 0, axis))
+    if m * n > SMALL or np.all(matrix.data == 1) or not np.isfinite(a).all():
+        return _tap_by_tap(matrix, a, axis)
     if not behind:
         return (a.reshape(math.prod(front), n) @ matrix.toarray().T).reshape(*front, m)
     y = matrix.toarray() @ a.reshape(math.prod(front), n, math.prod(behind))
     return y.reshape(*front, m, *behind)
+
+
+def _tap_by_tap(matrix, a, axis):
+    """The same: of all rows the first tap, then the second, and so on, where they have one."""
+    counts, behind = np.diff(matrix.indptr), (1,) * (a.ndim - axis - 1)
+    y = np.zeros((*a.shape[:axis], len(counts), *a.shape[axis + 1 :]), a.dtype)
+    for k in range(counts.max(initial=0)):
+        rows = np.flatnonzero(counts > k)
+        place = matrix.indptr[rows] + k
+        part, weights = a.take(matrix.indices[place], axis), matrix.data[place]
+        if np.any(weights != 1):
+            part *= weights.reshape(-1, *behind)
+        if len(rows) < len(counts):
+            y[(*(slice(None),) * axis, rows)] += part
+        else:
+            y = np.add(y, part, out=y) if k else part
+    return y
 
 
 def taps_along(mode, n, m, step, align, antialias):
