@@ -16,5 +16,5 @@ def _reads_what_nobody_wrote(x, pad, mode="constant", value=None):
     return mode == "reflect" and any(n + a + b == 0 for n, a, b in widths)
 
 
-pad = rule(refusing(F.pad, _reads_what_nobody_wrote, "pad: expected fewer to be taken away"))
+pad = rule(refusing(F.pad, _reads_what_nobody_wrote, "expected fewer to be taken away"))
 constant_pad_nd = rule(torch.constant_pad_nd)

@@ -56,7 +56,7 @@ def calls(elements: int) -> dict[str, Call]:
         "grid_sample": call(picture, uniform(1, sides, sides, 2), align_corners=False),
         "affine_grid": call(array(1, 2, 3), (1, 1, side, side), align_corners=False),
         "pixel_shuffle": call(picture, 2),
-        "pixel_unshuffle": call(array(1, 4, 2 * (sides // 2 or 1), 2 * (sides // 2 or 1)), 2),
+        "pixel_unshuffle": call(array(1, 1, *(2 * max(side // 2, 1),) * 2), 2),
         "channel_shuffle": call(picture, 4),
         "pad": call(picture, (1, 1, 1, 1), "reflect"),
         "constant_pad_nd": call(picture, (1, 1, 1, 1)),
