@@ -72,11 +72,15 @@ def _check(x, widths, pad, mode):
     channels = x.shape[x.ndim - len(widths) - 1]
     if mode != "circular" and not channels:
         raise ValueError(f"x: expected channels, got shape {x.shape}")
+    grown = []
     for n, (a, b) in zip(x.shape[-len(widths) :], widths, strict=True):
         left = n + min(a, 0) + min(b, 0) if mode == "circular" else n
         most = {"circular": left, "reflect": n - 1}.get(mode, max(a, b))
-        if n < 1 or left < 1 or max(a, b) > most or n + a + b < 1:
+        if left < (mode != "circular") or max(a, b) > most or n + a + b < 0:
             raise ValueError(f"pad: expected fewer for mode {mode!r} and {n} elements, got {pad}")
+        grown.append(n + a + b)
+    if mode != "circular" and not any(grown):
+        raise ValueError(f"pad: expected less to be taken away of {x.shape}, got {pad}")
 
 
 def _with_value(x, widths, value):

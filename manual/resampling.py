@@ -32,9 +32,10 @@ def interpolate(
     """x (N, C, …) with one to three axes of another length, `size` or ⌊n scale_factor⌋ of n.
 
     Element i is read at s (i + ½) − ½, where s = n / size, or 1 / scale_factor unless that is
-    recomputed; "nearest" reads at ⌊s i⌋, and with align_corners both ends stay where they are. The
-    taps of a place are one element, two, four of a cubic, those that it covers ("area") or, with
-    antialias, all that a filter s times as wide reaches.
+    recomputed; "nearest" reads at ⌊s i⌋, and with align_corners both ends stay where they are. An
+    axis of which the length stays is copied, but not by "nearest-exact" and a cubic. The taps of a
+    place are one element, two, four of a cubic, those that it covers ("area") or, with antialias,
+    all that a filter s times as wide reaches.
 
     Each axis has a matrix, y = A x, so dx = Aᵀ dy, axis by axis. Raises ValueError for an x of
     which any but the first axis is empty, or that a mode is not for, and unless just one of size
@@ -233,7 +234,7 @@ def _aligned(x, mode, align_corners, antialias):
 
 def _lengths(x, mode, size, scale_factor, recompute):
     """The lengths of the axes resampled, and of each the step from one element to the next as a
-    ratio (a, b), which float64 divides but once."""
+    ratio (a, b), of whole numbers where there are such."""
     recompute = truth(recompute_scale_factor=recompute) or mode == "area"
     n = x.shape[2:]
     if (size is None) == (scale_factor is None):
@@ -247,12 +248,12 @@ def _lengths(x, mode, size, scale_factor, recompute):
         if not all(abs(length * f) < 2**63 for length, f in zip(n, factors, strict=True)):
             raise ValueError(f"scale_factor: expected finite ones, got {scale_factor!r}")
         lengths = [int(length * float(f)) for length, f in zip(n, factors, strict=True)]
-    if min(lengths) < (0 if mode == "area" else 1):
+    if min(lengths) < 1:
         name = "size" if scale_factor is None else "scale_factor"
         raise ValueError(f"{name}: expected lengths above 0, got {lengths}")
     if scale_factor is None or recompute:
         return lengths, list(zip(n, lengths, strict=True))
-    return lengths, [(1, float(f)) for f in factors]
+    return lengths, [(1 / float(f), 1) for f in factors]
 
 
 def _one_each(check, axes, **setting):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+SCALING = ("nearest-exact", "bicubic")  # also an axis whose length stays
 SMALL = 2**16  # elements of a matrix up to which it is faster with all its zeros
 CUBIC, SMOOTH = -0.75, -0.5  # the slope of the cubic at 1, and that of a filter
 
@@ -45,26 +46,43 @@ def along_axes(matrices, a, axes):
 
 
 def _along(matrix, a, axis):
+    """The matrix applied along one axis."""
     m, n = matrix.shape
     front, behind = a.shape[:axis], a.shape[axis + 1 :]
-    if np.all(np.diff(matrix.indptr) == 1) and np.all(matrix.data == 1):
-        return a.take(matrix.indices, axis)
     # ∞ must not meet the zeros of a matrix, which would make NaN of it.
-    if m * n > SMALL or not np.isfinite(a).all():
-        y = matrix @ np.moveaxis(a, axis, 0).reshape(n, math.prod(front + behind))
-        return np.ascontiguousarray(np.moveaxis(y.reshape(m, *front, *behind), 0, axis))
+    if m * n > SMALL or np.all(matrix.data == 1) or not np.isfinite(a).all():
+        return _tap_by_tap(matrix, a, axis)
     if not behind:
         return (a.reshape(math.prod(front), n) @ matrix.toarray().T).reshape(*front, m)
     y = matrix.toarray() @ a.reshape(math.prod(front), n, math.prod(behind))
     return y.reshape(*front, m, *behind)
 
 
+def _tap_by_tap(matrix, a, axis):
+    """The same: of all rows the first tap, then the second, and so on, where they have one."""
+    counts, behind = np.diff(matrix.indptr), (1,) * (a.ndim - axis - 1)
+    y = np.zeros((*a.shape[:axis], len(counts), *a.shape[axis + 1 :]), a.dtype)
+    for k in range(counts.max(initial=0)):
+        rows = np.flatnonzero(counts > k)
+        place = matrix.indptr[rows] + k
+        part, weights = a.take(matrix.indices[place], axis), matrix.data[place]
+        if np.any(weights != 1):
+            part *= weights.reshape(-1, *behind)
+        if len(rows) < len(counts):
+            y[(*(slice(None),) * axis, rows)] += part
+        else:
+            y = np.add(y, part, out=y) if k else part
+    return y
+
+
 def taps_along(mode, n, m, step, align, antialias):
     """The taps of m places along n elements, whose step is a ratio (a, b): index, weight, and
     whether it is inside."""
     i, (a, b) = np.arange(m), step
+    if n == m and (antialias or mode not in SCALING):
+        a, b = 1, 1
     if mode == "area":
-        return _window(i * n // max(m, 1), -(-(i + 1) * n // max(m, 1)), np.ones_like)
+        return _window(i * n // m, -(-(i + 1) * n // m), np.ones_like)
     if mode in ("nearest", "nearest-exact"):
         low = i * a // b if mode == "nearest" else (2 * i + 1) * a // (2 * b)
         return _all_inside(low[:, np.newaxis], np.ones((m, 1)))
@@ -78,8 +96,8 @@ def taps_along(mode, n, m, step, align, antialias):
     low, rest = np.divmod(above if cubic else np.clip(above, 0, (n - 1) * below), below)
     around = np.arange(-1, 3) if cubic else np.arange(2)
     index = np.clip(low[:, np.newaxis] + around, 0, n - 1)
-    part = rest / below
-    return _all_inside(index, _cubic(part)[0] if cubic else np.stack([1 - part, part], axis=1))
+    t, s = rest / below, (below - rest) / below
+    return _all_inside(index, _cubic(t, s)[0] if cubic else np.stack([s, t], axis=1))
 
 
 def _filtered(mode, n, middle, width):
@@ -104,10 +122,10 @@ def _window(starts, ends, form):
     return index, weights / weights.sum(axis=1, keepdims=True), inside
 
 
-def _cubic(t):
-    """Keys's cubic: the weights of the four taps around a place that lies t beyond the second, and
-    their slopes. As products of t and s = 1 − t they keep their digits near 0."""
-    s, A = 1 - t, CUBIC
+def _cubic(t, s):
+    """Keys's cubic: the weights of the four taps around a place that lies t beyond the second and s
+    before the third, and their slopes. As products of both they keep their digits near 0."""
+    A = CUBIC
     far, near = A * s * s * t, s * (1 + t - (A + 2) * t * t)
     next_near, next_far = t * (1 + s - (A + 2) * s * s), A * t * t * s
     falls = [(3 * (A + 2) * x - 2 * (A + 3)) * x for x in (t, s)]
@@ -132,23 +150,25 @@ FILTERS = {"bilinear": (1, _triangle), "bicubic": (2, _smooth), "lanczos": (3, _
 
 
 def between(mode, g, n, padding, align):
-    """The taps along n elements of the places g, of which −1 and 1 are the ends."""
-    scale = (n - 1) / 2 if align else n / 2
-    at = (g + 1) * scale - (0 if align else 0.5)
-    if mode == "bicubic":
-        low = np.floor(at)
-        index = _padded(low[:, np.newaxis] + np.arange(-1, 3), n, padding, align)[0]
-        weights, slopes = _cubic(at - low)
-        return _between(index, weights, scale * slopes, n)
-    at, slope = _padded(at, n, padding, align)
+    """The taps along n elements of the places g, of which −1 and 1 are the ends. Places are counted
+    from the middle, near which g is small and has digits that an index would round away."""
+    middle, scale = (n - 1) / 2, (n - 1 if align else n) / 2
+    place, slope = g * scale, np.full_like(g, scale)
+    if mode != "bicubic":
+        place, turned = _padded(place, n, padding, align)
+        slope *= turned
     if mode == "nearest":
-        index = np.rint(at)[:, np.newaxis]
+        index = np.rint(middle + place)[:, np.newaxis]
         return _between(index, np.ones_like(index), np.zeros_like(index), n)
-    low = np.floor(at)
-    part = at - low
-    slope = scale * slope
-    index = np.stack([low, low + 1], axis=1)
-    return _between(index, np.stack([1 - part, part], axis=1), np.stack([-slope, slope], axis=1), n)
+    low = np.floor(middle + place)
+    t, s, slope = place - (low - middle), (low + 1 - middle) - place, slope[:, np.newaxis]
+    if mode == "bilinear":
+        index = low[:, np.newaxis] + np.arange(2)
+        return _between(index, np.stack([s, t], axis=1), slope * [-1, 1], n)
+    index = low[:, np.newaxis] + np.arange(-1, 3)
+    index = middle + _padded(index - middle, n, padding, align)[0]
+    weights, slopes = _cubic(t, s)
+    return _between(index, weights, slope * slopes, n)
 
 
 def _between(index, weights, slopes, n):
@@ -156,20 +176,17 @@ def _between(index, weights, slopes, n):
     return Between(np.where(inside, index, 0).astype(np.int64), weights, slopes, inside)
 
 
-def _padded(at, n, padding, align):
-    """The places within n elements that stand for these, and their slope: 1, or −1 where they are
-    reflected, or 0 along a border."""
+def _padded(place, n, padding, align):
+    """The places among n elements, counted from the middle, that stand for these, and their slope:
+    1, or −1 where they are reflected, or 0 along a border."""
     if padding == "zeros":
-        return at, np.ones_like(at)
-    slope = np.ones_like(at)
+        return place, np.ones_like(place)
+    span, end, sign = n - 1 if align else n, (n - 1) / 2, np.ones_like(place)
     if padding == "reflection":
-        low, span = (0, n - 1) if align else (-0.5, n)
-        beyond = at - low
-        turns, rest = np.divmod(abs(beyond), span) if span else (np.zeros_like(at),) * 2
-        odd = turns % 2 == 1
-        at = np.where(odd, span - rest, rest) + low
-        slope = np.where(odd == (beyond < 0), 1.0, -1.0)
-    return np.clip(at, 0, n - 1), np.where((at > 0) & (at < n - 1), slope, 0)
+        turns = np.rint(place / max(span, 1))
+        sign = np.where(turns % 2 == 1, -1.0, 1.0)
+        place = sign * (place - turns * span)
+    return np.clip(place, -end, end), np.where(abs(place) < end, sign, 0)
 
 
 def spread(axes, lengths):

@@ -20,7 +20,9 @@ def interpolate(
         m = int(n * factor) if m is None else m
         step = mpmath.mpf(n) / m if m else 0
         if factor is not None and not recompute_scale_factor:
-            step = 1 / mpmath.mpf(factor)
+            step = mpmath.mpf(1 / factor)
+        if n == m and (antialias or mode not in ("nearest-exact", "bicubic")):
+            step = mpmath.mpf(1)
         if align_corners:
             step = mpmath.mpf(n - 1) / (m - 1) if m > 1 else mpmath.mpf(0)
         rows = [np.zeros((*x.shape[:axis], 0, *x.shape[axis + 1 :]), object)]
@@ -49,6 +51,13 @@ def upsample_bilinear(x, size=None, scale_factor=None):
     return interpolate(x, size, scale_factor, "bilinear", True)
 
 
+def _nearest(step, i, n):
+    """A product that float64 cannot tell from a whole number is one, as 1 / 0.9 times 4.5."""
+    at = step * i
+    whole = mpmath.nint(at)
+    return _within(whole if float(at) == whole else mpmath.floor(at), n)
+
+
 def _within(index, n):
     return min(max(int(index), 0), n - 1)
 
@@ -61,9 +70,9 @@ def _area(i, n, m):
 def _taps(mode, i, n, step, align):
     half = mpmath.mpf(1) / 2
     if mode == "nearest":
-        return [(_within(mpmath.floor(step * i), n), 1)]
+        return [(_nearest(step, i, n), 1)]
     if mode == "nearest-exact":
-        return [(_within(mpmath.floor(step * (i + half)), n), 1)]
+        return [(_nearest(step, i + half, n), 1)]
     at = step * i if align else step * (i + half) - half
     if mode == "bicubic":
         low = min(mpmath.floor(at), n - 1)

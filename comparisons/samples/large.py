@@ -32,6 +32,8 @@ def calls(elements: int) -> dict[str, Call]:
     front = max(elements // (width * width), 1)
     sequences = array(front, width, width)
     images, channels = array(max(elements // 1024, 1), 16, 8, 8), (array(16), array(16))
+    sides = math.isqrt(max(elements // 16, 1))
+    picture = array(1, 16, sides, sides)
     return {
         **{op: call(array(n)) for op in _OF_X},
         **{op: call(array(n), array(n)) for op in _OF_TWO},
@@ -83,6 +85,14 @@ def calls(elements: int) -> dict[str, Call]:
         "normalize": call(scores),
         "scaled_dot_product_attention": call(sequences, sequences, sequences),
         **{op: _network(gates, width, front) for op, gates in (("gru", 3), ("lstm", 4))},
+        "interpolate": call(picture, scale_factor=2, mode="bilinear"),
+        "grid_sample": call(picture, uniform(1, sides, sides, 2), align_corners=False),
+        "affine_grid": call(array(1, 2, 3), (1, 1, side, side), align_corners=False),
+        "pixel_shuffle": call(picture, 2),
+        "pixel_unshuffle": call(array(1, 1, *(2 * max(side // 2, 1),) * 2), 2),
+        "channel_shuffle": call(picture, 4),
+        "pad": call(picture, (1, 1, 1, 1), "reflect"),
+        "constant_pad_nd": call(picture, (1, 1, 1, 1)),
         "nll_loss": call(log_probabilities(rows, CLASSES), target),
         "cross_entropy": call(scores, target),
         # Of a plain mean torch warns in every call, which takes longer than it.

@@ -35,6 +35,8 @@ CORNERS = {
         call(array(1, 4), (2, -1), "circular"),
         call(array(1, 1), (3, 50), "replicate"),
         call(array(2, 4, 4), (5, -4, -4, 3), "replicate"),
+        call(array(2, 4, 3), (1, -4, 0, 1), "replicate"),
+        call(array(2, 3), (-1, -2), "circular"),
     ],
     "constant_pad_nd": [call(array(0, 2), (1, 1)), call(array(), ()), call(array(4), (-2, -2))],
 }

@@ -93,7 +93,11 @@ CORNERS = {
         call(array(1, 1, 4), scale_factor=1.2),  # as long as before, and not the same
         *(call(array(1, 1, 5), scale_factor=f, mode=m)
           for f in (1.999, 0.51) for m in ("nearest", "nearest-exact", "linear")),
-        call(array(1, 1, 2), 98),  # 49 · (2 / 98) is below 1 in float64
+        # Torch repeats the first row where the last axis has one element, and copies an axis whose
+        # length stays, but with another slope.
+        call(array(1, 1, 4, 3), (5, 1), mode="bilinear", antialias=True),
+        call(array(1, 1, 4, 3), scale_factor=(1.2, 1.5), mode="bicubic", antialias=True),
+        call(array(1, 1, 2), 82),  # 41 · (2 / 82) is below 1 in float32, as torch's backward has it
     ],
     "upsample": [call(array(0, 1, 2), 3)],
     "upsample_nearest": [call(array(1, 1, 4), scale_factor=1.2)],
