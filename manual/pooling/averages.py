@@ -1,4 +1,7 @@
-"""Averages over windows, and their like."""
+"""Averages over windows, and their like.
+
+They raise TypeError, ValueError or MemoryError, as the package says.
+"""
 
 import math
 
@@ -15,7 +18,8 @@ FEW, MANY = 16, 128  # elements of a window that are added one by one, and by on
 
 
 def avg_pool1d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
-    """The mean over windows of x, (C, L) or (N, C, L), as avg_pool2d has it."""
+    """The mean over windows of x, (C, L) or (N, C, L), as avg_pool2d has it. Raises ValueError as
+    that does."""
     settings = kernel_size, stride, padding, ceil_mode, count_include_pad
     return _averaged(x, 1, *settings)
 
@@ -78,7 +82,8 @@ def adaptive_avg_pool3d(x, output_size):
 
 
 def lp_pool1d(x, norm_type, kernel_size, stride=None, ceil_mode=False):
-    """(Σ xᵖ)^(1/p) over windows of x, (C, L) or (N, C, L), as lp_pool2d has it."""
+    """(k/n Σ xᵖ)^(1/p) over windows of x, (C, L) or (N, C, L), as lp_pool2d has it. Raises
+    ValueError as that does."""
     whole(kernel_size=kernel_size)
     return _powers(x, 1, norm_type, kernel_size, stride, ceil_mode)
 
@@ -97,7 +102,8 @@ def lp_pool2d(x, norm_type, kernel_size, stride=None, ceil_mode=False):
 
 
 def lp_pool3d(x, norm_type, kernel_size, stride=None, ceil_mode=False):
-    """(k/n Σ xᵖ)^(1/p) over windows of x, (C, D, H, W) or (N, C, D, H, W), as lp_pool2d has it."""
+    """(k/n Σ xᵖ)^(1/p) over windows of x, (C, D, H, W) or (N, C, D, H, W), as lp_pool2d has it.
+    Raises ValueError as that does."""
     return _powers(x, 3, norm_type, kernel_size, stride, ceil_mode)
 
 

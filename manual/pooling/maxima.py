@@ -1,4 +1,7 @@
-"""Maxima over windows, and their inverse."""
+"""Maxima over windows, and their inverse.
+
+They raise TypeError, ValueError or MemoryError, as the package says.
+"""
 
 import math
 
@@ -96,13 +99,15 @@ def fractional_max_pool3d(
     _random_samples: Constant = None,
 ):
     """The maximum over windows of x, (C, D, H, W) or (N, C, D, H, W), whose distances are drawn, as
-    fractional_max_pool2d has it; _random_samples, (…, C, 3), is for D first."""
+    fractional_max_pool2d has it; _random_samples, (…, C, 3), is for D first. The output
+    is to be smaller by one than x has room for. Raises TypeError and ValueError as that does."""
     settings = kernel_size, output_size, output_ratio, return_indices, _random_samples
     return _fractional(x, 3, *settings)
 
 
 def max_unpool1d(x, indices, kernel_size, stride=None, padding=0, output_size=None):
-    """x, (C, L) or (N, C, L), put where it was before max_pool1d, as max_unpool2d has it."""
+    """x, (C, L) or (N, C, L), put where it was before max_pool1d, as max_unpool2d has it. Raises
+    TypeError and ValueError as that does."""
     return _unpooled(x, 1, indices, kernel_size, stride, padding, output_size)
 
 
@@ -122,7 +127,7 @@ def max_unpool2d(x, indices, kernel_size, stride=None, padding=0, output_size=No
 
 def max_unpool3d(x, indices, kernel_size, stride=None, padding=0, output_size=None):
     """x, (C, D, H, W) or (N, C, D, H, W), put where it was before max_pool3d, as max_unpool2d has
-    it."""
+    it, with a stride of at least 1. Raises TypeError and ValueError as that does."""
     return _unpooled(x, 3, indices, kernel_size, stride, padding, output_size)
 
 
