@@ -217,7 +217,36 @@ def test_a_maximum_that_is_shared_by_ties_is_seen_at_ties_alone():
     tied = rng.integers(0, 2, (1, 2, 4, 4)).astype(float)
     report = check(shared_by_ties, "max_pool2d", (tied, 2), probes=["ordinary"])
     print(report)
-    assert not report.passed or "convention" in str(report)
+    assert not report.passed
+
+
+OF_SECOND = {
+    "avg_pool2d_backward": (ODD[..., ::2, ::2], ODD[..., :4], 2, 2, [1, 0], False, False, None),
+    "adaptive_max_pool2d_backward": (ODD[..., :1, :2], ODD, np.array([[[[3, 8]], [[8, 8]]]])),
+}
+
+
+@pytest.mark.parametrize(
+    ("op", "name", "old", "new"),
+    [
+        ("avg_pool2d_backward", "_of_linear", "rule(dy, *settings)", "rule(dy, *settings[:3])"),
+        ("avg_pool2d_backward", "_of_linear", "np.zeros_like(x)", "x"),
+        ("avg_pool2d_backward", "_of_linear", "return back(g)", "return back(2 * g)"),
+        ("adaptive_max_pool2d_backward", "_of_taken", "take(places)", "take(indices)"),
+        ("adaptive_max_pool2d_backward", "_of_taken", "take(places)", "take(places - 1)"),
+    ],
+)
+def test_a_mistake_in_second_order_is_found(monkeypatch, op, name, old, new):
+    wrong = with_mistake(getattr(manual.second_order, name), old, new)
+    monkeypatch.setattr(manual.second_order, name, wrong)
+    report = check(op, op, OF_SECOND[op], probes=["ordinary"])
+    print(report)
+    assert not report.passed
+
+
+@pytest.mark.parametrize("op", OF_SECOND)
+def test_what_is_right_in_second_order_passes(op):
+    assert check(op, op, OF_SECOND[op], probes=["ordinary"]).passed
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
