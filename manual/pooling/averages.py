@@ -158,7 +158,7 @@ def box_sums(a, axes):
     """Σ over every window of a, (rows, *space): along one axis after the other."""
     a = padded(a, axes, 0)
     for i, axis in enumerate(axes, start=1):
-        parts = [(which, _sum(view)) for which, view in axis.views(a, i)]
+        parts = [(which, _sum(view)) for which, view in axis.views(np.ascontiguousarray(a), i)]
         if len(parts) == 1:
             a = parts[0][1]
             continue

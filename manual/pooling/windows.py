@@ -60,19 +60,24 @@ class Axis:
     def _first(self):
         return list(zip(self.starts, self.ends, strict=True))[: self.period]
 
+    def slices(self):
+        """Of a padded axis with one period, the first elements of all windows, the second, …"""
+        far = (self.out - 1) * self.stride + 1
+        return [slice(a, a + far, self.stride) for a in range(0, self.taps * self.step, self.step)]
+
     def views(self, padded, axis):
-        """Of an array that is padded along this axis, (slice of the windows, their elements) for
-        every period: a view with windows in place of the axis, and their elements behind all."""
+        """Of an array in one piece that is padded along this axis, (slice of the windows, their
+        elements) for every period: a view with windows in place of the axis, and their elements
+        behind all."""
+        shape, strides, stride = list(padded.shape), list(padded.strides), padded.strides[axis]
+        strides[axis] = self.stride * stride
         for r, (start, end) in enumerate(self._first()):
-            out = len(range(r, self.out, self.period))
-            a = padded[(slice(None),) * axis + (slice(start + self.before, None),)]
-            shape, strides = list(a.shape), list(a.strides)
-            taps = (end - start - 1) // self.step + 1
-            shape[axis], strides[axis] = out, self.stride * a.strides[axis]
-            view = np.lib.stride_tricks.as_strided(
-                a, (*shape, taps), (*strides, self.step * a.strides[axis])
+            shape[axis], taps = len(range(r, self.out, self.period)), end - start
+            ahead = (start + self.before) * stride if padded.size else 0
+            yield (
+                slice(r, None, self.period),
+                np.ndarray((*shape, taps), padded.dtype, padded, ahead, (*strides, stride)),
             )
-            yield slice(r, None, self.period), view
 
 
 def sliding(x, rank, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
