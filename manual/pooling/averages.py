@@ -148,8 +148,8 @@ def sizes(axes, with_padding=False):
     for axis in axes:
         most = axis.n + (axis.before if with_padding else 0)
         least = -axis.before if with_padding else 0
-        ends = np.minimum(np.array(axis.ends, np.int64), most)
-        starts = np.maximum(np.array(axis.starts, np.int64), least)
+        ends = np.minimum(axis.ends, most)
+        starts = np.maximum(axis.starts, least)
         found = found[..., np.newaxis] * (ends - starts)
     return found
 
