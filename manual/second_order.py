@@ -662,7 +662,7 @@ def avg_pool3d_backward(
     count_include_pad,
     divisor_override,
 ):
-    """That of avg_pool3d, as avg_pool2d_backward has it."""
+    """That of avg_pool3d. Raises ValueError as avg_pool2d_backward does."""
     flags = _or_false(ceil_mode), _or_false(count_include_pad)
     settings = kernel_size, stride, padding, *flags, divisor_override
     return _of_linear(grad_output, self, 3, pooling.avg_pool3d, *settings)
@@ -675,7 +675,7 @@ def adaptive_avg_pool2d_backward(grad_output, self):
 
 
 def adaptive_avg_pool3d_backward(grad_output, self):
-    """That of adaptive_avg_pool3d, as adaptive_avg_pool2d_backward has it."""
+    """That of adaptive_avg_pool3d. Raises ValueError as adaptive_avg_pool2d_backward does."""
     return _of_linear(grad_output, self, 3, pooling.adaptive_avg_pool3d)
 
 
@@ -691,12 +691,13 @@ def max_pool3d_with_indices_backward(
 
 def adaptive_max_pool2d_backward(grad_output, self, indices):
     """That of adaptive_max_pool2d to the size of grad_output, as max_pool3d_with_indices_backward
-    has it."""
+    has it. Raises TypeError and ValueError as that does."""
     return _of_taken(grad_output, self, indices, 2, pooling.adaptive_max_pool2d)
 
 
 def adaptive_max_pool3d_backward(grad_output, self, indices):
-    """That of adaptive_max_pool3d, as max_pool3d_with_indices_backward has it."""
+    """That of adaptive_max_pool3d. Raises TypeError and ValueError as
+    max_pool3d_with_indices_backward does."""
     return _of_taken(grad_output, self, indices, 3, pooling.adaptive_max_pool3d)
 
 

@@ -200,6 +200,8 @@ def _winner(inside):
 
 
 def _mean(inside, _):
+    if not inside:
+        return mpmath.nan
     return sum(inside.values(), mpmath.mpf(0)) / len(inside)
 
 

@@ -34,6 +34,7 @@ def calls(elements: int) -> dict[str, Call]:
     images, channels = array(max(elements // 1024, 1), 16, 8, 8), (array(16), array(16))
     sides = math.isqrt(max(elements // 16, 1))
     picture = array(1, 16, sides, sides)
+    planes = max(elements // 4096, 1), 4
     return {
         **{op: call(array(n)) for op in _OF_X},
         **{op: call(array(n), array(n)) for op in _OF_TWO},
@@ -83,6 +84,7 @@ def calls(elements: int) -> dict[str, Call]:
         "instance_norm": call(images, None, None, *channels),
         "group_norm": call(images, 4, *channels),
         "normalize": call(scores),
+        **_pools(planes),
         "scaled_dot_product_attention": call(sequences, sequences, sequences),
         **{op: _network(gates, width, front) for op, gates in (("gru", 3), ("lstm", 4))},
         "interpolate": call(picture, scale_factor=2, mode="bilinear"),
@@ -111,6 +113,26 @@ def calls(elements: int) -> dict[str, Call]:
         "binary_cross_entropy": call(uniform(n), uniform(n)),
         "binary_cross_entropy_with_logits": call(array(n), uniform(n)),
     }
+
+
+def _pools(planes: tuple[int, int]) -> dict[str, Call]:
+    """Each pooling of so many planes of 1,024 elements, over one, two and three axes."""
+    found = {}
+    for rank, space in enumerate(((1024,), (32, 32), (8, 8, 16)), start=1):
+        x = array(*planes, *space)
+        found |= {
+            f"max_pool{rank}d": call(x, 3, 2, 1),
+            f"avg_pool{rank}d": call(x, 2),
+            f"lp_pool{rank}d": call(x, 2, 2),
+            f"adaptive_max_pool{rank}d": call(x, 7),
+            f"adaptive_avg_pool{rank}d": call(x, 7),
+            f"max_unpool{rank}d": call(x, classes(*planes, *space, below=1024 * 2**rank), 2),
+        }
+        if rank > 1:
+            samples = uniform(*planes, rank)
+            ratio = (0.5,) * rank
+            found[f"fractional_max_pool{rank}d"] = call(x, 2, None, ratio, _random_samples=samples)
+    return found
 
 
 def _network(gates: int, width: int, front: int) -> Call:

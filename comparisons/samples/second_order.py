@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 
 from . import array, call, classes, log_probabilities, signs, uniform, values
@@ -60,6 +62,8 @@ def _losses(target, *settings):
 
 _SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
 _SHARES = values([0.5, 1.5, 0.25])  # a weight for each class
+_LATE = values([[[[4, 7]]]])
+_FOUR = values([[[[4, 7], [8, 7]]]])
 SAMPLES = {
     "sigmoid_backward": _RESULTS,
     "tanh_backward": _RESULTS,
@@ -228,6 +232,37 @@ SAMPLES = {
     ],
 }
 CORNERS = {
+    "avg_pool2d_backward": [
+        call(values([[[math.inf, 1.0]]]), array(1, 2, 5), 2, 2, 0, False, True, None),
+        call(array(0, 2, 2, 2), array(0, 2, 4, 4), 2, 2, 0, False, True, None),
+    ],
+    "avg_pool3d_backward": [
+        call(values([[[[math.inf, 1.0]]]]), array(1, 1, 2, 5), [1, 2, 2], 2, 0, False, True, None),
+        call(array(0, 2, 1, 1, 1), array(0, 2, 2, 2, 2), 2, 2, 0, False, True, None),
+    ],
+    "adaptive_avg_pool2d_backward": [
+        call(values([[[math.inf, 1.0]]]), array(1, 2, 4)),
+        call(array(0, 2, 2, 3), array(0, 2, 5, 4)),
+    ],
+    "adaptive_avg_pool3d_backward": [
+        call(values([[[[math.inf, 1.0]]]]), array(1, 1, 2, 4)),
+        call(array(0, 2, 1, 2, 1), array(0, 2, 2, 5, 4)),
+    ],
+    "max_pool3d_with_indices_backward": [
+        call(values([[[[math.inf, 1.0]]]]), array(1, 1, 2, 4), [1, 2, 2], 2, 0, 1, False, _LATE),
+        call(array(1, 1, 1, 2), array(1, 1, 2, 4), [1, 2, 2], [], 0, 1, True, _LATE),
+        call(array(1, 1, 2, 2), array(1, 1, 3, 4), [1, 2, 2], [1, 1, 2], 0, 1, False, _FOUR),
+    ],
+    "adaptive_max_pool2d_backward": [
+        call(values([[[math.inf, 1.0]]]), array(1, 2, 4), values([[[4, 7]]])),
+        call(array(1, 1, 2), array(1, 2, 4), values([[[5, 5]]])),
+        call(array(1, 2, 3), array(1, 1, 2), values([[[0, 0, 1], [0, 0, 1]]])),
+    ],
+    "adaptive_max_pool3d_backward": [
+        call(values([[[[math.inf, 1.0]]]]), array(1, 1, 2, 4), _LATE),
+        call(array(1, 1, 1, 2), array(1, 1, 2, 4), values([[[[5, 5]]]])),
+        call(array(1, 1, 2, 3), array(1, 1, 1, 2), values([[[[0, 0, 1], [0, 0, 1]]]])),
+    ],
     "sigmoid_backward": _at([0.0, 1.0, 0.5]),
     "tanh_backward": _at([0.0, 1.0, -1.0]),
     "threshold_backward": [*_at([0.0, -0.0, 1.0], 0.0), *_at([0.0, 0.5, 1.0], 0.5)],

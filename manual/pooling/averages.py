@@ -1,4 +1,7 @@
-"""Averages over windows, and their like."""
+"""Averages over windows, and their like.
+
+They raise TypeError, ValueError or MemoryError, as the package says.
+"""
 
 import math
 
@@ -15,7 +18,8 @@ FEW, MANY = 16, 128  # elements of a window that are added one by one, and by on
 
 
 def avg_pool1d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
-    """The mean over windows of x, (C, L) or (N, C, L), as avg_pool2d has it."""
+    """The mean over windows of x, (C, L) or (N, C, L), as avg_pool2d has it. Raises ValueError as
+    that does."""
     settings = kernel_size, stride, padding, ceil_mode, count_include_pad
     return _averaged(x, 1, *settings)
 
@@ -78,7 +82,8 @@ def adaptive_avg_pool3d(x, output_size):
 
 
 def lp_pool1d(x, norm_type, kernel_size, stride=None, ceil_mode=False):
-    """(Σ xᵖ)^(1/p) over windows of x, (C, L) or (N, C, L), as lp_pool2d has it."""
+    """(k/n Σ xᵖ)^(1/p) over windows of x, (C, L) or (N, C, L), as lp_pool2d has it. Raises
+    ValueError as that does."""
     whole(kernel_size=kernel_size)
     return _powers(x, 1, norm_type, kernel_size, stride, ceil_mode)
 
@@ -97,7 +102,8 @@ def lp_pool2d(x, norm_type, kernel_size, stride=None, ceil_mode=False):
 
 
 def lp_pool3d(x, norm_type, kernel_size, stride=None, ceil_mode=False):
-    """(k/n Σ xᵖ)^(1/p) over windows of x, (C, D, H, W) or (N, C, D, H, W), as lp_pool2d has it."""
+    """(k/n Σ xᵖ)^(1/p) over windows of x, (C, D, H, W) or (N, C, D, H, W), as lp_pool2d has it.
+    Raises ValueError as that does."""
     return _powers(x, 3, norm_type, kernel_size, stride, ceil_mode)
 
 
@@ -142,8 +148,8 @@ def sizes(axes, with_padding=False):
     for axis in axes:
         most = axis.n + (axis.before if with_padding else 0)
         least = -axis.before if with_padding else 0
-        ends = np.minimum(np.array(axis.ends, np.int64), most)
-        starts = np.maximum(np.array(axis.starts, np.int64), least)
+        ends = np.minimum(axis.ends, most)
+        starts = np.maximum(axis.starts, least)
         found = found[..., np.newaxis] * (ends - starts)
     return found
 
@@ -152,7 +158,7 @@ def box_sums(a, axes):
     """Σ over every window of a, (rows, *space): along one axis after the other."""
     a = padded(a, axes, 0)
     for i, axis in enumerate(axes, start=1):
-        parts = [(which, _sum(view)) for which, view in axis.views(a, i)]
+        parts = [(which, _sum(view)) for which, view in axis.views(np.ascontiguousarray(a), i)]
         if len(parts) == 1:
             a = parts[0][1]
             continue

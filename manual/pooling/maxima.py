@@ -1,5 +1,9 @@
-"""Maxima over windows, and their inverse."""
+"""Maxima over windows, and their inverse.
 
+They raise TypeError, ValueError or MemoryError, as the package says.
+"""
+
+import itertools
 import math
 
 import numpy as np
@@ -96,13 +100,15 @@ def fractional_max_pool3d(
     _random_samples: Constant = None,
 ):
     """The maximum over windows of x, (C, D, H, W) or (N, C, D, H, W), whose distances are drawn, as
-    fractional_max_pool2d has it; _random_samples, (…, C, 3), is for D first."""
+    fractional_max_pool2d has it; _random_samples, (…, C, 3), is for D first. The output
+    is to be smaller by one than x has room for. Raises TypeError and ValueError as that does."""
     settings = kernel_size, output_size, output_ratio, return_indices, _random_samples
     return _fractional(x, 3, *settings)
 
 
 def max_unpool1d(x, indices, kernel_size, stride=None, padding=0, output_size=None):
-    """x, (C, L) or (N, C, L), put where it was before max_pool1d, as max_unpool2d has it."""
+    """x, (C, L) or (N, C, L), put where it was before max_pool1d, as max_unpool2d has it. Raises
+    TypeError and ValueError as that does."""
     return _unpooled(x, 1, indices, kernel_size, stride, padding, output_size)
 
 
@@ -122,7 +128,7 @@ def max_unpool2d(x, indices, kernel_size, stride=None, padding=0, output_size=No
 
 def max_unpool3d(x, indices, kernel_size, stride=None, padding=0, output_size=None):
     """x, (C, D, H, W) or (N, C, D, H, W), put where it was before max_pool3d, as max_unpool2d has
-    it."""
+    it, with a stride of at least 1. Raises TypeError and ValueError as that does."""
     return _unpooled(x, 3, indices, kernel_size, stride, padding, output_size)
 
 
@@ -142,7 +148,8 @@ def _adaptively(x, rank, output_size, return_indices):
 def pooled(x, rows, axes, return_indices=False):
     """The maximum over windows along these axes."""
     outs = tuple(axis.out for axis in axes)
-    return _taken(x, rows, _winners(rows, axes), outs, return_indices)
+    found = _winners(rows, lambda rows: _first(rows, axes))
+    return _taken(x, rows, found, outs, return_indices)
 
 
 def _taken(x, rows, found, outs, return_indices):
@@ -170,16 +177,15 @@ def collected(d, places, shape):
     return total.astype(d.dtype).reshape(shape)
 
 
-def _winners(rows, axes):
-    """The place of the maximum of each window in its row, (rows, windows): the first, and of NaN
-    the last."""
+def _winners(rows, first):
+    """The place of the maximum of each window in its row, (rows, windows): the first, as
+    first(rows) finds it, and of NaN the last."""
     if not rows.size or not np.isnan(rows.max()):
-        return _first(rows, axes)
-    absent = np.isnan(rows)
-    n = math.prod(rows.shape[1:])
-    numbers = np.where(absent, np.arange(1.0, n + 1).reshape(rows.shape[1:]), 0)
-    last = np.take_along_axis(numbers.reshape(len(rows), n), _first(numbers, axes), 1)
-    found = _first(np.where(absent, -math.inf, rows), axes)
+        return first(rows)
+    absent, space = np.isnan(rows), rows.shape[1:]
+    numbers = np.where(absent, np.arange(1.0, math.prod(space) + 1).reshape(space), 0)
+    last = numbers.reshape(-1).take(first(numbers) + starts(rows))
+    found = first(np.where(absent, -math.inf, rows).astype(rows.dtype))
     return np.where(last > 0, last - 1, found).astype(np.int64)
 
 
@@ -192,29 +198,31 @@ def _first(rows, axes):
         return _gathered(rows, _places([axis.at for axis in axes], space))
     wide, rows_in_block = padded(rows, axes, -math.inf), max(BLOCK // windows, 1)
     winners = np.empty((len(rows), *outs), np.min_scalar_type(taps))
+    winners[...] = _flat([axis.first for axis in axes], kernel).reshape(outs)
     for i in range(0, len(rows), rows_in_block):
-        winner = winners[i : i + rows_in_block]
-        winner[...] = _flat([axis.first for axis in axes], kernel).reshape(outs)
-        best = None
-        for tap, part in enumerate(parts(wide[i : i + rows_in_block], axes)):
-            if tap:
-                later = np.multiply(part > best, tap, dtype=winner.dtype)
-                np.maximum(winner, later, out=winner)
-            best = part if best is None else np.maximum(best, part)
+        block = slice(i, i + rows_in_block)
+        _compare(winners[block], parts(wide[block], axes))
     base = _flat([axis.starts for axis in axes], space)
     offset = _flat([np.arange(axis.taps) * axis.step for axis in axes], space)
     return base + offset.take(winners.reshape(len(rows), windows))
 
 
+def _compare(winner, elements):
+    """Moves `winner`, the number of an element of each window, to the first maximum of those that
+    come from there on."""
+    best = None
+    for tap, part in enumerate(elements):
+        if tap:
+            later = np.multiply(part > best, tap, dtype=winner.dtype)
+            np.maximum(winner, later, out=winner)
+        best = part if best is None else np.maximum(best, part)
+
+
 def _gathered(rows, at):
-    """The same, of windows that are seen at once: of each row, or (rows, windows, taps) places that
-    are its own."""
+    """The same, of windows that are seen at once, by the places of their elements."""
     flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     if not (at.size and len(rows)):
-        return np.zeros((len(rows), at.shape[-2]), np.int64)
-    if at.ndim == 3:
-        seen = np.take_along_axis(flat[:, np.newaxis], at, 2)
-        return np.take_along_axis(at, seen.argmax(axis=-1)[..., np.newaxis], 2)[..., 0]
+        return np.zeros((len(rows), len(at)), np.int64)
     whole = at.shape == (1, flat.shape[1])
     seen = flat[:, np.newaxis] if whole else flat.take(at, axis=1)
     return at[np.arange(len(at)), seen.argmax(axis=-1)]
@@ -222,11 +230,8 @@ def _gathered(rows, at):
 
 def parts(wide, axes):
     """Of padded rows, the first elements of all windows, the second, and so on."""
-    view = wide
-    for i, axis in enumerate(axes, start=1):
-        ((_, view),) = axis.views(view, i)
-    for taps in np.ndindex(view.shape[len(axes) + 1 :]):
-        yield view[(..., *taps)]
+    for each in itertools.product(*(axis.slices() for axis in axes)):
+        yield wide[(slice(None), *each)]
 
 
 def _flat(along, lengths):
@@ -238,14 +243,12 @@ def _flat(along, lengths):
 
 
 def _places(along, space):
-    """The places of windows in a row, (…, windows, taps), from those along each axis of space."""
+    """The places of windows in a row, (windows, taps), from those along each axis of space."""
     places = np.zeros((1, 1), np.int64)
     for at, n in zip(along, space, strict=True):
-        places = (
-            places[..., :, np.newaxis, :, np.newaxis] * n + at[..., np.newaxis, :, np.newaxis, :]
-        )
-        *front, a, b, c, d = places.shape
-        places = places.reshape(*front, a * b, c * d)
+        places = places[:, np.newaxis, :, np.newaxis] * n + at[:, np.newaxis]
+        a, b, c, d = places.shape
+        places = places.reshape(a * b, c * d)
     return places
 
 
@@ -263,14 +266,24 @@ def _fractional(x, rank, kernel_size, output_size, output_ratio, return_indices,
     room(x.dtype, output_size=(len(rows), *outs))
     u = u[: math.prod(lead[:-1])].reshape(len(rows), rank)
     u = u[:, ::-1] if rank == 2 else u
-    along = []
+    base = np.zeros((len(rows), 1), np.int64)
     for axis, (n, k, out) in enumerate(zip(space, kernel, outs, strict=True)):
         most = n - k + 1 if rank == 2 else n - k  # torch leaves one out in three dimensions
         if out > most:
             raise ValueError(f"output_size: expected at most {most} of {n} elements, got {out}")
-        along.append(_intervals(u[:, axis, np.newaxis], n, k, out))
-    found = _gathered(rows, _places(along, space))
-    return _taken(x, rows, found, tuple(outs), return_indices)
+        along = _intervals(u[:, axis, np.newaxis], n, k, out)
+        base = (base[..., np.newaxis] * n + along[:, np.newaxis]).reshape(
+            len(rows), base.shape[1] * out
+        )
+    offset = _flat([np.arange(k) for k in kernel], space)
+
+    def first(rows):
+        flat, ahead = rows.reshape(-1), base + starts(rows)
+        winner = np.zeros(base.shape, np.min_scalar_type(len(offset)))
+        _compare(winner, (flat.take(ahead + tap) for tap in offset))
+        return base + offset.take(winner)
+
+    return _taken(x, rows, _winners(rows, first), tuple(outs), return_indices)
 
 
 def _outputs(space, size, ratio):
@@ -291,11 +304,11 @@ def _outputs(space, size, ratio):
 
 
 def _intervals(u, n, k, out):
-    """The places of the elements of windows along an axis, (rows, out, k), by u, (rows, 1)."""
+    """Where the windows along an axis start, (rows, out), by u, (rows, 1)."""
     alpha = u.dtype.type((n - k) / max(out - 1, 1))
-    starts = np.trunc((np.arange(out, dtype=u.dtype) + u) * alpha) - np.trunc(u * alpha)
-    starts[:, -1:] = n - k
-    return starts.astype(np.int64)[..., np.newaxis] + np.arange(k)
+    found = np.trunc((np.arange(out, dtype=u.dtype) + u) * alpha) - np.trunc(u * alpha)
+    found[:, -1:] = n - k
+    return found.astype(np.int64)
 
 
 def _unpooled(x, rank, indices, kernel_size, stride, padding, output_size):

@@ -23,56 +23,63 @@ class Axis:
     def __init__(self, n, starts, ends, step=1, period=1):
         self.n, self.starts, self.ends, self.step, self.period = n, starts, ends, step, period
         self.out = len(starts)
-        self.before = max(-starts[0], 0) if self.out else 0
-        self.after = max(ends[-1] - n, 0) if self.out else 0
+        self.before = max(-int(starts[0]), 0) if self.out else 0
+        self.after = max(int(ends[-1]) - n, 0) if self.out else 0
 
     @cached_property
     def taps(self):
         """How many elements the largest window has."""
-        return max(((e - s - 1) // self.step + 1 for s, e in self._first()), default=0)
+        return max(((end - start - 1) // self.step + 1 for start, end in self.different), default=0)
 
     @cached_property
     def first(self):
         """Which element of each window is the first that lies on the axis."""
-        return np.maximum(-(np.array(self.starts, np.int64) // self.step), 0)
+        return np.maximum(-(self.starts // self.step), 0)
 
     @property
     def at(self):
         """Where the elements of each window are, (out, taps); in place of one beyond the axis, or
         beyond the end of a window that is smaller, the window's first or last that is not."""
-        starts, ends = np.array(self.starts, np.int64), np.array(self.ends, np.int64)
-        last = (np.minimum(ends, self.n) - 1 - starts) // self.step
+        last = (np.minimum(self.ends, self.n) - 1 - self.starts) // self.step
         taps = np.clip(np.arange(self.taps), self.first[:, np.newaxis], last[:, np.newaxis])
-        return starts[:, np.newaxis] + taps * self.step
+        return self.starts[:, np.newaxis] + taps * self.step
 
     @property
     def stride(self):
         """How far a window is from that of the next period."""
-        following = self.starts[self.period :: self.period]
-        return following[0] - self.starts[0] if following else self.n
+        following = self.starts[self.period : self.period + 1]
+        return int(following[0] - self.starts[0]) if len(following) else self.n
 
     @property
     def misses(self):
         """Whether a window has no element of the axis."""
-        spans = zip(self.starts, self.ends, strict=True)
-        return any(max(s, s % self.step) >= min(e, self.n) for s, e in spans)
+        first = self.starts + self.first * self.step
+        return bool((first >= np.minimum(self.ends, self.n)).any())
 
-    def _first(self):
-        return list(zip(self.starts, self.ends, strict=True))[: self.period]
+    @property
+    def different(self):
+        """Start and end of the windows of one period."""
+        pairs = zip(self.starts[: self.period], self.ends[: self.period], strict=True)
+        return [(int(start), int(end)) for start, end in pairs]
+
+    def slices(self):
+        """Of a padded axis with one period, the first elements of all windows, the second, …"""
+        far = (self.out - 1) * self.stride + 1
+        return [slice(a, a + far, self.stride) for a in range(0, self.taps * self.step, self.step)]
 
     def views(self, padded, axis):
-        """Of an array that is padded along this axis, (slice of the windows, their elements) for
-        every period: a view with windows in place of the axis, and their elements behind all."""
-        for r, (start, end) in enumerate(self._first()):
-            out = len(range(r, self.out, self.period))
-            a = padded[(slice(None),) * axis + (slice(start + self.before, None),)]
-            shape, strides = list(a.shape), list(a.strides)
-            taps = (end - start - 1) // self.step + 1
-            shape[axis], strides[axis] = out, self.stride * a.strides[axis]
-            view = np.lib.stride_tricks.as_strided(
-                a, (*shape, taps), (*strides, self.step * a.strides[axis])
+        """Of an array in one piece that is padded along this axis, (slice of the windows, their
+        elements) for every period: a view with windows in place of the axis, and their elements
+        behind all."""
+        shape, strides, stride = list(padded.shape), list(padded.strides), padded.strides[axis]
+        strides[axis] = self.stride * stride
+        for r, (start, end) in enumerate(self.different):
+            shape[axis], taps = len(range(r, self.out, self.period)), end - start
+            ahead = (start + self.before) * stride if padded.size else 0
+            yield (
+                slice(r, None, self.period),
+                np.ndarray((*shape, taps), padded.dtype, padded, ahead, (*strides, stride)),
             )
-            yield slice(r, None, self.period), view
 
 
 def sliding(x, rank, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
@@ -96,8 +103,8 @@ def sliding(x, rank, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=
             out -= 1
         if out < 1:
             raise ValueError(f"kernel_size: expected windows that fit into {n} elements, got {k}")
-        starts = [i * s - p for i in range(out)]
-        axis = Axis(n, starts, [start + d * (k - 1) + 1 for start in starts], d)
+        starts = np.arange(out) * s - p
+        axis = Axis(n, starts, starts + d * (k - 1) + 1, d)
         if axis.misses:
             raise ValueError(f"dilation: expected an element of x in every window, got {d}")
         axes.append(axis)
@@ -119,9 +126,9 @@ def adaptive(x, rank, output_size, missing=True):
     room(x.dtype, output_size=(math.prod(x.shape[:-rank]), *outs))
     axes = []
     for n, out in zip(space, outs, strict=True):
-        starts = [i * n // out for i in range(out)]
-        ends = [-(-(i + 1) * n // out) for i in range(out)]
-        axes.append(Axis(n, starts, ends, period=out // math.gcd(n, out) if out else 1))
+        i = np.arange(out)
+        period = out // math.gcd(n, out) if out else 1
+        axes.append(Axis(n, i * n // out, -(-(i + 1) * n // out), period=period))
     return axes
 
 
@@ -155,10 +162,13 @@ def rows_of(x, rank, filled):
 
 
 def padded(a, axes, fill):
-    """a, (rows, *space), with `fill` before and behind, as far as its windows reach."""
+    """a, (rows, *space), with `fill` before and behind, as far as its windows reach. Raises
+    MemoryError where that is too far."""
     if not any(axis.before or axis.after for axis in axes):
         return a
-    wide = np.full((len(a), *(ax.before + ax.n + ax.after for ax in axes)), fill, a.dtype)
+    shape = len(a), *(axis.before + axis.n + axis.after for axis in axes)
+    room(a.dtype, padding=shape)
+    wide = np.full(shape, fill, a.dtype)
     wide[inside(axes)] = a
     return wide
 
