@@ -48,6 +48,10 @@ def calls(elements: int) -> dict[str, Call]:
         "instance_norm": call(images, None, None, *channels),
         "group_norm": call(images, 4, *channels),
         "normalize": call(scores),
+        **{f"conv{n}d": _convolution(n, elements) for n in (1, 2, 3)},
+        **{f"conv_transpose{n}d": _convolution(n, elements) for n in (1, 2, 3)},
+        "unfold": call(array(max(elements // 9216, 1), 16, 8, 8), 3, padding=1),
+        "fold": call(array(max(elements // 9216, 1), 144, 64), 8, 3, padding=1),
         "scaled_dot_product_attention": call(sequences, sequences, sequences),
         **{op: _network(gates, width, front) for op, gates in (("gru", 3), ("lstm", 4))},
         "nll_loss": call(log_probabilities(rows, CLASSES), target),
@@ -68,6 +72,13 @@ def calls(elements: int) -> dict[str, Call]:
         "binary_cross_entropy": call(uniform(n), uniform(n)),
         "binary_cross_entropy_with_logits": call(array(n), uniform(n)),
     }
+
+
+def _convolution(n: int, elements: int) -> Call:
+    """Windows of three elements along each axis of space, from 16 channels to as many."""
+    space = {1: (64,), 2: (8, 8), 3: (4, 4, 4)}[n]
+    x = array(max(elements // 1024, 1), 16, *space)
+    return call(x, array(16, 16, *[3] * n), array(16), padding=1)
 
 
 def _network(gates: int, width: int, front: int) -> Call:
