@@ -89,13 +89,13 @@ def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
     given = images(2, x=x)
     kernel, stride, before, dilation = _settings(kernel_size, stride, padding, dilation)
     seen = fitted(given.shape[2:], kernel, stride, before, before, dilation)
-    y, batch, shape = seen.gathered(given), x.shape[:-3], x.shape
-    width = math.prod(kernel) * x.shape[-3]
+    windows, shape = seen.gathered(seen.padded(_planes(given))), x.shape
+    y = windows.reshape(*shape[:-3], shape[-3] * math.prod(kernel), math.prod(seen.places))
 
     def pullback(dy):
-        return seen.scattered(dy.reshape(y.shape)).reshape(shape)
+        return _summed(seen, dy.reshape(windows.shape)).reshape(shape)
 
-    return y.reshape(*batch, width, math.prod(seen.places)), pullback
+    return y, pullback
 
 
 def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
@@ -116,12 +116,25 @@ def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
             f"x: expected a multiple of {K} rows and {math.prod(seen.places)} columns, got shape "
             f"{x.shape}"
         )
-    y, shape = seen.scattered(given.reshape(N, width // K, *kernel, *seen.places)), x.shape
+    y = _summed(seen, given.reshape(N * width // K, K, 1, *seen.places))
+    y, shape = y.reshape(*x.shape[:-2], width // K, *space), x.shape
 
     def pullback(dy):
-        return seen.gathered(dy.reshape(y.shape)).reshape(shape)
+        return seen.gathered(seen.padded(_planes(dy))).reshape(shape)
 
-    return y.reshape(*x.shape[:-2], *y.shape[1:]), pullback
+    return y, pullback
+
+
+def _planes(x):
+    """Every plane of x by itself."""
+    return x.reshape(math.prod(x.shape[:-2]), 1, *x.shape[-2:])
+
+
+def _summed(windows, columns):
+    """What windows have seen, added up over the whole of space."""
+    buffer = windows.around(len(columns), 1, columns.dtype)
+    buffer[(..., *map(slice, windows.extent))] = windows.scattered(columns)
+    return buffer[windows.inside]
 
 
 def _settings(kernel_size, stride, padding, dilation):

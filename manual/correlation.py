@@ -47,60 +47,59 @@ class Correlation:
 
     def in_y(self, x, w):
         """The slope in y: the convolution of x."""
-        view = self.windows.gathered(x)
         y = np.empty((len(x), len(w), *self.windows.places), x.dtype)
-        for block in self._blocks(x.shape):
-            y_block = y[block]
-            found = self._weights(w) @ self._matrices(view[block])
-            y_block[...] = self._apart(found, y_block.shape)
+        for seen, out in self._blocks(x, y):
+            out[...] = (self._matrices(w) @ self._columns(seen)).reshape(out.shape)
         return y
 
     def in_x(self, y, w):
         """The slope in x: the transposed convolution of y."""
-        buffer = self.windows.around(len(y), w.shape[1] * self.groups, _wide(w.dtype))
-        view = self.windows.view(buffer)
-        for block in self._blocks(buffer.shape):
-            view_block = view[block]
-            found = self._weights(w).swapaxes(1, 2) @ self._matrices(y[block])
-            self.windows.add(view_block, self._apart(found, view_block.shape))
-        return buffer[self.windows.inside].astype(w.dtype, copy=False)
+        x = np.empty((len(y), w.shape[1] * self.groups, *self.windows.space), w.dtype)
+        for images, most in self._images(x):
+            given, out = y[images].swapaxes(0, 1), x[images].swapaxes(0, 1)
+            buffer = self.windows.around(*out.shape[:2], _wide(w.dtype))
+            for places, some, seen in self.windows.parts(most):
+                found = self._matrices(w).swapaxes(1, 2) @ self._columns(given[places])
+                found = found.reshape(len(out), -1, out.shape[1], *some.places)
+                buffer[seen] += some.scattered(found)
+            out[...] = buffer[self.windows.inside]
+        return x
 
     def in_w(self, x, y):
         """The slope in w: the gradient of both to their weight."""
-        view = self.windows.gathered(x)
         shape = y.shape[1], x.shape[1] // self.groups, *self.windows.kernel
         found = cascade(
-            self._matrices(y[block]) @ self._matrices(view[block]).swapaxes(1, 2)
-            for block in self._blocks(x.shape)
+            self._columns(given) @ self._columns(seen).swapaxes(1, 2)
+            for seen, given in self._blocks(x, y)
         )
         found = np.zeros(shape) if found is None else found.reshape(shape)
         return found.astype(x.dtype, copy=False)
 
-    def _blocks(self, shape):
-        """Indices of some images, and of some places along the first axis of space."""
-        N, C, *_ = shape
-        first, *rest = self.windows.places
-        width = C * math.prod(self.windows.kernel) * math.prod(rest)
-        images, rows = (max(BLOCK // size, 1) for size in (width * first, width))
-        for i in range(0, N, images):
-            for j in range(0, first, rows):
-                yield slice(i, i + images), ..., slice(j, j + rows), *(slice(None) for _ in rest)
+    def _blocks(self, x, y):
+        """What some windows see of some images, and y there, channels first."""
+        for images, most in self._images(x):
+            buffer = self.windows.padded(x[images].swapaxes(0, 1))
+            given = y[images].swapaxes(0, 1)
+            for places, some, seen in self.windows.parts(most):
+                yield some.gathered(buffer[seen]), given[places]
 
-    def _weights(self, w):
+    def _images(self, x):
+        """As many images at a time as BLOCK has room for, and as many places along the first axis
+        if there is none for one image."""
+        first, *others = self.windows.places
+        row = x.shape[1] * math.prod(self.windows.kernel) * math.prod(others)
+        step = max(BLOCK // (row * first), 1)
+        for i in range(0, len(x), step):
+            yield slice(i, i + step), max(BLOCK // row, 1)
+
+    def _matrices(self, w):
+        """The weights of each group."""
         return w.reshape(self.groups, len(w) // self.groups, -1).astype(_wide(w.dtype), copy=False)
 
-    def _matrices(self, a):
-        """(n, channels, …, *places) as a matrix for each group: (groups, channels …, n places)."""
-        ahead = a.ndim - len(self.windows.places)
-        columns = len(a) * math.prod(a.shape[ahead:])
-        matrices = np.moveaxis(a, 0, ahead - 1).reshape(self.groups, -1, columns)
-        return matrices.astype(_wide(a.dtype), copy=False)
-
-    def _apart(self, matrices, shape):
-        """The inverse of `_matrices`, of something of that shape."""
-        ahead = len(shape) - len(self.windows.places)
-        apart = matrices.reshape(*shape[1:ahead], shape[0], *shape[ahead:])
-        return np.moveaxis(apart, ahead - 1, 0)
+    def _columns(self, a):
+        """(channels, …, images, *places) as a matrix for each group, a column for each place."""
+        columns = math.prod(a.shape[-1 - len(self.windows.places) :])
+        return a.reshape(self.groups, -1, columns).astype(_wide(a.dtype), copy=False)
 
 
 def _wide(dtype):

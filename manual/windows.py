@@ -1,14 +1,13 @@
-"""Windows that slide over the last axes of an array (N, C, *space).
+"""Windows that slide over the last axes of an array (A, B, *space).
 
-Gather and scatter go through one view of memory: what is read from it forward is added to it
-backward. The checks raise TypeError, ValueError or MemoryError with a message that names the
+Gather and scatter have one geometry: what is read from a place forward is added to it backward.
+The checks raise TypeError, ValueError or MemoryError with a message that names the
 argument.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from .arguments import whole, within
 from .arrays import room
@@ -31,7 +30,11 @@ def per_axis(n, least, alone=True, **setting):
 @dataclass(frozen=True)
 class Windows:
     """Windows over each axis of space, with zeros around it: of the one at place p, element k is
-    element p · stride + k · dilation − before of the axis. All settings are tuples."""
+    element p · stride + k · dilation − before of the axis. All settings are tuples.
+
+    Windows over several axes are windows over one after another: gathered from the last axis on,
+    along which little is to be copied yet, and scattered from the first on.
+    """
 
     space: tuple
     places: tuple
@@ -49,12 +52,12 @@ class Windows:
     @property
     def inside(self):
         """Where space lies among the zeros around it."""
-        return (..., *(slice(b, b + n) for b, n in zip(self.before, self.space, strict=True)))
+        return (..., *map(slice, self.before, map(int.__add__, self.before, self.space)))
 
-    def around(self, N, C, dtype):
+    def around(self, A, B, dtype):
         """Zeros for space and what is around it. Raises MemoryError for too many."""
         axes = zip(self.before, self.space, self.extent, strict=True)
-        shape = (N, C, *(max(b + n, reach) for b, n, reach in axes))
+        shape = (A, B, *(max(b + n, reach) for b, n, reach in axes))
         room(dtype, padding=shape)
         return np.zeros(shape, dtype)
 
@@ -66,33 +69,42 @@ class Windows:
         buffer[self.inside] = x
         return buffer
 
-    def view(self, buffer):
-        """The windows in what is padded: (N, C, *kernel, *places)."""
-        n = len(self.space)
-        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
-        every = sliding_window_view(buffer, reach, range(2, 2 + n), writeable=True)
-        ends = ((p - 1) * s + 1 for p, s in zip(self.places, self.stride, strict=True))
-        steps = (
-            *(slice(None, end, s) for end, s in zip(ends, self.stride, strict=True)),
-            *(slice(None, None, d) for d in self.dilation),
-        )
-        return np.moveaxis(every[..., *steps], range(2, 2 + n), range(-n, 0))
+    def parts(self, most):
+        """For some places at a time along the first axis, at most so many: these, the windows there
+        alone, and what they see of what is padded."""
+        (first, *places), (stride, *_) = self.places, self.stride
+        for i in range(0, first, most):
+            some = replace(self, places=(min(most, first - i), *places))
+            start, (end, *ends) = i * stride, some.extent
+            seen = slice(start, start + end), *map(slice, ends)
+            yield (..., slice(i, i + most), *map(slice, places)), some, (..., *seen)
 
     def gathered(self, x):
-        """What the windows see: (N, C, *kernel, *places)."""
-        return self.view(self.padded(x))
+        """What the windows see of x, which is padded: (A, B, …) → (A, elements, B, *places)."""
+        x = x[:, np.newaxis]
+        for axis in reversed(range(len(self.kernel))):
+            each = [x[self._element(axis, k)] for k in range(self.kernel[axis])]
+            A, K, *others = each[0].shape
+            x = np.stack(each, axis=1).reshape(A, len(each) * K, *others)
+        return x
 
     def scattered(self, columns):
         """The adjoint of that: each element of each window, added where it was seen."""
-        buffer = self.around(*columns.shape[:2], columns.dtype)
-        self.add(self.view(buffer), columns)
-        return buffer[self.inside]
+        for axis, (length, reach) in enumerate(zip(self.kernel, self.extent, strict=True)):
+            A, K, *others = columns.shape
+            each = columns.reshape(A, length, K // length, *others)
+            others[axis + 1] = reach
+            columns = np.zeros((A, K // length, *others), columns.dtype)
+            for k in range(length):
+                columns[self._element(axis, k)] += each[:, k]
+        return columns[:, 0]
 
-    def add(self, view, columns):
-        """Adds to the windows in a view what is of their shape, element by element of the kernel,
-        since of one element no two windows have the same place."""
-        for k in np.ndindex(self.kernel):
-            view[:, :, *k] += columns[:, :, *k]
+    def _element(self, axis, k):
+        """Where the windows along an axis have that element."""
+        start, stride = k * self.dilation[axis], self.stride[axis]
+        last = start + (self.places[axis] - 1) * stride
+        behind = len(self.kernel) - axis - 1
+        return ..., slice(start, last + 1, stride), *(slice(None) for _ in range(behind))
 
 
 def fitted(space, kernel, stride, before, after, dilation, name="x"):

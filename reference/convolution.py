@@ -6,13 +6,13 @@ from .adapters import refusing, rule
 
 
 def _of_channels(convolution):
-    """The function; of an x without channels torch gives a y without any, whatever the weight."""
-    return refusing(convolution, lambda x, *_, **__: not x.numel() and len(x), "x has no channels")
+    """The function; from no channels torch makes none, however many the weight has."""
+    return refusing(convolution, lambda x, weight, *_, **__: not weight.numel(), "no channels")
 
 
-conv1d = rule(F.conv1d)
-conv2d = rule(F.conv2d)
-conv3d = rule(F.conv3d)
+conv1d = rule(_of_channels(F.conv1d))
+conv2d = rule(_of_channels(F.conv2d))
+conv3d = rule(_of_channels(F.conv3d))
 conv_transpose1d = rule(F.conv_transpose1d)
 conv_transpose2d = rule(F.conv_transpose2d)
 conv_transpose3d = rule(F.conv_transpose3d)

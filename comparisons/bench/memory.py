@@ -16,7 +16,10 @@ from .. import ops
 from ..ops import evaluate
 from .costs import Row, row
 
-SHAPES = {"scaled_dot_product_attention": [(4, 8, 512, 64)] * 3}  # of its arguments
+SHAPES = {  # of the arguments
+    "scaled_dot_product_attention": [(4, 8, 512, 64)] * 3,
+    "conv2d": [(8, 64, 128, 128), (64, 64, 3, 3)],
+}
 LINUX = Path("/proc/self/status")
 UNIT = 2**20 if sys.platform == "darwin" else 2**10  # a MiB, in what the system counts in
 

@@ -28,6 +28,13 @@ def _pairs(space, places, kernel, stride, before, dilation):
                 yield p, k, i
 
 
+def _groups(weight, groups):
+    """For each group, its rows of the weight, and the channels that those are weights of."""
+    rows, columns = len(weight) // groups, weight.shape[1]
+    for g in range(groups):
+        yield slice(g * rows, (g + 1) * rows), slice(g * columns, (g + 1) * columns)
+
+
 def _places(space, kernel, stride, zeros, dilation):
     axes = zip(space, kernel, stride, zeros, dilation, strict=True)
     return [(n + z - (k - 1) * d - 1) // s + 1 for n, k, s, z, d in axes]
@@ -46,10 +53,8 @@ def _conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     places = _places(space, kernel, stride, zeros, dilation)
     y = _zeros(len(x), len(weight), *places)
     for p, k, i in _pairs(space, places, kernel, stride, [z // 2 for z in zeros], dilation):
-        for o in range(len(weight)):
-            first = o * groups // len(weight) * weight.shape[1]  # channel of its group
-            for c in range(weight.shape[1]):
-                y[:, o, *p] += weight[o, c, *k] * x[:, first + c, *i]
+        for rows, columns in _groups(weight, groups):
+            y[:, rows, *p] += x[:, columns, *i] @ weight[rows, :, *k].T
     return y if bias is None else y + bias.reshape(-1, *(1 for _ in space))
 
 
@@ -67,10 +72,8 @@ def _conv_transpose(
     space = [(p - 1) * s + (k - 1) * d + 1 - 2 * z + o for p, k, s, z, o, d in axes]
     y = _zeros(len(x), weight.shape[1] * groups, *space)
     for p, k, i in _pairs(space, places, kernel, stride, padding, dilation):
-        for c in range(len(weight)):
-            first = c * groups // len(weight) * weight.shape[1]
-            for o in range(weight.shape[1]):
-                y[:, first + o, *i] += weight[c, o, *k] * x[:, c, *p]
+        for rows, columns in _groups(weight, groups):
+            y[:, columns, *i] += x[:, rows, *p] @ weight[rows, :, *k]
     return y if bias is None else y + bias.reshape(-1, *(1 for _ in space))
 
 

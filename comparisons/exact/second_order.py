@@ -201,11 +201,11 @@ def convolution_backward(
     dseen, dsums, dw = (np.full_like(a, mpmath.mpf(0)) for a in (seen, sums, weight))
     space, places, kernel = seen.shape[2:], sums.shape[2:], weight.shape[2:]
     for p, k, i in convolution._pairs(space, places, kernel, stride, padding, dilation):
-        for o, c in np.ndindex(weight.shape[:2]):
-            s = o * groups // len(weight) * weight.shape[1] + c
-            dseen[:, s, *i] += weight[o, c, *k] * sums[:, o, *p]
-            dsums[:, o, *p] += weight[o, c, *k] * seen[:, s, *i]
-            dw[o, c, *k] += np.sum(sums[:, o, *p] * seen[:, s, *i])
+        for rows, columns in convolution._groups(weight, groups):
+            w, a, b = weight[rows, :, *k], sums[:, rows, *p], seen[:, columns, *i]
+            dseen[:, columns, *i] += a @ w
+            dsums[:, rows, *p] += b @ w.T
+            dw[rows, :, *k] += a.T @ b
     db = grad_output.sum(axis=(0, *range(2, grad_output.ndim)))
     every = dsums if transposed else dseen, dw, db
     found = tuple(a for a, asked in zip(every, output_mask, strict=True) if asked)

@@ -129,7 +129,7 @@ def expressed(info: Any, op: str, sample: Any) -> tuple[tuple[Any, ...], dict[st
     """A SampleInput as the arguments of our rule. Raises Inexpressible."""
     args, kwargs = ops.named(op).bound(sample.input, *sample.args, **sample.kwargs)
     if isinstance(sample.kwargs.get("out"), torch.Tensor):
-        raise Inexpressible("a tensor to write to")
+        raise Inexpressible("a tensor that is written into")
     for leaf in leaves((args, kwargs)):
         if isinstance(leaf, torch.Tensor):
             if leaf.layout is not torch.strided:

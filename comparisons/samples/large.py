@@ -85,6 +85,10 @@ def calls(elements: int) -> dict[str, Call]:
         "group_norm": call(images, 4, *channels),
         "normalize": call(scores),
         **_pools(planes),
+        **{f"conv{n}d": _convolution(n, elements) for n in (1, 2, 3)},
+        **{f"conv_transpose{n}d": _convolution(n, elements) for n in (1, 2, 3)},
+        "unfold": call(array(*_images(2, elements / 9)), 3, padding=1),
+        "fold": _fold(elements),
         "scaled_dot_product_attention": call(sequences, sequences, sequences),
         **{op: _network(gates, width, front) for op, gates in (("gru", 3), ("lstm", 4))},
         "interpolate": call(picture, scale_factor=2, mode="bilinear"),
@@ -133,6 +137,23 @@ def _pools(planes: tuple[int, int]) -> dict[str, Call]:
             ratio = (0.5,) * rank
             found[f"fractional_max_pool{rank}d"] = call(x, 2, None, ratio, _random_samples=samples)
     return found
+
+
+def _convolution(n: int, elements: int) -> Call:
+    """Windows of three elements along each axis of space, from 16 channels to as many."""
+    return call(array(*_images(n, elements)), array(16, 16, *[3] * n), array(16), padding=1)
+
+
+def _fold(elements: int) -> Call:
+    """The windows that a convolution over two axes sees."""
+    N, C, side, _ = _images(2, elements / 9)
+    return call(array(N, 9 * C, side * side), side, 3, padding=1)
+
+
+def _images(n: int, elements: float) -> tuple[int, ...]:
+    """Some images of 16 channels, none of which has more than about a thousand places."""
+    side = int(min(max(elements / 16, 1), 1024) ** (1 / n) + 0.5)
+    return max(int(elements / (16 * side**n)), 1), 16, *[side] * n
 
 
 def _network(gates: int, width: int, front: int) -> Call:

@@ -230,14 +230,19 @@ def test_the_optimizers_of_the_main_job_are_run_by_names_that_exist():
 
 
 def test_memory_is_what_the_passes_take_at_most():
-    """Attention keeps its results and one block of scores; all of them are 4 · 8 · 512² floats."""
-    (found,) = memory.rows()
-    scores = 4 * 8 * 512 * 512 * 4 / 2**20
-    results = 5 * 4 * 8 * 512 * 64 * 4 / 2**20
-    assert found["id"] == "memory/scaled_dot_product_attention"
-    assert results <= found["manual"] < scores
-    assert results <= found["torch"]
-    assert found["ratio"] == found["manual"] / found["torch"]
+    """Attention keeps its results and one block of scores; all of them are 4 · 8 · 512² floats. A
+    convolution keeps its results and one block of windows; all of them are nine times its input.
+    """
+    attention, convolution = memory.rows()
+    image = 8 * 64 * 128 * 128
+    for found, op, floats, every in (
+        (attention, "scaled_dot_product_attention", 5 * 4 * 8 * 512 * 64, 4 * 8 * 512 * 512),
+        (convolution, "conv2d", 2 * image, 9 * image),
+    ):
+        assert found["id"] == f"memory/{op}"
+        assert floats * 4 / 2**20 <= found["manual"] < every * 4 / 2**20
+        assert floats * 4 / 2**20 <= found["torch"]
+        assert found["ratio"] == found["manual"] / found["torch"]
 
 
 def test_what_is_kept_beside_the_results_counts():

@@ -186,6 +186,15 @@ def test_each_of_many_operands_is_spoiled():
     assert all(len(args) == 3 and not kwargs for _, args, kwargs in every)
 
 
+def test_another_entry_of_the_name_of_a_rule_has_none():
+    """Tensor.unfold takes windows along one axis, and F.unfold makes columns of them."""
+    entries = coverage.entries()
+    assert "unfold" not in entries["unfold"]
+    assert "unfold" in entries["nn.functional.unfold"]
+    row, _ = coverage.entry("unfold", dtypes=["float64"], most=2)
+    assert (row["class"], row["rule"]) == ("no rule", None)
+
+
 def test_the_command_writes_both_tables(tmp_path):
     from gradtwin.comparisons.cli.app import app
 

@@ -409,3 +409,23 @@ def test_the_command(tmp_path):
     for wrong in (("mlq",), ("mlp", "--data", "x"), ("mlp", "--loss", "x"),
                   ("logistic_regression", "--data", "line")):  # fmt: skip
         assert call(*wrong).exit_code == 2
+
+
+def test_a_method_that_shares_its_name_with_a_rule_is_not_taken_for_it():
+    x = torch.randn(2, 3, 5, 5)
+    found = trace(lambda x: F.unfold(x, 2).sum(), x.requires_grad_())
+    steps = {step.name: step for step in found.steps}
+    assert steps["unfold"].op == "unfold"
+    assert {v.kind for v in steps["unfold"].verdicts.values()} <= RIGHT
+    steps = {step.name: step for step in trace(lambda x: x.unfold(2, 3, 1).sum(), x).steps}
+    assert steps["Tensor.unfold"].op is None
+    assert not steps["Tensor.unfold"].note
+
+
+def test_every_node_of_a_convolutional_network_has_a_rule():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 4, 3, padding="same"), nn.ConvTranspose2d(4, 2, 2, stride=2)]
+    network = nn.Sequential(*layers, nn.Unfold(2), nn.Fold((10, 10), 2))
+    steps = trace(network, torch.randn(1, 2, 5, 5)).steps
+    assert [step.op for step in steps] == ["conv2d", "conv_transpose2d", "unfold", "fold"]
+    assert all(v.kind in RIGHT for step in steps for v in step.verdicts.values())
