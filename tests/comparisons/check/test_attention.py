@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from gradtwin.comparisons import ops
 from gradtwin.comparisons.samples.attention import AHEAD, SEEN, heads
-from gradtwin.manual import second_order
 from gradtwin.manual.attention import multihead, scaled
+from gradtwin.manual.second_order import attention
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradtwin import check
@@ -126,9 +126,9 @@ OF_SECOND = drawn(*[(2, 3, 4)] * 4), {"is_causal": True}
     ],
 )
 def test_a_mistake_in_second_order_is_found(old, new):
-    source = inspect.getsource(getattr(second_order, SECOND))
+    source = inspect.getsource(getattr(attention, SECOND))
     assert source.count(old) == 1
-    scope = dict(vars(second_order))
+    scope = dict(vars(attention))
     exec(source.replace(old, new), scope)
     report = check(scope[SECOND], COMPOSED, *OF_SECOND, **QUICK)
     print(report)

@@ -7,6 +7,7 @@ import pytest
 import torch.nn.functional as F
 from gradtwin.comparisons.mutants import table
 from gradtwin.comparisons.mutants.corpus import Mutant
+from gradtwin.manual.second_order import normalization
 
 from gradtwin import check, manual
 
@@ -141,8 +142,8 @@ OF_SECOND = (ROWS[::-1].copy(), ROWS, (4,), V), {}
     ],
 )
 def test_a_mistake_in_second_order_is_found(monkeypatch, old, new):
-    wrong = with_mistake(manual.second_order._of_norm, old, new)
-    monkeypatch.setattr(manual.second_order, "_of_norm", wrong)
+    wrong = with_mistake(normalization._of_norm, old, new)
+    monkeypatch.setattr(normalization, "_of_norm", wrong)
     report = check(SECOND, SECOND, *OF_SECOND, probes=["ordinary"])
     print(report)
     assert not report.passed
