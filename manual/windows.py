@@ -70,8 +70,8 @@ class Windows:
         return buffer
 
     def parts(self, most):
-        """For some places at a time along the first axis, at most so many: these, the windows there
-        alone, and what they see of what is padded."""
+        """For at most so many places along the first axis at a time: these, the windows there
+        alone, and what they see of what is padded, of which two parts may see the same."""
         (first, *places), (stride, *_) = self.places, self.stride
         for i in range(0, first, most):
             some = replace(self, places=(min(most, first - i), *places))

@@ -418,7 +418,7 @@ def test_a_method_that_shares_its_name_with_a_rule_is_not_taken_for_it():
     assert steps["unfold"].op == "unfold"
     assert {v.kind for v in steps["unfold"].verdicts.values()} <= RIGHT
     steps = {step.name: step for step in trace(lambda x: x.unfold(2, 3, 1).sum(), x).steps}
-    assert steps["Tensor.unfold"].op is None
+    assert not steps["Tensor.unfold"].op
     assert not steps["Tensor.unfold"].note
 
 
