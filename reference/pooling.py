@@ -9,21 +9,21 @@ import torch.nn.functional as F
 from .adapters import array, refusing, rule, seeded, tensor
 
 
-def _signed(function, like):
-    """A function of torch that hands on what it is given, with the signature of what it calls."""
+def _signed(function):
+    """A function of torch that hands on what it is given, with the signature of what it calls where
+    indices are asked for."""
 
     @wraps(function)
     def signed(*args, **kwargs):
         return function(*args, **kwargs)
 
-    signed.__signature__ = inspect.signature(like).replace(return_annotation=None)
+    signed.__signature__ = inspect.signature(getattr(F, f"{function.__name__}_with_indices"))
     return signed
 
 
 def _listed(value, rank):
-    return (
-        list(value) * (rank // len(value)) if isinstance(value, (list, tuple)) else [value] * rank
-    )
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * (rank // len(values)) if values else values
 
 
 def _misses(rank):
@@ -48,10 +48,13 @@ def _missing(n, k, s, p, d, ceil_mode):
     return any(not range(n)[max(a, a % d) : a + d * k : d] for a in (i * s - p for i in range(out)))
 
 
-def _maximum(name, rank):
-    like = F.max_pool1d_with_indices
-    function = _signed(getattr(F, name), like)
-    return rule(refusing(function, _misses(rank), "a window has no element of the input"))
+def _maximum(function, rank):
+    looked_at = refusing(_signed(function), _misses(rank), "a window has no element of the input")
+    return rule(looked_at, also=f"{function.__name__}_with_indices")
+
+
+def _adaptive_maximum(function):
+    return rule(_signed(function), also=f"{function.__name__}_with_indices")
 
 
 def _beyond(x, kernel_size, *_, **__):
@@ -60,10 +63,10 @@ def _beyond(x, kernel_size, *_, **__):
     return any(isinstance(side, int) and side < 1 for side in sides)
 
 
-def _fractional(function, like):
+def _fractional(function):
     """With what torch would draw, where that is not given."""
-    signed = _signed(function, like)
-    twin = rule(refusing(signed, _beyond, "a kernel has elements"), constant="_random_samples")
+    looked_at = refusing(_signed(function), _beyond, "a kernel has elements")
+    twin = rule(looked_at, constant="_random_samples")
 
     def uniform(x, rank):
         planes = (x.shape[0], x.shape[1]) if x.ndim == rank + 2 else (1, x.shape[0])
@@ -103,18 +106,20 @@ def _is_last(planes):
     return torch.empty_like(ends).scatter_(1, order, ends)
 
 
-max_pool1d, max_pool2d, max_pool3d = (_maximum(f"max_pool{n}d", n) for n in (1, 2, 3))
+max_pool1d = _maximum(F.max_pool1d, 1)
+max_pool2d = _maximum(F.max_pool2d, 2)
+max_pool3d = _maximum(F.max_pool3d, 3)
 avg_pool1d = rule(F.avg_pool1d)
 avg_pool2d = rule(F.avg_pool2d)
 avg_pool3d = rule(F.avg_pool3d)
 adaptive_avg_pool1d = rule(F.adaptive_avg_pool1d)
 adaptive_avg_pool2d = rule(F.adaptive_avg_pool2d)
 adaptive_avg_pool3d = rule(F.adaptive_avg_pool3d)
-adaptive_max_pool1d = rule(_signed(F.adaptive_max_pool1d, F.adaptive_max_pool1d_with_indices))
-adaptive_max_pool2d = rule(_signed(F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices))
-adaptive_max_pool3d = rule(_signed(F.adaptive_max_pool3d, F.adaptive_max_pool3d_with_indices))
-fractional_max_pool2d = _fractional(F.fractional_max_pool2d, F.fractional_max_pool2d_with_indices)
-fractional_max_pool3d = _fractional(F.fractional_max_pool3d, F.fractional_max_pool3d_with_indices)
+adaptive_max_pool1d = _adaptive_maximum(F.adaptive_max_pool1d)
+adaptive_max_pool2d = _adaptive_maximum(F.adaptive_max_pool2d)
+adaptive_max_pool3d = _adaptive_maximum(F.adaptive_max_pool3d)
+fractional_max_pool2d = _fractional(F.fractional_max_pool2d)
+fractional_max_pool3d = _fractional(F.fractional_max_pool3d)
 max_unpool1d = _unpooled(F.max_unpool1d)
 max_unpool2d = _unpooled(F.max_unpool2d)
 max_unpool3d = _unpooled(F.max_unpool3d)

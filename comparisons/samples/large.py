@@ -121,7 +121,7 @@ def calls(elements: int) -> dict[str, Call]:
 
 def _pools(planes: tuple[int, int]) -> dict[str, Call]:
     """Each pooling of so many planes of 1,024 elements, over one, two and three axes."""
-    found = {}
+    found: dict[str, Call] = {}
     for rank, space in enumerate(((1024,), (32, 32), (8, 8, 16)), start=1):
         x = array(*planes, *space)
         found |= {
