@@ -30,6 +30,8 @@ SAMPLES = {
     "upsample": [
         call(array(1, 2, 3), 5),
         call(array(1, 2, 3), scale_factor=1.5, mode="linear"),
+        call(array(1, 1, 3, 2), (2, 4), mode="bicubic"),
+        call(array(1, 1, 2, 2, 3), (3, 2, 4), mode="area"),
         call(array(1, 1, 2, 3), (3, 5), mode="bilinear", align_corners=True),
     ],
     "upsample_nearest": [

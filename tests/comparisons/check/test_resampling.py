@@ -338,3 +338,14 @@ def test_a_long_axis_goes_as_a_short_one_does(mode):
     expected, pull = reference.resampling.interpolate(x, (500, 4), mode=mode)
     assert np.allclose(y, expected, rtol=1e-13, atol=1e-13)
     assert np.allclose(pullback(dy), pull(dy), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch._C._nn, "_upsample_lanczos2d_aa"), reason="this torch has no such filter"
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_filter_of_lanczos_is_right(dtype):
+    row = call(array(1, 2, 7, 5), (3, 8), mode="lanczos", antialias=True)
+    inputs = evaluate.drawn("interpolate", row, dtype, 0)
+    kinds = {v.kind for v in evaluate.judge_inputs("interpolate", inputs, dtype).values()}
+    assert kinds <= {IDENTICAL, ROUNDING, REFERENCE_IMPRECISE}

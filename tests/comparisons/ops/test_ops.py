@@ -15,6 +15,8 @@ import torch
 from gradtwin.comparisons import ops
 from gradtwin.comparisons.ops import optimizers
 from gradtwin.comparisons.ops.bad_calls import UNSAFE
+from gradtwin.comparisons.verdict.noise import moved
+from gradtwin.manual.trees import leaves
 
 from gradtwin import manual, reference
 
@@ -154,3 +156,14 @@ def test_an_op_is_three_insertions(tmp_path):
     assert told["by hand"]
     assert told["trace"][0][0] == "square"
     assert told["trace"][0][1] in ("identical", "rounding")
+
+
+def test_a_setting_that_a_length_follows_from_is_held_still():
+    """Noise of 10⁻³ on 2.0 would make 127 of 64 elements."""
+    x, factors = np.ones((1, 1, 64)), (2.0, 1.5)
+    for args, kwargs in (((x, None, 2.0), {}), ((x,), {"scale_factor": factors, "mode": "linear"})):
+        held = ops.named("interpolate").held(args, kwargs)
+        assert held == (args, kwargs)
+        given = moved(held, 1e-3, np.random.default_rng(0))
+        assert leaves(given)[1:] == leaves((args, kwargs))[1:]
+    assert moved(2.0, 1e-3, np.random.default_rng(0)) != 2.0
