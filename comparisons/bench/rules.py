@@ -78,8 +78,8 @@ def by_torch(name: str, args: Any, kwargs: Any, dy: Any) -> Callable[[], Any]:
 
 def _unguarded(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, without what may refuse a call of it, which would be timed as torch's."""
-    guarded = getattr(function, "unguarded", function)
-    return guarded if guarded is getattr(function, "__wrapped__", None) else function
+    bare: Callable[..., Any] = getattr(function, "unguarded", function)
+    return bare if bare is getattr(function, "__wrapped__", None) else function
 
 
 def means(frame: pd.DataFrame) -> dict[int, float]:
