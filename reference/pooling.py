@@ -83,29 +83,6 @@ def _fractional(function):
     return twin
 
 
-def _unpooled(function):
-    """The function with the gradient that it has: torch gives the dy of an element to each x that
-    was written there, although the last one alone stays."""
-    rank = int(function.__name__[-2])
-
-    @wraps(function)
-    def unpooled(x, indices, *args, **kwargs):
-        if indices.shape == x.shape and x.ndim > rank:
-            planes = indices.reshape(-1, indices.shape[-rank:].numel())
-            x = torch.where(_is_last(planes).reshape(x.shape), x, x.detach())
-        return function(x, indices, *args, **kwargs)
-
-    return rule(unpooled)
-
-
-def _is_last(planes):
-    """Whether a number comes not again behind in its plane."""
-    ordered, order = planes.sort(dim=1, stable=True)
-    ends = torch.ones_like(planes, dtype=torch.bool)
-    ends[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.empty_like(ends).scatter_(1, order, ends)
-
-
 max_pool1d = _maximum(F.max_pool1d, 1)
 max_pool2d = _maximum(F.max_pool2d, 2)
 max_pool3d = _maximum(F.max_pool3d, 3)
@@ -120,9 +97,9 @@ adaptive_max_pool2d = _adaptive_maximum(F.adaptive_max_pool2d)
 adaptive_max_pool3d = _adaptive_maximum(F.adaptive_max_pool3d)
 fractional_max_pool2d = _fractional(F.fractional_max_pool2d)
 fractional_max_pool3d = _fractional(F.fractional_max_pool3d)
-max_unpool1d = _unpooled(F.max_unpool1d)
-max_unpool2d = _unpooled(F.max_unpool2d)
-max_unpool3d = _unpooled(F.max_unpool3d)
+max_unpool1d = rule(F.max_unpool1d)
+max_unpool2d = rule(F.max_unpool2d)
+max_unpool3d = rule(F.max_unpool3d)
 lp_pool1d = rule(F.lp_pool1d)
 lp_pool2d = rule(F.lp_pool2d)
 lp_pool3d = rule(F.lp_pool3d)
