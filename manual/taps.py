@@ -6,7 +6,7 @@ an element at all. One that is outside is left out of the sum; its index and wei
 
 import functools
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
@@ -16,7 +16,8 @@ SMALL = 2**16  # elements of a matrix up to which it is faster with all its zero
 CUBIC, SMOOTH = -0.75, -0.5  # the slope of the cubic at 1, and that of a filter
 
 
-class Between(NamedTuple):
+@dataclass(frozen=True)
+class Between:
     """The taps of places between elements; the slopes are those of the weights in the place."""
 
     index: np.ndarray

@@ -24,7 +24,7 @@ def per_axis(n, least, alone=True, **setting):
     if several and len(value) != n and not (alone and len(value) == 1):
         raise ValueError(f"{name}: expected a whole number or {n} of them, got {value!r}")
     within(least, **parts)
-    return (*parts.values(),) * (n // len(parts))
+    return tuple(map(int, parts.values())) * (n // len(parts))
 
 
 @dataclass(frozen=True)

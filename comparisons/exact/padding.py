@@ -4,7 +4,7 @@ import numpy as np
 
 def _pad(x, pad, mode="constant", value=None):
     for k in range(len(pad) // 2):
-        axis, before, behind = x.ndim - 1 - k, *pad[2 * k : 2 * k + 2]
+        axis, (before, behind) = x.ndim - 1 - k, pad[2 * k : 2 * k + 2]
         if mode == "circular":
             kept = range(max(-before, 0), x.shape[axis] - max(-behind, 0))
             x = x.take(list(kept), axis)

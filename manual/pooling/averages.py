@@ -11,8 +11,9 @@ from ..arguments import flag, floating, real, whole
 from ..arrays import where
 from ..pointwise import _power
 from ..reductions import mean
+from ..windows import per_axis
 from .maxima import parts, pooled
-from .windows import adaptive, inside, padded, per_axis, rows_of, sliding
+from .windows import adaptive, inside, padded, rows_of, sliding
 
 FEW, MANY = 16, 128  # elements of a window that are added one by one, and by one call
 
@@ -210,7 +211,7 @@ def _powers(x, rank, p, kernel_size, stride, ceil_mode):
     if p == 0:
         raise ValueError("norm_type: expected another number than 0, got 0")
     rows = rows_of(x, rank, rank + 1)
-    kernel = per_axis(rank, 1, single=rank == 1, kernel_size=kernel_size)
+    kernel = per_axis(rank, 1, alone=rank == 1, kernel_size=kernel_size)
     axes = sliding(x, rank, kernel, stride, 0, 1, ceil_mode)
     sign = 1 if p > 0 else -1
     m, pull_size = pooled(x, sign * abs(rows), axes)

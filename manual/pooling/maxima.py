@@ -10,7 +10,8 @@ import numpy as np
 
 from ..arguments import Constant, array, floating, real, truth
 from ..arrays import BLOCK, room, where
-from .windows import adaptive, padded, per_axis, rows_of, sliding
+from ..windows import per_axis
+from .windows import adaptive, padded, rows_of, sliding
 
 FEW = 32  # elements of a window that are compared one by one
 
@@ -261,7 +262,7 @@ def _fractional(x, rank, kernel_size, output_size, output_ratio, return_indices,
         raise ValueError(f"_random_samples: expected shape {expected}, got {u.shape}")
     if not np.isfinite(u).all():
         raise ValueError("_random_samples: expected finite numbers, got NaN or ∞")
-    kernel = per_axis(rank, 1, single=False, kernel_size=kernel_size)
+    kernel = per_axis(rank, 1, alone=False, kernel_size=kernel_size)
     outs = _outputs(space, output_size, output_ratio)
     room(x.dtype, output_size=(len(rows), *outs))
     u = u[: math.prod(lead[:-1])].reshape(len(rows), rank)
@@ -290,7 +291,7 @@ def _outputs(space, size, ratio):
     """How many windows there are along each axis."""
     rank = len(space)
     if size is not None:
-        return per_axis(rank, 0, single=False, output_size=size)
+        return per_axis(rank, 0, alone=False, output_size=size)
     ratios = [ratio] * rank if rank == 3 and not isinstance(ratio, (tuple, list)) else ratio
     if not isinstance(ratios, (tuple, list)):
         raise TypeError(f"output_ratio: expected {rank} numbers, got {ratio!r}")
@@ -350,11 +351,11 @@ def placed(x, indices, space, name="grad_output"):
 def _sizes_before(x, rank, kernel_size, stride, padding, output_size):
     """The lengths of what was pooled."""
     anything = -(2**63)
-    kernel = per_axis(rank, anything, single=False, kernel_size=kernel_size)
+    kernel = per_axis(rank, anything, alone=False, kernel_size=kernel_size)
     strides = kernel
     if stride is not None:
-        strides = per_axis(rank, anything, single=False, stride=stride)
-    paddings = per_axis(rank, anything, single=False, padding=padding)
+        strides = per_axis(rank, anything, alone=False, stride=stride)
+    paddings = per_axis(rank, anything, alone=False, padding=padding)
     if rank == 3 and min(strides) < 1:
         raise ValueError(f"stride: expected at least 1, got {stride!r}")
     sides = zip(x.shape[-rank:], strides, kernel, paddings, strict=True)
@@ -363,7 +364,7 @@ def _sizes_before(x, rank, kernel_size, stride, padding, output_size):
         if not isinstance(output_size, (tuple, list)):
             raise TypeError(f"output_size: expected a tuple of lengths, got {output_size!r}")
         given = output_size[2:] if len(output_size) == rank + 2 else output_size
-        found = per_axis(rank, anything, single=False, output_size=list(given))
+        found = per_axis(rank, anything, alone=False, output_size=list(given))
         for size, s, wanted in zip(sizes, strides, found, strict=True):
             if not size - s < wanted < size + s:
                 raise ValueError(

@@ -11,8 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ..arguments import flag, whole
+from ..arguments import flag
 from ..arrays import room
+from ..windows import per_axis
 
 
 class Axis:
@@ -122,7 +123,7 @@ def adaptive(x, rank, output_size, missing=True):
     given = output_size
     if missing and isinstance(given, (tuple, list)) and len(given) == rank:
         given = [n if o is None else o for n, o in zip(space, given, strict=True)]
-    outs = per_axis(rank, 0, single=rank == 1, output_size=given)
+    outs = per_axis(rank, 0, alone=rank == 1, output_size=given)
     room(x.dtype, output_size=(math.prod(x.shape[:-rank]), *outs))
     axes = []
     for n, out in zip(space, outs, strict=True):
@@ -130,22 +131,6 @@ def adaptive(x, rank, output_size, missing=True):
         period = out // math.gcd(n, out) if out else 1
         axes.append(Axis(n, i * n // out, -(-(i + 1) * n // out), period=period))
     return axes
-
-
-def per_axis(rank, least, single=True, **setting):
-    """The named setting, a whole number or as many as there are axes, or a tuple of one if
-    `single`, for each axis.
-
-    Raises TypeError for anything else, ValueError for another count and a number below `least`.
-    """
-    ((name, value),) = setting.items()
-    numbers = list(value) if isinstance(value, (tuple, list)) else [value] * rank
-    whole(**{f"{name}[{i}]" if numbers is not value else name: v for i, v in enumerate(numbers)})
-    if len(numbers) != rank and not (single and len(numbers) == 1):
-        raise ValueError(f"{name}: expected one number or {rank}, got {value!r}")
-    if min(numbers, default=least) < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value!r}")
-    return [int(v) for v in (numbers if len(numbers) == rank else numbers * rank)]
 
 
 def rows_of(x, rank, filled):
