@@ -377,6 +377,7 @@ def test_a_decomposition_that_is_another_function_breaks_the_law(held):
     held(holds_without_noise, cases("hardsigmoid"))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("op", ops.names())
 def test_draws_together_are_what_each_is_by_itself(op, held, sweep):
     """On the first row of an op, or with --sweep on all."""
@@ -409,6 +410,7 @@ def agree_together(case):
                 assert np.all(floor.margin(name, a.array[i]) <= 1)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("op", ops.names())
 def test_no_floor_is_lower_because_draws_are_made_together(op, held, sweep):
     """As where torch.func.vmap computes by another formula. On the last row of an op, a corner

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from . import Call, array, call, classes, log_probabilities, positive, signs, truths, uniform
+import numpy as np
+
+from . import Array, Call, array, call, classes, log_probabilities, positive, signs, truths, uniform
 
 CLASSES = 100
 _OF_X = (
@@ -130,13 +133,23 @@ def _pools(planes: tuple[int, int]) -> dict[str, Call]:
             f"lp_pool{rank}d": call(x, 2, 2),
             f"adaptive_max_pool{rank}d": call(x, 7),
             f"adaptive_avg_pool{rank}d": call(x, 7),
-            f"max_unpool{rank}d": call(x, classes(*planes, *space, below=1024 * 2**rank), 2),
+            f"max_unpool{rank}d": call(x, _places(*planes, *space, below=1024 * 2**rank), 2),
         }
         if rank > 1:
             samples = uniform(*planes, rank)
             ratio = (0.5,) * rank
             found[f"fractional_max_pool{rank}d"] = call(x, 2, None, ratio, _random_samples=samples)
     return found
+
+
+def _places(N: int, C: int, *space: int, below: int) -> Array:
+    """Indices of elements of N · C planes, each of which is there once."""
+
+    def draw(rng: np.random.Generator, dtype: Any) -> np.ndarray:
+        every = np.tile(np.arange(below), (N * C, 1))
+        return rng.permuted(every, axis=1)[:, : math.prod(space)].reshape(N, C, *space)
+
+    return Array(f"places below {below}", draw)
 
 
 def _convolution(n: int, elements: int) -> Call:

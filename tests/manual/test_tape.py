@@ -306,7 +306,7 @@ def test_several_outputs_and_constants():
         assert np.array_equal(x.grad.data, loss(x.data, target, np.ones(3))[1](np.array(1.0)))
 
 
-MOST = 60  # mixtures that are drawn of a call with more than four arrays
+MOST = 30  # mixtures that are drawn of a call with more than four arrays
 
 
 def given_as(kinds, names, call):

@@ -74,7 +74,7 @@ def test_a_right_rule_causes_no_alarm(op, sweep):
 WITH_GRADIENTS = [op for op in ops.names() if ops.named(op).has_gradient]
 
 
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(8)
 @pytest.mark.parametrize("op", WITH_GRADIENTS)
 def test_a_hand_written_rule_causes_no_alarm(op):
     check(op, op).raise_for_failure()

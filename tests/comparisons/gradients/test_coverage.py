@@ -43,10 +43,10 @@ def dtypes(pytestconfig):
 
 @pytest.fixture(scope="session")
 def cases(pytestconfig, dtypes):
-    """The cases of an entry, made once: of torch's samples and of bad calls thirty, with --sweep
+    """The cases of an entry, made once: of torch's samples and of bad calls twenty, with --sweep
     all, as `gradtwin coverage` has them."""
     found = {}
-    most = None if pytestconfig.getoption("sweep") else 30
+    most = None if pytestconfig.getoption("sweep") else 20
 
     def of(name):
         if name not in found:
