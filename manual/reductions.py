@@ -307,7 +307,7 @@ def logsumexp(x, dim, keepdim=False):
     keepdim."""
     if dim is None:
         raise TypeError("dim: expected an axis or several, got None")
-    if dim in ((), []) and np.ndim(x) and not keepdim:
+    if isinstance(dim, (tuple, list)) and not dim and np.ndim(x) and not keepdim:
         raise ValueError("dim: expected an axis or several, got none")
     return _over_rows(_log_sum_exp, x, dim, keepdim)
 

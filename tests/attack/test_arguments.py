@@ -46,9 +46,11 @@ def strange(rule, args, kwargs, rng):
     ]
     for name in rng.choice(names, min(int(rng.integers(1, 4)), len(names)), replace=False):
         thing = THINGS[rng.integers(len(THINGS))]
-        was = bound.arguments.get(name, bound.signature.parameters[name].default)
+        parameter = bound.signature.parameters[name]
+        was = bound.arguments.get(name, parameter.default)
         beside |= isinstance(thing, np.ndarray) and not isinstance(was, np.ndarray)
-        bound.arguments[name] = thing
+        several = parameter.kind is parameter.VAR_POSITIONAL
+        bound.arguments[name] = (*was[:-1], thing) if several else thing
     return bound.args, bound.kwargs, beside
 
 

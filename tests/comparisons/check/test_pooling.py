@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gradtwin.comparisons import ops
+from gradtwin.manual.second_order import pooling as second_order
 
 from gradtwin import check, manual, reference
 
@@ -237,8 +238,8 @@ OF_SECOND = {
     ],
 )
 def test_a_mistake_in_second_order_is_found(monkeypatch, op, name, old, new):
-    wrong = with_mistake(getattr(manual.second_order, name), old, new)
-    monkeypatch.setattr(manual.second_order, name, wrong)
+    wrong = with_mistake(getattr(second_order, name), old, new)
+    monkeypatch.setattr(second_order, name, wrong)
     report = check(op, op, OF_SECOND[op], probes=["ordinary"])
     print(report)
     assert not report.passed
