@@ -208,7 +208,7 @@ def normalize(x, p=2.0, dim=1, eps=1e-12):
 
 def _axes(ndim, dim):
     """One axis or several, counted from 0; all for None."""
-    if dim is None or dim in ((), []):
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return list(range(max(ndim, 1)))
     axes = [axis_of(ndim, dim=axis) for axis in (dim if isinstance(dim, (tuple, list)) else [dim])]
     if len({*axes}) < len(axes):

@@ -370,7 +370,7 @@ def _network(cell, x, hx, params, has_biases, num_layers, p, train, bidirectiona
     real(dropout=p)
     D = 1 + bool(bidirectional)
     x, steps = _steps(x, batch_first, batch_sizes)
-    swapped = batch_first and batch_sizes is None
+    swapped = batch_sizes is None and batch_first
     states, weights = _arrays(cell, x, steps, hx, params, has_biases, num_layers, D)
     masks = _masks(mask, x, D * states[0].shape[-1], num_layers, p if train else 0)
 

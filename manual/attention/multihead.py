@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ..arguments import Constant, array, broadcastable, flag, floating, truth, whole, within
+from ..arguments import Constant, array, broadcastable, flag, floating, real, truth, whole, within
 from ..arrays import pairwise_sum, room, sum_to, where
 from ..linear import linear
 from .scaled import attended, drawn, is_floating, scaled_dot_product_attention
@@ -139,6 +139,7 @@ def _check(given, separate):
     if query.ndim not in (2, 3):
         raise ValueError(f"query: expected (L, E) or (L, N, E), got shape {query.shape}")
     *batch, E = query.shape[1:]
+    real(embed_dim_to_check=given["embed_dim_to_check"])
     if given["embed_dim_to_check"] != E:
         got = given["embed_dim_to_check"]
         raise ValueError(f"embed_dim_to_check: expected the features of query, {E}, got {got!r}")
