@@ -20,6 +20,20 @@ def _with_default(extreme):
     return of_all
 
 
+def _with_axes(moment):
+    """The function with all axes by their numbers where it is given none: its backward then forgets
+    signs where there is no degree of freedom, and a slope is infinite."""
+
+    @functools.wraps(moment)
+    def of_axes(input, dim=None, *args, **kwargs):
+        if isinstance(dim, bool):
+            dim, args = None, (dim, *args)
+        axes = tuple(range(input.ndim)) or None if dim is None else dim
+        return moment(input, axes, *args, **kwargs)
+
+    return of_axes
+
+
 def _is_deficient(input, p="fro", dim=None, *_, **__):
     """Whether the nuclear norm of a matrix is asked for that has not full rank."""
     if p != "nuc" or input.ndim < 2:
@@ -36,8 +50,8 @@ max = rule(_with_default(torch.max))
 min = rule(_with_default(torch.min))
 amax = rule(torch.amax)
 amin = rule(torch.amin)
-var = rule(torch.var)
-std = rule(torch.std)
+var = rule(_with_axes(torch.var))
+std = rule(_with_axes(torch.std))
 norm = rule(
     refusing(torch.norm, _is_deficient, "there the slope of the nuclear norm is LAPACK's choice"),
     without="out",

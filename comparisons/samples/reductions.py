@@ -71,7 +71,7 @@ _DEVIATIONS_AT_CORNERS = [
     call(array(0, 3), 0),
     call(array(0, 3), 1),
     call(array(2, 3), (), False),
-    call(array(4), 0, correction=5),
+    call(array(4), correction=5),
 ]
 _TALL = values([[1e25, 2e25, -3e25, 5e25], [1e-25, 2e-25, -3e-25, 5e-25]])
 
