@@ -293,6 +293,7 @@ ALIKE = {
 }
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     "what", [pytest.param(w, marks=pytest.mark.sweep if w in ALIKE else ()) for w in PLANTED]
 )

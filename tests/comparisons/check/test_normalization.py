@@ -68,6 +68,7 @@ def test_the_right_batch_norm_passes(call):
     assert report.passed, report
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("old", "new", "call"),
     [
@@ -97,6 +98,7 @@ WIDE = (ROWS, (4,), V, 0.1), {}  # beside the default, that of the dtype, all el
 GROUPS = (rng.standard_normal((2, 6, 3)), 2, rng.standard_normal(6), rng.standard_normal(6)), {}
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("op", "old", "new", "call"),
     [
@@ -131,6 +133,7 @@ SECOND = "native_layer_norm_backward"
 OF_SECOND = (ROWS[::-1].copy(), ROWS, (4,), V), {}
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("old", "new"),
     [

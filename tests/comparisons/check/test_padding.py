@@ -76,6 +76,7 @@ def with_mistake(function, old, new):
     return scope[function.__name__]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("old", "new", "call"),
     [

@@ -110,6 +110,7 @@ def divided(args):
     return (args[:-1], args[-1]) if isinstance(args[-1], dict) else (args, {})
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("op", "old", "new", "args"), MISTAKES)
 def test_a_mistake_is_found(op, old, new, args):
     args, settings = divided(args)
@@ -121,6 +122,7 @@ def test_a_mistake_is_found(op, old, new, args):
 CALLS = {(row[0], repr(row[3])): (row[0], row[3]) for row in MISTAKES}
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("op", "args"), CALLS.values())
 def test_the_same_without_it_passes(op, args):
     args, settings = divided(args)

@@ -125,6 +125,7 @@ def test_the_right_one_passes(op):
     assert report.passed, report
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("op", "function", "old", "new"), MISTAKES)
 def test_a_mistake_is_found(op, function, old, new, monkeypatch):
     module = module_of(op)

@@ -43,10 +43,10 @@ def dtypes(pytestconfig):
 
 @pytest.fixture(scope="session")
 def cases(pytestconfig, dtypes):
-    """The cases of an entry, made once: of torch's samples and of bad calls twenty, with --sweep
+    """The cases of an entry, made once: of torch's samples and of bad calls twelve, with --sweep
     all, as `gradtwin coverage` has them."""
     found = {}
-    most = None if pytestconfig.getoption("sweep") else 20
+    most = None if pytestconfig.getoption("sweep") else 12
 
     def of(name):
         if name not in found:

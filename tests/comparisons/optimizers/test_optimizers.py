@@ -406,6 +406,7 @@ def undoes_the_oldest_first(params, closure, state, **settings):
     return RIGHT["lbfgs"](params, closure, {**state, **turned}, **settings)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("name", "settings", "wrong", "quantity", "step"),
     [
