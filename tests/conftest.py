@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import io
 import os
 import traceback
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(config, items):
         (dear if left_out or item.get_closest_marker("sweep") else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dear)
+
+
+def pytest_collection_finish(session):
+    """What is there now stays, so the collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -55,6 +55,7 @@ def first_of_each():
 # The corpus ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("op", "number"), first_of_each())
 def test_a_planted_mistake_is_caught(op, number):
     subject = table.planted(op, MUTANTS[op][number])

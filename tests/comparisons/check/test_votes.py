@@ -121,6 +121,7 @@ def test_the_rounding_of_a_pullback_is_no_mistake():
         assert found in (ROUNDING, HIDDEN)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("tiny", [1e-10, 1e-13])
 def test_what_large_elements_leave_of_each_other_is_rounded_as_they_are(tiny, seed):

@@ -43,10 +43,10 @@ def dtypes(pytestconfig):
 
 @pytest.fixture(scope="session")
 def cases(pytestconfig, dtypes):
-    """The cases of an entry, made once: of torch's samples and of bad calls twelve, with --sweep
+    """The cases of an entry, made once: of torch's samples and of bad calls eight, with --sweep
     all, as `gradtwin coverage` has them."""
     found = {}
-    most = None if pytestconfig.getoption("sweep") else 12
+    most = None if pytestconfig.getoption("sweep") else 8
 
     def of(name):
         if name not in found:
