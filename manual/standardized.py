@@ -157,18 +157,20 @@ def standardized(x, over, eps, centred=True):
     """x̂ = (x − μ) r, then r, μ and the deviation s: r = 1 / √(s² + ε), s² is the mean of (x − μ)²,
     and means leave `over`. Without `centred`, μ is 0.
 
-    The mean is rounded; so the mean of what it leaves is taken off as well. It is scaled so that no
-    square overflows.
+    The mean is rounded; so, where it is larger than the deviation and that counts, the mean of what
+    it leaves is taken off as well. It is scaled so that no square overflows.
     """
     n = max(x.size // max(math.prod(over), 1), 1)
     d, mean = x, 0
     if centred:
         mean = sum_to(x, over) / n
         d = x - mean
+    scale, squares = _scaled_squares(d, over, eps)
+    if centred and not np.all(abs(mean) <= np.sqrt(squares / n) * scale):
         rest = sum_to(d, over) / n
         d -= rest
         mean += rest
-    scale, squares = _scaled_squares(d, over, eps)
+        scale, squares = _scaled_squares(d, over, eps)
     hat = d if isinstance(scale, float) else d / scale
     square = squares / n
     total = square + eps / scale / scale
