@@ -223,6 +223,7 @@ def tensor_rule(x):
     return y, lambda dy: dy * (1 - y * y)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     "subject",
     [
@@ -297,6 +298,7 @@ def test_what_overflows_in_half_precision_alone_is_wrong():
 # Causes ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("cause", "slope"),
     [

@@ -16,7 +16,7 @@ def call(op, row, dtype="float64"):
     return inputs, arguments.argument_names(ours, *inputs[:2], twin.facts.constant)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("op", ops.names())
 def test_slopes_are_the_same_together_and_alone(op, held):
     rng = np.random.default_rng(0)

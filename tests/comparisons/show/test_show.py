@@ -13,7 +13,7 @@ def shown(*arguments):
     return CliRunner().invoke(app, ["show", *map(str, arguments)])
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("op", ops.names())
 def test_every_op_is_shown(op):
     result = shown(op)
