@@ -23,6 +23,8 @@ from .surroundings import Surroundings
 from .torch_subjects import as_tensor, sent
 from .trees import items, mapped
 
+WHOLE = "value.whole."  # what the names of whole results begin with
+
 __all__ = [
     "Misuse",
     "Rule",
@@ -73,9 +75,9 @@ class Subject:
         def pullback(dy: Any) -> Any:
             dys = iter(dy if isinstance(dy, (tuple, list)) else [dy])
             which = iter(is_output)
-            whole = mapped(lambda _: _as_array(next(dys)) if next(which) else None, nested)
+            nested_dy = mapped(lambda _: _as_array(next(dys)) if next(which) else None, nested)
             with self._kept():
-                return pull(whole)
+                return pull(nested_dy)
 
         pullback.whole = whole  # type: ignore[attr-defined]
         return outputs[0] if len(outputs) == 1 else tuple(outputs), pullback
@@ -83,10 +85,10 @@ class Subject:
     def results(
         self, y: Any, gradients: Any, names: Sequence[str], whole: Sequence[np.ndarray] = ()
     ) -> dict[str, Any]:
-        """Value and gradients by name, None where there is no gradient; the whole results are
-        "value.whole.0" and so on. Raises Misuse."""
+        """Value and gradients by name, None where there is no gradient; the whole results are WHOLE
+        with a number. Raises Misuse."""
         found: dict[str, Any] = dict(values(y))
-        found |= {f"value.whole.{i}": part for i, part in enumerate(whole)}
+        found |= {f"{WHOLE}{i}": part for i, part in enumerate(whole)}
         wanted = [name for name in names if name not in self.constant]
         own = self._named(gradients, list(names), wanted)
         for name, gradient in own.items():

@@ -19,7 +19,7 @@ from ..verdict.classes import CONVENTION, DIFFERENT, Function, Results
 from ..verdict.halves import is_half
 from ..verdict.noise import cast, is_floating
 from . import findings
-from .adapt import Misuse, Subject, of_torch
+from .adapt import WHOLE, Misuse, Subject, of_torch
 from .arguments import argument, arrays, converted, double, floating, native, private
 from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome, Reason, error_of
 from .probes import (
@@ -35,7 +35,6 @@ from .probes import (
 )
 from .votes import Vote
 
-WHOLE = "value.whole."  # what the names of whole results begin with
 RESULTS = 1000  # of a long axis, which one that is taken apart has more of
 
 
