@@ -77,7 +77,6 @@ def _fork(run: Callable[[Any], Any], tasks: Sequence[Any]) -> tuple[list[Any], s
     """The results until it died, and how it did; "" if it did not."""
     sys.stdout.flush()
     sys.stderr.flush()
-    gc.freeze()  # else a collection in the child copies every page
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -86,7 +85,6 @@ def _fork(run: Callable[[Any], Any], tasks: Sequence[Any]) -> tuple[list[Any], s
             _work(run, tasks, writing)
         finally:
             os._exit(1)
-    gc.unfreeze()
     os.close(writing)
     try:
         return _results(child, reading, len(tasks))
@@ -96,7 +94,7 @@ def _fork(run: Callable[[Any], Any], tasks: Sequence[Any]) -> tuple[list[Any], s
 
 def _work(run: Callable[[Any], Any], tasks: Sequence[Any], writing: int) -> None:
     torch.set_num_threads(1)  # a fork hangs in a parallel region of OpenMP
-    gc.disable()
+    gc.disable()  # a collection copies every page
     faulthandler.disable()  # the parent says what there is to say
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_AS)

@@ -15,19 +15,35 @@ from ..verdict.classes import Function, Results
 from ..verdict.noise import is_floating
 from ..verdict.ulps import same_bits
 from .arguments import once_each, private, times
-from .probes import CALLS, LAYOUT, MUST_ANSWER, ORDINARY, SPARSE, Probe, Wanted, layouts
+from .probes import (
+    CALLS,
+    LAYOUT,
+    MUST_ANSWER,
+    ORDINARY,
+    QUICK,
+    SPARSE,
+    THOROUGH,
+    Probe,
+    Wanted,
+    layouts,
+)
 from .trials import Trial, Trials
 
-LAYOUTS = ("non-contiguous", "read-only", "negative strides", "Fortran order")
+# What is laid out in memory so: arguments, and dy.
+LAYOUTS = {
+    "non-contiguous": (LAYOUT, LAYOUT),
+    "read-only": (THOROUGH, THOROUGH),
+    "negative strides": (THOROUGH, LAYOUT),
+    "Fortran order": (QUICK, QUICK),
+}
 Law = tuple[Probe, Function, Callable[[Any], Any] | None]  # with the way of calling, and of laying
 
 
-def with_other_cotangents(t: Trials, base: Trial, wanted: Wanted) -> Iterator[Trial]:
+def with_other_cotangents(t: Trials, base: Trial, first: bool, wanted: Wanted) -> Iterator[Trial]:
     """The gradient is linear in dy in every dtype, so that one more is enough beside those in the
     first."""
-    assert t.base
     for probe, change in _cotangents(t):
-        if wanted(probe) and (base is t.base or MUST_ANSWER in probe.traits):
+        if wanted(probe) and (first or MUST_ANSWER in probe.traits):
             dy = tree_map(
                 lambda d, f=change: np.asarray(f(d)) if is_floating(d) else d, base.inputs[2]
             )
@@ -37,7 +53,7 @@ def with_other_cotangents(t: Trials, base: Trial, wanted: Wanted) -> Iterator[Tr
 
 def _cotangents(t: Trials) -> Iterator[tuple[Probe, Callable[[np.ndarray], Any]]]:
     def probe(name: str, *traits: str) -> Probe:
-        return replace(t.own, name=name, traits=frozenset(traits))
+        return replace(t.point, name=name, traits=frozenset(traits))
 
     def one_hot(d: np.ndarray) -> np.ndarray:
         hot = np.zeros(d.shape)
@@ -45,12 +61,12 @@ def _cotangents(t: Trials) -> Iterator[tuple[Probe, Callable[[np.ndarray], Any]]
             hot.flat[int(rng.integers(d.size))] = 1.0
         return hot
 
-    another = probe("another dy", ORDINARY, MUST_ANSWER)
+    another = probe("another dy", ORDINARY, MUST_ANSWER, QUICK)
     rng = t.random_numbers(another)
     yield another, lambda d: rng.standard_normal(d.shape)
-    yield probe("one-hot dy", ORDINARY, SPARSE), one_hot
-    yield probe("dy of zeros"), np.zeros_like
-    yield probe("dy × 2⁻³⁰"), lambda d: d * 2.0**-30
+    yield probe("one-hot dy", ORDINARY, SPARSE, THOROUGH), one_hot
+    yield probe("dy of zeros", THOROUGH), np.zeros_like
+    yield probe("dy × 2⁻³⁰", THOROUGH), lambda d: d * 2.0**-30
     yield (
         probe("broadcast dy", LAYOUT),
         lambda d: np.broadcast_to(d.flat[0] if d.size else 0.0, d.shape),
@@ -72,7 +88,7 @@ def under_laws(t: Trials, base: Trial, wanted: Wanted) -> Iterator[Trial]:
 
 
 def _layouts(t: Trials) -> Iterator[Law]:
-    for kind in LAYOUTS:
+    for kind, (first, second) in LAYOUTS.items():
 
         def laid(tree: Any, kind: str = kind) -> Any:
             return once_each(lambda a: layouts(a, kind), tree)
@@ -83,9 +99,9 @@ def _layouts(t: Trials) -> Iterator[Law]:
         def cotangent(inputs: Any, laid: Any = laid) -> Any:
             return (*private(inputs[:2]), laid(inputs[2]))
 
-        traits = frozenset((LAYOUT,))
-        yield replace(t.own, name=f"{kind} arguments", traits=traits), t.call, arguments
-        yield replace(t.own, name=f"{kind} dy", traits=traits), t.call, cotangent
+        for what, how, trait in (("arguments", arguments, first), ("dy", cotangent, second)):
+            traits = frozenset((LAYOUT, trait))
+            yield replace(t.point, name=f"{kind} {what}", traits=traits), t.call, how
 
 
 def _calls(t: Trials) -> Iterator[Law]:
@@ -122,9 +138,9 @@ def _calls(t: Trials) -> Iterator[Law]:
 
         return unscaled
 
-    calls = frozenset((CALLS,))
-    yield replace(t.own, name="called again", traits=calls), again, None
-    yield replace(t.own, name="after later calls", traits=calls), kept, None
-    nothing = frozenset[str]()
-    yield replace(t.own, name="dy × −1", traits=nothing), scaled(-1.0), None
-    yield replace(t.own, name="dy × 2¹⁰", traits=nothing), scaled(1024.0), None
+    calls = frozenset((CALLS, QUICK))
+    yield replace(t.point, name="called again", traits=calls), again, None
+    yield replace(t.point, name="after later calls", traits=calls), kept, None
+    more = frozenset((THOROUGH,))
+    yield replace(t.point, name="dy × −1", traits=more), scaled(-1.0), None
+    yield replace(t.point, name="dy × 2¹⁰", traits=more), scaled(1024.0), None

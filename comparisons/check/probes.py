@@ -18,6 +18,7 @@ from ...reference.adapters import leaves, tree_map
 from ..verdict.noise import is_floating
 
 WIDE = 512  # elements of a probe that looks for an error confined to a range
+ROWS = 4  # of a large array that are kept: enough for an order in memory to be seen
 BLOCKS, MOST = 67, 2**13  # a length that no block divides, and the most elements of it
 MANY, AT_MOST = 70_000, 2**17  # more than float16 counts, and the most elements of it
 KINKS = (0.0, 0.5, 1.0, 2.0, 3.0, 6.0, 20.0)  # where functions in use have kinks and thresholds
@@ -37,6 +38,8 @@ FAR = "far"  # values of other sizes than the caller's
 MUST_ANSWER = "must answer"  # where raising is a fault, and no refusal
 ALSO_IN_FLOAT32 = "also in float32"
 UNASKED = "unasked"  # in a dtype that nobody asked for
+QUICK = "quick"  # among the few that find most mistakes
+THOROUGH = "thorough"  # finds what others find too, and is left out unless it is asked for
 TRAITS = (ORDINARY, SPARSE, CALLS, LAYOUT, KINK, SHAPE, LONG, FOREIGN, FAR)  # that can be asked for
 
 
@@ -51,20 +54,28 @@ class Probe:
 
 
 class Wanted:
-    """Whether a probe is among those chosen by name or trait, and none of those with a minus.
-    Raises TypeError for what is no list of names."""
+    """Whether a probe is among those chosen by name or trait, and none of those with a minus; where
+    none is chosen, all but the thorough ones, or the quick ones alone. Raises TypeError for what is
+    no list of names."""
 
-    def __init__(self, chosen: Sequence[str]) -> None:
+    def __init__(
+        self, chosen: Sequence[str] = (), thorough: bool = False, quick: bool = False
+    ) -> None:
         if isinstance(chosen, str) or not all(isinstance(c, str) for c in chosen):
             raise TypeError(f"probes: expected a list of names, got {chosen!r}")
         self.without = {c[1:] for c in chosen if c.startswith("-")}
         self.named = {c for c in chosen if not c.startswith("-")}
+        self.thorough, self.quick = thorough, quick
         self.seen = set(TRAITS)
 
     def __call__(self, probe: Probe) -> bool:
-        known = {probe.name, *probe.traits}
         self.seen.add(probe.name)
-        return not known & self.without and (not self.named or bool(known & self.named))
+        known = {probe.name, *probe.traits}
+        if known & self.without:
+            return False
+        if self.named:
+            return bool(known & self.named)
+        return QUICK in known if self.quick else self.thorough or THOROUGH not in known
 
     def but(self, trait: str) -> Wanted:
         """The same, without those of a trait."""
@@ -120,67 +131,79 @@ def points(
         ]
 
     usual = ORDINARY, MUST_ANSWER, ALSO_IN_FLOAT32
-    yield probe("permuted", [_permuted(a, rng) for a in given], *usual)
+    yield probe("permuted", [_permuted(a, rng) for a in given], *usual, THOROUGH)
     yield probe("mixed", [_mixed(a, rng) if is_floating(a) else a for a in given], *usual)
-    yield probe("× 2⁻¹⁰", mapped(lambda a: a * 2.0**-10), FAR)
+    yield probe("× 2⁻¹⁰", mapped(lambda a: a * 2.0**-10), FAR, THOROUGH)
     yield probe("× 2⁻⁴⁰", mapped(lambda a: a * 2.0**-40), FAR)
-    yield probe("× 32", mapped(lambda a: a * 32), FAR)
+    yield probe("× 32", mapped(lambda a: a * 32), FAR, THOROUGH)
     yield probe("× 2²⁰", mapped(lambda a: a * 2.0**20), FAR)
 
     yield probe("ties", mapped(lambda a: rng.choice(a.ravel()[:3], a.shape)), KINK)
-    yield probe("all equal", mapped(lambda a: np.full_like(a, a.flat[0])), KINK)
+    yield probe("all equal", mapped(lambda a: np.full_like(a, a.flat[0])), KINK, THOROUGH)
     if _changes(whole := [_permuted_ties(a, rng) for a in given], given):
-        yield probe("repeated indices", whole, KINK)
+        yield probe("repeated indices", whole, KINK, QUICK)
 
     at = [*KINKS, *settings]
     first, *others = floats
     single = KINK, ALSO_IN_FLOAT32
-    yield probe("on kinks", mapped(lambda a: _on(a, at, rng), first), *single)
-    yield probe("on settings", mapped(lambda a: _on(a, settings or [0.0], rng), first), KINK)
-    for name, places in (("apart by kinks", at), ("apart by settings", settings)):
+    yield probe("on kinks", mapped(lambda a: _on(a, at, rng), first), *single, QUICK)
+    on_settings = mapped(lambda a: _on(a, settings or [0.0], rng), first)
+    yield probe("on settings", on_settings, KINK, THOROUGH)
+    for name, places, *more in (("apart by kinks", at), ("apart by settings", settings, THOROUGH)):
         arrays = list(given)
         for i in others:
             if arrays[i].shape == given[first].shape and places:
                 arrays[i] = given[first] + _on(given[i], places, rng, signed=True)
-                yield probe(f"{name} {i}" if len(others) > 1 else name, arrays, KINK)
+                yield probe(f"{name} {i}" if len(others) > 1 else name, arrays, KINK, *more)
                 break
     for i in floats[:3]:
         label = f" in argument {i}" if len(floats) > 1 else ""
-        yield probe(f"zeros{label}", mapped(np.zeros_like, i), *single)
+        yield probe(f"zeros{label}", mapped(np.zeros_like, i), KINK)
         yield probe(f"some zeros{label}", mapped(lambda a: _with_zeros(a, rng), i), *single)
     for i in others:
         if given[i].shape == given[first].shape:
             arrays = list(given)
             arrays[i] = arrays[first]  # the same object: written to, it changes twice
-            yield probe("one operand twice", arrays, KINK)
+            yield probe("one operand twice", arrays, KINK, QUICK)
             break
 
     for name, arrays in _resized(given, given[first]):
-        yield probe(name, arrays, SHAPE)
+        yield probe(name, arrays, SHAPE, *[THOROUGH] * name.endswith("shorter"))
     for name, arrays in _long(given, given[first]):
         yield probe(name, arrays, SHAPE, KINK, LONG, ALSO_IN_FLOAT32)
     for name, arrays in _reduced(given, given[first]):
-        yield probe(name, arrays, SHAPE, FOREIGN, ALSO_IN_FLOAT32)
+        yield probe(name, arrays, SHAPE, FOREIGN)
     for name, arrays in _broadcasting(given, floats):
         yield probe(name, arrays, SHAPE, FOREIGN)
     many = _tiled(given, first)
-    for name, spread in (("wide", 10.0), ("far", 1e3)):
+    for name, spread, *more in (("wide", 10.0), ("far", 1e3, QUICK)):
         arrays = [_spread(a, spread, rng) if is_floating(a) else a for a in many]
-        yield probe(name, arrays, SHAPE, FAR, ALSO_IN_FLOAT32)
+        yield probe(name, arrays, SHAPE, FAR, ALSO_IN_FLOAT32, *more)
         if len(floats) > 1:
             lone = [arrays[first] if i == first else a for i, a in enumerate(many)]
-            yield probe(f"{name} in argument {first}", lone, SHAPE, FAR)
+            yield probe(f"{name} in argument {first}", lone, SHAPE, FAR, THOROUGH)
+
+
+def fewer_rows(own: Probe) -> Probe | None:
+    """The call with fewer rows, where the first array has far more elements than probes need."""
+    args, kwargs = cut(own.args, own.kwargs, 2 * WIDE, ROWS)
+    if args is own.args:
+        return None
+    return Probe("the first rows", args, kwargs, own.traits - {OWN})
 
 
 def cut(
-    args: tuple[Any, ...], kwargs: dict[str, Any], elements: int = 2 * WIDE
+    args: tuple[Any, ...], kwargs: dict[str, Any], elements: int, at_least: int = 1
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The call with fewer rows, where the first array has far more elements than probes need."""
+    """The call with so few rows that the first array has no more elements than this, but at least
+    so many; itself where that is so."""
     given = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, np.ndarray)]
     lead = next((a for a in given if is_floating(a)), np.zeros(()))
     if lead.size <= elements or not lead.ndim:
         return args, kwargs
-    rows = max(1, len(lead) * elements // lead.size)
+    rows = max(at_least, len(lead) * elements // lead.size)
+    if rows >= len(lead):
+        return args, kwargs
 
     def shorter(leaf: Any) -> Any:
         along = isinstance(leaf, np.ndarray) and leaf.ndim and len(leaf) == len(lead)

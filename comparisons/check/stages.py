@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,7 @@ from .probes import (
     UNASKED,
     Probe,
     Wanted,
-    cut,
+    fewer_rows,
     points,
     within,
 )
@@ -43,6 +45,7 @@ from .targets import Target
 from .trials import Trial, Trials
 from .verdicts import hold_to_differences, judge, repeat, settled_at_first_sight, vote
 
+COMPILER = "torch._dynamo"
 BEYOND = {SHAPE, FOREIGN, FAR}  # where a kernel may end the process
 Judged = Callable[[Sequence[Trials]], None]
 
@@ -140,13 +143,13 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     """Tries the call in every dtype, with all the probes or at its own point alone. Raises
     ValueError where the reference refuses the call itself."""
     dtypes = asked.dtypes
-    answered = [_at_own_point(t, dtype, asked, probing) for dtype in dtypes]
-    if not (all(answered) and probing):
+    bases = [_at_own_point(t, dtype) for dtype in dtypes]
+    if not (all(bases) and probing):
         return
-    args, kwargs = cut(t.sample.args, t.sample.kwargs)
-    if args is not t.sample.args and apart(partial(t.answers, args), [kwargs]) != [True]:
-        args, kwargs = t.sample.args, t.sample.kwargs  # the rows hang together
-    wanted: Iterable[Probe] = filter(asked.wanted, points(args, kwargs, t.settings, t.seed))
+    _look_closer(t)
+    for base in filter(None, bases):
+        _beside(t, base, asked)
+    wanted = filter(asked.wanted, points(t.point.args, t.point.kwargs, t.settings, t.seed))
     probes = list(_within_domain(t, wanted, asked))
     beyond = [probe for probe in probes if probe.traits & BEYOND]
     elsewhere = dict(zip(map(id, beyond), _elsewhere(t, beyond, dtypes, judged), strict=True))
@@ -157,13 +160,20 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
             t.not_judged(probe, dtypes[0], found.kind, found.detail)
         else:
             t.tried += [_unpacked(t, probe, outcome) for outcome in found]
-    if t.subject.in_torch and t.reference:
+    if t.subject.in_torch and t.reference and not asked.wanted.quick:
         _unasked(t, [half for half in HALF_DTYPES if half not in dtypes])
 
 
+def _look_closer(t: Trials) -> None:
+    """Of a large call, what is tried beside it is tried at fewer of its rows, if both sides answer
+    to these: its own arrays cost a hundred times as much, and show the same."""
+    if (smaller := fewer_rows(t.own)) and apart(t.answers, [smaller]) == [True]:
+        t.point = smaller
+
+
 def _unasked(t: Trials, dtypes: Sequence[str]) -> None:
-    """A torch callable at its own point in 16 bits as well, if it and the reference know them."""
-    point = replace(t.own, traits=frozenset((ORDINARY, UNASKED)))
+    """A torch callable at this point in 16 bits as well, if it and the reference know them."""
+    point = replace(t.point, traits=frozenset((ORDINARY, UNASKED)))
     for dtype in dtypes:
         if trial := t.at(point, dtype):
             _to_be_judged(t, trial)
@@ -184,47 +194,41 @@ def _elsewhere(
 ) -> list[Any]:
     """The outcomes of each probe, from a process of its own, or the Reason why there are none.
 
-    What is not settled at first sight takes noise, for which torch imports its compiler: here, once
-    and not in every fork. So does what was tried before, which says what is asked in vain.
+    What is not settled at first sight takes noise, for which torch imports its compiler: where that
+    is not there yet, here, once and not in every fork. What was tried before is judged first: it
+    says what is asked in vain.
     """
-    dear = [i for i, probe in enumerate(probes) if LONG in probe.traits]
+    judged([t])
     found: list[Any] = [None] * len(probes)
-    if not t.reference:
-        for i in dear:
+    for i, probe in enumerate(probes):
+        if LONG in probe.traits and not t.reference:
             found[i] = Reason(findings.NOT_TRIED, "so many differences would be dear")
-    open_ = [i for i, outcomes in enumerate(found) if outcomes is None]
-    _fill(found, open_, apart(partial(_alone, t, dtypes, None), [probes[i] for i in open_]))
-    open_ = [i for i in open_ if found[i] is None]
-    if open_:
-        import torch._dynamo  # noqa: F401
-
-        judged([t])
-        if t.findings:
-            for i in set(dear) & set(open_):
-                found[i] = Reason(findings.NOT_TRIED, "dear, and it is wrong already")
-            open_ = [i for i in open_ if found[i] is None]
-        _fill(found, open_, apart(partial(_alone, t, dtypes, judged), [probes[i] for i in open_]))
+        elif LONG in probe.traits and t.findings:
+            found[i] = Reason(findings.NOT_TRIED, "dear, and it is wrong already")
+    for _ in range(2):
+        if open_ := [i for i, outcomes in enumerate(found) if outcomes is None]:
+            whole = COMPILER in sys.modules
+            alone = partial(_alone, t, dtypes, judged, whole)
+            for i, result in zip(open_, apart(alone, [probes[i] for i in open_]), strict=True):
+                died = isinstance(result, Died)
+                found[i] = Reason(findings.CRASHED, result.how) if died else result
+            if None in found:
+                import_module(COMPILER)
     return found
 
 
-def _fill(found: list[Any], places: Sequence[int], results: Sequence[Any]) -> None:
-    for i, result in zip(places, results, strict=True):
-        died = isinstance(result, Died)
-        found[i] = Reason(findings.CRASHED, result.how) if died else result
-
-
 def _alone(
-    t: Trials, dtypes: Sequence[str], judged: Judged | None, probe: Probe
+    t: Trials, dtypes: Sequence[str], judged: Judged, whole: bool, probe: Probe
 ) -> list[Outcome] | None:
     """A probe tried and judged in another process, without what this one has of it already; None
-    where the first sight is asked for alone, and does not settle it."""
+    where more than the first sight is needed, and not asked for."""
     branch = t.branch()
     if t.subject.around:
         t.subject.around.look()  # a process of its own has one thread
     _at(branch, probe, dtypes)
-    if judged is None and not settled_at_first_sight([branch]):
+    if not whole and not settled_at_first_sight([branch]):
         return None
-    (judged or judge)([branch])
+    judged([branch])
     return [_packed(outcome) for outcome in branch.outcomes]
 
 
@@ -257,19 +261,28 @@ def _within_domain(t: Trials, probes: Iterable[Probe], asked: Asked) -> Iterator
             t.not_judged(probe, asked.dtypes[0], findings.OUTSIDE_DOMAIN, raised(refusal))
 
 
-def _at_own_point(t: Trials, dtype: str, asked: Asked, probing: bool) -> bool:
-    base = t.at(t.own, dtype, t.base and t.base.inputs[2])
+def _at_own_point(t: Trials, dtype: str) -> Trial | None:
+    """None if it cannot be called, or answers like no rule."""
+    trial = t.at(t.own, dtype, t.base and t.base.inputs[2])
+    if trial:
+        _to_be_judged(t, trial)
+        t.base = t.base or trial
+    return trial
+
+
+def _beside(t: Trials, own: Trial, asked: Asked) -> None:
+    """What must not change a result there, and other cotangents."""
+    base: Trial | None = own
+    if t.point is not t.own and (base := t.at(t.point, own.dtype)):
+        _to_be_judged(t, base)
     if base is None:
-        return False  # it cannot be called, or answers like no rule
-    _to_be_judged(t, base)
-    if t.base is None:
-        t.base = base
-    if probing:
-        if t.base is base and not is_half(dtype):
-            t.tried.extend(under_laws(t, base, asked.wanted))
-        for trial in with_other_cotangents(t, base, asked.wanted):
-            _to_be_judged(t, trial)
-    return True
+        return
+    first = own is t.base
+    t.beside = t.beside or base
+    if first and not is_half(own.dtype):
+        t.tried.extend(under_laws(t, base, asked.wanted))
+    for trial in with_other_cotangents(t, base, first, asked.wanted):
+        _to_be_judged(t, trial)
 
 
 def _to_be_judged(t: Trials, trial: Trial) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,12 +84,14 @@ class Trials:
         self.order = array_names(sample.args, sample.kwargs, subject.signature)
         usual = frozenset((OWN, ORDINARY, MUST_ANSWER, ALSO_IN_FLOAT32))
         self.own = Probe("as given", sample.args, sample.kwargs, usual)
+        self.point = self.own  # from which the other probes are made
         self.tried: list[Outcome | Trial] = []
         self.outcomes: list[Outcome] = []
         self.votes: list[Vote] = []
         self.random = False  # whether the subject differs from itself when it is called again
-        self.hopeless = 0  # results that no other way of torch excused
+        self.unexcused: Counter[str] = Counter()  # results, by name, that were different
         self.base: Trial | None = None  # the first, at the caller's own point
+        self.beside: Trial | None = None  # the same, at the point from which others are made
         self._promoted: set[tuple[str, str]] = set()  # results by name, and the dtype asked for
         self._last: tuple[list[Any], Results] | None = None  # a point, and the truth there
 
@@ -258,10 +261,11 @@ class Trials:
         """Who knows the truth: without a reference the subject itself, held to differences."""
         return self.reference or self.subject
 
-    def answers(self, args: Any, kwargs: Any) -> bool:
-        """Whether who knows the truth takes this call."""
+    def answers(self, probe: Probe) -> bool:
+        """Whether both sides take this call."""
         try:
-            self._side.run(*private((args, kwargs)))
+            for side in (self._side, self.subject):
+                side.run(*private((probe.args, probe.kwargs)))
         except Exception:
             return False
         return True
@@ -340,7 +344,7 @@ class Trials:
     def refused(self, probe: Probe, dtype: str, inputs: Any, error: Exception) -> None:
         """The subject raises: a fault at the caller's own values, however they lie in memory, and
         at a probe that must answer, unless nobody has: without inputs the point may be none."""
-        own = probe.args is self.sample.args or (MUST_ANSWER in probe.traits and inputs is not None)
+        own = probe.args is self.point.args or (MUST_ANSWER in probe.traits and inputs is not None)
         if own and UNASKED not in probe.traits and not (self.sample.drawn and OWN in probe.traits):
             self.fail(findings.RAISED, probe, "", dtype, inputs, error=error_of(error))
         else:

@@ -37,7 +37,7 @@ from .probes import LONG, OWN
 from .trials import Trial, Trials
 from .votes import Direction
 
-ASKED = 3  # results for which torch is asked in vain whether it computes them otherwise
+ASKED = 3  # times that it is asked in vain what excuses a result, at different points
 Known = Mapping[tuple[int, str], Verdict]  # by trial and name
 
 
@@ -144,7 +144,7 @@ class _Judge:
                 yield Outcome(trial.probe, "", trial.dtype, kind, None, why)
                 return
             verdicts, outside = verdicts | found, outside | where
-            if trial.probe is self.t.own:
+            if trial.probe is self.t.own or trial.probe is self.t.point:
                 self.base = trial, found, where
         for name in trial.results:
             yield self._outcome(trial, name, verdicts[name], outside.get(name))
@@ -180,6 +180,7 @@ class _Judge:
             finite=trial.derived,
             sides=sides,
             finer=finer,
+            hopeless={n for n in names if self._hopeless(n)},
         )
         outside = {}
         for name, verdict in verdicts.items():
@@ -204,9 +205,11 @@ class _Judge:
         finding = self._finding(trial, name, outside)
         if outside is None:
             return replace(row, kind=self.t.wrong(finding), why=finding)
-        if excused := self._excused(trial, name, outside):
-            kind, why = excused
-            return replace(row, kind=kind, why=why)
+        if not self._hopeless(name):
+            if excused := self._excused(trial, name, outside):
+                kind, why = excused
+                return replace(row, kind=kind, why=why)
+            self.t.unexcused[name] += 1
         if (
             name in self.t.order
             and self.t.reference
@@ -218,6 +221,10 @@ class _Judge:
         accepted = finding.kind == findings.OUTSIDE and verdict.error <= self.excuses.allow
         accepted &= kind == DIFFERENT and self.excuses.allow > 0
         return replace(row, kind=kind, why=finding, accepted=accepted)
+
+    def _hopeless(self, name: str) -> bool:
+        """Whether nothing has excused this result, so that it is wrong whatever comes."""
+        return self.t.unexcused[name] >= ASKED
 
     def _finding(self, trial: Trial, name: str, outside: np.ndarray | None) -> Finding:
         ours, truth = trial.results[name], trial.truth[name]
@@ -265,10 +272,7 @@ class _Judge:
         return None
 
     def _otherwise(self, trial: Trial, name: str, outside: np.ndarray) -> str:
-        """The way in which torch computes what the subject gives, if there is one. It is asked
-        again only if it has ever excused one of the first results: each time costs a trace."""
-        if self.t.hopeless >= ASKED:
-            return ""
+        """The way in which torch computes what the subject gives, if there is one."""
         call, ours = only([name], trial.call, trial.truth), trial.results[name]
         distance = difference(ours, trial.truth[name])
         for what, way in self.excuses.ways.items():
@@ -285,7 +289,6 @@ class _Judge:
                 continue
             if verdict.margin <= 1:
                 return what
-        self.t.hopeless += 1
         return ""
 
 
@@ -317,7 +320,7 @@ def hold_to_differences(t: Trials, trial: Trial) -> None:
 
 def repeat(t: Trials) -> None:
     """Whether both sides give the same again. Raises ValueError where the reference does not."""
-    if not (base := t.base):
+    if not (base := t.beside or t.base):
         return
     inputs = double(base.inputs)
     found = [t.truth(inputs), t.truth(inputs)] if t.reference else []
@@ -336,13 +339,14 @@ def repeat(t: Trials) -> None:
 
 def vote(t: Trials) -> None:
     """Along one direction of each argument: subject, reference, and differences."""
-    if not t.reference or not t.base or t.base.dtype != "float64":
+    base = t.beside
+    if not t.reference or not base or base.dtype != "float64":
         return
     for position, name in enumerate(t.order):
-        ours, theirs = t.base.results.get(name), t.base.truth.get(name)
+        ours, theirs = base.results.get(name), base.truth.get(name)
         if ours is None or theirs is None or ours.shape != theirs.shape:
             continue
-        direction = Direction(t.subject, t.base.inputs, position, t.seed)
+        direction = Direction(t.subject, base.inputs, position, t.seed)
         if found := direction.vote(name, ours, theirs):
             t.votes.append(found)
 

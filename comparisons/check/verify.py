@@ -46,6 +46,8 @@ def check(
     order: int = 1,
     forward_mode: bool = False,
     rounds_once: bool = False,
+    quick: bool = False,
+    thorough: bool = False,
 ) -> Report:
     """Examines a backward pass, and names what is wrong with it.
 
@@ -78,6 +80,8 @@ def check(
               from its backward; at all points but kinks
     rounds_once   whether it is known of a kernel of 16 bits that it computes in float32 and rounds
               once, to which it is held then: one rounding, in the place of some thirty
+    quick     whether only the few probes are tried that find most mistakes
+    thorough  whether those are tried as well that found nothing which others do not find too
     forward_mode  whether its forward mode (a Function's `jvp`) is judged as well
 
     The number of calls does not grow with the arrays. What goes beyond the shapes and sizes of the
@@ -102,7 +106,9 @@ def check(
     named = [*target.constant, *constant.replace(",", " ").split()]
     frozen = frozenset(map(gradient_name, named))
     calls = calls_of(subject, target, arrays, dict(settings or {}), frozen)
-    chosen = Wanted(probes)
+    if quick and thorough:
+        raise ValueError("quick, thorough: expected one of them at most, got both")
+    chosen = Wanted(probes, thorough, quick)
     any_kink = kinks == "any"
     asked = Asked(tuple(dtypes), arrays is None, seed, chosen, domain, any_kink, allow, rounds_once)
     with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -15,7 +15,7 @@ import numpy as np
 from ...reference.adapters import leaves, listed, tree_map
 from ..ops.arguments import array_names
 from ..verdict.classes import DIFFERENT, IDENTICAL, LIMIT, ROUNDING, Results, Verdict
-from ..verdict.differences import FLAT, Slope, Summed, derivative
+from ..verdict.differences import FLAT, Summed, confirmed, derivative
 from ..verdict.noise import is_floating, unit_roundoff
 from .adapt import Subject, values
 
@@ -57,10 +57,6 @@ class Direction:
         size = np.where(x == 0, min(np.median(others), 1.0) if others.size else 1.0, abs(x))
         size[~np.isfinite(x)] = 0
         self.along = np.asarray(rng.choice([-1, 1], x.shape) * rng.uniform(0.5, 1, x.shape) * size)
-
-    def slope(self, only: np.ndarray | None = None, moves: float = 0.0) -> Slope:
-        """By differences of the subject's own forward; `only` are the elements that move."""
-        return derivative(self._forward(self._step(only), self.inputs[2]), moves)
 
     def _step(self, only: np.ndarray | None) -> np.ndarray:
         return self.along if only is None else np.where(only, self.along, 0)
@@ -131,7 +127,8 @@ class Direction:
             return None
         a, b = (float(np.sum(_terms(g, step))) for g in (ours, theirs))
         size = float(np.sum(abs(_terms(theirs, step))))
-        slope = self.slope(only, size)
+        forward = self._forward(step, self.inputs[2])
+        slope = confirmed(forward, b, size) or derivative(forward, size)
         error = 0.0 if slope.why == FLAT else slope.bound
         allowed = LIMIT * (error + U * size)
         if max(abs(a - slope.value), abs(b - slope.value)) > allowed:

@@ -101,6 +101,19 @@ def derivative(function: Summed, moves: float = 0.0, thorough: bool = False) -> 
     return slope
 
 
+def confirmed(function: Summed, expected: float, moves: float = 0.0) -> Slope | None:
+    """The slope, where one scale is enough to say that it is what was expected: the function is
+    smooth there, and its slope, known to SHARP of itself or of `moves`, is within LIMIT bounds."""
+    here = function(0.0)
+    fit = _fitted(function, 1, here) if math.isfinite(here[0]) else None
+    if fit is None or fit.few or fit.noisy:
+        return None
+    sharp = fit.bound <= SHARP * max(abs(fit.slope), moves)
+    if not sharp or abs(fit.slope - expected) > LIMIT * fit.bound:
+        return None
+    return Slope(fit.slope, fit.bound, "", fit.moves / (2 * fit.scale))
+
+
 @dataclass(frozen=True)
 class _Fit:
     """The polynomial at one scale."""

@@ -3,8 +3,9 @@ picked."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,10 +73,12 @@ def settle(
     finite: bool = False,
     sides: Sides | None = None,
     finer: Function | None = None,
+    hopeless: Collection[str] = (),
 ) -> dict[str, Verdict]:
     """As `judge`, for results that the subject has given already, against a floor that may know
     much already. With `finite`, only the elements count where the reference is finite. With
-    `sides`, any slope between that to the left and that to the right of a kink is a convention."""
+    `sides`, any slope between that to the left and that to the right of a kink is a convention.
+    Of `hopeless` results what is outside the floor is different, and nothing else is asked."""
     ours = {name: np.asarray(value) for name, value in results.items()}
     if ours.keys() != floor.truth.keys():
         raise ValueError(f"results: expected {', '.join(floor.truth)}, got {', '.join(ours)}")
@@ -101,8 +104,9 @@ def settle(
 
     outside = {name: margin > 1 for name, margin in margins.items() if margin.max(initial=0) > 1}
     kinds = dict.fromkeys(outside, DIFFERENT)
-    if rounded_off := {name: mask for name, mask in outside.items() if is_floating(ours[name])}:
-        kinds |= _kinds(floor, subject, inputs, ours, rounded_off, exact, sides, finer)
+    asked = {n: m for n, m in outside.items() if is_floating(ours[n]) and n not in hopeless}
+    if asked:
+        kinds |= _kinds(floor, subject, inputs, ours, asked, exact, sides, finer)
     slack = floor.values
 
     def described(name: str) -> Verdict:
@@ -137,6 +141,7 @@ def _kinds(
     slack = floor.values
     smaller = cut(floor.reference, floor.inputs, floor.truth, outside)
     if exact and (oracle := exact(smaller.of(inputs) if smaller else inputs)):
+        oracle = functools.cache(oracle)
         moves: Results | None = None
         for name in outside:
             place = smaller.places[name] if smaller else ...
