@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,6 @@ from .targets import Target
 from .trials import Trial, Trials
 from .verdicts import hold_to_differences, judge, repeat, settled_at_first_sight, vote
 
-COMPILER = "torch._dynamo"
 BEYOND = {SHAPE, FOREIGN, FAR}  # where a kernel may end the process
 Judged = Callable[[Sequence[Trials]], None]
 
@@ -207,13 +205,13 @@ def _elsewhere(
             found[i] = Reason(findings.NOT_TRIED, "dear, and it is wrong already")
     for _ in range(2):
         if open_ := [i for i, outcomes in enumerate(found) if outcomes is None]:
-            whole = COMPILER in sys.modules
+            whole = "torch._dynamo" in sys.modules
             alone = partial(_alone, t, dtypes, judged, whole)
             for i, result in zip(open_, apart(alone, [probes[i] for i in open_]), strict=True):
                 died = isinstance(result, Died)
                 found[i] = Reason(findings.CRASHED, result.how) if died else result
             if None in found:
-                import_module(COMPILER)
+                import torch._dynamo  # noqa: F401
     return found
 
 

@@ -272,7 +272,10 @@ class _Judge:
         return None
 
     def _otherwise(self, trial: Trial, name: str, outside: np.ndarray) -> str:
-        """The way in which torch computes what the subject gives, if there is one."""
+        """The way in which torch computes what the subject gives, if there is one. It is not asked
+        where it is wrong already: each time costs a trace."""
+        if self.t.unexcused.total() >= ASKED:
+            return ""
         call, ours = only([name], trial.call, trial.truth), trial.results[name]
         distance = difference(ours, trial.truth[name])
         for what, way in self.excuses.ways.items():

@@ -82,6 +82,13 @@ RoundsOnce = Annotated[
         "--rounds-once", help="Hold a kernel of 16 bits to one rounding of what float32 computes."
     ),
 ]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Only the few probes that find most mistakes.")
+]
+Thorough = Annotated[
+    bool,
+    typer.Option("--thorough", help="Also those that found nothing which others do not find too."),
+]
 Timeout = Annotated[
     float,
     typer.Option(metavar="SECONDS", help="End it after so long, with status 2.", min=0),
@@ -106,6 +113,8 @@ def check_command(
     order: Order = 1,
     forward_mode: ForwardMode = False,
     rounds_once: RoundsOnce = False,
+    quick: Quick = False,
+    thorough: Thorough = False,
     timeout: Timeout = 0,
     out: Folder = None,
     as_json: Json = False,
@@ -154,6 +163,8 @@ def check_command(
             order=order,
             forward_mode=forward_mode,
             rounds_once=rounds_once,
+            quick=quick,
+            thorough=thorough,
         )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None

@@ -1,0 +1,157 @@
+"""How much a check tries, and that the little it tries finds what is wrong."""
+
+import mmap
+import struct
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from gradtwin.comparisons.check.targets import Target
+
+from gradtwin import check
+
+rng = np.random.default_rng(0)
+
+
+class Calls:
+    """A count that forks share."""
+
+    def __init__(self):
+        self.memory = mmap.mmap(-1, 8)
+
+    def one_more(self):
+        self.memory[:] = struct.pack("q", self.number + 1)
+
+    @property
+    def number(self):
+        return struct.unpack("q", self.memory)[0]
+
+
+def softmax_counting(calls):
+    def softmax(x, dim):
+        calls.one_more()
+        e = np.exp(x - x.max(dim, keepdims=True))
+        y = e / e.sum(dim, keepdims=True)
+        return y, lambda dy: y * (dy - (y * dy).sum(dim, keepdims=True))
+
+    return softmax
+
+
+def linear(x, weight, bias):
+    def pullback(dy):
+        return dy @ weight, dy.T @ x, dy.sum(0)
+
+    return x @ weight.T + bias, pullback
+
+
+def tries(report):
+    return set(zip(report.table["probe"], report.table["dtype"], strict=True))
+
+
+SUBJECTS = [
+    (softmax_counting(Calls()), F.softmax, [(6, 5)], {"dim": -1}),
+    (linear, F.linear, [(4, 3), (5, 3), (5,)], {}),
+    ("layer_norm", F.layer_norm, [(3, 4, 6)], {"normalized_shape": (6,)}),
+    (torch.mul, torch.mul, [(3, 4), (3, 4)], {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("subject", "against", "shapes", "settings"), SUBJECTS, ids=lambda x: getattr(x, "__name__", "")
+)
+def test_quick_is_a_part_of_what_is_usual_and_that_of_what_is_thorough(
+    subject, against, shapes, settings
+):
+    arrays = [rng.standard_normal(shape) for shape in shapes]
+    quick, usual, thorough = (
+        check(subject, against, arrays, settings, **effort)
+        for effort in ({"quick": True}, {}, {"thorough": True})
+    )
+    assert all(report.passed for report in (quick, usual, thorough))
+    assert len(tries(quick)) <= 14
+    assert tries(quick) < tries(usual) < tries(thorough)
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_the_number_of_calls_does_not_grow_with_the_arrays(n):
+    calls = Calls()
+    x = rng.standard_normal((n, n)).astype(np.float32)
+    assert check(softmax_counting(calls), F.softmax, [x], {"dim": -1}).passed
+    assert calls.number <= 60
+
+
+def test_a_probe_that_is_named_is_tried_however_seldom_it_is():
+    report = check(torch.tanh, torch.tanh, [rng.standard_normal(5)], probes=["× 32", "permuted"])
+    assert {"× 32", "permuted"} <= set(report.table["probe"])
+
+
+def test_of_two_efforts_one_is_meant():
+    with pytest.raises(ValueError, match="quick, thorough: expected one of them at most"):
+        check(torch.tanh, torch.tanh, [np.ones(3)], quick=True, thorough=True)
+
+
+# Large calls -----------------------------------------------------------------------------------
+
+LARGE = rng.standard_normal((50, 40))
+
+
+def tanh_with(slope):
+    def tanh(x):
+        y = np.tanh(x)
+        return y, lambda dy: slope(y, dy)
+
+    return tanh
+
+
+def last_row_left_out(y, dy):
+    dx = dy * (1 - y * y)
+    dx[40:] = 0
+    return dx
+
+
+def by_memory(y, dy):
+    """Right where dy lies in memory as y does."""
+    return np.ravel(dy, "K").reshape(dy.shape) * (1 - y * y)
+
+
+def fewer_of(report):
+    return report.table[report.table["probe"] == "the first rows"]
+
+
+def test_a_large_call_is_judged_whole_and_probed_at_its_first_rows():
+    right = check(tanh_with(lambda y, dy: dy * (1 - y * y)), torch.tanh, [LARGE])
+    assert right.passed
+    assert set(fewer_of(right)["dtype"]) == {"float64", "float32"}
+    behind = check(tanh_with(last_row_left_out), torch.tanh, [LARGE])
+    wrong = behind.table[behind.table["class"] == "different"]
+    assert set(wrong["probe"]) == {"as given"}
+    beside = check(tanh_with(by_memory), torch.tanh, [LARGE])
+    assert beside.cause.name == "layout"
+
+
+@pytest.mark.parametrize("stubborn", ["subject", "reference"])
+def test_rows_that_hang_together_are_not_parted(stubborn):
+    def tanh(x):
+        assert len(x) == len(LARGE)
+        y = np.tanh(x)
+        return y, lambda dy: dy * (1 - y * y)
+
+    def whole(x):
+        assert len(x) == len(LARGE)
+        return torch.tanh(x)
+
+    subject, against = (tanh, torch.tanh) if stubborn == "subject" else (torch.tanh, whole)
+    report = check(subject, against, [LARGE], probes=["-shape", "-far"])
+    assert report.passed, str(report)
+    assert not len(fewer_of(report))
+
+
+def test_what_is_wrong_already_is_not_asked_about_again(monkeypatch):
+    """The exact value is, for a few results; each costs."""
+    asked, real = [], Target.exact
+    monkeypatch.setattr(Target, "exact", lambda t, i: asked.append(i) or real(t, i))
+    negative = tanh_with(lambda y, dy: -dy * (1 - y * y))
+    report = check(negative, torch.tanh, [LARGE[:3]], probes=["-shape", "-far"])
+    assert report.cause.name == "sign"
+    assert 0 < len(asked) <= 6
