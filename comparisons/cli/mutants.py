@@ -91,7 +91,11 @@ def mutants_command(
     if not ops:
         tasks += [(table.manual_row, (op, s)) for op in sloped for s in range(seed, seed + seeds)]
     if torch_ops:
-        tasks += [(table.torch_row, (name, speed)) for name in table.public()]
+        tasks += [
+            (table.torch_row, (name, s, s > seed, speed and s == seed))
+            for name in table.public()
+            for s in range(seed, seed + seeds)
+        ]
     rows = runner.run("Mutants", tasks, columns, lambda row: [row])
     frame = tables.table(rows)
     tables.save(frame, "mutants", runner.out)

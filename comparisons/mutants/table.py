@@ -106,16 +106,21 @@ def public() -> list[str]:
     return [name for name in database() if not name.startswith(("_", "native_"))]
 
 
-def torch_row(name: str, timed: bool) -> dict[str, Any]:
-    """One of torch's own functions as the subject, held to itself on its own samples; and how long
-    slow gradcheck takes for them, if all are SMALL. It is stopped after PATIENCE."""
+def torch_row(name: str, seed: int, one: bool, timed: bool) -> dict[str, Any]:
+    """One of torch's own functions as the subject, held to itself: on all of its samples, or on the
+    one that the seed chooses; and how long slow gradcheck takes for all, if they are SMALL. It is
+    stopped after PATIENCE."""
     function = database()[name].op
     calls = samples_of(database()[name], function)
 
     def run() -> Iterator[Report]:
-        yield check(function, function)
+        if not one:
+            yield check(function, function, seed=seed)
+            return
+        c = calls[seed % len(calls)]
+        yield check(function, function, c.args, c.kwargs, constant=",".join(c.constant), seed=seed)
 
-    row = _alarm(f"torch/{name}", "torch", name, run)
+    row = _alarm(f"torch/{name}/{seed}", "torch", name, run)
     sizes = [sum(a.size for a in leaves((c.args, c.kwargs)) if is_floating(a)) for c in calls]
     if timed and row["class"] == "quiet" and max(sizes) <= SMALL:
         row["slow_seconds"] = _patiently(function, calls)

@@ -140,8 +140,9 @@ def test_as_many_outputs_as_the_reference_has():
         "half",  # its results are in 16 bits
     ],
 )
-def test_a_function_of_torch_causes_no_alarm(name):
-    row = table.torch_row(name, timed=False)
+@pytest.mark.parametrize("one", [False, True])
+def test_a_function_of_torch_causes_no_alarm(name, one):
+    row = table.torch_row(name, 1, one, timed=False)
     assert row["class"] == "quiet", row["says"]
 
 
