@@ -83,7 +83,10 @@ EXACT = frozenset(
         "round",
         "scalar_tensor",
         "scatter",
+        "select_backward",
+        "select_scatter",
         "sign",
+        "slice_backward",
         "slice_scatter",
         "sort",
         "stack",
@@ -203,7 +206,7 @@ class OneUlpNoise(TorchDispatchMode):
             result = function(*args, **kwargs)
             self._disturb(result)
             return result
-        way, written, sum_of = _way(function)
+        way, written, sum_of, keeps = _way(function)
         if sum_of and not kwargs and (terms := _terms(sum_of, *args)) > SHORT:
             return self._sums[sum_of](terms, *args)
         result = function(*args, **kwargs)
@@ -211,7 +214,7 @@ class OneUlpNoise(TorchDispatchMode):
             return result
         given = _tensors((args, *kwargs.values()))
         if way == "fused" and all(t.numel() for t in given):
-            self._follow(result, decomposition_table[function], args, kwargs)
+            self._follow(result, decomposition_table[function], keeps, args, kwargs)
             return result
         self._disturb([args[i] for i in written if i < len(args)])
         self._disturb(kwargs.get("out"))
@@ -219,16 +222,15 @@ class OneUlpNoise(TorchDispatchMode):
         self._disturb([t for t in _tensors(result) if _storage(t) not in seen])
         return result
 
-    def _follow(self, result: Any, decomposition: Any, args: Any, kwargs: Any) -> None:
+    def _follow(self, result: Any, decomposition: Any, keeps: bool, args: Any, kwargs: Any) -> None:
         """Moves what a kernel gave by as much as its decomposition moves; by itself, where that
-        gives something else. It gets copies, for it may write where its schema does not say so:
-        batch_norm's moves the running statistics."""
+        gives something else. One that keeps statistics gets copies, for it moves those."""
 
         def parts() -> list[torch.Tensor]:
-            copies = tree_map(
-                lambda a: a.clone() if isinstance(a, torch.Tensor) else a, (args, kwargs)
-            )
-            return _tensors(decomposition(*copies[0], **copies[1]))
+            given = args, kwargs
+            if keeps:
+                given = tree_map(lambda a: a.clone() if isinstance(a, torch.Tensor) else a, given)
+            return _tensors(decomposition(*given[0], **given[1]))
 
         found, still = _tensors(result), parts()
         if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in still]:
@@ -240,8 +242,11 @@ class OneUlpNoise(TorchDispatchMode):
             if not _is_real(t) or t.dtype in HALVES or _once(t) is not t:
                 self._disturb(t)
                 continue
-            new = t - (here - there).nan_to_num_(0.0, 0.0, 0.0)  # so that −0 remains what it is
-            t.copy_(_reflected(new, t) if _near_1(new, self.size) else new)
+            move = (here - there).nan_to_num_(0.0, 0.0, 0.0)  # taken off, so that −0 remains −0
+            if _near_1(t, self.size):
+                t.copy_(_reflected(t - move, t))
+            else:
+                t.sub_(move)
 
     def _product(self, terms: int, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """a @ b, added up piece by piece: n additions have √n times the noise of one."""
@@ -288,7 +293,10 @@ class OneUlpNoise(TorchDispatchMode):
         size = size or self.size
         factors = self._factors(t, size)
         if _near_1(t, size):
-            t.copy_(_reflected(t * factors, t))
+            near = t.abs() > 1 - 2 * size  # no other gets beyond 1
+            old = t[near]
+            t.mul_(factors)
+            t[near] = _reflected(t[near], old)
         else:
             t.mul_(factors)
 
@@ -303,11 +311,13 @@ class OneUlpNoise(TorchDispatchMode):
 
 
 class _Way(NamedTuple):
-    """How the noise of an overload is made, which arguments it writes, and which sum it is."""
+    """How the noise of an overload is made, which arguments it writes, which sum it is, and whether
+    it keeps running statistics, which it writes where its schema does not say so."""
 
     kind: str
     written: tuple[int, ...] = ()
     sum_of: str = ""
+    keeps: bool = False
 
 
 @functools.cache
@@ -322,9 +332,14 @@ def _way(function: Any) -> _Way:
         return _Way("plain", written)
     # A primitive is one step, though it has a decomposition: itself. What draws at random would
     # draw something else there.
-    single = hasattr(torch.ops.prims, name) or torch.Tag.nondeterministic_seeded in function.tags
+    single = (
+        name == "rsub"
+        or hasattr(torch.ops.prims, name)
+        or torch.Tag.nondeterministic_seeded in function.tags
+    )
     fused = function in decomposition_table and not single
-    return _Way("fused" if fused else "plain", sum_of=SUMS.get(function, ""))
+    keeps = any(a.name.startswith("running_") for a in schema.arguments)
+    return _Way("fused" if fused else "plain", (), SUMS.get(function, ""), keeps)
 
 
 @functools.lru_cache(maxsize=8)
