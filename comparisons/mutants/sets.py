@@ -1,0 +1,111 @@
+"""Sets of mistakes that were written blind: what `check` found at first sight, and now."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import pkgutil
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from ..check.verify import check
+from .mistakes import Mistake, Subject
+from .table import objects, warned
+
+SETS = ("third", "fourth")
+
+
+@functools.cache
+def modules(name: str) -> dict[str, ModuleType]:
+    """The modules of a set, by subject."""
+    package = import_module(f"{__package__}.{name}")
+    found = [info.name for info in pkgutil.iter_modules(package.__path__)]
+    return {n: import_module(f"{package.__name__}.{n}") for n in found}
+
+
+def subjects(name: str) -> Iterator[tuple[str, str]]:
+    """Each right function of a set: its module, and its own name."""
+    for module, content in modules(name).items():
+        for subject in content.SUBJECTS:
+            yield module, subject
+
+
+def mistakes(name: str) -> Iterator[tuple[str, int]]:
+    """Each mistake of a set: its module, and its number there."""
+    for module, content in modules(name).items():
+        for number in range(len(content.MISTAKES)):
+            yield module, number
+
+
+def planted(content: ModuleType, mistake: Mistake) -> Any:
+    """The function with the mistake in it. Raises ValueError unless its text is found once."""
+    thing = getattr(content, mistake.of)
+    parts = thing if isinstance(thing, tuple) else (thing,)
+    sources = list(map(inspect.getsource, parts))
+    found = sum(source.count(mistake.old) for source in sources)
+    if found != 1:
+        raise ValueError(
+            f"{content.__name__}: expected {mistake.old!r} once in {mistake.of}, found it {found} "
+            "times"
+        )
+    scope = dict(vars(content))
+    for source in sources:
+        exec(source.replace(mistake.old, mistake.new), scope)
+    made = tuple(scope[part.__name__] for part in parts)
+    return made if isinstance(thing, tuple) else made[0]
+
+
+def mistake_row(name: str, module: str, number: int, seed: int, **effort: bool) -> dict[str, Any]:
+    """One mistake at all calls of its function, till it is objected to."""
+    content = modules(name)[module]
+    mistake = content.MISTAKES[number]
+    row = _tried(planted(content, mistake), content.SUBJECTS[mistake.of], seed, effort)
+    causes = mistake.cause.split(" / ")
+    return {
+        "id": f"{name}/{module}/{number}/{seed}",
+        "set": name,
+        "op": f"{module}.{mistake.of}",
+        "planted": mistake.cause,
+        "old": mistake.old,
+        "new": mistake.new,
+        **row,
+        "right_name": row["named"] in causes,
+    }
+
+
+def right_row(name: str, module: str, subject: str, seed: int) -> dict[str, Any]:
+    """A right function at all its calls."""
+    content = modules(name)[module]
+    row = _tried(getattr(content, subject), content.SUBJECTS[subject], seed, {})
+    row["class"] = {"caught": "alarm", "missed": "quiet"}.get(row["class"], row["class"])
+    return {"id": f"{name}/{module}/{subject}/{seed}", "set": name, "op": subject, **row}
+
+
+def _tried(thing: Any, subject: Subject, seed: int, effort: dict[str, bool]) -> dict[str, Any]:
+    started = time.perf_counter()
+    against: Any = subject.against
+    if isinstance(against, str):
+        against = operator.attrgetter(against.removeprefix("torch."))(torch)
+    kind, named, says, page = "missed", "", "", ""
+    for call in subject.calls:
+        arrays, settings = call.draw(seed)
+        try:
+            report = check(thing, against, arrays, settings, seed=seed, **effort)
+        except (TypeError, ValueError) as refusal:
+            kind, page = "n/a", f"{type(refusal).__name__}: {refusal}"
+            continue
+        if objects(report):
+            kind, page = "caught", str(report)
+            if report.cause:
+                named, says = report.cause.name, report.cause.text
+            elif warned(report):
+                named = "dtype"
+            break
+    took = time.perf_counter() - started
+    return {"class": kind, "named": named, "says": says, "page": page, "seconds": took}

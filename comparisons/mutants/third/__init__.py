@@ -1,0 +1,1 @@
+"""Mistakes written blind, from the README alone, and before any was tried."""
