@@ -66,7 +66,7 @@ def _beyond(x, kernel_size, *_, **__):
 def _fractional(function):
     """With what torch would draw, where that is not given."""
     looked_at = refusing(_signed(function), _beyond, "a kernel has elements")
-    twin = rule(looked_at, constant="_random_samples")
+    twin = rule(looked_at, constant="_random_samples", lengths="output_ratio")
 
     def uniform(x, rank):
         planes = (x.shape[0], x.shape[1]) if x.ndim == rank + 2 else (1, x.shape[0])

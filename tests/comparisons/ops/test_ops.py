@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gradtwin.comparisons import ops
-from gradtwin.comparisons.ops import optimizers
+from gradtwin.comparisons.ops import evaluate, optimizers
 from gradtwin.comparisons.ops.bad_calls import UNSAFE
 from gradtwin.comparisons.verdict.noise import moved
 from gradtwin.manual.trees import leaves
@@ -167,3 +167,16 @@ def test_a_setting_that_a_length_follows_from_is_held_still():
         given = moved(held, 1e-3, np.random.default_rng(0))
         assert leaves(given)[1:] == leaves((args, kwargs))[1:]
     assert moved(2.0, 1e-3, np.random.default_rng(0)) != 2.0
+
+
+@pytest.mark.parametrize("op", ops.names())
+def test_noise_makes_no_call_of_another_shape(op):
+    for _, row in ops.named(op).rows():
+        args, kwargs, _ = evaluate.drawn(op, row, "float64", 0)
+        for seed in range(4):
+            there = moved((args, kwargs), 1e-12, np.random.default_rng(seed))
+            here, other = (
+                [np.shape(y) for y in leaves(ops.named(op).mirror(*a, **k)[0])]
+                for a, k in ((args, kwargs), there)
+            )
+            assert here == other, row
