@@ -27,7 +27,6 @@ from ..report.text import raised
 
 PATIENCE = 60.0  # seconds for one task
 MEMORY = 4 * 2**30  # bytes that tasks may take beside what there is: a product may grow too large
-LATE = f"not done after {PATIENCE:g} seconds"
 AGAIN = 6  # times that each suspect is tried alone
 HEADER = struct.Struct("q")
 
@@ -39,41 +38,47 @@ class Died:
     how: str
 
 
-def apart(run: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+def apart(run: Callable[[Any], Any], tasks: Sequence[Any], patience: float = PATIENCE) -> list[Any]:
     """What `run` gives for each task, or that it Died; results are handed over as pickles.
 
     All tasks run in one fork of this process. If that dies, the task that it was at is tried AGAIN
     in forks of its own. If none of them dies, each that ran before is suspect, since a heap may be
     corrupted long before it breaks, and is tried so as well. The rest goes on in the next fork.
-    One that takes longer than PATIENCE is not tried again. Where there is no fork that is safe, all
-    run here.
+    One that takes longer than `patience`, in seconds, is not tried again. Where there is no fork
+    that is safe, all run here.
     """
     if not sys.platform.startswith("linux"):
         return list(map(run, tasks))
     found: list[Any] = []
     while len(found) < len(tasks):
         rest = tasks[len(found) :]
-        done, how = _fork(run, rest)
-        if how == LATE:
+        done, how = _fork(run, rest, patience)
+        if how == _late(patience):
             done.append(Died(how))
         elif how:
-            last = _alone(run, rest[len(done)])
+            last = _alone(run, rest[len(done)], patience)
             if not isinstance(last, Died):
-                done = [_alone(run, task) for task in rest[: len(done)]]
+                done = [_alone(run, task, patience) for task in rest[: len(done)]]
             done.append(last)
         found += done
     return found
 
 
-def _alone(run: Callable[[Any], Any], task: Any) -> Any:
+def _late(patience: float) -> str:
+    return f"not done after {patience:g} seconds"
+
+
+def _alone(run: Callable[[Any], Any], task: Any, patience: float) -> Any:
     for _ in range(AGAIN):
-        done, how = _fork(run, [task])
+        done, how = _fork(run, [task], patience)
         if how:
             return Died(how)
     return done[0]
 
 
-def _fork(run: Callable[[Any], Any], tasks: Sequence[Any]) -> tuple[list[Any], str]:
+def _fork(
+    run: Callable[[Any], Any], tasks: Sequence[Any], patience: float
+) -> tuple[list[Any], str]:
     """The results until it died, and how it did; "" if it did not."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -87,7 +92,7 @@ def _fork(run: Callable[[Any], Any], tasks: Sequence[Any]) -> tuple[list[Any], s
             os._exit(1)
     os.close(writing)
     try:
-        return _results(child, reading, len(tasks))
+        return _results(child, reading, len(tasks), patience)
     finally:
         os.close(reading)
 
@@ -113,10 +118,10 @@ def _work(run: Callable[[Any], Any], tasks: Sequence[Any], writing: int) -> None
     os._exit(0)
 
 
-def _results(child: int, reading: int, tasks: int) -> tuple[list[Any], str]:
+def _results(child: int, reading: int, tasks: int, patience: float) -> tuple[list[Any], str]:
     found: list[Any] = []
     while len(found) < tasks:
-        content = _message(reading, time.monotonic() + PATIENCE)
+        content = _message(reading, time.monotonic() + patience)
         if not content:
             break
         well, result = pickle.loads(content)
@@ -129,7 +134,7 @@ def _results(child: int, reading: int, tasks: int) -> tuple[list[Any], str]:
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(_end(child))
     if late:
-        return found, LATE
+        return found, _late(patience)
     if len(found) == tasks:
         return found, ""
     name = signal.Signals(-status).name if status < 0 else f"exit status {status}"

@@ -20,7 +20,7 @@ from .adapt import Subject, subject_of
 from .arguments import argument, converted
 from .calls import numbers_among, settings_of, weight
 from .findings import NOT_APPLICABLE, Finding, Outcome, Reason
-from .isolation import Died, apart
+from .isolation import PATIENCE, Died, apart
 from .laws import under_laws, with_other_cotangents
 from .probes import (
     ALSO_IN_FLOAT32,
@@ -44,6 +44,7 @@ from .targets import Target
 from .trials import Trial, Trials
 from .verdicts import hold_to_differences, judge, repeat, settled_at_first_sight, vote
 
+BRIEF = 1.0  # seconds for an axis that is so long that a loop over it would take minutes
 BEYOND = {SHAPE, FOREIGN, FAR}  # where a kernel may end the process
 Judged = Callable[[Sequence[Trials]], None]
 
@@ -204,14 +205,20 @@ def _elsewhere(
         elif LONG in probe.traits and t.findings:
             found[i] = Reason(findings.NOT_TRIED, "dear, and it is wrong already")
     for _ in range(2):
-        if open_ := [i for i, outcomes in enumerate(found) if outcomes is None]:
-            whole = "torch._dynamo" in sys.modules
+        whole = "torch._dynamo" in sys.modules
+        for long, patience in ((False, PATIENCE), (True, BRIEF)):
+            open_ = [
+                i
+                for i, probe in enumerate(probes)
+                if found[i] is None and (LONG in probe.traits) == long
+            ]
             alone = partial(_alone, t, dtypes, judged, whole)
-            for i, result in zip(open_, apart(alone, [probes[i] for i in open_]), strict=True):
+            results = apart(alone, [probes[i] for i in open_], patience)
+            for i, result in zip(open_, results, strict=True):
                 died = isinstance(result, Died)
                 found[i] = Reason(findings.CRASHED, result.how) if died else result
-            if None in found:
-                import torch._dynamo  # noqa: F401
+        if None in found:
+            import torch._dynamo  # noqa: F401
     return found
 
 

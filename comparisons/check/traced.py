@@ -45,7 +45,8 @@ def traced(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> T
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph = make_fx(forward, decomposition_table=TABLE)(*map(tensor, spots))
+        without_writing = torch.func.functionalize(forward, remove="mutations")
+        graph = make_fx(without_writing, decomposition_table=TABLE)(*map(tensor, spots))
     return Trace(graph.graph, spots, dy, names)
 
 
@@ -77,11 +78,11 @@ class Trace:
     def name(self, edge: Edge) -> str:
         node = self.nodes[edge[0]]
         source = [a for a in leaves((node.args, node.kwargs)) if _moves(a, self.moving)][edge[1]]
-        return f"{self._plain(source)} → {self._plain(node)}"
+        return f"{self.plain(source.name)} → {self.plain(node.name)}"
 
-    def _plain(self, node: Any) -> str:
+    def plain(self, node: str) -> str:
         """The argument's name, or the operation without the spelling of its overload."""
-        return self.arguments.get(node.name) or str(node.name).rstrip("_0123456789")
+        return self.arguments.get(node) or node.rstrip("_0123456789")
 
     def evaluated(self, cut: frozenset[Edge] = frozenset()) -> tuple[np.ndarray, list[np.ndarray]]:
         """y, and the gradient of each floating array."""
@@ -117,14 +118,14 @@ class Trace:
             return value
 
         args, kwargs = tree_map(given, (tuple(node.args), dict(node.kwargs)))
-        return _differentiable(node.target)(*args, **kwargs)
+        return differentiable(node.target)(*args, **kwargs)
 
 
-def _differentiable(target: Any) -> Callable[..., Any]:
+def differentiable(target: Any) -> Callable[..., Any]:
     """The operation itself, or for one of torch's prims, which have no derivative, its like."""
     if target is torch.ops.aten.copy_.default:  # written over the result of a clone
         return lambda x, source: source.expand(x.shape)
-    if target.namespace != "prims":
+    if getattr(target, "namespace", "") != "prims":
         return target
     name = target._schema.name.split("::")[1]
     likes: dict[str, Callable[..., Any]] = {

@@ -78,7 +78,8 @@ def settle(
     """As `judge`, for results that the subject has given already, against a floor that may know
     much already. With `finite`, only the elements count where the reference is finite. With
     `sides`, any slope between that to the left and that to the right of a kink is a convention.
-    Of `hopeless` results what is outside the floor is different, and nothing else is asked."""
+    Of `hopeless` results what is outside the floor is different, nothing else is asked, and no
+    noise is drawn for what is far outside."""
     ours = {name: np.asarray(value) for name, value in results.items()}
     if ours.keys() != floor.truth.keys():
         raise ValueError(f"results: expected {', '.join(floor.truth)}, got {', '.join(ours)}")
@@ -92,7 +93,16 @@ def settle(
         return margins
 
     margins, widened = measured(fitting), False
-    while thorough or _open(floor, margins):
+
+    def open_() -> bool:
+        near = {
+            name: margin
+            for name, margin in margins.items()
+            if name not in hopeless or margin.max(initial=0) <= HOPELESS
+        }
+        return _open(floor, near)
+
+    while thorough or open_():
         if not thorough:
             floor.narrow({n: m > 1 for n, m in margins.items() if m.max(initial=0) > 1})
         if not floor.widen(thorough):

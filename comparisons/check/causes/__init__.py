@@ -17,11 +17,13 @@ from . import (
     in_range,
     kinks,
     layout,
+    operand,
     other_dy,
     overwritten,
     plain,
     precision,
     state,
+    steps,
     swapped,
     transposed,
 )
@@ -57,7 +59,10 @@ CANDIDATES = (
     overwritten.not_added_up,
     transposed.at_a_turned_argument,
     forgotten.without_a_path,
+    operand.without_an_argument,
+    operand.of_another_operand,
     factor.times_an_array,
+    steps.of_one_step,
 )
 
 
