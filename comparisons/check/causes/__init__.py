@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from . import (
     cotangent,
+    counts,
     factor,
     forgotten,
     forward,
@@ -24,6 +25,7 @@ from . import (
     state,
     swapped,
     transposed,
+    variant,
 )
 from .case import Candidate, Case, Cause, Tried, Wrong
 
@@ -57,7 +59,13 @@ CANDIDATES = (
     overwritten.not_added_up,
     transposed.at_a_turned_argument,
     forgotten.without_a_path,
+    variant.of_another_setting,
+    forgotten.with_a_path_times_a_number,
     factor.times_an_array,
+    variant.of_another_constant,
+    variant.of_another_constant_in_the_pullback,
+    factor.times_an_array_inside,
+    counts.of_other_counts,
 )
 
 
