@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ PULLED = 240  # and in its pullback alone
 SMALL = 0.1  # what is below may be an eps, for which powers of ten stand
 POWERS = [10.0**-k for k in (5, 6, 8, 12, 3, 4, 7, 10, 9, 11, 16)]
 
+# Numbers that stand in a function for more than one reason; one in the place of another, in one
+# step of the pullback alone, is a factor.
+PLAIN = {0, 0.5, 1, 2, 3}
+
 # Settings that are words: those that stand for one another.
 WORDS = (
     ("none", "tanh"),
@@ -40,11 +45,14 @@ def of_another_setting(case: Case, wrong: Wrong) -> Iterator[Candidate]:
 
 
 def _with_other_settings(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
+    found = []
     for name, old, new, inputs in itertools.islice(_resettings(case, wrong), SETTINGS):
         with contextlib.suppress(Exception):  # a value that the reference does not take
-            found = case.truth(inputs)
+            results = case.truth(inputs)
             text = f"that with {name} = {_written(new)} in the place of {_written(old)}"
-            yield text, [found.get(n, np.empty(0)) for n in case.done.order]
+            gradients = [results.get(n, np.empty(0)) for n in case.done.order]
+            found.append(Found(name, new, text, gradients))
+    yield from _told_apart(found)
 
 
 def of_another_constant(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -67,9 +75,12 @@ def _with_other_constants(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradi
     if (trace := forward_of(case, wrong)) is None:
         return
     places = list(literals(list(trace.graph.nodes)))
+    found = []
     for where, old, new in _exchanged(places, case.done.settings, CONSTANTS):
         with contextlib.suppress(Exception):  # an operation that does not take it
-            yield _text(where, old, new), trace.evaluated(numbers=dict.fromkeys(where, new))[1]
+            _, gradients = trace.evaluated(numbers=dict.fromkeys(where, new))
+            found.append(Found(tuple(where), new, _text(where, old, new), gradients))
+    yield from _told_apart(found)
 
 
 def _with_others_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
@@ -82,6 +93,33 @@ def _with_others_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[tuple[str
             yield text, both.gradients(way)
     for text, changed in _others(both, case, both.backward):
         yield text, both.gradients(changed)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What another value gives."""
+
+    where: Any
+    value: Any
+    text: str
+    gradients: Gradients
+
+
+def _told_apart(found: Sequence[Found]) -> Iterator[tuple[str, Gradients]]:
+    """Without those that others do not differ from: a threshold that is far off, which nothing
+    reaches, is none that was put there."""
+    groups: dict[Any, list[Found]] = {}
+    for one in found:
+        groups.setdefault(one.where, []).append(one)
+    for one in found:
+        others = [o for o in groups[one.where] if o is not one and _apart(o.value, one.value)]
+        if not any(all(map(np.array_equal, o.gradients, one.gradients)) for o in others):
+            yield one.text, one.gradients
+
+
+def _apart(a: Any, b: Any) -> bool:
+    """Whether two values are numbers that differ by more than one eps does from another."""
+    return _is_number(a) and _is_number(b) and abs(a - b) > 1e-6
 
 
 def _changed(case: Case, wrong: Wrong) -> list[tuple[str, list[np.ndarray]]]:
@@ -101,7 +139,9 @@ def _others(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The values that follow in the forward from each number exchanged, or at that place alone in
     the pullback."""
-    for where, old, new in _exchanged(list(literals(nodes)), case.done.settings, PULLED):
+    settings = case.done.settings
+    places = [(p, c) for p, c in literals(nodes) if abs(c) not in PLAIN or c in settings]
+    for where, old, new in _exchanged(places, settings, PULLED):
         with contextlib.suppress(Exception):  # an operation that does not take it
             changed = both.with_numbers(dict.fromkeys(where, new))
             text = f"{_text(where, old, new)}, in the pullback alone"
@@ -177,7 +217,8 @@ def _other_values(name: str, old: Any, default: Any, numbers: Sequence[float]) -
         first = [default] if _is_number(default) else []
         yield from (n for n in _nearby(old, [*first, *numbers]) if n != old)
     elif isinstance(old, tuple) and all(isinstance(n, int) for n in old):
-        yield from {t for t in (old[::-1], *(tuple(n + d for n in old) for d in (1, -1)))} - {old}
+        moved = (tuple(n + d for n in old) for d in (1, -1))
+        yield from (t for t in dict.fromkeys((old[::-1], *moved)) if t != old)
 
 
 def _exchanged(
@@ -188,7 +229,11 @@ def _exchanged(
     for place, number in places:
         if math.isfinite(number):
             together.setdefault(number, []).append(place)
-    groups = [(where, number) for number, where in together.items()]
+    groups = [
+        (where, number)
+        for number, where in together.items()
+        if len(where) == 1 or abs(number) not in PLAIN or number in settings
+    ]
     groups += [([w], number) for number, where in together.items() if len(where) > 1 for w in where]
     turns = [(where, number, iter(_nearby(number, settings))) for where, number in groups]
     while turns:  # the likeliest of each first

@@ -105,6 +105,19 @@ def test_another_constant_in_the_pullback_alone(eps):
     assert "in the pullback alone" in diagnose([call]).text
 
 
+def hinge(x, margin=0.5):
+    return torch.relu(margin - x) ** 2
+
+
+def test_a_threshold_that_nothing_reaches_is_no_other_setting():
+    assert named(hinge, lambda x: hinge(x, 1.0), X)[0] == "variant"
+
+    def relu(x, margin=0.5):
+        return torch.relu(margin - x)
+
+    assert named(relu, lambda x: 0.5 - x, X)[0] != "variant"  # as with a margin of 5, or more
+
+
 @pytest.mark.parametrize("function", [norm, soft, tanh_gelu])
 def test_what_no_constant_explains(function):
     """What is wrong by something else than a constant."""
