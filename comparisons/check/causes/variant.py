@@ -23,6 +23,7 @@ from .graphs import Gradients, both_ways_of, candidates, forward_of
 SETTINGS = 60  # the most values of settings that are tried
 CONSTANTS = 120  # the most values of constants, in the whole function
 PULLED = 240  # and in its pullback alone
+TINY = 1e-3  # what is below is an eps and nothing else
 SMALL = 0.1  # what is below may be an eps, for which powers of ten stand
 POWERS = [10.0**-k for k in (5, 6, 8, 12, 3, 4, 7, 10, 9, 11, 16)]
 
@@ -87,12 +88,15 @@ def _with_others_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[tuple[str
     if (both := both_ways_of(case, wrong)) is None:
         return
     used = {n.name for node in both.backward for n in node.all_input_nodes}
-    for text, changed in _others(both, case, both.forward_calls):
+    found = []
+    for where, new, text, changed in _others(both, case, both.forward_calls):
         kept = {n: v for n, v in changed.items() if n in used}
         for way in [kept, *({n: v} for n, v in kept.items() if len(kept) > 1)]:
-            yield text, both.gradients(way)
-    for text, changed in _others(both, case, both.backward):
-        yield text, both.gradients(changed)
+            key = (tuple(where), tuple(way))
+            found.append(Found(key, new, text, both.gradients(way)))
+    for where, new, text, changed in _others(both, case, both.backward):
+        found.append(Found(tuple(where), new, text, both.gradients(changed)))
+    yield from _told_apart(found)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def _changed(case: Case, wrong: Wrong) -> list[tuple[str, list[np.ndarray]]]:
     if key not in case.known:
         case.known[key] = []
         if both := both_ways_of(case, wrong):
-            for text, changed in _others(both, case, both.forward_calls):
+            for _, _, text, changed in _others(both, case, both.forward_calls):
                 ratios = [_ratio(new, both.values[name]) for name, new in changed.items()]
                 case.known[key].append((text, [r for r in ratios if r is not None]))
     return case.known[key]
@@ -136,16 +140,20 @@ def _changed(case: Case, wrong: Wrong) -> list[tuple[str, list[np.ndarray]]]:
 
 def _others(
     both: BothWays, case: Case, nodes: Sequence[Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[list[Place], float, str, dict[str, Any]]]:
     """The values that follow in the forward from each number exchanged, or at that place alone in
     the pullback."""
     settings = case.done.settings
-    places = [(p, c) for p, c in literals(nodes) if abs(c) not in PLAIN or c in settings]
+    places = [
+        (place, c)
+        for place, c in literals(nodes)
+        if not place[0].startswith("pow") and (abs(c) not in PLAIN or c in settings)
+    ]
     for where, old, new in _exchanged(places, settings, PULLED):
         with contextlib.suppress(Exception):  # an operation that does not take it
             changed = both.with_numbers(dict.fromkeys(where, new))
             text = f"{_text(where, old, new)}, in the pullback alone"
-            yield text, both.again(changed, forward=True)
+            yield where, new, text, both.again(changed, forward=True)
 
 
 def _ratio(new: Any, old: Any) -> np.ndarray | None:
@@ -252,9 +260,13 @@ def _nearby(c: float, settings: Sequence[float]) -> Iterator[float]:
     """What may stand in the place of a number: what is near to it, or well known."""
     found = [*POWERS[:4], 0.0, *POWERS[4:]] if 0 < abs(c) < SMALL else []
     found += [s for s in settings if s in (0, 1)]
-    found += [0.0, 2 * c, c / 2, 1.0, c + 1, c - 1, -c, 10 * c, c / 10, c * c, 1 - c]
-    found += [1 / c] if c else []
-    found += [math.sqrt(c)] if c > 0 else []
+    found += [0.0, 2 * c, c / 2]
+    if abs(c) > TINY or not c:  # nothing far off stands in the place of an eps
+        found += [1.0, c + 1, c - 1, -c, c * c, 1 - c]
+        found += [1 / c] if c else []
+        found += [math.sqrt(c)] if c > 0 else []
+        found += [100 * c, -10 * c]  # which show whether the others are told from one another
+    found += [10 * c, c / 10]
     found += settings
     for new in dict.fromkeys(found):
         if new != c and math.isfinite(new):
