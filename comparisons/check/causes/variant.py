@@ -267,7 +267,7 @@ def _nearby(c: float, settings: Sequence[float]) -> Iterator[float]:
         found += [math.sqrt(c)] if c > 0 else []
         found += [100 * c, -10 * c]  # which show whether the others are told from one another
     found += [10 * c, c / 10]
-    found += settings
+    found += [s for s in settings if abs(c) > TINY or abs(s) < SMALL]
     for new in dict.fromkeys(found):
         if new != c and math.isfinite(new):
             yield int(new) if isinstance(c, int) and new == int(new) else new
