@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,43 @@ TABLE = {
     and (torch.Tag.core not in op.tags or op._schema.name.split("::")[1] in FUSED)
 }
 Edge = tuple[str, int]  # a node of the graph, and which of its inputs
+Place = tuple[str, int | str]  # a node of the graph, and which of its arguments
 
 
 def traced(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> Trace:
     """The function at one call; inputs are (args, kwargs, dy), y a single array, `names` those of
     the floating arrays. Raises whatever torch does for one that cannot be traced."""
-    args, kwargs, dy = inputs
-    spots = [leaf for leaf in leaves((args, kwargs)) if is_floating(leaf)]
+    spots = _floating(inputs)
+    graph = _graph(_of_tensors(function, inputs), spots)
+    return Trace(graph, spots, inputs[2], names)
+
+
+def traced_both_ways(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> BothWays:
+    """The same with its pullback, of which every step stands in the graph."""
+    spots = _floating(inputs)
+    forward = _of_tensors(function, inputs)
+
+    def both(*tensors: torch.Tensor) -> Any:
+        *sources, dy = tensors
+        sources = [source.detach().requires_grad_() for source in sources]
+        y = forward(*sources)
+        y = y[0] if isinstance(y, (tuple, list)) else y
+        return y, *torch.autograd.grad(y, sources, dy, allow_unused=True, materialize_grads=True)
+
+    given = [*spots, np.asarray(inputs[2])]
+    graph = _graph(both, given)
+    if any(map(_writes, graph.nodes)):
+        graph = _graph(torch.func.functionalize(graph.owning_module), given)
+    return BothWays(graph, given, [*names, "dy"])
+
+
+def _floating(inputs: Any) -> list[np.ndarray]:
+    return [leaf for leaf in leaves(inputs[:2]) if is_floating(leaf)]
+
+
+def _of_tensors(function: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
+    """The function of its floating arrays alone."""
+    args, kwargs, _ = inputs
 
     def forward(*tensors: torch.Tensor) -> Any:
         given = iter(tensors)
@@ -43,11 +74,37 @@ def traced(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> T
         )
         return function(*made[0], **made[1])
 
+    return forward
+
+
+def _graph(function: Callable[..., Any], spots: Sequence[np.ndarray]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        without_writing = torch.func.functionalize(forward, remove="mutations")
-        graph = make_fx(without_writing, decomposition_table=TABLE)(*map(tensor, spots))
-    return Trace(graph.graph, spots, dy, names)
+        without_writing = torch.func.functionalize(function, remove="mutations")
+        return make_fx(without_writing, decomposition_table=TABLE)(*map(tensor, spots)).graph
+
+
+def literals(nodes: Sequence[Any]) -> Iterator[tuple[Place, float]]:
+    """The numbers that operations compute with, each with its place; not those that say which axis,
+    which index or what shape is meant."""
+    for node in nodes:
+        if node.op != "call_function" or not hasattr(node.target, "_schema"):
+            continue
+        sources = [n.meta.get("val") for n in node.all_input_nodes]
+        if not any(isinstance(v, torch.Tensor) and v.is_floating_point() for v in sources):
+            continue
+        declared = node.target._schema.arguments
+        given: dict[int | str, Any] = dict(enumerate(node.args)) | dict(node.kwargs)
+        types = dict(enumerate(declared)) | {a.name: a for a in declared}
+        for key, value in given.items():
+            plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if plain and str(types[key].type).removeprefix("Optional[").rstrip("]") in NUMBERS:
+                yield (node.name, key), value
+
+
+# Operations that hand on what they are given.
+AS_IT_IS = {"alias", "clone", "detach", "expand", "permute", "squeeze", "t", "unsqueeze", "view"}
+NUMBERS = {"number", "Scalar", "float", "Tensor"}
 
 
 class Trace:
@@ -59,6 +116,11 @@ class Trace:
         arguments = [n.name for n in graph.nodes if n.op == "placeholder"]
         self.arguments = dict(zip(arguments, names, strict=True))
         self.edges = self._edges()
+
+    @functools.cached_property
+    def right(self) -> list[np.ndarray]:
+        """The gradients of the function as it is."""
+        return self.evaluated()[1]
 
     def _edges(self) -> list[Edge]:
         """Every input of every operation that depends on an argument."""
@@ -84,8 +146,10 @@ class Trace:
         """The argument's name, or the operation without the spelling of its overload."""
         return self.arguments.get(node) or node.rstrip("_0123456789")
 
-    def evaluated(self, cut: frozenset[Edge] = frozenset()) -> tuple[np.ndarray, list[np.ndarray]]:
-        """y, and the gradient of each floating array."""
+    def evaluated(
+        self, cut: frozenset[Edge] = frozenset(), numbers: Mapping[Place, float] | None = None
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """y, and the gradient of each floating array; with other numbers at some places."""
         values: dict[str, Any] = {}
         arguments = iter(self.spots)
         sources = []
@@ -97,7 +161,7 @@ class Trace:
             elif node.op == "get_attr":
                 values[node.name] = getattr(self.graph.owning_module, node.target)
             elif node.op == "call_function":
-                values[node.name] = self._applied(node, values, cut)
+                values[node.name] = self._applied(node, values, cut, numbers or {})
             elif node.op == "output":
                 y = tree_map(lambda a: values[a.name] if hasattr(a, "name") else a, node.args[0])
         y = y[0] if isinstance(y, (tuple, list)) else y
@@ -106,7 +170,13 @@ class Trace:
         )
         return array(y.detach()), [array(g) for g in found]
 
-    def _applied(self, node: Any, values: dict[str, Any], cut: frozenset[Edge]) -> Any:
+    def _applied(
+        self,
+        node: Any,
+        values: dict[str, Any],
+        cut: frozenset[Edge],
+        numbers: Mapping[Place, float],
+    ) -> Any:
         count = itertools.count()
 
         def given(leaf: Any) -> Any:
@@ -117,8 +187,103 @@ class Trace:
                 return value.detach() if isinstance(value, torch.Tensor) else value
             return value
 
-        args, kwargs = tree_map(given, (tuple(node.args), dict(node.kwargs)))
+        args, kwargs = tree_map(given, _arguments(node, numbers))
         return differentiable(node.target)(*args, **kwargs)
+
+
+class BothWays:
+    """A traced function and its pullback, of which single values can be exchanged.
+
+    values    of every node
+    forward   the names of those nodes that y is made of
+    """
+
+    def __init__(self, graph: Any, spots: Sequence[np.ndarray], names: Sequence[str]) -> None:
+        self.graph = graph
+        self.nodes = {node.name: node for node in graph.nodes}
+        if any(_writes(node) for node in graph.nodes):
+            raise ValueError("a graph in which nothing is written in place is needed")
+        arguments = [n.name for n in graph.nodes if n.op == "placeholder"]
+        self.arguments = dict(zip(arguments, names, strict=True))
+        self.results = [a.name for a in leaves(next(iter(reversed(graph.nodes))).args)]
+        given = dict(zip(arguments, map(tensor, spots), strict=True))
+        self.values = self._run(given)
+        self.forward = self._made_of(self.results[0])
+
+    def _made_of(self, name: str) -> set[str]:
+        found, open_ = set(), [self.nodes[name]]
+        while open_:
+            node = open_.pop()
+            if node.name not in found:
+                found.add(node.name)
+                open_ += node.all_input_nodes
+        return found
+
+    @property
+    def forward_calls(self) -> list[Any]:
+        """The operations that y is made of."""
+        return [self.nodes[n] for n in self.nodes if n in self.forward]
+
+    @property
+    def backward(self) -> list[Any]:
+        """The operations of the pullback."""
+        calls = (n for n in self.graph.nodes if n.op == "call_function")
+        return [n for n in calls if n.name not in self.forward]
+
+    def plain(self, name: str) -> str:
+        """The argument's name, or the operation without the spelling of its overload."""
+        while (known := name.rstrip("_0123456789")) in AS_IT_IS:
+            name = self.nodes[name].all_input_nodes[0].name
+        return self.arguments.get(name) or known
+
+    def again(self, changed: Mapping[str, Any], forward: bool = False) -> dict[str, Any]:
+        """The values of all nodes that follow from the changed ones: those of the pullback alone,
+        or those `forward` alone."""
+        return self._run(changed, forward)
+
+    def gradients(self, changed: Mapping[str, Any]) -> list[np.ndarray]:
+        """Those of all floating arrays, where the pullback has the changed values."""
+        made = self.again(changed)
+        return [array(made.get(n, self.values[n])) for n in self.results[1:]]
+
+    def with_numbers(self, numbers: Mapping[Place, float]) -> dict[str, Any]:
+        """The values of the nodes that have other numbers among their arguments."""
+        return {name: self._applied(self.nodes[name], self.values, numbers) for name, _ in numbers}
+
+    def _run(self, given: Mapping[str, Any], forward: bool | None = None) -> dict[str, Any]:
+        fresh = dict(given)
+        known = {**self.values, **fresh} if forward is not None else fresh
+        for node in self.graph.nodes:
+            if node.name in given or node.op in ("placeholder", "output"):
+                continue
+            if forward is not None and (node.name in self.forward) != forward:
+                continue
+            if node.op == "get_attr":
+                fresh[node.name] = getattr(self.graph.owning_module, node.target)
+            elif forward is None or any(n.name in fresh for n in node.all_input_nodes):
+                fresh[node.name] = known[node.name] = self._applied(node, known)
+        return fresh
+
+    def _applied(
+        self, node: Any, values: Mapping[str, Any], numbers: Mapping[Place, float] | None = None
+    ) -> Any:
+        args, kwargs = tree_map(
+            lambda leaf: values.get(leaf.name, leaf) if hasattr(leaf, "all_input_nodes") else leaf,
+            _arguments(node, numbers or {}),
+        )
+        with torch.no_grad():
+            return node.target(*args, **kwargs)
+
+
+def _writes(node: Any) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and bool(schema and schema.is_mutable)
+
+
+def _arguments(node: Any, numbers: Mapping[Place, float]) -> tuple[Any, Any]:
+    """The arguments of a node, with other numbers at some places."""
+    args = tuple(numbers.get((node.name, i), a) for i, a in enumerate(node.args))
+    return args, {k: numbers.get((node.name, k), a) for k, a in node.kwargs.items()}
 
 
 def differentiable(target: Any) -> Callable[..., Any]:

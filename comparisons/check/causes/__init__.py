@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from . import (
     cotangent,
+    counts,
     factor,
     forgotten,
     forward,
@@ -26,6 +27,7 @@ from . import (
     steps,
     swapped,
     transposed,
+    variant,
 )
 from .case import Candidate, Case, Cause, Tried, Wrong
 
@@ -61,8 +63,14 @@ CANDIDATES = (
     forgotten.without_a_path,
     operand.without_an_argument,
     operand.of_another_operand,
+    variant.of_another_setting,
+    forgotten.with_a_path_times_a_number,
     factor.times_an_array,
+    variant.of_another_constant,
     steps.of_one_step,
+    variant.of_another_constant_in_the_pullback,
+    factor.times_an_array_inside,
+    counts.of_other_counts,
 )
 
 

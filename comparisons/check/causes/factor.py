@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from ....reference.adapters import leaves
+from ....reference.adapters import array, leaves
 from ...verdict.noise import is_floating
 from ..arguments import floating
+from ..traced import BothWays
 from .case import Candidate, Case, Wrong
 from .closeness import broadcasts, where_finite
+from .graphs import Gradients, both_ways_of, candidates
+
+INSIDE = 150  # the most steps of the pullback and values that are tried with one another
 
 
 def times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -35,15 +41,94 @@ def times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
 
 
 def times_an_array(case: Case, wrong: Wrong) -> Iterator[Candidate]:
-    """Multiplied once more by an array of the call, or not multiplied by it at all."""
-    arrays: dict[str, Any] = dict(zip(case.done.order, floating(wrong.inputs), strict=True))
-    for name, a in {**arrays, "dy": wrong.inputs[2], "y": wrong.y}.items():
-        if not is_floating(a) or not broadcasts(a.shape, wrong.truth.shape):
+    """Multiplied once more by an array of the call, or by a value on the way to y, or not
+    multiplied by it at all."""
+    for name, a in _arrays(case, wrong):
+        cause = "cotangent" if name == "dy" else "elementwise factor"
+        for spread in _spread(a, wrong.truth.shape):
+            text = f"what it should be times {name} once more"
+            yield Candidate(cause, text, wrong.truth * spread)
+            divided = wrong.truth / np.where(spread == 0, np.nan, spread)
+            yield Candidate(cause, f"what it should be without its factor {name}", divided)
+
+
+def times_an_array_inside(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """The same of one step of the pullback: a factor left out there, or taken once more."""
+    yield from candidates(case, wrong, "elementwise factor", _scaled_inside)
+
+
+def _scaled_inside(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
+    if (both := both_ways_of(case, wrong)) is None:
+        return
+    steps = [n for n in both.backward if _varies(both.values[n.name])]
+    arrays = [n for n in both.values if n in both.forward and _varies(both.values[n])]
+    without = ((n, *way) for n in steps for way in _without_a_factor(both, n))
+    scaled = (
+        (n, *way)
+        for n, name in itertools.islice(itertools.product(steps, arrays), INSIDE)
+        for way in _scaled(both, n, name)
+    )
+    for node, value, text in itertools.chain(without, scaled):
+        if value.shape == both.values[node.name].shape:
+            yield f"what it should be {text}", both.gradients({node.name: value})
+
+
+def _without_a_factor(both: BothWays, node: Any) -> Iterator[tuple[torch.Tensor, str]]:
+    """One operand of a product or a quotient in the place of it."""
+    operation = str(node.target).partition(".")[2].partition(".")[0]
+    operands = [both.values.get(getattr(a, "name", ""), a) for a in node.args]
+    if operation not in ("mul", "div") or not all(isinstance(a, torch.Tensor) for a in operands):
+        return
+    names = [both.plain(a.name) for a in node.args]
+    shape = both.values[node.name].shape
+    for k in (1, 0) if operation == "mul" else (1,):
+        if _varies(operands[k]):
+            there = f"in {names[1 - k]} → {operation}"
+            yield operands[1 - k].expand(shape), f"without the factor {names[k]} {there}"
+
+
+def _scaled(both: BothWays, node: Any, name: str) -> Iterator[tuple[torch.Tensor, str]]:
+    value, a = both.values[node.name], both.values[name]
+    if value.is_floating_point() and broadcasts(tuple(a.shape), tuple(value.shape)):
+        known, there = both.plain(name), f"in {both.plain(node.name)}"
+        yield value * a, f"times {known} once more {there}"
+        yield value / a, f"without the factor {known} {there}"
+
+
+def _arrays(case: Case, wrong: Wrong) -> Iterator[tuple[str, np.ndarray]]:
+    """The floating arrays of the call, then the values on the way to y, each once."""
+    given: dict[str, Any] = dict(zip(case.done.order, floating(wrong.inputs), strict=True))
+    seen = set()
+    for name, a in {**given, "dy": wrong.inputs[2], "y": wrong.y}.items():
+        if is_floating(a):
+            seen.add((a.size, a.astype(float).tobytes()))
+            yield name, a
+    both = both_ways_of(case, wrong)
+    for name in both.nodes if both else ():
+        value = both.values.get(name)
+        if name not in both.forward or not _varies(value):
             continue
-        cause = "cotangent" if name == "dy" else "factor"
-        yield Candidate(cause, f"what it should be times {name} once more", wrong.truth * a)
-        divided = wrong.truth / np.where(a == 0, np.nan, a)
-        yield Candidate(cause, f"what it should be without its factor {name}", divided)
+        a = np.asarray(array(value), float)
+        if (key := (a.size, a.tobytes())) not in seen:
+            seen.add(key)
+            yield both.plain(name), a
+
+
+def _varies(value: Any) -> bool:
+    """Whether it is a tensor that is more than one number."""
+    if not isinstance(value, torch.Tensor) or value.numel() < 2 or value.is_complex():
+        return False
+    return bool((value != value.flatten()[0]).any())
+
+
+def _spread(a: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The array as it fits one of this shape; a row also along its other axes."""
+    if broadcasts(a.shape, shape):
+        yield a
+    if a.ndim == 1 < len(shape):
+        for axis, n in enumerate(shape[:-1]):
+            if n == a.size > 1:
+                yield a.reshape([-1 if k == axis else 1 for k in range(len(shape))])
 
 
 def named_factor(factor: float, inputs: Any, settings: Sequence[float]) -> str:

@@ -12,22 +12,11 @@ from .closeness import where_finite
 from .factor import named_factor
 from .missing_terms import left_out
 
+Part = tuple[str, np.ndarray, float]  # a path, its part of the gradient, how much is missing of it
+
 
 def without_a_path(case: Case, wrong: Wrong) -> Iterator[Candidate]:
-    function = case.done.reference.in_torch if case.done.reference else None
-    if function is None or not is_floating(wrong.inputs[2]):
-        return
-    position = list(case.done.order).index(wrong.name)
-    ours, truth = where_finite(wrong.ours, wrong.truth)
-    parts = []
-    for path, gradients in left_out(function, cast(wrong.inputs, np.float64), case.done.order):
-        part = wrong.truth - gradients[position]
-        missing = np.where(np.isfinite(part), part, 0)
-        square = float(np.sum(missing * missing))
-        if square and gradients[position].any():
-            # How much of the path is missing: 1 of one left out, 2 of one with the wrong sign.
-            share = float(np.sum((truth - ours) * missing)) / square
-            parts.append((path, part, share))
+    parts = _parts(case, wrong)
     for path, part, share in parts:
         if abs(share - 1) < 1e-6:
             yield Candidate("missing term", f"without its part through {path}", wrong.truth - part)
@@ -35,7 +24,34 @@ def without_a_path(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         if abs(share - 2) < 1e-6:
             text = f"of the wrong sign in its part through {path}"
             yield Candidate("sign", text, wrong.truth - 2 * part)
-    for path, part, share in parts:
+
+
+def with_a_path_times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    for path, part, share in _parts(case, wrong):
         factor = named_factor(1 - share, wrong.inputs, case.done.settings)
         text = f"{factor} times what it should be in its part through {path}"
         yield Candidate("factor", text, wrong.truth - share * part)
+
+
+def _parts(case: Case, wrong: Wrong) -> list[Part]:
+    """Every path of which a part may be missing, computed once: how much is missing is 1 of one
+    left out, 2 of one with the wrong sign."""
+    key = "parts", id(wrong)
+    if key not in case.known:
+        case.known[key] = []
+        case.known[key] = list(_found(case, wrong))
+    return case.known[key]
+
+
+def _found(case: Case, wrong: Wrong) -> Iterator[Part]:
+    function = case.done.reference.in_torch if case.done.reference else None
+    if function is None or not is_floating(wrong.inputs[2]):
+        return
+    position = list(case.done.order).index(wrong.name)
+    ours, truth = where_finite(wrong.ours, wrong.truth)
+    for path, gradients in left_out(function, cast(wrong.inputs, np.float64), case.done.order):
+        part = wrong.truth - gradients[position]
+        missing = np.where(np.isfinite(part), part, 0)
+        square = float(np.sum(missing * missing))
+        if square and gradients[position].any():
+            yield path, part, float(np.sum((truth - ours) * missing)) / square

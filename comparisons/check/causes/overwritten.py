@@ -20,7 +20,7 @@ def of_one_slice(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     cause = "broadcast" if wrong.repeated else "overwritten"
     for axis in range(dy.ndim):
         for index, which in ((0, "first"), (dy.shape[axis] - 1, "last")):
-            found = case.pulled(wrong, _alone(dy, axis, index))
+            found = case.pulled(wrong, alone(dy, axis, index))
             text = f"that of the {which} slice of dy along axis {axis} alone"
             yield Candidate(cause, text, found)
 
@@ -35,7 +35,7 @@ def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         count = dy.size if axis is None else dy.shape[axis]
         if not 1 < count <= MOST:
             continue
-        parts = [case.pulled(wrong, _alone(dy, axis, k)) for k in range(count)]
+        parts = [case.pulled(wrong, alone(dy, axis, k)) for k in range(count)]
         for which, order in (("last", parts), ("first", parts[::-1])):
             left = np.zeros_like(parts[0])
             for part in order:
@@ -49,7 +49,7 @@ def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             yield Candidate("missing term", "without the share of each element's own dy", rest)
 
 
-def _alone(dy: np.ndarray, axis: int | None, index: int) -> np.ndarray:
+def alone(dy: np.ndarray, axis: int | None, index: int) -> np.ndarray:
     """dy with zeros but in one slice; of all elements in a row without an axis."""
     only = np.zeros_like(dy)
     if axis is None:

@@ -188,8 +188,8 @@ def test_a_wrong_slope(cause, slope, named, alone):
 TWO = [
     ("swapped", lambda a, b, dy: (dy * a, dy * b), torch.mul, [X, Z]),
     ("swapped", lambda a, b, dy: (-dy * a, -dy * b), torch.mul, [X, Z]),
-    ("factor", lambda a, b, dy: (dy * b * b, dy * a), torch.mul, [X, Z]),
-    ("factor", lambda a, b, dy: (dy, dy * a), torch.mul, [X, Z]),
+    ("elementwise factor", lambda a, b, dy: (dy * b * b, dy * a), torch.mul, [X, Z]),
+    ("elementwise factor", lambda a, b, dy: (dy, dy * a), torch.mul, [X, Z]),
     ("broadcast", lambda a, b, dy: (dy, dy), torch.add, [X, V]),
     ("broadcast", lambda a, b, dy: (dy, dy.mean(0)), torch.add, [X, V]),
     ("broadcast", lambda a, b, dy: (dy, dy[-1]), torch.add, [X, V]),
