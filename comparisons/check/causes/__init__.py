@@ -59,6 +59,7 @@ CANDIDATES = (
     overwritten.of_some_slices,
     misplaced.of_a_rearranged_dy,
     overwritten.not_added_up,
+    misplaced.of_a_part_of_dy,
     transposed.at_a_turned_argument,
     misplaced.at_a_rearranged_argument,
     forgotten.without_a_path,

@@ -40,6 +40,10 @@ def of_a_rearranged_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     orders = itertools.islice(_reordered(wrong.inputs[2]), ORDERS)
     for text, found in pulled_of(case, wrong, orders):
         yield Candidate("misplaced", f"that of dy {text}", found)
+
+
+def of_a_part_of_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """Without some slices of dy, at its end or at its beginning."""
     for text, found in pulled_of(case, wrong, _without_some(wrong.inputs[2])):
         yield Candidate("misplaced", f"that {text}", found)
 
@@ -339,6 +343,9 @@ def _places(seen: Sequence[Seen]) -> Iterator[list[Place]]:
         ends = [int(r.size - np.argmax(r[::-1])) for r in rows]
         sizes = [r.size for r in rows]
         begin, end = min(begins), max(ends)
+        inner = math.prod(seen[0].ours.shape[first + 1 : last + 1])
+        if last > first and begin % inner == end % inner == 0:
+            continue  # the first of these axes alone tells it
         if len(set(sizes)) == 1:
             n = sizes[0]
             place = Place(first, last, begin or None, end if end < n else None)

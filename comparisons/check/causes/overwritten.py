@@ -11,8 +11,8 @@ from .case import Candidate, Case, Wrong
 from .likely import pulled_of
 from .slabs import slices, together, viewed
 
-MOST = 128  # contributions that are looked at one by one
-EVALUATIONS = 64  # and of all ways to divide dy, but for its elements
+MOST = 128  # elements of dy that are looked at one by one
+EVALUATIONS = 64  # the most slices of a larger dy, along all axes together
 
 
 def of_one_slice(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -33,11 +33,13 @@ def of_some_slices(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     dy = wrong.inputs[2]
     if not is_floating(dy):
         return
-    for text, found in pulled_of(case, wrong, _some(dy)):
+    # Where y is several arrays in a row, an argument's own part of dy is no block of a loop.
+    own = wrong.x.size if dy.ndim == 1 else 0
+    for text, found in pulled_of(case, wrong, _some(dy, own)):
         yield Candidate("overwritten", f"that of {text} alone", found)
 
 
-def _some(dy: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _some(dy: np.ndarray, own: int) -> Iterator[tuple[str, np.ndarray]]:
     for first, last in together(dy.ndim):
         view = viewed(dy, first, last)
         n = view.shape[1]
@@ -45,7 +47,8 @@ def _some(dy: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
             for which, kept in (("last", slice(n - count, n)), ("first", slice(count))):
                 only = np.zeros_like(view)
                 only[:, kept] = view[:, kept]
-                yield slices(which, count, first, last), only.reshape(dy.shape)
+                if count != own:
+                    yield slices(which, count, first, last), only.reshape(dy.shape)
 
 
 def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -54,25 +57,36 @@ def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     dy = wrong.inputs[2]
     if not is_floating(dy) or not case.done.reference:
         return
+    each = _pulled_slices(case, wrong, dy.reshape(1, -1, 1)) if 1 < dy.size <= MOST else None
     left = EVALUATIONS
     for first, last in together(dy.ndim):
         view = viewed(dy, first, last)
         count = view.shape[1]
-        own = view.size == count  # each element by itself
-        if not 1 < count <= MOST or (left < count and not own):
+        if count < 2:
             continue
-        left -= count
-        parts = []
-        for k in range(count):
-            only = np.zeros_like(view)
-            only[:, k] = view[:, k]
-            parts.append(case.pulled(wrong, only.reshape(dy.shape)))
-        yield from _not_added(np.array(parts))
-        if own and dy.shape == wrong.x.shape:
-            share = np.array([part.flat[k] for k, part in enumerate(parts)]).reshape(dy.shape)
-            yield Candidate("missing term", "the share of each element's own dy alone", share)
-            rest = case.pulled(wrong, dy) - share
-            yield Candidate("missing term", "without the share of each element's own dy", rest)
+        if each is not None:  # what slices contribute is the sum of what their elements do
+            parts = each.reshape(*view.shape, *wrong.truth.shape).sum((0, 2))
+        elif count <= left:
+            parts = _pulled_slices(case, wrong, view)
+            left -= count
+        else:
+            continue
+        yield from _not_added(parts)
+    if each is not None and dy.shape == wrong.x.shape:
+        own = np.array([part.flat[k] for k, part in enumerate(each)]).reshape(dy.shape)
+        yield Candidate("missing term", "the share of each element's own dy alone", own)
+        rest = case.pulled(wrong, dy) - own
+        yield Candidate("missing term", "without the share of each element's own dy", rest)
+
+
+def _pulled_slices(case: Case, wrong: Wrong, view: np.ndarray) -> np.ndarray:
+    """What each slice of dy along the middle axis contributes."""
+    found = []
+    for k in range(view.shape[1]):
+        only = np.zeros_like(view)
+        only[:, k] = view[:, k]
+        found.append(case.pulled(wrong, only.reshape(wrong.inputs[2].shape)))
+    return np.array(found)
 
 
 def _not_added(parts: np.ndarray) -> Iterator[Candidate]:

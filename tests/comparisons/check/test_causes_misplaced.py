@@ -291,3 +291,26 @@ def test_a_block_of_dy_that_is_forgotten():
 
     found = said(products, pull, X[:, :6])
     assert found.endswith("that without the last 3 slices of dy along axis 1")
+
+
+def test_the_own_part_of_dy_is_not_overwritten():
+    """The share of the other part of y is forgotten."""
+
+    def both(a, b):
+        norm = torch.sqrt((a * a).sum() + (b * b).sum())
+        return torch.cat([a / norm, b / norm])
+
+    def rule_of_both(a, b):
+        y = both(torch.tensor(a), torch.tensor(b)).numpy()
+
+        def pullback(dy):
+            at = [torch.tensor(v, requires_grad=True) for v in (a, b)]
+            part = torch.tensor(np.where(np.arange(len(dy)) < len(a), 0, dy))
+            whole = torch.autograd.grad(both(*at), at, torch.tensor(dy), retain_graph=True)
+            own = torch.autograd.grad(both(*at), at, part)
+            return whole[0].numpy(), own[1].numpy()
+
+        return y, pullback
+
+    found = diagnose([ordinary(rule_of_both, both, [X[0], X[1, :4]])])
+    assert found is None or found.name != "overwritten"
