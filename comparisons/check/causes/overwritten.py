@@ -99,9 +99,9 @@ def _not_added(parts: np.ndarray) -> Iterator[Candidate]:
             kept = np.zeros_like(parts[0])
             for part in order:
                 kept = np.where(part != 0, part, kept)
-            yield Candidate(
-                "overwritten", f"the {which} of the {of}, which were not added up", kept
-            )
+            if not any(np.array_equal(kept, part) for part in blocks):  # else it is a slice's alone
+                text = f"the {which} of the {of}, which were not added up"
+                yield Candidate("overwritten", text, kept)
     times = np.maximum(np.sum(parts != 0, 0), 1)
     mean = parts.sum(0) / times
     yield Candidate("overwritten", "the mean of the contributions, not their sum", mean)
