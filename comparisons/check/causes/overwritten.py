@@ -8,8 +8,11 @@ import numpy as np
 
 from ...verdict.noise import is_floating
 from .case import Candidate, Case, Wrong
+from .likely import pulled_of
+from .slabs import slices, together, viewed
 
-MOST = 128  # contributions that are looked at one by one
+MOST = 128  # elements of dy that are looked at one by one
+EVALUATIONS = 64  # the most slices of a larger dy, along all axes together
 
 
 def of_one_slice(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -25,36 +28,88 @@ def of_one_slice(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             yield Candidate(cause, text, found)
 
 
+def of_some_slices(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """The first or the last slices of dy alone, of axes that may be taken together."""
+    dy = wrong.inputs[2]
+    if not is_floating(dy):
+        return
+    # Where y is several arrays in a row, an argument's own part of dy is no block of a loop.
+    own = wrong.x.size if dy.ndim == 1 else 0
+    for text, found in pulled_of(case, wrong, _some(dy, own)):
+        yield Candidate("overwritten", f"that of {text} alone", found)
+
+
+def _some(dy: np.ndarray, own: int) -> Iterator[tuple[str, np.ndarray]]:
+    for first, last in together(dy.ndim):
+        view = viewed(dy, first, last)
+        n = view.shape[1]
+        for count in range(1, n // 2 + 1):
+            for which, kept in (("last", slice(n - count, n)), ("first", slice(count))):
+                only = np.zeros_like(view)
+                only[:, kept] = view[:, kept]
+                if count != own:
+                    yield slices(which, count, first, last), only.reshape(dy.shape)
+
+
 def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     """The last or the first contribution to each element. And what is left with, or without, the
     share of each element's own dy alone."""
     dy = wrong.inputs[2]
     if not is_floating(dy) or not case.done.reference:
         return
-    for axis in [None, *range(dy.ndim)]:
-        count = dy.size if axis is None else dy.shape[axis]
-        if not 1 < count <= MOST:
+    each = _pulled_slices(case, wrong, dy.reshape(1, -1, 1)) if 1 < dy.size <= MOST else None
+    left = EVALUATIONS
+    for first, last in together(dy.ndim):
+        view = viewed(dy, first, last)
+        count = view.shape[1]
+        if count < 2:
             continue
-        parts = [case.pulled(wrong, alone(dy, axis, k)) for k in range(count)]
-        for which, order in (("last", parts), ("first", parts[::-1])):
-            left = np.zeros_like(parts[0])
+        if each is not None:  # what slices contribute is the sum of what their elements do
+            parts = each.reshape(*view.shape, *wrong.truth.shape).sum((0, 2))
+        elif count <= left:
+            parts = _pulled_slices(case, wrong, view)
+            left -= count
+        else:
+            continue
+        yield from _not_added(parts)
+    if each is not None and dy.shape == wrong.x.shape:
+        own = np.array([part.flat[k] for k, part in enumerate(each)]).reshape(dy.shape)
+        yield Candidate("missing term", "the share of each element's own dy alone", own)
+        rest = case.pulled(wrong, dy) - own
+        yield Candidate("missing term", "without the share of each element's own dy", rest)
+
+
+def _pulled_slices(case: Case, wrong: Wrong, view: np.ndarray) -> np.ndarray:
+    """What each slice of dy along the middle axis contributes."""
+    found = []
+    for k in range(view.shape[1]):
+        only = np.zeros_like(view)
+        only[:, k] = view[:, k]
+        found.append(case.pulled(wrong, only.reshape(wrong.inputs[2].shape)))
+    return np.array(found)
+
+
+def _not_added(parts: np.ndarray) -> Iterator[Candidate]:
+    """What may have been made of the contributions of the slices of dy, one by one or by blocks."""
+    for block in range(1, len(parts) // 2 + 2):
+        starts = range(0, len(parts), block)
+        blocks = np.add.reduceat(parts, starts) if block > 1 else parts
+        of = "contributions" if block == 1 else f"contributions of {block} slices of dy each"
+        for which, order in (("last", blocks), ("first", blocks[::-1])):
+            kept = np.zeros_like(parts[0])
             for part in order:
-                left = np.where(part != 0, part, left)
-            text = f"the {which} of the contributions, which were not added up"
-            yield Candidate("overwritten", text, left)
-        if axis is None and dy.shape == wrong.x.shape:
-            own = np.array([part.flat[k] for k, part in enumerate(parts)]).reshape(dy.shape)
-            yield Candidate("missing term", "the share of each element's own dy alone", own)
-            rest = case.pulled(wrong, dy) - own
-            yield Candidate("missing term", "without the share of each element's own dy", rest)
+                kept = np.where(part != 0, part, kept)
+            if not any(np.array_equal(kept, part) for part in blocks):  # else it is a slice's alone
+                text = f"the {which} of the {of}, which were not added up"
+                yield Candidate("overwritten", text, kept)
+    times = np.maximum(np.sum(parts != 0, 0), 1)
+    mean = parts.sum(0) / times
+    yield Candidate("overwritten", "the mean of the contributions, not their sum", mean)
 
 
-def alone(dy: np.ndarray, axis: int | None, index: int) -> np.ndarray:
-    """dy with zeros but in one slice; of all elements in a row without an axis."""
+def alone(dy: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """dy with zeros but in one slice."""
     only = np.zeros_like(dy)
-    if axis is None:
-        only.flat[index] = dy.flat[index]
-    else:
-        at = (slice(None),) * axis + (index,)
-        only[at] = dy[at]
+    at = (slice(None),) * axis + (index,)
+    only[at] = dy[at]
     return only

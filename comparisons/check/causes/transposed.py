@@ -1,4 +1,4 @@
-"""The gradient, the arguments or dy with their axes exchanged, turned round or rolled."""
+"""The gradient, the arguments or dy with their axes exchanged, or turned round."""
 
 from __future__ import annotations
 
@@ -24,9 +24,6 @@ def rearranged(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         yield Candidate("transpose", f"that read with its axes as {axes}", back)
     for axis in range(t.ndim):
         yield Candidate("transpose", f"that turned round along axis {axis}", np.flip(t, axis))
-        for step in (1, -1):
-            rolled = np.roll(t, step, axis)
-            yield Candidate("transpose", f"that rolled by one along axis {axis}", rolled)
     yield Candidate("transpose", "that with all axes turned round", np.flip(t))
 
 
@@ -55,9 +52,6 @@ def of_a_turned_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     for axis in range(dy.ndim):
         found = case.pulled(wrong, np.flip(dy, axis))
         yield Candidate("transpose", f"that of dy turned round along axis {axis}", found)
-        for step in (1, -1):
-            found = case.pulled(wrong, np.roll(dy, step, axis))
-            yield Candidate("transpose", f"that of dy rolled along axis {axis}", found)
     for axes in _permutations(dy.ndim, 3):
         found = case.pulled(wrong, dy.transpose(axes).reshape(dy.shape))
         yield Candidate("transpose", f"that of dy with its axes as {axes}", found)

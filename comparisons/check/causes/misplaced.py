@@ -1,0 +1,385 @@
+"""The right numbers in the wrong place, and places that are left out, or wrong alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..arguments import exchanged, floating
+from ..findings import Finding
+from ..probes import ORDINARY, SPARSE
+from .case import CASES, Candidate, Case, Cause, Wrong, at
+from .closeness import alike
+from .forgotten import without_a_path
+from .likely import pulled_of
+from .slabs import slices, together, viewed
+
+FAR = 8  # the most places by which something is shifted
+ORDERS = 2000  # the most orders of the elements that are tried
+ARGUMENTS = 32  # the most evaluations at another order of an argument
+SHARES = {2: "halves", 3: "thirds", 4: "quarters"}
+
+Named = tuple[str, np.ndarray]
+
+
+# In another order -------------------------------------------------------------------------------
+
+
+def rearranged(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """The elements in another order than any exchange of the axes, or turning, gives."""
+    for text, made in itertools.islice(_reordered(wrong.truth), ORDERS):
+        yield Candidate("misplaced", f"that {text}", made)
+    yield from _with_an_edge(wrong)
+
+
+def of_a_rearranged_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    orders = itertools.islice(_reordered(wrong.inputs[2]), ORDERS)
+    for text, found in pulled_of(case, wrong, orders):
+        yield Candidate("misplaced", f"that of dy {text}", found)
+
+
+def of_a_part_of_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """Without some slices of dy, at its end or at its beginning."""
+    for text, found in pulled_of(case, wrong, _without_some(wrong.inputs[2])):
+        yield Candidate("misplaced", f"that {text}", found)
+
+
+def at_a_rearranged_argument(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """The right pullback at an argument that is shifted by one, or has its halves exchanged."""
+    if not case.done.reference:
+        return
+    changed = (
+        (position, name, text, made)
+        for position, (name, a) in enumerate(
+            zip(case.done.order, floating(wrong.inputs), strict=True)
+        )
+        for axis in range(a.ndim)
+        for text, made in itertools.chain(_shifted(a, axis, range(1, 2)), _exchanged(a, axis, (2,)))
+    )
+    for position, name, text, made in itertools.islice(changed, ARGUMENTS):
+        found = at(case.truth, exchanged(wrong.inputs, position, made), wrong.name)
+        if found is not None:
+            yield Candidate("misplaced", f"that at {name} {text}", found)
+
+
+def in_another_order(case: Case) -> Iterator[Cause]:
+    """Each of the right numbers elsewhere, the same way at all findings."""
+    for first, *others in case.wrong:
+        order = _order(first)
+        if order is None or any(w.truth.shape != first.truth.shape for w in others):
+            continue
+        if all(w.is_made(w.truth.flat[order].reshape(w.truth.shape)) for w in (first, *others)):
+            flat = int(np.argmax(order != np.arange(order.size)))
+            here, there = (
+                tuple(map(int, np.unravel_index(k, first.truth.shape))) for k in (flat, order[flat])
+            )
+            text = f"the right one in another order: at {here} stands what belongs at {there}"
+            yield Cause("misplaced", f"the gradient of {first.name} is {text}")
+
+
+def _order(wrong: Wrong) -> np.ndarray | None:
+    """Where each element of the wrong gradient stands in the right one, if all are there and no
+    two alike."""
+    ours, truth = wrong.ours.ravel(), wrong.truth.ravel()
+    if not (np.isfinite(ours).all() and np.isfinite(truth).all()) or truth.size < 3:
+        return None
+    here, there = np.argsort(ours), np.argsort(truth)
+    within = (1e-4 if wrong.single else 1e-7) * float(np.max(abs(truth)))
+    if np.min(np.diff(truth[there])) <= 2 * within or not alike(ours[here], truth[there], 1e-5):
+        return None
+    order = np.empty_like(here)
+    order[here] = there
+    return order
+
+
+def _reordered(a: np.ndarray) -> Iterator[Named]:
+    """Other orders with what they are called, the plainest first."""
+    for axis in range(a.ndim):
+        yield from _exchanged(a, axis, (2,))
+        yield from _shifted(a, axis, range(1, 2))
+    for axis in range(a.ndim):
+        yield from _exchanged(a, axis, (3, 4))
+        yield from _interleaved(a, axis)
+    for axis in range(a.ndim):
+        yield from _shifted(a, axis, range(2, FAR + 1))
+        yield from _read_as_three(a, axis)
+    yield from _split(a)
+
+
+def _shifted(a: np.ndarray, axis: int, far: range) -> Iterator[Named]:
+    """Moved with zeros at the edge, or rolled."""
+    for distance in far:
+        if distance >= a.shape[axis]:
+            return
+        for step in (distance, -distance):
+            rolled = np.roll(a, step, axis)
+            moved = rolled.copy()
+            edge = slice(step) if step > 0 else slice(step, None)
+            moved[(slice(None),) * axis + (edge,)] = 0
+            yield f"shifted by {step} along axis {axis}", moved
+            yield f"shifted by {step} along axis {axis}, wrapped round", rolled
+
+
+def _exchanged(a: np.ndarray, axis: int, counts: Sequence[int]) -> Iterator[Named]:
+    """With its halves, thirds or quarters along an axis in another order."""
+    for count in counts:
+        if a.shape[axis] % count or a.shape[axis] < 2 * min(count, 3):
+            continue
+        parts = np.split(a, count, axis)
+        for order in list(itertools.permutations(range(count)))[1:]:
+            made = np.concatenate([parts[k] for k in order], axis)
+            how = "exchanged" if count == 2 else f"as {order}"
+            yield f"with its {SHARES[count]} along axis {axis} {how}", made
+
+
+def _interleaved(a: np.ndarray, axis: int) -> Iterator[Named]:
+    """With an axis read as two, and those exchanged; or turned round by blocks."""
+    n, before, after = a.shape[axis], a.shape[:axis], a.shape[axis + 1 :]
+    for k in _divisors(n):
+        apart = a.reshape(*before, k, n // k, *after)
+        text = f"with axis {axis} read as {k} × {n // k} and the two exchanged"
+        if k == 2:
+            text = f"with its halves along axis {axis} interleaved"
+        elif n // k == 2:
+            text = f"with even and odd elements along axis {axis} one after another"
+        yield text, apart.swapaxes(axis, axis + 1).reshape(a.shape)
+        for turned, what in ((axis, "blocks"), (axis + 1, "elements of each block")):
+            text = f"with the {what} of {n // k} along axis {axis} in reverse order"
+            yield text, np.flip(apart, turned).reshape(a.shape)
+
+
+def _read_as_three(a: np.ndarray, axis: int) -> Iterator[Named]:
+    """With an axis read as three, and those in another order."""
+    n, before, after = a.shape[axis], a.shape[:axis], a.shape[axis + 1 :]
+    for k, j in itertools.product(_divisors(n), repeat=2):
+        if n % (k * j) or n == k * j:
+            continue
+        three = (k, j, n // k // j)
+        for order in list(itertools.permutations(range(3)))[1:]:
+            axes = (*range(axis), *(axis + o for o in order), *range(axis + 3, a.ndim + 2))
+            made = a.reshape(*before, *three, *after).transpose(axes).reshape(a.shape)
+            yield f"with axis {axis} read as {k} × {j} × {three[2]}, those as {order}", made
+
+
+def _split(a: np.ndarray) -> Iterator[Named]:
+    """With one axis read as two, all as in another order, and these read in a row: what a reshape
+    makes in the place of a transpose."""
+    if not 1 < a.ndim < 5:
+        return
+    for axis in range(a.ndim):
+        for k in _divisors(a.shape[axis]):
+            shape = (*a.shape[:axis], k, a.shape[axis] // k, *a.shape[axis + 1 :])
+            for axes in list(itertools.permutations(range(a.ndim + 1)))[1:]:
+                turned = a.reshape(shape).transpose(axes)
+                text = f"read as {'×'.join(map(str, shape))} with its axes as {axes}"
+                yield f"{text}, in a row", turned.reshape(a.shape)
+
+
+def _divisors(n: int) -> list[int]:
+    return [k for k in range(2, n // 2 + 1) if n % k == 0]
+
+
+def _without_some(dy: np.ndarray) -> Iterator[Named]:
+    """Without the last or the first slices of dy, less than half of them."""
+    for first, last in together(dy.ndim):
+        view = viewed(dy, first, last)
+        n = view.shape[1]
+        for count in range(1, (n + 1) // 2):
+            for which, lost in (("last", slice(n - count, n)), ("first", slice(count))):
+                rest = view.copy()
+                rest[:, lost] = 0
+                yield f"without {slices(which, count, first, last)}", rest.reshape(dy.shape)
+
+
+def _with_an_edge(wrong: Wrong) -> Iterator[Candidate]:
+    """Shifted along an axis, or along the last two, whatever stands at the edge."""
+    t = wrong.truth
+    both = [(t.ndim - 2, t.ndim - 1)] if t.ndim > 2 else []
+    for axes in [*((axis,) for axis in range(t.ndim)), *both]:
+        for step in (1, -1, 2, -2, 3, -3):
+            if any(t.shape[axis] < 2 * abs(step) + 2 for axis in axes):
+                continue
+            inner = [slice(None)] * t.ndim
+            for axis in axes:
+                inner[axis] = slice(step, None) if step > 0 else slice(step)
+            at_ = tuple(inner)
+            made = wrong.ours.copy()
+            made[at_] = np.roll(t, (step,) * len(axes), axes)[at_]
+            if alike(made[at_], t[at_], 1e-2):
+                continue
+            where = " and ".join(f"axis {axis}" for axis in axes)
+            yield Candidate("misplaced", f"that shifted by {step} along {where}", made)
+
+
+# Places -----------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Slices along an axis, or along axes taken together: from one on, up to one, or every s-th.
+
+    begin, end  counted from the start, or from the end if negative; None at either end
+    """
+
+    first: int  # axis
+    last: int
+    begin: int | None
+    end: int | None
+    step: int = 1
+
+    def mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Which elements of an array of this shape are there."""
+        found = np.zeros(shape, bool)
+        viewed(found, self.first, self.last)[:, self.begin : self.end : self.step] = True
+        return found
+
+    def text(self, shape: tuple[int, ...]) -> str:
+        n = math.prod(shape[self.first : self.last + 1])
+        begin, end, _ = slice(self.begin, self.end).indices(n)
+        axes = f"axis {self.first}"
+        if self.last > self.first:
+            axes = f"axes {self.first} to {self.last} taken together"
+        if self.step > 1:
+            return f"at every index {begin} + {self.step}·i along {axes}"
+        if end - begin == 1:
+            return f"at index {begin} of {n} along {axes}"
+        if end == n:
+            return f"from index {begin} of {n} on along {axes}"
+        if begin == 0:
+            return f"up to index {end - 1} of {n} along {axes}"
+        return f"from index {begin} to {end - 1} of {n} along {axes}"
+
+
+class Seen(NamedTuple):
+    """One wrong gradient, the right one, and which elements are wrong."""
+
+    finding: Finding | None
+    ours: np.ndarray
+    truth: np.ndarray
+    outside: np.ndarray
+
+
+def left_out(case: Case) -> Iterator[Cause]:
+    """Zero in one place, and right elsewhere."""
+    for first, *_ in case.wrong:
+        seen = _seen(case, first.name, sparse=True)
+        if not seen or any(s.ours[s.outside].any() for s in seen):
+            continue
+        if len(seen) < 2 and seen[0].outside.sum() < 2:
+            continue
+        if any(first.is_made(c.values) for c in without_a_path(case, first)):
+            continue
+        for places in _places(seen):
+            made = zip(seen, places, strict=True)
+            if all(not s.ours[place.mask(s.ours.shape)].any() for s, place in made):
+                where = places[0].text(seen[0].ours.shape)
+                yield Cause("misplaced", f"the gradient of {first.name} is left out {where}")
+
+
+def only_there(case: Case) -> Iterator[Cause]:
+    """Wrong in one place at either end, or at every s-th index, and right elsewhere."""
+    for first, *_ in case.wrong:
+        seen = _seen(case, first.name, sparse=False)
+        if len(seen) < 2:
+            continue
+        for places in _places(seen):
+            place = places[0]
+            inside = place.step == 1 and place.begin is not None and place.end is not None
+            if inside or _is_a_share(place, seen[0].ours.shape):
+                continue
+            if all(_is_wrong_at(s, p) for s, p in zip(seen, places, strict=True)):
+                where = place.text(seen[0].ours.shape)
+                yield Cause("misplaced", f"the gradient of {first.name} is wrong only {where}")
+
+
+def _is_a_share(place: Place, shape: tuple[int, ...]) -> bool:
+    """Whether it ends where a half, a third or a quarter does: gates that stand in a row have a
+    formula each."""
+    n = math.prod(shape[place.first : place.last + 1])
+    begin, end, _ = slice(place.begin, place.end).indices(n)
+    edge = begin or end
+    return place.step == 1 and any(n % k == 0 and edge % (n // k) == 0 for k in SHARES)
+
+
+def _seen(case: Case, name: str, sparse: bool) -> list[Seen]:
+    """The wrong gradients of an argument at ordinary points, or at all if it is right there."""
+    mine = [f for f in case.gradients if f.name == name and f.ours is not None]
+    usual = [f for f in mine if ORDINARY in f.probe.traits]
+    usual = [f for f in usual if sparse or SPARSE not in f.probe.traits]
+    mine = [f for f in usual or mine if f.dtype == "float64"] or usual or mine
+    if all(f.truth is not None for f in mine):
+        return [
+            Seen(f, f.ours, f.truth, f.outside)
+            for f in mine
+            if f.ours is not None and f.truth is not None and f.outside is not None
+        ]
+    found = [sides for f in mine[:CASES] if (sides := case.sides(f))]
+    return [
+        Seen(s.finding, s.ours, s.truth, abs(s.ours - s.truth) > 1e-6 * np.max(abs(s.truth)))
+        for s in found
+    ]
+
+
+def _places(seen: Sequence[Seen]) -> Iterator[list[Place]]:
+    """For each way to see the axes, where it is wrong at each finding, the same place at all:
+    counted from the start, from the end, or as the last block, which may be shorter."""
+    ndim = seen[0].ours.ndim
+    if any(s.ours.ndim != ndim for s in seen):
+        return
+    axes = [(axis, axis) for axis in range(ndim)]
+    for first, last in axes + [(0, last) for last in range(1, ndim)]:
+        whole = Place(first, last, None, None)
+        rows = [_rows(s.outside, whole) for s in seen]
+        enough = [_rows(abs(s.truth) > 1e-9 * np.max(abs(s.truth)), whole) for s in seen]
+        if any(r.all() or not r.any() for r in rows):
+            continue
+        # Where the right gradient is 0 as well nothing can be wrong, nor tell anything.
+        if any(np.sum(e & ~r) < 2 for r, e in zip(rows, enough, strict=True)):
+            continue
+        begins = [int(np.argmax(r)) for r in rows]
+        ends = [int(r.size - np.argmax(r[::-1])) for r in rows]
+        sizes = [r.size for r in rows]
+        begin, end = min(begins), max(ends)
+        inner = math.prod(seen[0].ours.shape[first + 1 : last + 1])
+        if last > first and begin % inner == end % inner == 0:
+            continue  # the first of these axes alone tells it
+        if len(set(sizes)) == 1:
+            n = sizes[0]
+            place = Place(first, last, begin or None, end if end < n else None)
+            wrong = np.flatnonzero(np.any(rows, 0))
+            step = int(np.gcd.reduce(np.diff(wrong))) if len(wrong) > 2 else 1
+            if step > 1:
+                if wrong[0] < step and wrong[-1] + step >= n:
+                    yield [place._replace(begin=int(wrong[0]), end=None, step=step)] * len(seen)
+                continue
+            yield [place] * len(seen)
+        elif all(e == n for e, n in zip(ends, sizes, strict=True)):
+            if len({n - b for b, n in zip(begins, sizes, strict=True)}) == 1:
+                yield [Place(first, last, begins[0] - sizes[0], None)] * len(seen)
+            elif len(set(begins)) == 1 or _of_blocks(begins, sizes):
+                yield [Place(first, last, b, None) for b in begins]
+        elif all(b == begin for b in begins) and all(e == end for e in ends):
+            yield [Place(first, last, begin or None, end)] * len(seen)
+
+
+def _of_blocks(begins: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Whether each is where the last of blocks of one size begins."""
+    return any(
+        all(b == (n - 1) // block * block for b, n in zip(begins, sizes, strict=True))
+        for block in range(2, min(begins) + 1)
+    )
+
+
+def _is_wrong_at(seen: Seen, place: Place) -> bool:
+    """Whether all is wrong there, where the right gradient is not 0, and nothing else is."""
+    mask = place.mask(seen.ours.shape)
+    told = abs(seen.truth) > 1e-9 * np.max(abs(seen.truth))
+    return not np.any(seen.outside & ~mask) and not np.any(mask & told & ~seen.outside)
+
+
+def _rows(of: np.ndarray, place: Place) -> np.ndarray:
+    """Which slices along the axes of the place have any."""
+    return np.asarray(viewed(of, place.first, place.last).any((0, 2)))
