@@ -7,9 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...reference.adapters import tensor
+from .. import ops
 from ..verdict.classes import Function, Results
 from .adapt import of_torch
 from .traced import traced
@@ -29,10 +32,28 @@ def of_attention(t: Trials) -> Function:
     return _of(t, composed)
 
 
-def without(cut: str, t: Trials) -> Function:
-    """Without the setting beyond which it is an approximation: softplus is linear above 20."""
-    function = _function(t)
-    return _of(t, lambda *args, **kwargs: function(*args, **{**kwargs, cut: math.inf}))
+class Whole(TorchDispatchMode):
+    """Operations of torch that are cut off, and an approximation from there on, as a whole:
+    softplus is linear above 20, though e⁻²⁰ is 2·10⁻⁹. They are cut off where they overflow."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        schema = function._schema
+        if cut := CUT.get(schema.name.removeprefix("aten::").removesuffix("_backward")):
+            place = [a.name for a in schema.arguments].index(cut)
+            args = args[:place]
+            kwargs[cut] = math.log(torch.finfo(args[0].dtype).max) - 1
+        return function(*args, **kwargs)
+
+
+def of_whole_functions(t: Trials) -> Function:
+    def results(inputs: Any) -> Results:
+        with Whole():
+            return t.truth(inputs)
+
+    return results
 
 
 def of_decompositions(t: Trials) -> Function:
@@ -47,7 +68,10 @@ def of_decompositions(t: Trials) -> Function:
     return results
 
 
+# Functions that are cut off, and which of their settings says where.
+CUT = {op.name: op.facts.cut for op in map(ops.named, ops.names()) if op.facts.cut}
 WAYS: dict[str, Way] = {
+    "functions that are not cut off": of_whole_functions,
     "attention of simple functions": of_attention,
     "decomposition": of_decompositions,
 }

@@ -307,8 +307,12 @@ def _resized(
 
 def _of_length(a: np.ndarray, lead: np.ndarray, axis: int, length: int) -> np.ndarray:
     """The array with another length along this axis of the first, if it shares it: counted from the
-    front for the first axis, from the end for the others."""
-    place = axis if not axis else a.ndim - lead.ndim + axis
+    front for the first axis, from the end for the others. An array with fewer axes that fits both
+    ways is one of columns, as it would be if it were broadcast."""
+    behind = a.ndim - lead.ndim
+    if not axis and behind < 0 and a.ndim and a.shape[0] == lead.shape[-behind]:
+        return a
+    place = axis if not axis else behind + axis
     if not 0 <= place < a.ndim or a.shape[place] != lead.shape[axis]:
         return a
     longer = np.take(a, np.arange(length) % a.shape[place], place)

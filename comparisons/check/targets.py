@@ -7,7 +7,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from ...reference.adapters import tensor
@@ -17,7 +16,7 @@ from ..ops import Op
 from ..ops.torch_samples import in_torch
 from ..verdict.classes import Exact, Sides
 from .adapt import Subject, of_torch
-from .compositions import WAYS, Way, without
+from .compositions import WAYS, Way
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,7 @@ class Target:
     @property
     def ways(self) -> Mapping[str, Way]:
         """The other ways in which torch computes it."""
-        if self.function is None or self.gradient:
-            return {}
-        cut = ops.named(self.op).facts.cut if self.op else ""
-        return {f"{self.op} without its {cut}": partial(without, cut), **WAYS} if cut else WAYS
+        return {} if self.function is None or self.gradient else WAYS
 
     def reference(self, subject: Subject, constant: frozenset[str]) -> Subject | None:
         """The other side of the comparison: a subject that is right; None for differences. Where a

@@ -36,7 +36,8 @@ def traced(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> T
     """The function at one call; inputs are (args, kwargs, dy), y a single array, `names` those of
     the floating arrays. Raises whatever torch does for one that cannot be traced."""
     spots = _floating(inputs)
-    graph = _graph(_of_tensors(function, inputs), spots)
+    without_writing = torch.func.functionalize(_of_tensors(function, inputs), remove="mutations")
+    graph = _graph(without_writing, spots)
     return Trace(graph, spots, inputs[2], names)
 
 
@@ -80,8 +81,7 @@ def _of_tensors(function: Callable[..., Any], inputs: Any) -> Callable[..., Any]
 def _graph(function: Callable[..., Any], spots: Sequence[np.ndarray]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        without_writing = torch.func.functionalize(function, remove="mutations")
-        return make_fx(without_writing, decomposition_table=TABLE)(*map(tensor, spots)).graph
+        return make_fx(function, decomposition_table=TABLE)(*map(tensor, spots)).graph
 
 
 def literals(nodes: Sequence[Any]) -> Iterator[tuple[Place, float]]:
@@ -94,8 +94,8 @@ def literals(nodes: Sequence[Any]) -> Iterator[tuple[Place, float]]:
         if not any(isinstance(v, torch.Tensor) and v.is_floating_point() for v in sources):
             continue
         declared = node.target._schema.arguments
-        given: dict[int | str, Any] = dict(enumerate(node.args)) | dict(node.kwargs)
-        types = dict(enumerate(declared)) | {a.name: a for a in declared}
+        given: dict[int | str, Any] = {**dict(enumerate(node.args)), **node.kwargs}
+        types = {**dict(enumerate(declared)), **{a.name: a for a in declared}}
         for key, value in given.items():
             plain = isinstance(value, (int, float)) and not isinstance(value, bool)
             if plain and str(types[key].type).removeprefix("Optional[").rstrip("]") in NUMBERS:

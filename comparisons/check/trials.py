@@ -368,6 +368,9 @@ class Trials:
         traits = finding.probe.traits
         if FOREIGN in traits or (SHAPE in traits and not self.reference):
             return UNSUPPORTED
+        # An axis that became 1 is broadcast now, as the caller's own is not.
+        if SHAPE in traits and finding.kind == findings.WRONG_SHAPE and _not_summed(finding):
+            return UNSUPPORTED
         return DIFFERENT
 
     def skip(self, dtypes: Sequence[str], why: Exception) -> None:
@@ -395,6 +398,17 @@ def cotangent(y: Any, rng: np.random.Generator, numbers: np.dtype) -> Any:
         return np.asarray(rng.standard_normal(part.shape, kind), np.float64)
 
     return tree_map(like, y)
+
+
+def _not_summed(finding: Finding) -> bool:
+    """Whether what came is what should have come, broadcast."""
+    assert finding.ours is not None
+    assert finding.truth is not None
+    try:
+        shape = np.broadcast_shapes(finding.ours.shape, finding.truth.shape)
+    except ValueError:
+        return False
+    return bool(shape == finding.ours.shape)
 
 
 def _finite_nowhere(results: Results) -> bool:

@@ -15,6 +15,7 @@ from ..verdict.classes import (
     DIFFERENT,
     HALF_DTYPES,
     IMPRECISE,
+    LIMIT,
     REFERENCE_IMPRECISE,
     UNDECIDED,
     Exactly,
@@ -30,13 +31,14 @@ from ..verdict.noise import is_floating, unit_roundoff
 from ..verdict.ulps import difference
 from . import findings
 from .arguments import double, floating
-from .compositions import Way
+from .compositions import Way, Whole
 from .conventions import is_convention
 from .findings import NOT_APPLICABLE, Finding, Outcome, Reason
 from .probes import LONG, OWN
 from .trials import Trial, Trials
 from .votes import Direction
 
+U = unit_roundoff(np.float64)
 ASKED = 3  # times that it is asked in vain what excuses a result, at different points
 Known = Mapping[tuple[int, str], Verdict]  # by trial and name
 
@@ -267,9 +269,27 @@ class _Judge:
             vote = direction.vote(name, trial.results[name], trial.truth[name], outside)
             if vote and vote.alone == "reference":
                 return REFERENCE_IMPRECISE, Reason(findings.TORCH_ALONE)
+        if (lost := self._cut_off(trial, name, outside)) is not None:
+            return IMPRECISE, Reason(findings.DIGITS_LOST, lost)
         if way := self._otherwise(trial, name, outside):
             return REFERENCE_IMPRECISE, Reason(findings.AS_COMPOSED, way)
         return None
+
+    def _cut_off(self, trial: Trial, name: str, outside: np.ndarray) -> float | None:
+        """The digits that the subject loses to functions of torch which are cut off, where it would
+        lose none to them as a whole."""
+        try:
+            with Whole():
+                found = trial.call(trial.inputs)[name]
+        except Exception:
+            return None
+        ours, truth = trial.results[name], trial.truth[name]
+        if found is None or found.shape != ours.shape or np.array_equal(found, ours):
+            return None
+        gap, left = (difference(a, truth)[outside] for a in (ours, found))
+        if np.any(left > gap / LIMIT):
+            return None
+        return float(np.max(np.log10(gap / np.maximum(left, U * abs(truth[outside])))))
 
     def _otherwise(self, trial: Trial, name: str, outside: np.ndarray) -> str:
         """The way in which torch computes what the subject gives, if there is one. It is not asked

@@ -103,8 +103,9 @@ def _arrays(case: Case, wrong: Wrong) -> Iterator[tuple[str, np.ndarray]]:
         if is_floating(a):
             seen.add((a.size, a.astype(float).tobytes()))
             yield name, a
-    both = both_ways_of(case, wrong)
-    for name in both.nodes if both else ():
+    if (both := both_ways_of(case, wrong)) is None:
+        return
+    for name in both.nodes:
         value = both.values.get(name)
         if name not in both.forward or not _varies(value):
             continue

@@ -16,7 +16,7 @@ def without_an_argument(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         if name != wrong.name:
             found = at(case.truth, exchanged(wrong.inputs, position, np.ones_like(a)), wrong.name)
             if found is not None:
-                yield Candidate("elementwise factor", f"that without its factor {name}", found)
+                yield Candidate("elementwise factor", f"that without the factor {name}", found)
 
 
 def of_another_operand(case: Case, wrong: Wrong) -> Iterator[Candidate]:

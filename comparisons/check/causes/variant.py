@@ -75,7 +75,8 @@ def of_another_constant_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[Ca
 def _with_other_constants(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
     if (trace := forward_of(case, wrong)) is None:
         return
-    places = list(literals(list(trace.graph.nodes)))
+    nodes = literals(list(trace.graph.nodes))
+    places = [(place, c) for place, c in nodes if not place[0].startswith("pow")]
     found = []
     for where, old, new in _exchanged(places, case.done.settings, CONSTANTS):
         with contextlib.suppress(Exception):  # an operation that does not take it
