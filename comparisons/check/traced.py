@@ -288,7 +288,7 @@ def _arguments(node: Any, numbers: Mapping[Place, float]) -> tuple[Any, Any]:
 
 def differentiable(target: Any) -> Callable[..., Any]:
     """The operation itself, or for one of torch's prims, which have no derivative, its like."""
-    if target is torch.ops.aten.copy_.default:  # written over the result of a clone
+    if target in (torch.ops.aten.copy_.default, torch.ops.aten.copy.default):  # over a clone
         return lambda x, source: source.expand(x.shape)
     if getattr(target, "namespace", "") != "prims":
         return target

@@ -40,6 +40,14 @@ def mutants_command(
             "--no-reference", help="Instead, held to differences of their own forward alone."
         ),
     ] = False,
+    blind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME",
+            help="Instead, a set of mistakes that was written blind: third. Repeatable.",
+        ),
+    ] = None,
     speed: Annotated[bool, typer.Option(help="Measure the two ratios of speed.")] = True,
     out: Out = RESULTS,
     as_json: Json = False,
@@ -60,6 +68,8 @@ def mutants_command(
     from ..ops import named, names
 
     known("op", ops, dict.fromkeys([*AGAINST, *names()]) if alone else AGAINST)
+    if blind:
+        raise typer.Exit(_of_sets(blind, seed, out, as_json, quiet, jobs))
     if half and alone:
         raise typer.BadParameter("expected one of --half and --no-reference, got both")
     if half or alone:
@@ -150,6 +160,44 @@ def _in_16_bits(
             f"{alarms} alarms. NumPy cannot run {int(frame['effect'].isna().sum())} kernels."
         )
     return int(missed > 0 or alarms > 0)
+
+
+def _of_sets(chosen: list[str], seed: int, out: Path, as_json: bool, quiet: bool, jobs: int) -> int:
+    """The exit status, after the table of what was written blind is shown and saved."""
+    from ..mutants import sets
+    from ..report import tables
+    from ..report.console import Column
+    from .runner import Runner
+
+    known("set", chosen, dict.fromkeys(sets.SETS))
+    columns = [
+        Column("op", 30, lambda r: r["op"], grows=True),
+        Column("planted", 30, lambda r: r["planted"], rank=1),
+        Column("named", 18, lambda r: r["named"]),
+        Column("class", 7, lambda r: r["class"]),
+    ]
+    runner = Runner(out, as_json, jobs, quiet=quiet)
+    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+    for name in chosen:
+        tasks += [(sets.mistake_row, (name, *place, seed)) for place in sets.mistakes(name)]
+        tasks += [(sets.right_row, (name, *place, seed)) for place in sets.subjects(name)]
+    rows = list(runner.run("Written blind", tasks, columns, lambda row: [row]))
+    frame = tables.table(rows)
+    tables.save(frame, "mutants_written_blind", runner.out)
+    if as_json:
+        _print_json(frame)
+    else:
+        shown = _titled("\nWritten blind")
+        for head in ("set", "seen", *sets.counted(rows)):
+            shown.add_column(head, justify="left" if head in ("set", "seen") else "right")
+        for name in chosen:
+            now = sets.counted([r for r in rows if r["set"] == name])
+            if first := sets.FIRST_SIGHT.get(name):
+                shown.add_row(name, "at first", *map(str, first.values()))
+            shown.add_row(name, "now", *map(str, now.values()))
+        runner.console.print(shown)
+        runner.last.print(_outcome(frame, "mutants_written_blind"))
+    return int(frame["class"].isin(["missed", "alarm"]).any())
 
 
 def _without_reference(

@@ -62,14 +62,18 @@ class View:
         return f"{self.names[step.inputs[step.moving[k]]]} → {self.names[step.name]}"
 
     def alike(self, own_name: str, own: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, bool]]:
-        """Other values of a shape, and its own turned round."""
-        if own.ndim > 1 and own.shape[-1] == own.shape[-2]:
+        """Other values of a shape, as they are or turned round, and whether it is its own."""
+        shape = own.shape
+        flat = own.ndim > 1 and (*shape[:-2], shape[-1], shape[-2])
+        if flat == shape:
             yield f"{self.names[own_name]}ᵀ", own.detach().mT.contiguous(), True
-        found = 0
-        for name, value in self.tensors.items():
-            if name != own_name and value.shape == own.shape and found < ALIKE:
-                found += 1
-                yield self.names[name], value, False
+        others = [(n, v) for n, v in self.tensors.items() if n != own_name]
+        same = [(self.names[n], v, False) for n, v in others if v.shape == shape]
+        turned = [
+            (f"{self.names[n]}ᵀ", v.mT.contiguous(), False) for n, v in others if v.shape == flat
+        ]
+        yield from same[:ALIKE]
+        yield from turned[:ALIKE]
 
     def later(self) -> dict[str, set[str]]:
         """For each step, those that it is handed on to."""
