@@ -543,3 +543,20 @@ def test_what_torch_itself_gives_in_16_bits_is_no_fault():
         return torch.logsumexp(x, -1).clamp(max=2.0)
 
     assert not check(wrong, lambda x: torch.logsumexp(x, -1), [X + 1]).passed
+
+
+@pytest.mark.parametrize("softly", [F.softplus, lambda x: (1 + x.exp()).log()])
+def test_what_torch_cuts_off_is_imprecise_in_a_subject_and_what_overflows_is_wrong(softly):
+    class Gate(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * F.softplus(-x)
+
+        @staticmethod
+        def backward(ctx, dy):
+            (x,) = ctx.saved_tensors
+            return dy * (softly(-x) - x * torch.sigmoid(-x))
+
+    report = check(Gate, lambda x: -x * F.logsigmoid(x), [X])
+    assert report.passed == (softly is F.softplus), str(report)
