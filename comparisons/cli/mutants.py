@@ -60,12 +60,13 @@ def mutants_command(
     With --half, kernels of 16 bits before the measured tolerance and before that of
     torch.testing.assert_close: with every step rounded, rounded once, and known to be. With
     --no-reference, each right rule on another of its rows at each seed, and those mistakes whose
-    forward is right.
+    forward is right. With --set, mistakes written blind beside the right functions that they are
+    made in, at first sight and now.
 
     Exit status: 0 all caught and no alarm, 1 something missed or an alarm, 2 wrong usage.
     """
     from ..mutants.corpus import AGAINST
-    from ..ops import named, names
+    from ..ops import names
 
     known("op", ops, dict.fromkeys([*AGAINST, *names()]) if alone else AGAINST)
     if blind:
@@ -75,7 +76,26 @@ def mutants_command(
     if half or alone:
         instead = _in_16_bits if half else _without_reference
         raise typer.Exit(instead(ops, range(seed, seed + seeds), out, as_json, quiet, jobs))
+    raise typer.Exit(
+        _of_mistakes(ops, range(seed, seed + seeds), torch_ops, speed, out, as_json, quiet, jobs)
+    )
+
+
+def _of_mistakes(
+    ops: list[str] | None,
+    seeds: range,
+    torch_ops: bool,
+    speed: bool,
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+    jobs: int,
+) -> int:
+    """The exit status, after the tables of planted mistakes and of right rules are shown and
+    saved."""
     from ..mutants import table
+    from ..mutants.corpus import AGAINST
+    from ..ops import named, names
     from ..report import tables
     from ..report.console import Column
     from .runner import Runner
@@ -93,18 +113,18 @@ def mutants_command(
     sloped = [op for op in names() if named(op).has_gradient]
     runner = Runner(out, as_json, jobs, quiet=quiet, named=ops)
     tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
-        (table.mutant_row, (op, number, seed))
+        (table.mutant_row, (op, number, seeds[0]))
         for op in chosen
         for number in range(len(table.MUTANTS.get(op, ())))
     ]
-    tasks += [(table.right_row, (op, s)) for op in chosen for s in range(seed, seed + seeds)]
+    tasks += [(table.right_row, (op, s)) for op in chosen for s in seeds]
     if not ops:
-        tasks += [(table.manual_row, (op, s)) for op in sloped for s in range(seed, seed + seeds)]
+        tasks += [(table.manual_row, (op, s)) for op in sloped for s in seeds]
     if torch_ops:
         tasks += [
-            (table.torch_row, (name, s, s > seed, speed and s == seed))
+            (table.torch_row, (name, s, s > seeds[0], speed and s == seeds[0]))
             for name in table.public()
-            for s in range(seed, seed + seeds)
+            for s in seeds
         ]
     rows = runner.run("Mutants", tasks, columns, lambda row: [row])
     frame = tables.table(rows)
@@ -116,7 +136,7 @@ def mutants_command(
         for shown in _summaries(frame, speeds):
             runner.console.print(shown)
         runner.last.print(_outcome(frame))
-    raise typer.Exit(int(frame["class"].isin(["missed", "alarm"]).any()))
+    return int(frame["class"].isin(["missed", "alarm"]).any())
 
 
 def _in_16_bits(

@@ -412,7 +412,7 @@ MUTANTS = {
             "return np.where(x > 0, dy, negative_slope * dy)",
             "return np.where(x >= 0, dy, negative_slope * dy)",
         ),
-        Mutant("factor", "dy, negative_slope * dy", "dy, 0.01 * dy"),
+        Mutant("variant", "dy, negative_slope * dy", "dy, 0.01 * dy"),
     ],
     "hardtanh": [
         Mutant("kink", "(x >= max_val)", "(x > max_val)"),
@@ -576,7 +576,7 @@ MUTANTS = {
     ],
     "cumsum": [
         Mutant("transpose", "np.flip(backward, dim)", "backward"),
-        Mutant("transpose", "np.flip(backward, dim)", "np.roll(np.flip(backward, dim), 1, dim)"),
+        Mutant("misplaced", "np.flip(backward, dim)", "np.roll(np.flip(backward, dim), 1, dim)"),
         Mutant("missing term", "np.flip(backward, dim)", "(np.flip(backward, dim) - dy)"),
         Mutant(
             "mutation",
@@ -611,7 +611,7 @@ MUTANTS = {
         ),
     ],
     "huber_loss": [
-        Mutant("range", "derror = spread(dy) * c", "derror = spread(dy) * np.clip(e, -1, 1)"),
+        Mutant("variant", "derror = spread(dy) * c", "derror = spread(dy) * np.clip(e, -1, 1)"),
         Mutant(
             "factor", "derror = spread(dy) * c", "derror = spread(dy) * (c / delta)", frozen=True
         ),
@@ -653,7 +653,7 @@ MUTANTS = {
         Mutant("overwritten", "np.add.at(dweight, input, dy)", "dweight[input] = dy"),
         Mutant("overwritten", "np.add.at(dweight, input, dy)", "dweight[input] += dy"),
         Mutant("dtype", "np.zeros(weight.shape, weight.dtype)", "np.zeros(weight.shape)"),
-        Mutant("transpose", "np.add.at(dweight, input, dy)", "np.add.at(dweight, input - 1, dy)"),
+        Mutant("misplaced", "np.add.at(dweight, input, dy)", "np.add.at(dweight, input - 1, dy)"),
         Mutant(
             "missing term",
             "        if padding_idx is not None:\n            dweight[padding_idx] = 0\n",
@@ -728,7 +728,7 @@ MUTANTS = {
     ],
     "glu": [
         Mutant(
-            "transpose",
+            "misplaced",
             "np.concatenate([da, db], dim)",
             "np.stack([da, db], -1).reshape(x.shape)",
             frozen=True,
@@ -824,7 +824,7 @@ MUTANTS = {
             "np.copyto(scattered[..., k], dy, where=winner == k)",
             frozen=True,
         ),
-        Mutant("transpose", "winner == k", "winner == kernel_size - 1 - k", frozen=True),
+        Mutant("misplaced", "winner == k", "winner == kernel_size - 1 - k", frozen=True),
     ],
     "diff": [
         Mutant("missing term", "        rows[:-1] -= drows\n", "", frozen=True),
