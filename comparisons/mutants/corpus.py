@@ -412,7 +412,7 @@ MUTANTS = {
             "return np.where(x > 0, dy, negative_slope * dy)",
             "return np.where(x >= 0, dy, negative_slope * dy)",
         ),
-        Mutant("variant", "dy, negative_slope * dy", "dy, 0.01 * dy"),
+        Mutant("factor", "dy, negative_slope * dy", "dy, 0.01 * dy"),
     ],
     "hardtanh": [
         Mutant("kink", "(x >= max_val)", "(x > max_val)"),
@@ -611,7 +611,7 @@ MUTANTS = {
         ),
     ],
     "huber_loss": [
-        Mutant("variant", "derror = spread(dy) * c", "derror = spread(dy) * np.clip(e, -1, 1)"),
+        Mutant("range", "derror = spread(dy) * c", "derror = spread(dy) * np.clip(e, -1, 1)"),
         Mutant(
             "factor", "derror = spread(dy) * c", "derror = spread(dy) * (c / delta)", frozen=True
         ),

@@ -37,7 +37,7 @@ from .exchanges import (
 )
 
 STEPS = 160  # the most operations that are gone through
-VISITED = 8_000  # the most steps that are gone through for exchanges at several of them
+VISITED = 4_000  # the most steps that are gone through for exchanges at several of them
 VAIN = 4  # gradients that are looked into in vain
 
 

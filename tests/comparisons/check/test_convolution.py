@@ -233,6 +233,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("call", "old", "new"), MISTAKES)
 def test_a_mistake_in_conv2d_is_found(call, old, new):
     report = check(with_mistake(conv2d, old, new), "conv2d", *call, **QUICK)
@@ -274,6 +275,7 @@ OF_OTHERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("function", "call", "old", "new"), OF_OTHERS)
 def test_a_mistake_in_another_is_found(function, call, old, new):
     report = check(with_mistake(function, old, new), function.__name__, *call, **QUICK)

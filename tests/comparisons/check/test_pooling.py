@@ -157,6 +157,7 @@ def test_what_is_right_passes(subject, call):
     assert report.passed, report
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("subject", "old", "new", "call"),
     [

@@ -61,7 +61,7 @@ def called(op, row):
     return SAMPLES[op][row].draw(0, np.dtype(float))
 
 
-@pytest.mark.thinned(6)
+@pytest.mark.thinned(8)
 @pytest.mark.parametrize(("op", "row", "old", "new"), MISTAKES)
 def test_a_mistake_is_found(op, row, old, new):
     report = check(planted(op, old, new), op, *called(op, row), **QUICK)

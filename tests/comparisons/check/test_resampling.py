@@ -207,7 +207,7 @@ SHUFFLES = {op: arguments for op, arguments in CALLS if op.endswith("shuffle")}
 GRIDS = [arguments for op, arguments in CALLS if op == "affine_grid"]
 
 
-@pytest.mark.thinned(5)
+@pytest.mark.thinned(8)
 @pytest.mark.parametrize(
     ("op", "old", "new", "arguments"),
     [
