@@ -17,6 +17,7 @@ import torch
 from gradtwin.comparisons.baselines.record import measured
 from gradtwin.comparisons.cli.app import app
 
+NOT_WAITING = os.WEXITED | os.WNOHANG | os.WNOWAIT  # a look at whether it has ended
 FOLDER, NAMES = Path(sys.argv[1]), sys.argv[2:]
 
 
@@ -48,10 +49,19 @@ def ended(child):
     return os.waitpid(child, 0)[1]
 
 
+def parts(folder):
+    return [*folder.glob(".b.parquet.parts/*.parquet")]
+
+
 def killed(number, moment):
-    """A recording that is killed; of the first two, another goes on with what is left."""
+    """A recording that is killed, the first one in the middle; of the first two, another goes on
+    with what is left."""
     child = record(f"killed{number}")
-    time.sleep(moment)
+    if number:
+        time.sleep(moment)
+    else:
+        while not parts(FOLDER / "killed0") and not os.waitid(os.P_PID, child, NOT_WAITING):
+            time.sleep(1e-3)
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     status = ended(child)
@@ -59,7 +69,7 @@ def killed(number, moment):
     found = {
         "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
         "there": (folder / "b.parquet").exists(),
-        "parts": len([*folder.glob(".b.parquet.parts/*.parquet")]),
+        "parts": len(parts(folder)),
     }
     if number < 2:
         shutil.copytree(folder, FOLDER / f"resumed{number}")
