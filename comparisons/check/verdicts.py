@@ -36,9 +36,8 @@ from .conventions import is_convention
 from .findings import NOT_APPLICABLE, Finding, Outcome, Reason
 from .probes import LONG, OWN
 from .trials import Trial, Trials
-from .votes import Direction
+from .votes import Direction, U
 
-U = unit_roundoff(np.float64)
 ASKED = 3  # times that it is asked in vain what excuses a result, at different points
 Known = Mapping[tuple[int, str], Verdict]  # by trial and name
 
@@ -281,7 +280,7 @@ class _Judge:
         try:
             with Whole():
                 found = trial.call(trial.inputs)[name]
-        except Exception:
+        except Exception:  # whatever the subject raises there is no excuse for it
             return None
         ours, truth = trial.results[name], trial.truth[name]
         if found is None or found.shape != ours.shape:

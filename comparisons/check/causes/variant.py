@@ -67,8 +67,7 @@ def of_another_constant_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[Ca
         for ratio in changed:
             if broadcasts(ratio.shape, wrong.truth.shape):
                 yield Candidate("variant", text, wrong.truth * ratio)
-                with np.errstate(all="ignore"):
-                    yield Candidate("variant", text, wrong.truth / ratio)
+                yield Candidate("variant", text, wrong.truth / ratio)
     yield from candidates(case, wrong, "variant", _with_others_in_the_pullback)
 
 
