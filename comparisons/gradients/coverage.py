@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from inspect import signature
@@ -15,7 +14,7 @@ from ...reference.adapters import array, leaves, tree_map
 from .. import ops
 from ..ops.bad_calls import INEXPRESSIBLE, Case, new_case, outcome, summed
 from ..ops.torch_modules import calls_of
-from ..ops.torch_samples import differentiable, text
+from ..ops.torch_samples import differentiable, listed, text
 from ..verdict.classes import DIFFERENT, DTYPES, IDENTICAL
 from .bad_calls import bad_calls, judged, spread
 
@@ -87,9 +86,7 @@ def _dtypes(info: Any) -> list[str]:
 def _sampled(info: Any, dtype: str) -> list[Any]:
     floats = dtype in _dtypes(info)
     given = getattr(torch, dtype) if floats else torch.int64
-    with warnings.catch_warnings(action="ignore"):
-        torch.manual_seed(0)
-        return list(info.sample_inputs("cpu", given, requires_grad=floats))
+    return listed(info.sample_inputs_func, info, "cpu", given, floats)
 
 
 def _on_samples(
@@ -150,9 +147,7 @@ def _in_numpy(leaf: Any) -> Any:
 
 
 def _on_error_inputs(info: Any, op: str) -> Iterator[Case]:
-    with warnings.catch_warnings(action="ignore"):
-        given = list(info.error_inputs("cpu")) if info.error_inputs_func else []
-    for error in given:
+    for error in listed(info.error_inputs_func, info, "cpu"):
         case = new_case(op, "error input", str(error.error_regex))
         try:
             args, kwargs = expressed(info, op, error.sample_input)

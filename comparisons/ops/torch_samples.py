@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from ...reference.adapters import array, leaves, tree_map
 from ..verdict.noise import cast, is_floating
 from .arguments import array_names, signature_of
+
+SEED = 1234  # torch's, of its tests
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,26 @@ def infos_of(function: Callable[..., Any]) -> list[Any]:
     ]
 
 
+def listed(make: Callable[..., Iterable[Any]] | None, info: Any, *args: Any) -> list[Any]:
+    """What `sample_inputs_func` or `error_inputs_func` of an entry makes, as torch's own iterator
+    over it gives it: with all generators set anew before each.
+
+    That iterator looks through the caller's stack for the test that it is in, and sets the
+    generators of all devices, which takes longer than most inputs.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        torch.default_generator.manual_seed(0)
+        inputs, found = iter(make(info, *args) if make else ()), []
+        while True:
+            torch.default_generator.manual_seed(SEED)
+            random.seed(SEED)
+            np.random.seed(SEED)  # noqa: NPY002 (the one that torch draws from)
+            try:
+                found.append(next(inputs))
+            except StopIteration:
+                return found
+
+
 def samples_of(info: Any, names_from: Callable[..., Any] | None = None) -> tuple[Sample, ...]:
     """Its sample inputs in float64, rounded to float32 so that one truth serves both; what does
     not require a gradient there is constant."""
@@ -73,11 +96,7 @@ def _name(info: Any) -> str:
 
 def _drawn(info: Any, names_from: Callable[..., Any] | None) -> Iterator[Sample]:
     signature = signature_of(names_from or info.op)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        made = list(info.sample_inputs("cpu", torch.float64, requires_grad=True))
-    for sample in made:
+    for sample in listed(info.sample_inputs_func, info, "cpu", torch.float64, True):
         tree = ((sample.input, *sample.args), dict(sample.kwargs))
         tensors = [t for t in leaves(tree) if isinstance(t, torch.Tensor)]
         if any(t.is_complex() or t.layout is not torch.strided for t in tensors):

@@ -52,10 +52,10 @@ def checked(tmp_path):
 @pytest.mark.parametrize(
     ("subject", "args", "status", "words"),
     [
-        ("torch.py:relu", ["--against", "relu"], 0, "right"),
+        pytest.param("torch.py:relu", ["--against", "relu"], 0, "right", marks=pytest.mark.sweep),
         ("torch.py:relu", ["--against", "relu", "--timeout", "100"], 0, "right"),
         ("torch.py:broken", ["--against", "relu"], 1, "Mute: (its text raises ValueError)"),
-        ("torch.py:endless", ["--timeout", "6"], 2, "not done after 6 seconds"),
+        ("torch.py:endless", ["--timeout", "3"], 2, "not done after 3 seconds"),
         ("torch.py:leaving", ["--against", "relu"], 1, "sys.exit(0)"),
         ("leaves.py:f", [], 2, "leaves.py cannot be run: SystemExit"),
     ],

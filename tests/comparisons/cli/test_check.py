@@ -140,7 +140,7 @@ def test_the_examples(gradtwin, arguments, status, words):
 
 
 @pytest.mark.parametrize(
-    "workers", [pytest.param([], marks=pytest.mark.sweep), ["-n", "2"]], ids=["alone", "xdist"]
+    "workers", [pytest.param([], marks=pytest.mark.sweep), ["-n", "1"]], ids=["alone", "xdist"]
 )
 def test_the_plug_in(folder, workers):
     command = [sys.executable, "-m", "pytest", "-q", *workers, "--gradient-report=out/report"]
