@@ -263,12 +263,12 @@ def _screened(
     size, gap = abs(finite_part(truth)), difference(ours, truth)
     u = unit_roundoff(half or ours.dtype)
     floor = u * size + (SMALLEST[half] if half else float(finfo(ours.dtype).tiny))
-    margin, distances = gap / (LIMIT * floor), _distances(ours, truth, half)
+    margin = gap / (LIMIT * floor)
     both = np.isfinite(ours) & np.isfinite(truth)
+    ignored = np.repeat(finite, sizes) & ~np.isfinite(truth)
     if not both.all():
         margin[~both] = np.where(same_values(ours, truth), 0, np.inf)[~both]
-        ignored = np.repeat(finite, sizes) & ~np.isfinite(truth)
-        margin[ignored] = distances[ignored] = 0
+        margin[ignored] = 0
 
     def largest(values: np.ndarray) -> np.ndarray:
         return np.maximum.reduceat(values, starts)
@@ -276,7 +276,12 @@ def _screened(
     def norms(values: np.ndarray) -> np.ndarray:
         return np.sqrt(np.add.reduceat((values / np.repeat(scale, sizes)) ** 2, starts))
 
-    worst, furthest, most = largest(margin), largest(distances), largest(size)
+    worst = largest(margin)
+    if (worst > 1).all():  # as where there is but one that is large
+        return [None] * len(pairs)
+    distances = _distances(ours, truth, half)
+    distances[ignored] = 0
+    furthest, most = largest(distances), largest(size)
     scale = np.where(most > 0, most, 1)  # so that no square overflows
     apart, norm = norms(gap), norms(size)
     error = np.where(apart > 0, apart / norm, 0)
@@ -380,8 +385,8 @@ def _blur(slack: np.ndarray, change: np.ndarray) -> np.ndarray:
     visible = change > 0
     with np.errstate(over="ignore"):  # a change so small that it could never be seen
         blur = np.divide(slack, change, out=np.full(slack.shape, np.inf), where=visible)
-    blur.sort(axis=1)
     seen = visible.sum(axis=1)
+    blur.partition(np.unique(seen // 2), axis=1)
     return np.where(seen, blur[np.arange(len(blur)), seen // 2], math.nan)
 
 
