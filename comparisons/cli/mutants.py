@@ -216,8 +216,35 @@ def _of_sets(chosen: list[str], seed: int, out: Path, as_json: bool, quiet: bool
                 shown.add_row(name, "at first", *map(str, first.values()))
             shown.add_row(name, "now", *map(str, now.values()))
         runner.console.print(shown)
+        for name in chosen:
+            part = frame[frame["set"] == name]
+            mistakes = part["kind"] == "mistake"
+            runner.console.print(_judges(f"\n{name}: who objects", part[mistakes], part[~mistakes]))
         runner.last.print(_outcome(frame, "mutants_written_blind"))
     return int(frame["class"].isin(["missed", "alarm"]).any())
+
+
+def _judges(title: str, mistakes: pd.DataFrame, right: pd.DataFrame) -> Table:
+    """How many mistakes each judge objects to, and how many of the right ones where it was asked;
+    calls and seconds of one mistake, by the median."""
+    from ..mutants.judges import JUDGES
+
+    shown = _titled(title)
+    for head in ("judge", "mistakes", "found", "right", "alarms", "calls", "seconds"):
+        shown.add_column(head, justify="left" if head == "judge" else "right")
+    sides = [(mistakes, mistakes["class"] == "caught"), (right, right["class"] == "alarm")]
+    counts = [str(n) for part, found in sides for n in (len(part), found.sum())]
+    cost = f"{mistakes['calls'].median():.0f}", f"{mistakes['seconds'].median():.2g}"
+    shown.add_row("check", *counts, *cost)
+    for judge in JUDGES:
+        asked = [part[judge].dropna().astype(bool) for part in (mistakes, right)]
+        counts = [
+            str(n) if len(found) else "" for found in asked for n in (len(found), found.sum())
+        ]
+        column = f"{judge.removeprefix('gradcheck_')}_seconds"
+        took = f"{mistakes[column].median():.2g}" if column in mistakes else ""
+        shown.add_row(judge.replace("_", " ").replace("torchs", "torch's"), *counts, "", took)
+    return shown
 
 
 def _without_reference(
@@ -372,7 +399,8 @@ def _summaries(frame: pd.DataFrame, speeds: Sequence[dict[str, Any]]) -> list[An
         f"{took['slow_seconds']:.3g} s (fast {took['fast_seconds']:.3g} s)",
         "",
     )
-    return [*shown, quiet, times]
+    judges = _judges("\nWho objects", mutants, frame[frame["kind"] == "corpus"])
+    return [*shown, judges, quiet, times]
 
 
 def _rates(title: str, part: pd.DataFrame) -> Table:

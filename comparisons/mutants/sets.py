@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..check.verify import check
+from .judges import Count, objections
 from .mistakes import Mistake, Subject
 from .table import objects, warned
 
@@ -123,15 +124,16 @@ def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _tried(thing: Any, subject: Subject, seed: int, effort: dict[str, Any]) -> dict[str, Any]:
-    started = time.perf_counter()
     against: Any = subject.against
     if isinstance(against, str):
         against = operator.attrgetter(against.removeprefix("torch."))(torch)
     kind, named, says, page = "missed", "", "", ""
-    for call in subject.calls:
-        arrays, settings = call.draw(seed)
+    calls = [call.draw(seed) for call in subject.calls]
+    count, started = Count(), time.perf_counter()
+    counted = count.of(thing)
+    for arrays, settings in calls:
         try:
-            report = check(thing, against, arrays, settings, seed=seed, **effort)
+            report = check(counted, against, arrays, settings, seed=seed, **effort)
         except (TypeError, ValueError) as refusal:
             kind, page = "n/a", f"{type(refusal).__name__}: {refusal}"
             continue
@@ -143,4 +145,8 @@ def _tried(thing: Any, subject: Subject, seed: int, effort: dict[str, Any]) -> d
                 named = "dtype"
             break
     took = time.perf_counter() - started
-    return {"class": kind, "named": named, "says": says, "page": page, "seconds": took}
+    return {
+        **{"class": kind, "named": named, "says": says, "page": page},
+        **objections(thing, against, calls, seed),
+        **{"calls": count.number, "seconds": took},
+    }

@@ -1,4 +1,4 @@
-"""The mutation table: planted wrong rules, caught or missed by `check` and by torch's gradcheck."""
+"""The mutation table: planted wrong rules, caught or missed by `check` and by other judges."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ..ops.torch_samples import database, infos_of, samples_of
 from ..verdict.noise import is_floating
 from . import rules
 from .corpus import AGAINST, MUTANTS, SAMPLES, Mutant
+from .judges import JUDGES, Count, objections
 
 PATIENCE = 60.0  # seconds for one function, after which gradcheck is stopped
 SMALL = 10_000  # elements of the largest sample whose Jacobian fits in memory
@@ -57,15 +58,13 @@ def against(op: str) -> Callable[..., Any]:
 
 
 def mutant_row(op: str, number: int, seed: int = 0) -> dict[str, Any]:
-    """One mutant before the three judges: each has all the calls, and stops when it objects."""
+    """One mutant before `check`, which stops where it objects, and before the other judges."""
     mutant = MUTANTS[op][number]
     calls = [call.draw(seed, np.dtype(float)) for call in SAMPLES[op]]
     subject = planted(op, mutant)
-    started = time.perf_counter()
-    report = next(r for r in _until_wrong(subject, op, calls, seed))
+    count, started = Count(), time.perf_counter()
+    report = next(r for r in _until_wrong(count.of(subject), op, calls, seed))
     took = time.perf_counter() - started
-    slow, slow_took = gradchecked(subject, calls, fast_mode=False)
-    fast, fast_took = gradchecked(subject, calls, fast_mode=True)
     return {
         **_row(f"mutant/{op}/{number}/{seed}", "mutant", op),
         "planted": mutant.cause,
@@ -74,11 +73,9 @@ def mutant_row(op: str, number: int, seed: int = 0) -> dict[str, Any]:
         "new": mutant.new,
         "named": report.cause.name if report.cause else "dtype" if warned(report) else "",
         "says": report.cause.text if report.cause else "",
-        "gradcheck_slow": slow,
-        "gradcheck_fast": fast,
+        **objections(subject, against(op), calls, seed),
+        "calls": count.number,
         "seconds": took,
-        "slow_seconds": slow_took,
-        "fast_seconds": fast_took,
         "class": "caught" if objects(report) else "missed",
     }
 
@@ -140,8 +137,8 @@ def _alarm(row: str, kind: str, op: str, run: Callable[[], Iterator[Report]]) ->
 
 def _row(row: str, kind: str, op: str) -> dict[str, Any]:
     none = dict.fromkeys(("planted", "named", "old", "new", "says"), "")
-    unknown = dict.fromkeys(("gradcheck_slow", "gradcheck_fast"))
-    seconds = dict.fromkeys(("seconds", "slow_seconds", "fast_seconds"), math.nan)
+    unknown = dict.fromkeys(JUDGES)
+    seconds = dict.fromkeys(("calls", "seconds", "slow_seconds", "fast_seconds"), math.nan)
     return {"id": row, "kind": kind, "op": op, **none, "frozen": False, **unknown, **seconds}
 
 
@@ -164,47 +161,6 @@ def warned(report: Report) -> bool:
     """Whether a result of the caller's own call is in a wider dtype than was asked for."""
     odd = report.table[report.table["class"] == UNSUPPORTED]
     return bool((odd["probe"] == OWN).any())
-
-
-def gradchecked(rule: Rule, calls: list[Any], fast_mode: bool) -> tuple[bool, float]:
-    """Whether torch.autograd.gradcheck objects to the rule at any of the calls, and how long it
-    takes."""
-    started = time.perf_counter()
-    found = any(not _accepted(rule, args, kwargs, fast_mode) for args, kwargs in calls)
-    return found, time.perf_counter() - started
-
-
-def _accepted(rule: Rule, args: Any, kwargs: Any, fast_mode: bool) -> bool:
-    tree = (args, kwargs)
-    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in leaves(tree) if is_floating(a)]
-
-    def function(*tensors: torch.Tensor) -> Any:
-        return _Wrapped.apply(rule, tree, *tensors)
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        try:
-            return torch.autograd.gradcheck(function, inputs, fast_mode=fast_mode)
-        except Exception:
-            return False
-
-
-class _Wrapped(torch.autograd.Function):
-    """A rule over arrays, as torch sees it."""
-
-    @staticmethod
-    def forward(ctx: Any, rule: Rule, tree: Any, *tensors: torch.Tensor) -> torch.Tensor:
-        given = iter(tensors)
-        args, kwargs = tree_map(
-            lambda leaf: next(given).detach().numpy() if is_floating(leaf) else leaf, tree
-        )
-        y, ctx.pullback = rule(*args, **kwargs)
-        return torch.from_numpy(np.array(y))
-
-    @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> Any:
-        gradients = leaves(ctx.pullback(dy.numpy()))
-        return (None, None, *(torch.from_numpy(np.array(g)) for g in gradients))
 
 
 def speeds(ops: Sequence[str]) -> Iterator[dict[str, Any]]:
