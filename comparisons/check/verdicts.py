@@ -24,7 +24,7 @@ from ..verdict.classes import (
     Sides,
     Verdict,
 )
-from ..verdict.floor import Floor
+from ..verdict.floor import LOOKS, Floor
 from ..verdict.halves import is_half
 from ..verdict.judge import screen, settle
 from ..verdict.noise import is_floating, unit_roundoff
@@ -168,7 +168,9 @@ class _Judge:
         """Verdicts with all of the floor, and which elements are outside."""
         ours, *known = ({n: of[n] for n in names} for of in (trial.results, trial.truth, native))
         reference, call = only(names, self.t.truth), only(names, trial.call, trial.truth)
-        floor = Floor(reference, trial.inputs, _floored(trial.dtype), known, once=self.t.once)
+        floor = Floor(
+            reference, trial.inputs, _floored(trial.dtype), known, once=self.t.once, looks=LOOKS
+        )
         exact = self.excuses.exact if self.t.reference else None
         sides = self.excuses.sides(trial.inputs) if self.excuses.sides else None
         finer = only(names, self.t.call, trial.truth) if is_half(trial.dtype) else None
@@ -304,7 +306,7 @@ class _Judge:
                 near = np.isfinite(other) & (difference(ours, other) < distance)
                 if not near[outside].all():
                     continue
-                floor = Floor(reference, trial.inputs, _floored(trial.dtype))
+                floor = Floor(reference, trial.inputs, _floored(trial.dtype), looks=LOOKS)
                 results = {name: ours}
                 verdict = settle(floor, call, trial.inputs, results, finite=trial.derived)[name]
             except Exception:  # torch has no such way

@@ -23,7 +23,7 @@ from ..exact import SOON
 from ..ops import Op, arguments, evaluate
 from ..report.text import said
 from ..verdict.classes import CLASSES, DIFFERENT, EMPTY, Exact, Results, Verdict
-from ..verdict.floor import Floor
+from ..verdict.floor import LOOKS, Floor
 from ..verdict.judge import judge, settle
 from ..verdict.noise import is_floating
 from ..verdict.ulps import same_bits
@@ -257,7 +257,7 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
         step.note = f"{type(error).__name__}: {said(error)}"
         step.verdicts = {"rule": replace(EMPTY, kind=DIFFERENT, margin=math.inf)}
         return
-    floor = Floor(partial(evaluated, twin), inputs, dtype)
+    floor = Floor(partial(evaluated, twin), inputs, dtype, looks=LOOKS)
     step.verdicts = settle(floor, subject, inputs, results, exactly)
     torchs = dict(floor.native)
     for name, end in ends.items():

@@ -19,6 +19,7 @@ from .noise import OneUlpNoise, cast, is_floating, moved, moved_by, unit_roundof
 from .ulps import difference, finite_part, same_values
 
 DRAWS = 6  # of noise
+LOOKS = 3  # points at which what torch loses is looked for first, where noise is dear
 SMALL, LARGE = 32, 1024 * 32  # the two sizes of a draw, in units of u
 SIXTEEN = (1 / 32, 1)  # those of a subject in 16 bits: of 32 u, little is left of any digit
 HALF = (1, 32)  # the same of results in 16 bits, in units in their last place
@@ -45,6 +46,9 @@ class Floor:
     subject that computes in float32 and rounds to 16 bits at its end, the floor is u |truth| /
     LIMIT, which is to say one rounding, and all that float32 makes.
 
+    Noise costs ten evaluations, what torch loses at a point nearby, which is a part of each draw,
+    but two: there are so many `looks` for it before any noise is drawn.
+
     `together` is what the reference is made of, if that takes several draws at once, as Draws.
     Where it cannot after all, each is evaluated by itself, and it is not asked again.
     """
@@ -59,6 +63,7 @@ class Floor:
         known: Sequence[Results] = (),
         together: Hashable = None,
         once: bool = False,
+        looks: int = 0,
     ) -> None:
         self.half = dtype if is_half(dtype) else ""
         self.once = once and bool(self.half)
@@ -69,6 +74,8 @@ class Floor:
         self.reference, self.dtype = reference, dtype
         self._u = unit_roundoff(np.float32 if self.once else dtype)  # the size of the noise
         self.draws = 0
+        self._looks = looks if self._loses else 0
+        self._looked = 0  # at so many points nearby
         self.halves = False  # whether something on the way was seen to be computed in 16 bits
         self.together = together if any(map(is_floating, leaves(self.inputs))) else None
         if known:
@@ -152,6 +159,9 @@ class Floor:
             return True
         if self.draws == DRAWS:
             return False
+        if self._looked < self._looks and not self.draws and not thorough:
+            self._look_nearby([self._looked + 1])
+            return True
         self.draw(DRAWS if self.draws or thorough else 1)
         return True
 
@@ -194,7 +204,7 @@ class Floor:
         call = self.together, repr((self.half and self._u, kinds))
         if not self._can.get(call, True):
             return False
-        before = dict(self.noise), self._own
+        before = dict(self.noise), self._own, self._looked
         try:
             pairs = [
                 (found, self.reference(point))
@@ -212,7 +222,7 @@ class Floor:
             ):
                 self._can[call] = True
                 return True
-        self.noise, self._own = before
+        self.noise, self._own, self._looked = before
         return False
 
     def _beside_another(self) -> Results:
@@ -232,20 +242,26 @@ class Floor:
         if not self._loses:
             self._move(seeds, (self._u,), 1)
 
+        return self._look_nearby([seed for seed in seeds if seed > self._looked])
+
+    def _look_nearby(self, seeds: Sequence[int]) -> list[tuple[Any, Results]]:
+        """Adds what torch loses at points nearby; see `_draw`."""
+        doubles: list[tuple[Any, Results]] = []
+        if not seeds or (not self._loses and len(seeds) == 1):
+            return doubles
+
         def point(seed: int) -> tuple[Any, Any]:
             single = nearby(self.inputs, seed)
             double = cast(single, np.float64)
             return (single if self._loses else double), double
 
-        doubles: list[tuple[Any, Results]] = []
-        if not self._loses and len(seeds) == 1:
-            return doubles
         around = nullcontext(), nullcontext()
         for (_, double), (low, high) in self._results(seeds, point, lambda seed: around):
             if self._loses:
                 lost = self._loss_of(low, high)
                 self._own = {n: np.maximum(a, lost[n].max(axis=0)) for n, a in self._own.items()}
             doubles.append((double, high))
+        self._looked = max(self._looked, *seeds)
         return doubles
 
     def _move(

@@ -256,6 +256,29 @@ def test_draws_of_a_large_call_are_made_one_by_one(monkeypatch):
     assert evaluations == 3 + 4 * DRAWS
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_what_torch_loses_nearby_is_looked_for_before_noise_and_once(dtype):
+    evaluations = []
+
+    def reference(inputs):
+        evaluations.append(inputs)
+        return evaluate(rule(torch.tanh), ["input"], inputs)
+
+    inputs = ((np.random.default_rng(0).standard_normal(50).astype(dtype),), {}, np.ones(50, dtype))
+    looking, without = (Floor(reference, inputs, np.dtype(dtype), looks=n) for n in (2, 0))
+    for draws, looked in enumerate((1, 2, 2)):
+        before = len(evaluations)
+        assert looking.widen()
+        assert len(evaluations) - before == 2
+        assert (looking.draws, looking._looked) == (max(draws - 1, 0), looked)
+        assert looking.noise["value"].any() == (looking.draws > 0)
+    for found in (looking, without):
+        while found.widen():
+            pass
+    for name, values in without.values.items():
+        assert np.array_equal(looking.values[name], values)
+
+
 def test_where_vmap_cannot_each_draw_is_evaluated_by_itself():
     """And that is not tried again."""
 
