@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .signatures import chosen, signed
-from .trees import items
 
 BACKENDS = ("torch", "jax")
 
@@ -22,8 +21,8 @@ def is_layer(thing: Any) -> bool:
 
 def functional(layer: Any, names: Sequence[str] | None) -> Callable[..., Any]:
     """`f(*inputs, *weights, **settings)` of a layer that is built, by its stateless_call; all
-    trainable weights if `names` is None. It knows the dtype of its policy alone: to another one a
-    layer casts its inputs, and what Keras multiplies in float64, it multiplies in float32.
+    trainable weights if `names` is None. It computes in the dtype of its policy alone, to which it
+    casts what it is given; under one of float64 Keras multiplies matrices in float32 as well.
     ValueError."""
     import keras
 
@@ -39,20 +38,12 @@ def functional(layer: Any, names: Sequence[str] | None) -> Callable[..., Any]:
 
     def function(*args: Any, **kwargs: Any) -> Any:
         inputs, weights = args[: len(args) - len(names)], args[len(args) - len(names) :]
-        for _, leaf in items((args, kwargs)):
-            dtype = keras.backend.standardize_dtype(leaf.dtype) if hasattr(leaf, "dtype") else ""
-            if "float" in dtype and dtype != layer.compute_dtype:
-                raise TypeError(
-                    f"{name}: expected {layer.compute_dtype}, its policy, in which it is judged "
-                    f'with dtypes=["{layer.compute_dtype}"], got {dtype}'
-                )
         given = dict(zip(names, weights, strict=True))
         own = [given.get(n, v.value) for n, v in known.items()]
         others = [v.value for v in layer.non_trainable_variables]
         return layer.stateless_call(own, others, *inputs, **kwargs)[0]
 
-    name = type(layer).__name__
-    return signed(function, name, layer.call, names)
+    return signed(function, type(layer).__name__, layer.call, names)
 
 
 def _named(variables: Sequence[Any]) -> dict[str, Any]:
