@@ -2,9 +2,9 @@
 and compared.
 
 `check` examines a backward pass and gives a `Report`, which names the `Cause` of what is wrong;
-`assert_gradient` raises if something is. `trace` goes through the backward pass of a torch module
-and gives a `Trace`. `record_run` records a training loop; `compare_curves` trains a `Cell` by hand
-and by torch.
+`assert_gradient` raises if something is; `functional` makes a layer a function of its parameters.
+`trace` goes through the backward pass of a torch module and gives a `Trace`. `record_run` records a
+training loop; `compare_curves` trains a `Cell` by hand and by torch.
 """
 
 from importlib import import_module
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .comparisons.check.causes import Cause
+    from .comparisons.check.functional import functional
     from .comparisons.check.report import Report
     from .comparisons.check.verify import check
     from .comparisons.curves.divergence import compare as compare_curves
@@ -30,6 +31,7 @@ __all__ = [
     "assert_gradient",
     "check",
     "compare_curves",
+    "functional",
     "record_run",
     "trace",
 ]
@@ -43,6 +45,7 @@ PLACES = {
     "assert_gradient": ("pytest_plugin", "assert_gradient"),
     "check": ("comparisons.check.verify", "check"),
     "compare_curves": ("comparisons.curves.divergence", "compare"),
+    "functional": ("comparisons.check.functional", "functional"),
     "record_run": ("comparisons.runs.record_run", "record_run"),
     "trace": ("comparisons.trace.recorder", "trace"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from .. import ops
 from ..ops.arguments import array_names, positional_names, signature_of
 from ..verdict.classes import Results
 from ..verdict.noise import cast, is_floating
-from . import kinds, torch_subjects
+from . import jax_subjects, keras_subjects, kinds, torch_subjects
 from .kinds import Rule, is_answer
 from .misuse import Misuse, described
 from .surroundings import Surroundings
@@ -52,6 +53,7 @@ class Subject:
     in_torch: Callable[..., Any] | None = None  # the torch callable, if it is one
     constant: frozenset[str] = frozenset()  # names of floating arrays that have no gradient
     around: Surroundings | None = None  # what every call leaves as it was
+    forks: bool = True  # whether it can be called in a fork: the threads of JAX are not there
 
     def __call__(self, inputs: Any) -> Results:
         """Value and gradients by name; inputs are (args, kwargs, dy). Raises Misuse."""
@@ -68,7 +70,9 @@ class Subject:
         with self._kept():
             answer = self.rule(*args, **kwargs)
         if not is_answer(answer):
-            raise Misuse(f"{self.kind}: expected (y, pullback), got {described(answer)}")
+            raise Misuse(
+                f"{self.kind}: expected (y, pullback), got {described(answer)}{_hint(answer)}"
+            )
         nested, pull = answer
         outputs, is_output, whole = _parted(nested)
 
@@ -108,9 +112,10 @@ class Subject:
             wanted = names
         if len(answers) != len(wanted):
             came = f"{len(answers)} gradient{'s' if len(answers) != 1 else ''}"
+            hint = "; constant= names what has none" if 0 < len(answers) < len(wanted) else ""
             raise Misuse(
                 f"pullback: expected {len(wanted)}, one for each floating array "
-                f"({', '.join(wanted)}), got {came}"
+                f"({', '.join(wanted)}), got {came}{hint}"
             )
         return dict(zip(wanted, answers, strict=True))
 
@@ -187,6 +192,8 @@ def _made(thing: Any, call: _Call) -> Subject:
             return _plain(name, "layer", kinds.of_layer(layer[1]), layer[2], call)
         pair = kinds.paired(forward, backward)
         return _plain(name, "pair of functions", pair, forward, call)
+    if keras_subjects.is_layer(thing):
+        thing = keras_subjects.functional(thing, [])
     if isinstance(thing, type) and issubclass(thing, torch.autograd.Function):
         function, signature = torch_subjects.applied(thing)
         call.refuse_complex(signature)
@@ -238,7 +245,8 @@ def _plain(name: str, kind: str, rule: Rule, called: Any, call: _Call) -> Subjec
     """A plain function, over arrays or over tensors: whichever it can be called with."""
     signature = signature_of(called)
     call.refuse_complex(signature)
-    found = Subject(name, kind, rule, signature, None, call.constant)
+    in_jax = "jax" in kinds.packages_of(called)
+    found = Subject(name, kind, rule, signature, None, call.constant, forks=not in_jax)
     args, kwargs = call.copied()
     try:
         with call.around.kept():
@@ -246,6 +254,8 @@ def _plain(name: str, kind: str, rule: Rule, called: Any, call: _Call) -> Subjec
     except Exception as error:
         with_arrays = error
     else:
+        if jax_subjects.is_answered(answer):
+            return _of_jax(found, answer)
         if is_answer(answer) or kind != "rule":
             return found
         shapes = {leaf.shape for _, leaf in items((args, kwargs)) if is_floating(leaf)}
@@ -266,11 +276,30 @@ def _plain(name: str, kind: str, rule: Rule, called: Any, call: _Call) -> Subjec
         if any(isinstance(leaf, torch.Tensor) for _, leaf in items(answer)):
             return of_torch(rule, signature, call.constant, device=there)
         return found
+    answer = _with_jax(rule, call)
+    if in_jax or jax_subjects.is_answered(answer):
+        return _of_jax(found, answer)
     if not isinstance(with_arrays, Misuse) and kinds.fits_tensors(
         called, with_arrays, with_tensors
     ):
         return replace(found, rule=kinds.over_tensors(rule, device))
     return found
+
+
+def _of_jax(found: Subject, answer: Any) -> Subject:
+    """A subject that answers with arrays of JAX's: a rule over them, or what jax.vjp makes one."""
+    if is_answer(answer) or found.kind != "rule":
+        return replace(found, rule=jax_subjects.over_arrays(found.rule), forks=False)
+    rule = jax_subjects.rule_of(found.rule)
+    return replace(found, kind="JAX function", rule=rule, forks=False)
+
+
+def _with_jax(rule: Rule, call: _Call) -> Any:
+    """What it answers to arrays of JAX's; nothing, where it refuses these as well."""
+    if "jax" in sys.modules:
+        with contextlib.suppress(Exception), call.around.kept():
+            return jax_subjects.tried(rule, *call.copied())
+    return None
 
 
 def _with_tensors(function: Any, device: torch.device | None, call: _Call) -> Any:
@@ -349,6 +378,16 @@ def _as_array(leaf: Any) -> Any:
 
 def _copied(leaf: Any) -> Any:
     return np.array(leaf) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
+
+
+def _hint(answer: Any) -> str:
+    """What may be meant by that which is no (y, pullback)."""
+    if not isinstance(answer, tuple):
+        return "; a forward alone has no backward: (forward, backward) has"
+    return (
+        "; a forward that returns what it keeps is checked as (forward, backward), and of (loss, "
+        "gradient, …) each gradient has the shape of an argument"
+    )
 
 
 def _name(function: Any) -> str:

@@ -16,6 +16,7 @@ from ..ops import torch_samples
 from ..ops.arguments import signature_of
 from ..ops.torch_samples import Sample
 from ..verdict.noise import is_floating
+from . import jax_subjects
 from .targets import Target
 
 
@@ -93,7 +94,7 @@ def numbers_among(settings: Iterable[Any]) -> list[float]:
 def _double(leaf: Any) -> Any:
     """A floating array or tensor as an array in float64, also one without axes; numbers and the
     like as they are."""
-    leaf = array(leaf.double() if is_differentiable(leaf) else leaf)
+    leaf = jax_subjects.array(array(leaf.double() if is_differentiable(leaf) else leaf))
     if isinstance(leaf, np.generic):
         leaf = np.asarray(leaf)
     return leaf.astype(np.float64) if is_floating(leaf) else leaf

@@ -38,16 +38,21 @@ class Died:
     how: str
 
 
-def apart(run: Callable[[Any], Any], tasks: Sequence[Any], patience: float = PATIENCE) -> list[Any]:
+def apart(
+    run: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    patience: float = PATIENCE,
+    fork: bool = True,
+) -> list[Any]:
     """What `run` gives for each task, or that it Died; results are handed over as pickles.
 
     All tasks run in one fork of this process. If that dies, the task that it was at is tried AGAIN
     in forks of its own. If none of them dies, each that ran before is suspect, since a heap may be
     corrupted long before it breaks, and is tried so as well. The rest goes on in the next fork.
     One that takes longer than `patience`, in seconds, is not tried again. Where there is no fork
-    that is safe, all run here.
+    that is safe, or none is wanted, all run here.
     """
-    if not sys.platform.startswith("linux"):
+    if not fork or not sys.platform.startswith("linux"):
         return list(map(run, tasks))
     found: list[Any] = []
     while len(found) < len(tasks):

@@ -13,7 +13,7 @@ import torch
 
 from ...reference.adapters import array
 from ..ops.arguments import signature_of
-from ..report.text import said
+from ..report.text import raised, said
 from .misuse import Misuse, described
 from .torch_subjects import as_tensor, sent
 from .trees import items, mapped
@@ -22,7 +22,8 @@ Rule = Callable[..., tuple[Any, Callable[[Any], Any]]]
 
 # What a backward calls what the forward kept, and what came from above.
 SAVED = {"cache", "saved", "ctx", "context", "residuals", "residual", "res", "memory", "stash"}
-COTANGENT = {"dy", "gy", "dout", "d_out", "grad", "grad_output", "grad_out", "upstream", "dz", "g"}
+COTANGENT = {"dy", "gy", "dout", "d_out", "gout", "grad", "grad_output", "grad_out", "upstream"}
+COTANGENT |= {"dz", "g", "delta"}
 
 
 def is_answer(answer: Any) -> bool:
@@ -31,8 +32,8 @@ def is_answer(answer: Any) -> bool:
 
 
 def paired(forward: Callable[..., Any], backward: Callable[..., Any]) -> Rule:
-    """A pair (forward, backward); backward(saved, dy), or the other way round where its arguments
-    are called so."""
+    """A pair (forward, backward): backward(saved, dy), or the other way round where its arguments
+    are called so, or where they say nothing and it raises."""
     turned = _is_turned(backward)
 
     def rule(*args: Any, **kwargs: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -42,18 +43,34 @@ def paired(forward: Callable[..., Any], backward: Callable[..., Any]) -> Rule:
         y, saved = answer
 
         def pullback(dy: Any) -> Any:
-            return backward(dy, saved) if turned else backward(saved, dy)
+            nonlocal turned
+            if turned is not None:
+                return backward(dy, saved) if turned else backward(saved, dy)
+            try:
+                found, turned = backward(saved, dy), False
+            except Exception as error:
+                try:
+                    found, turned = backward(dy, saved), True
+                except Exception as other:
+                    raise Misuse(
+                        f"backward: expected one that takes (saved, dy) or (dy, saved), got "
+                        f"{raised(error)}; and turned, {raised(other)}"
+                    ) from error
+            return found
 
         return y, pullback
 
     return rule
 
 
-def _is_turned(backward: Callable[..., Any]) -> bool:
-    """Whether backward takes (dy, saved), as its arguments are called."""
+def _is_turned(backward: Callable[..., Any]) -> bool | None:
+    """Whether backward takes (dy, saved), as its arguments are called; None where they do not
+    say."""
     signature = signature_of(backward)
-    first, second = ([*signature.parameters] if signature else ["", ""])[:2] or ["", ""]
-    return (second in SAVED and first not in SAVED) or (first in COTANGENT and second in SAVED)
+    first, second = [*(signature.parameters if signature else ()), "", ""][:2]
+    if first in SAVED or second in COTANGENT:
+        return False
+    return True if second in SAVED or first in COTANGENT else None
 
 
 def as_layer(thing: Any) -> tuple[str, Callable[[], Any], Callable[..., Any]] | None:
@@ -70,7 +87,8 @@ def as_layer(thing: Any) -> tuple[str, Callable[[], Any], Callable[..., Any]] | 
             return None
         thing, names = owners[0], tuple(part.__name__ for part in thing)
     else:
-        names = "forward", "backward"
+        called = not hasattr(thing, "forward") and not isinstance(thing, type)
+        names = "__call__" if called else "forward", "backward"
     if isinstance(thing, (torch.nn.Module, torch.Tensor)):
         return None
     if not all(callable(getattr(thing, name, None)) for name in names):
@@ -84,7 +102,10 @@ def as_layer(thing: Any) -> tuple[str, Callable[[], Any], Callable[..., Any]] | 
             own = copy.deepcopy(thing)
         except Exception:  # what holds a lock or a file
             own = copy.copy(thing)
-        called = callable(own) and forward == "forward"  # which may keep something beside
+        called = callable(own) and forward in (
+            "forward",
+            "__call__",
+        )  # which may keep something beside
         return own if called else getattr(own, forward), getattr(own, backward)
 
     return type(thing).__name__, made, getattr(thing, forward)
@@ -232,7 +253,7 @@ def over_tensors(rule: Rule, device: torch.device | None) -> Rule:
 def fits_tensors(function: Any, with_arrays: Exception, with_tensors: Exception) -> bool:
     """Whether a function that refuses arrays and tensors was written for tensors: by what it names,
     else by how far it got, else by what it says."""
-    words = [*_named(function)]
+    words = packages_of(function)
     of_torch, of_numpy = ("torch" in words, "numpy" in words)
     if of_torch != of_numpy:
         return of_torch
@@ -249,7 +270,7 @@ def _own(function: Any) -> Any:
     return inspect.unwrap(function)
 
 
-def _named(function: Any) -> set[str]:
+def packages_of(function: Any) -> set[str]:
     """The packages of what a function names in its code and its annotations."""
     function = _own(function)
     code, known = getattr(function, "__code__", None), getattr(function, "__globals__", {})

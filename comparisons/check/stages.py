@@ -166,7 +166,8 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
 def _look_closer(t: Trials) -> None:
     """Of a large call, what is tried beside it is tried at fewer of its rows, if both sides answer
     to these: its own arrays cost a hundred times as much, and show the same."""
-    if (smaller := fewer_rows(t.own)) and apart(t.answers, [smaller]) == [True]:
+    smaller = fewer_rows(t.own)
+    if smaller and apart(t.answers, [smaller], fork=t.subject.forks) == [True]:
         t.point = smaller
 
 
@@ -204,6 +205,8 @@ def _elsewhere(
             found[i] = Reason(findings.NOT_TRIED, "so many differences would be dear")
         elif LONG in probe.traits and t.findings:
             found[i] = Reason(findings.NOT_TRIED, "dear, and it is wrong already")
+        elif LONG in probe.traits and not t.subject.forks:
+            found[i] = Reason(findings.NOT_TRIED, "JAX runs in no fork, where a loop can be ended")
     for _ in range(2):
         whole = "torch._dynamo" in sys.modules
         for long, patience in ((False, PATIENCE), (True, BRIEF)):
@@ -213,7 +216,7 @@ def _elsewhere(
                 if found[i] is None and (LONG in probe.traits) == long
             ]
             alone = partial(_alone, t, dtypes, judged, whole)
-            results = apart(alone, [probes[i] for i in open_], patience)
+            results = apart(alone, [probes[i] for i in open_], patience, t.subject.forks)
             for i, result in zip(open_, results, strict=True):
                 died = isinstance(result, Died)
                 found[i] = Reason(findings.CRASHED, result.how) if died else result

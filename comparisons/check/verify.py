@@ -52,8 +52,10 @@ def check(
     """Examines a backward pass, and names what is wrong with it.
 
     subject   a rule `f(*arrays, **settings) → (y, pullback)`; a pair `forward(*arrays, **settings)
-              → (y, saved)`, `backward(saved, dy) → gradients`; a torch.autograd.Function; a torch
-              callable whose backward somebody wrote; or the name of one of our rules
+              → (y, saved)`, `backward(saved, dy) → gradients`, or (dy, saved); a function that
+              returns (loss, gradient, …); an object with forward and backward (with its parameters:
+              `functional`); a torch.autograd.Function; a torch callable whose backward somebody
+              wrote; a function of JAX; a layer of Keras; or the name of one of our rules
     against   a torch callable, or the name of one of our rules; with nothing, the subject is held
               to differences of its own forward, with their own error estimate
     arrays    the positional arguments of one call, arrays of any floating dtype; without them our

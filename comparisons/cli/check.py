@@ -26,8 +26,9 @@ Named = Annotated[
     str,
     typer.Argument(
         metavar="FILE:NAME",
-        help="A rule, a torch.autograd.Function, a torch callable or a pair of functions "
-        "(FILE:FORWARD,BACKWARD) in a Python file, which is run.",
+        help="A rule, a torch.autograd.Function, a torch callable, a layer, a loss with its "
+        "gradients, a function of JAX or a pair of functions (FILE:FORWARD,BACKWARD) in a Python "
+        "file, which is run; a layer with its parameters as NAME = gradtwin.functional(…).",
     ),
 ]
 Against = Annotated[
