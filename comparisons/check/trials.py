@@ -23,8 +23,10 @@ from . import findings
 from .adapt import WHOLE, Misuse, Subject, of_torch
 from .arguments import argument, arrays, converted, double, floating, native, private
 from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome, Reason, error_of
+from .pace import Pace
 from .probes import (
     ALSO_IN_FLOAT32,
+    AS_GIVEN,
     FOREIGN,
     LONG,
     MUST_ANSWER,
@@ -77,13 +79,15 @@ class Trials:
         settings: Sequence[float],
         seed: int,
         once: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         self.subject, self.reference, self.sample = subject, reference, sample
         self.settings, self.seed = settings, seed
+        self.pace = pace or Pace()
         self.once = once  # whether what comes in 16 bits was computed in float32 and rounded once
         self.order = array_names(sample.args, sample.kwargs, subject.signature)
         usual = frozenset((OWN, ORDINARY, MUST_ANSWER, ALSO_IN_FLOAT32))
-        self.own = Probe("as given", sample.args, sample.kwargs, usual)
+        self.own = Probe(AS_GIVEN, sample.args, sample.kwargs, usual)
         self.point = self.own  # from which the other probes are made
         self.tried: list[Outcome | Trial] = []
         self.outcomes: list[Outcome] = []
@@ -115,6 +119,8 @@ class Trials:
     def at(self, probe: Probe, dtype: str, dy: Any = None) -> Trial | None:
         """Evaluates both sides, with a random dy unless one is given; None where there is nothing
         to judge. Raises ValueError where the reference refuses the caller's own call."""
+        if self.late(probe, dtype):
+            return None
         try:
             inputs, truth = self._known(probe, dtype, dy)
         except Exception as refusal:
@@ -168,7 +174,9 @@ class Trials:
         call: Function,
         lay: Callable[[Any], Any] | None = None,
     ) -> dict[str, Any] | None:
-        """What the subject gives; None where it raises or answers like no rule."""
+        """What the subject gives; None where it raises or answers like no rule, or is late."""
+        if self.late(probe, dtype):
+            return None
         passed = (lay or private)(inputs)
         try:
             results = {n: None if g is None else g.copy() for n, g in call(passed).items()}
@@ -213,7 +221,9 @@ class Trials:
                 else self._as_asked(probe, name, dtype, inputs, g)
             )
         laid = lay or private
-        return Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, lay)
+        made = Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, lay)
+        self.pace.first = self.pace.first or made
+        return made
 
     def _as_asked(
         self, probe: Probe, name: str, dtype: str, inputs: Any, g: np.ndarray
@@ -336,6 +346,12 @@ class Trials:
         return list(zip(self.order, floating(before), floating(after), strict=True))
 
     # Noted -------------------------------------------------------------------------------------
+
+    def late(self, probe: Probe, dtype: str) -> bool:
+        """Whether there is no time left for it, which is noted."""
+        if over := self.pace.over:
+            self.not_judged(probe, dtype, findings.OUT_OF_BUDGET, self.pace.seconds)
+        return over
 
     def not_judged(self, probe: Probe, dtype: str, kind: str, detail: Any = None) -> None:
         why = Reason(kind, detail)
