@@ -140,7 +140,7 @@ def tried(
             held(t, partial(_conclude, t, t in with_probes))
     pace.step()
     for t, refusal in refusals.items():
-        t.skip(dtypes, refusal)
+        _skip(t, dtypes, refusal)
     late = asked.free and pace.over  # what is derived from a subject may come too late as a whole
     if not late and all(o.kind == NOT_APPLICABLE for t in done for o in t.outcomes):
         for refusal in refusals.values():
@@ -149,6 +149,13 @@ def tried(
         notes = {note(o) for t in done for o in t.outcomes}
         raise ValueError(f"subject: nothing could be judged: {'; '.join(sorted(notes)[:3])}")
     return done
+
+
+def _skip(t: Trials, dtypes: Sequence[str], why: Exception) -> None:
+    """Marks the sample as not judged, whatever was found."""
+    t.votes = []
+    reason = Reason(findings.NOT_TRIED, str(why))
+    t.outcomes = [Outcome(t.own, "", d, NOT_APPLICABLE, None, reason) for d in dtypes]
 
 
 def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:

@@ -78,12 +78,11 @@ class Trials:
         sample: Sample,
         settings: Sequence[float],
         seed: int,
-        once: bool = False,
-        pace: Pace | None = None,
+        once: bool,
+        pace: Pace,
     ) -> None:
         self.subject, self.reference, self.sample = subject, reference, sample
-        self.settings, self.seed = settings, seed
-        self.pace = pace or Pace()
+        self.settings, self.seed, self.pace = settings, seed, pace
         self.once = once  # whether what comes in 16 bits was computed in float32 and rounded once
         self.order = array_names(sample.args, sample.kwargs, subject.signature)
         usual = frozenset((OWN, ORDINARY, MUST_ANSWER, ALSO_IN_FLOAT32))
@@ -388,12 +387,6 @@ class Trials:
         if SHAPE in traits and finding.kind == findings.WRONG_SHAPE and _not_summed(finding):
             return UNSUPPORTED
         return DIFFERENT
-
-    def skip(self, dtypes: Sequence[str], why: Exception) -> None:
-        """Marks the sample as not judged, whatever was found."""
-        self.votes = []
-        reason = Reason(findings.NOT_TRIED, str(why))
-        self.outcomes = [Outcome(self.own, "", d, NOT_APPLICABLE, None, reason) for d in dtypes]
 
 
 def cotangent(y: Any, rng: np.random.Generator, numbers: np.dtype) -> Any:
