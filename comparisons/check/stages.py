@@ -321,6 +321,7 @@ def _beside(t: Trials, own: Trial, asked: Asked) -> None:
 
 def to_be_judged(t: Trials, trial: Trial) -> None:
     """By the reference; without one, by differences, and at the caller's own point by itself."""
+    t.pace.first = t.pace.first or trial
     alone = not t.reference and trial.dtype == "float64"
     if alone:
         hold_to_differences(t, trial)

@@ -220,9 +220,7 @@ class Trials:
                 else self._as_asked(probe, name, dtype, inputs, g)
             )
         laid = lay or private
-        made = Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, lay)
-        self.pace.first = self.pace.first or made
-        return made
+        return Trial(probe, dtype, inputs, lambda i: call(laid(i)), results, truth, lay)
 
     def _as_asked(
         self, probe: Probe, name: str, dtype: str, inputs: Any, g: np.ndarray
