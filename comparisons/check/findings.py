@@ -31,6 +31,7 @@ LEFT_NEARBY = "raises nearby"
 OUTSIDE_DOMAIN = "outside the domain"
 CRASHED = "ends the process"
 NOT_TRIED = "not tried"
+OUT_OF_BUDGET = "out of budget"
 
 # What a judged result may be noted with.
 DIGITS_LOST, OVERFLOWS = "digits lost", "overflows"
@@ -101,3 +102,20 @@ class Outcome:
     verdict: Verdict | None = None
     why: Finding | Reason | None = None
     accepted: bool = False
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """Where a result is still wrong.
+
+    shapes    of the arrays of the call, in order
+    inputs    the arrays by name, dy behind them; none where they are too large to be shown
+    ours      what came
+    truth     what should have come; None where there are but differences
+    """
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    inputs: dict[str, np.ndarray]
+    ours: np.ndarray | None = None
+    truth: np.ndarray | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import math
 import os
 import pickle
 import resource
@@ -29,6 +30,7 @@ PATIENCE = 60.0  # seconds for one task
 MEMORY = 4 * 2**30  # bytes that tasks may take beside what there is: a product may grow too large
 AGAIN = 6  # times that each suspect is tried alone
 HEADER = struct.Struct("q")
+OVER = "no time left"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def apart(
     run: Callable[[Any], Any],
     tasks: Sequence[Any],
     patience: float = PATIENCE,
+    until: float = math.inf,
+    step: Callable[[], None] = lambda: None,
     fork: bool = True,
 ) -> list[Any]:
     """What `run` gives for each task, or that it Died; results are handed over as pickles.
@@ -49,41 +53,64 @@ def apart(
     All tasks run in one fork of this process. If that dies, the task that it was at is tried AGAIN
     in forks of its own. If none of them dies, each that ran before is suspect, since a heap may be
     corrupted long before it breaks, and is tried so as well. The rest goes on in the next fork.
-    One that takes longer than `patience`, in seconds, is not tried again. Where there is no fork
-    that is safe, or none is wanted, all run here.
+    One that takes longer than `patience`, in seconds, is not tried again; what is not done at the
+    time `until`, of the monotonic clock, has Died of being OVER. `step` is called after each.
+    Where there is no fork that is safe, or none is wanted, all run here.
     """
     if not fork or not sys.platform.startswith("linux"):
-        return list(map(run, tasks))
+        return [_here(run, task, until, step) for task in tasks]
+    wait = _Wait(patience, until, step)
     found: list[Any] = []
     while len(found) < len(tasks):
         rest = tasks[len(found) :]
-        done, how = _fork(run, rest, patience)
-        if how == _late(patience):
+        if time.monotonic() > until:
+            return found + [Died(OVER)] * len(rest)
+        done, how = _fork(run, rest, wait)
+        if how in (OVER, wait.late):
             done.append(Died(how))
         elif how:
-            last = _alone(run, rest[len(done)], patience)
+            last = _alone(run, rest[len(done)], wait)
             if not isinstance(last, Died):
-                done = [_alone(run, task, patience) for task in rest[: len(done)]]
+                done = [_alone(run, task, wait) for task in rest[: len(done)]]
             done.append(last)
         found += done
     return found
 
 
-def _late(patience: float) -> str:
-    return f"not done after {patience:g} seconds"
+def _here(run: Callable[[Any], Any], task: Any, until: float, step: Callable[[], None]) -> Any:
+    if time.monotonic() > until:
+        return Died(OVER)
+    result = run(task)
+    step()
+    return result
 
 
-def _alone(run: Callable[[Any], Any], task: Any, patience: float) -> Any:
+@dataclass(frozen=True)
+class _Wait:
+    """How long a result is waited for, and what is done when it is there."""
+
+    patience: float
+    until: float
+    step: Callable[[], None]
+
+    @property
+    def late(self) -> str:
+        return f"not done after {self.patience:g} seconds"
+
+    @property
+    def end(self) -> float:
+        return min(time.monotonic() + self.patience, self.until)
+
+
+def _alone(run: Callable[[Any], Any], task: Any, wait: _Wait) -> Any:
     for _ in range(AGAIN):
-        done, how = _fork(run, [task], patience)
+        done, how = _fork(run, [task], wait)
         if how:
             return Died(how)
     return done[0]
 
 
-def _fork(
-    run: Callable[[Any], Any], tasks: Sequence[Any], patience: float
-) -> tuple[list[Any], str]:
+def _fork(run: Callable[[Any], Any], tasks: Sequence[Any], wait: _Wait) -> tuple[list[Any], str]:
     """The results until it died, and how it did; "" if it did not."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -97,7 +124,7 @@ def _fork(
             os._exit(1)
     os.close(writing)
     try:
-        return _results(child, reading, len(tasks), patience)
+        return _results(child, reading, len(tasks), wait)
     finally:
         os.close(reading)
 
@@ -123,10 +150,10 @@ def _work(run: Callable[[Any], Any], tasks: Sequence[Any], writing: int) -> None
     os._exit(0)
 
 
-def _results(child: int, reading: int, tasks: int, patience: float) -> tuple[list[Any], str]:
+def _results(child: int, reading: int, tasks: int, wait: _Wait) -> tuple[list[Any], str]:
     found: list[Any] = []
     while len(found) < tasks:
-        content = _message(reading, time.monotonic() + patience)
+        content = _message(reading, wait.end)
         if not content:
             break
         well, result = pickle.loads(content)
@@ -134,12 +161,13 @@ def _results(child: int, reading: int, tasks: int, patience: float) -> tuple[lis
             _end(child)
             raise RuntimeError(f"in a process of its own: {result}")
         found.append(result)
+        wait.step()
     late = len(found) < tasks and content is None
     if late:
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(_end(child))
     if late:
-        return found, _late(patience)
+        return found, OVER if time.monotonic() > wait.until else wait.late
     if len(found) == tasks:
         return found, ""
     name = signal.Signals(-status).name if status < 0 else f"exit status {status}"

@@ -56,15 +56,16 @@ def _cotangents(t: Trials) -> Iterator[tuple[Probe, Callable[[np.ndarray], Any]]
         return replace(t.point, name=name, traits=frozenset(traits))
 
     def one_hot(d: np.ndarray) -> np.ndarray:
-        hot = np.zeros(d.shape)
+        found = np.zeros(d.shape)
         if d.size:
-            hot.flat[int(rng.integers(d.size))] = 1.0
-        return hot
+            found.flat[int(places.integers(d.size))] = 1.0
+        return found
 
     another = probe("another dy", ORDINARY, MUST_ANSWER, QUICK)
-    rng = t.random_numbers(another)
-    yield another, lambda d: rng.standard_normal(d.shape)
-    yield probe("one-hot dy", ORDINARY, SPARSE, THOROUGH), one_hot
+    hot = probe("one-hot dy", ORDINARY, SPARSE, THOROUGH)
+    numbers, places = map(t.random_numbers, (another, hot))
+    yield another, lambda d: numbers.standard_normal(d.shape)
+    yield hot, one_hot
     yield probe("dy of zeros", THOROUGH), np.zeros_like
     yield probe("dy × 2⁻³⁰", THOROUGH), lambda d: d * 2.0**-30
     yield (

@@ -24,6 +24,9 @@ MANY, AT_MOST = 70_000, 2**17  # more than float16 counts, and the most elements
 KINKS = (0.0, 0.5, 1.0, 2.0, 3.0, 6.0, 20.0)  # where functions in use have kinks and thresholds
 
 
+# Names of those that are always tried; chosen alone, all others are left out.
+AS_GIVEN, FIRST_ROWS = "as given", "the first rows"
+
 # Traits of a probe.
 OWN = "own"  # the caller's own arguments, with the caller's call as its point
 ORDINARY = "ordinary"  # a point, or a dy, as the caller's own might be
@@ -66,7 +69,7 @@ class Wanted:
         self.without = {c[1:] for c in chosen if c.startswith("-")}
         self.named = {c for c in chosen if not c.startswith("-")}
         self.thorough, self.quick = thorough, quick
-        self.seen = set(TRAITS)
+        self.seen = {*TRAITS, AS_GIVEN, FIRST_ROWS}
 
     def __call__(self, probe: Probe) -> bool:
         self.seen.add(probe.name)
@@ -189,7 +192,7 @@ def fewer_rows(own: Probe) -> Probe | None:
     args, kwargs = cut(own.args, own.kwargs, 2 * WIDE, ROWS)
     if args is own.args:
         return None
-    return Probe("the first rows", args, kwargs, own.traits - {OWN})
+    return Probe(FIRST_ROWS, args, kwargs, own.traits - {OWN})
 
 
 def cut(
@@ -302,10 +305,10 @@ def _resized(
             lengths[f"axis {axis} of length {BLOCKS}"] = BLOCKS
         for name, length in lengths.items():
             if own and length not in (0, own):
-                yield name, [_of_length(a, lead, axis, length) for a in given]
+                yield name, [of_length(a, lead, axis, length) for a in given]
 
 
-def _of_length(a: np.ndarray, lead: np.ndarray, axis: int, length: int) -> np.ndarray:
+def of_length(a: np.ndarray, lead: np.ndarray, axis: int, length: int) -> np.ndarray:
     """The array with another length along this axis of the first, if it shares it: counted from the
     front for the first axis, from the end for the others. An array with fewer axes that fits both
     ways is one of columns, as it would be if it were broadcast."""
@@ -332,10 +335,10 @@ def _long(given: Sequence[np.ndarray], lead: np.ndarray) -> Iterator[tuple[str, 
     for axis, other in ((last, 0), (0, last)) if last > 0 else ((0, None),) if not last else ():
         arrays, now = list(given), lead
         if other is not None and lead.size // max(lead.shape[axis], 1) * MANY > AT_MOST:
-            arrays = [_of_length(a, lead, other, 1) for a in given]
-            now = _of_length(lead, lead, other, 1)
+            arrays = [of_length(a, lead, other, 1) for a in given]
+            now = of_length(lead, lead, other, 1)
         if now.size and now.size // now.shape[axis] * MANY <= AT_MOST:
-            longer = [_of_length(a, now, axis, MANY) for a in arrays]
+            longer = [of_length(a, now, axis, MANY) for a in arrays]
             yield (
                 f"axis {axis} of {MANY:,} ties",
                 [_constant(a) if is_floating(a) and a.size else a for a in longer],
@@ -356,7 +359,7 @@ def _reduced(
     if not lead.ndim:
         return
     if len(lead):
-        yield "no rows", [_of_length(a, lead, 0, 0) for a in given]
+        yield "no rows", [of_length(a, lead, 0, 0) for a in given]
     yield "0-d", [np.array(a.flat[0]) if a.size else a for a in given]
 
 

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..report import tables
+from ..report.text import digits
 from ..verdict.classes import CLASSES, CONVENTION, DIFFERENT, IMPRECISE, UNDECIDED
 from . import findings
 from .causes import Cause
-from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome
+from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome, Smallest
 from .votes import Vote
 
 LINES = 12  # groups of failing rows that the page shows
+LATE = "not judged within the budget"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. `table` has one row for each sample, argument, probe and dtype."""
+    """What `check` found. `table` has one row for each sample, argument, probe and dtype.
+
+    Of what is wrong:
+    cause     a known mistake that makes the wrong values, if there is one; else
+    facts     up to three that narrow it down: which argument, which elements, what ratio
+    again     the call that finds the first wrong element again, and tries nothing else
+    smallest  where the same is still wrong, if that is a smaller call; looked for when it is asked
+              for, or shown
+    """
 
     subject: str
     against: str
@@ -31,6 +43,26 @@ class Report:
     cause: Cause | None
     warnings: tuple[str, ...] = ()
     votes: tuple[Vote, ...] = ()
+    facts: tuple[str, ...] = ()
+    again: str = ""
+    search: Callable[[], Smallest | None] | None = field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def smallest(self) -> Smallest | None:
+        return self.search() if self.search else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process gets has been looked for."""
+        return {**self.__dict__, "smallest": self.smallest, "search": None}
+
+    @property
+    def first(self) -> pd.Series | None:
+        """Of the rows that fail the first, one with values if there is one; its element is the
+        worst of that row."""
+        failed = self.failed
+        with_values = failed[failed["subject"].notna()]
+        rows = with_values if len(with_values) else failed
+        return rows.iloc[0] if len(rows) else None
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -53,7 +85,9 @@ class Report:
 
     def _repr_html_(self) -> str:
         rows = (self.table if self.passed else self.failed).drop(columns=["schema", "id"])
-        shown = rows.head(50).to_html(index=False, na_rep="", float_format="{:.4g}".format)
+        shown = tables.told_apart(rows.head(50)).to_html(
+            index=False, na_rep="", float_format="{:.4g}".format
+        )
         return f"<pre>{html.escape(str(self))}</pre>{shown}"
 
 
@@ -92,6 +126,8 @@ def note(outcome: Outcome) -> str:
     detail = why.detail
     if why.kind == findings.DIGITS_LOST:
         return f"{detail:.1f} digits lost"
+    if why.kind == findings.OUT_OF_BUDGET:
+        return f"{LATE} of {detail:g} seconds"
     texts = {
         findings.REFUSED_BY_REFERENCE: f"the reference refuses it: {detail}",
         findings.REFUSED_BY_SUBJECT: f"the subject raises {detail}",
@@ -138,12 +174,15 @@ def _page(r: Report) -> Iterator[str]:
         yield f"  warning: {warning}"
     if not r.passed:
         yield f"  cause: {r.cause or 'none of those that are known'}"
-        yield from _first(r.failed)
+        yield from (f"    {fact}" for fact in r.facts)
+        yield from _first(r)
+        yield from _smallest(r.smallest)
         yield from _voices(r.votes)
         yield from _groups(r.failed, r.table)
     else:
         told = r.table["class"].isin([IMPRECISE, UNSUPPORTED]) | r.table["accepted"]
         yield from _groups(r.table[told], r.table)
+    yield from _late(r.table)
     counts = r.table["class"].value_counts()
     kinds = [f"{counts[k]} {k}" for k in (*CLASSES, UNSUPPORTED, NOT_APPLICABLE) if k in counts]
     resolution = r.table[r.table["dtype"] == "float64"]["resolution"].median()
@@ -151,10 +190,10 @@ def _page(r: Report) -> Iterator[str]:
     yield f"  {len(r.table)} rows: {', '.join(kinds)}{sharp}"
 
 
-def _first(failed: pd.DataFrame) -> Iterator[str]:
-    """The first wrong element."""
-    with_values = failed[failed["subject"].notna()]
-    row = (with_values if len(with_values) else failed).iloc[0]
+def _first(r: Report) -> Iterator[str]:
+    """The first wrong element, and how it is found again."""
+    row = r.first
+    assert row is not None
     yield f"  first at: {row['argument']}{row['index']} · {row['probe']} · {row['dtype']}"
     yield f"    of the call ({row['sample']})"
     if not math.isnan(row["subject"]):
@@ -162,15 +201,50 @@ def _first(failed: pd.DataFrame) -> Iterator[str]:
         yield f"    it should be      {row['reference']:.17g}"
     elif row["note"]:
         yield f"    {row['note']}"
+    if r.again:
+        yield f"  again: {r.again}"
+
+
+def _smallest(found: Smallest | None) -> Iterator[str]:
+    """Where it is still wrong, with the numbers if they are few."""
+    if found is None:
+        return
+    yield f"  still wrong at shapes {', '.join(map(str, found.shapes))}"
+    if not found.inputs:
+        return
+    for name, a in found.inputs.items():
+        yield f"    {name} = {_array(a)}"
+    what = f"the gradient of {found.name}" if found.name in found.inputs else found.name
+    if found.ours is not None:
+        yield f"    the subject gives {_array(found.ours)} for {what}"
+    if found.truth is not None:
+        yield f"    it should be      {_array(found.truth)}"
+
+
+def _array(a: np.ndarray) -> str:
+    """All its digits, on one line."""
+    kept = np.array2string(a, separator=", ", floatmode="unique", max_line_width=1_000_000)
+    return " ".join(kept.split())
 
 
 def _voices(votes: Sequence[Vote]) -> Iterator[str]:
     """What the three oracles say, where they do not agree."""
     for v in [v for v in votes if v.alone][:4]:
         alone = "no two agree" if v.alone == "each" else f"the {v.alone} stands alone"
+        other = v.derivative if v.alone == "differences" else v.subject
+        n = digits(v.reference, other, least=9)
         yield f"  along one direction of {v.name}, {alone}:"
-        yield f"    subject {v.subject:.9g} · reference {v.reference:.9g}"
-        yield f"    differences {v.derivative:.9g} ± {v.error:.1g}"
+        yield f"    subject {v.subject:.{n}g} · reference {v.reference:.{n}g}"
+        yield f"    differences {v.derivative:.{n}g} ± {v.error:.1g}"
+
+
+def _late(table: pd.DataFrame) -> Iterator[str]:
+    """What there was no time for."""
+    late = table[table["note"].str.startswith(LATE)]
+    if len(late):
+        names = list(dict.fromkeys(late["probe"]))
+        more = f" and {len(names) - LINES} more" if len(names) > LINES else ""
+        yield f"  {late.iloc[0]['note']}: {', '.join(names[:LINES])}{more}"
 
 
 def _groups(rows: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
@@ -184,9 +258,19 @@ def _groups(rows: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
         every = len(probes) == tried > 1
         where = "every probe" if every else ", ".join(probes[:3])
         more = "" if every or len(probes) <= 3 else f" and {len(probes) - 3} more of {tried}"
-        error = part["error"].max()
-        size = f" · relative error up to {error:.2g}" if error > 0 else ""
         named = (" · accepted" if accepted else "") + (f" · {why}" if why else "")
-        yield f"  {kind}: {argument or 'the call'} · {dtype} · {where}{more}{size}{named}"
+        yield f"  {kind}: {argument or 'the call'} · {dtype} · {where}{more}{_size(part)}{named}"
     if len(groups) > LINES:
         yield f"  … and {len(groups) - LINES} more groups"
+
+
+def _size(rows: pd.DataFrame) -> str:
+    """The largest relative error; of what should be 0 there is none."""
+    errors = rows["error"].to_numpy(float)
+    values = rows[["subject", "reference"]].to_numpy(float)
+    if np.isinf(values).any() and np.isinf(errors).any():
+        return " · relative error up to inf"
+    largest = np.max(errors, where=np.isfinite(errors), initial=0)
+    if largest > 0:
+        return f" · relative error up to {largest:.2g}"
+    return " · not 0, as it should be" if np.isinf(errors).any() else ""

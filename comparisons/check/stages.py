@@ -20,8 +20,9 @@ from .adapt import Subject, subject_of
 from .arguments import argument, converted
 from .calls import numbers_among, settings_of, weight
 from .findings import NOT_APPLICABLE, Finding, Outcome, Reason
-from .isolation import PATIENCE, Died, apart
+from .isolation import OVER, PATIENCE, Died, apart
 from .laws import under_laws, with_other_cotangents
+from .pace import Pace
 from .probes import (
     ALSO_IN_FLOAT32,
     FAR,
@@ -57,6 +58,7 @@ class Asked:
     wanted   whether a probe is wanted
     kinks    whether any slope at a kink is accepted
     allow    the relative deviation that is
+    pace     how long it may take, and who is told how far it is
     once     whether a kernel of 16 bits is held to one rounding
     free     a keyword that is free of the domain
     """
@@ -68,6 +70,7 @@ class Asked:
     domain: Callable[[np.ndarray], Any] | None
     kinks: bool
     allow: float
+    pace: Pace
     once: bool = False
     free: str = ""
 
@@ -77,20 +80,25 @@ class Asked:
         return replace(self, wanted=self.wanted.but(KINK), free=further)
 
 
-def tried(thing: Any, target: Target, calls: Sequence[Sample], asked: Asked) -> list[Trials]:
-    """All calls, tried and judged; of many, the largest ordinary one has all the probes."""
-    dtypes, sampled = asked.dtypes, asked.sampled
-    around = Surroundings()
-    probed = max(calls, key=weight)
-    sides = target.sides if isinstance(thing, str) else None
-    judged = partial(
+def judging(thing: Any, target: Target, asked: Asked) -> Judged:
+    """How all that is tried of this subject is judged."""
+    return partial(
         judge,
         exact=target.exact,
-        sides=sides,
+        sides=target.sides if isinstance(thing, str) else None,
         ways=target.ways,
         any_kink=asked.kinks or not target.documented,
         allow=asked.allow,
     )
+
+
+def tried(
+    thing: Any, target: Target, calls: Sequence[Sample], asked: Asked, judged: Judged
+) -> list[Trials]:
+    """All calls, tried and judged; of many, the largest ordinary one has all the probes."""
+    dtypes, sampled, pace = asked.dtypes, asked.sampled, asked.pace
+    around = Surroundings()
+    probed = max(calls, key=weight)
     done: list[Trials] = []
     with_probes: list[Trials] = []
     refusals: dict[Trials, ValueError | TypeError] = {}
@@ -105,6 +113,7 @@ def tried(thing: Any, target: Target, calls: Sequence[Sample], asked: Asked) -> 
                     raise
                 refusals[t] = refusal
 
+    pace.expect(len(calls) + 1)
     for call in calls:
         chosen = call is probed
         subject = subject_of(thing, call.args, call.kwargs, call.constant, dtypes, around)
@@ -114,7 +123,7 @@ def tried(thing: Any, target: Target, calls: Sequence[Sample], asked: Asked) -> 
         numbers = []
         if chosen:
             numbers = numbers_among(settings_of(target.function, subject.signature, call.kwargs))
-        t = Trials(subject, twin, call, numbers, asked.seed, asked.once)
+        t = Trials(subject, twin, call, numbers, asked.seed, asked.once, pace)
         done.append(t)
         if chosen:
             with_probes.append(t)
@@ -124,12 +133,16 @@ def tried(thing: Any, target: Target, calls: Sequence[Sample], asked: Asked) -> 
             except TypeError as error:
                 refusals[t] = TypeError(f"the subject takes no such call: {error}")
         held(t, partial(_try, t, asked, chosen, judged))
+        pace.step()
     judged([t for t in done if t not in refusals])
     for t in done:
-        held(t, partial(_conclude, t, t in with_probes))
+        if not pace.over:
+            held(t, partial(_conclude, t, t in with_probes))
+    pace.step()
     for t, refusal in refusals.items():
-        t.skip(dtypes, refusal)
-    if all(o.kind == NOT_APPLICABLE for t in done for o in t.outcomes):
+        _skip(t, dtypes, refusal)
+    late = asked.free and pace.over  # what is derived from a subject may come too late as a whole
+    if not late and all(o.kind == NOT_APPLICABLE for t in done for o in t.outcomes):
         for refusal in refusals.values():
             if isinstance(refusal, ValueError):
                 raise refusal
@@ -138,12 +151,19 @@ def tried(thing: Any, target: Target, calls: Sequence[Sample], asked: Asked) -> 
     return done
 
 
+def _skip(t: Trials, dtypes: Sequence[str], why: Exception) -> None:
+    """Marks the sample as not judged, whatever was found."""
+    t.votes = []
+    reason = Reason(findings.NOT_TRIED, str(why))
+    t.outcomes = [Outcome(t.own, "", d, NOT_APPLICABLE, None, reason) for d in dtypes]
+
+
 def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     """Tries the call in every dtype, with all the probes or at its own point alone. Raises
     ValueError where the reference refuses the call itself."""
     dtypes = asked.dtypes
     bases = [_at_own_point(t, dtype) for dtype in dtypes]
-    if not (all(bases) and probing):
+    if not probing or not t.base or not (all(bases) or t.pace.over):
         return
     _look_closer(t)
     for base in filter(None, bases):
@@ -151,10 +171,12 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     wanted = filter(asked.wanted, points(t.point.args, t.point.kwargs, t.settings, t.seed))
     probes = list(_within_domain(t, wanted, asked))
     beyond = [probe for probe in probes if probe.traits & BEYOND]
+    t.pace.expect(len(probes) - len(beyond))
     elsewhere = dict(zip(map(id, beyond), _elsewhere(t, beyond, dtypes, judged), strict=True))
     for probe in probes:
         if id(probe) not in elsewhere:
             _at(t, probe, dtypes)
+            t.pace.step()
         elif isinstance(found := elsewhere[id(probe)], Reason):
             t.not_judged(probe, dtypes[0], found.kind, found.detail)
         else:
@@ -167,7 +189,9 @@ def _look_closer(t: Trials) -> None:
     """Of a large call, what is tried beside it is tried at fewer of its rows, if both sides answer
     to these: its own arrays cost a hundred times as much, and show the same."""
     smaller = fewer_rows(t.own)
-    if smaller and apart(t.answers, [smaller], fork=t.subject.forks) == [True]:
+    if not smaller:
+        return
+    if apart(t.answers, [smaller], until=t.pace.until, fork=t.subject.forks) == [True]:
         t.point = smaller
 
 
@@ -176,7 +200,7 @@ def _unasked(t: Trials, dtypes: Sequence[str]) -> None:
     point = replace(t.point, traits=frozenset((ORDINARY, UNASKED)))
     for dtype in dtypes:
         if trial := t.at(point, dtype):
-            _to_be_judged(t, trial)
+            to_be_judged(t, trial)
 
 
 def _at(t: Trials, probe: Probe, dtypes: Sequence[str]) -> None:
@@ -185,8 +209,8 @@ def _at(t: Trials, probe: Probe, dtypes: Sequence[str]) -> None:
         dtypes = [*dtypes, *(half for half in HALF_DTYPES if half not in dtypes)]
     for dtype in dtypes if ALSO_IN_FLOAT32 in probe.traits else dtypes[:1]:
         if trial := t.at(probe, dtype, dy):
-            _to_be_judged(t, trial)
-            dy = trial.inputs[2]
+            to_be_judged(t, trial)
+            dy = trial.inputs[2] if dy is None else dy  # whatever dtypes there are between
 
 
 def _elsewhere(
@@ -215,14 +239,20 @@ def _elsewhere(
                 for i, probe in enumerate(probes)
                 if found[i] is None and (LONG in probe.traits) == long
             ]
-            alone = partial(_alone, t, dtypes, judged, whole)
-            results = apart(alone, [probes[i] for i in open_], patience, t.subject.forks)
+            task, trying = partial(_alone, t, dtypes, judged, whole), [probes[i] for i in open_]
+            t.pace.expect(len(trying))
+            results = apart(task, trying, patience, t.pace.until, t.pace.step, t.subject.forks)
             for i, result in zip(open_, results, strict=True):
-                died = isinstance(result, Died)
-                found[i] = Reason(findings.CRASHED, result.how) if died else result
+                found[i] = _reason(t, result) if isinstance(result, Died) else result
         if None in found:
             import torch._dynamo  # noqa: F401
     return found
+
+
+def _reason(t: Trials, died: Died) -> Reason:
+    if died.how == OVER:
+        return Reason(findings.OUT_OF_BUDGET, t.pace.seconds)
+    return Reason(findings.CRASHED, died.how)
 
 
 def _alone(
@@ -273,7 +303,7 @@ def _at_own_point(t: Trials, dtype: str) -> Trial | None:
     """None if it cannot be called, or answers like no rule."""
     trial = t.at(t.own, dtype, t.base and t.base.inputs[2])
     if trial:
-        _to_be_judged(t, trial)
+        to_be_judged(t, trial)
         t.base = t.base or trial
     return trial
 
@@ -282,7 +312,7 @@ def _beside(t: Trials, own: Trial, asked: Asked) -> None:
     """What must not change a result there, and other cotangents."""
     base: Trial | None = own
     if t.point is not t.own and (base := t.at(t.point, own.dtype)):
-        _to_be_judged(t, base)
+        to_be_judged(t, base)
     if base is None:
         return
     first = own is t.base
@@ -290,11 +320,12 @@ def _beside(t: Trials, own: Trial, asked: Asked) -> None:
     if first and not is_half(own.dtype):
         t.tried.extend(under_laws(t, base, asked.wanted))
     for trial in with_other_cotangents(t, base, first, asked.wanted):
-        _to_be_judged(t, trial)
+        to_be_judged(t, trial)
 
 
-def _to_be_judged(t: Trials, trial: Trial) -> None:
+def to_be_judged(t: Trials, trial: Trial) -> None:
     """By the reference; without one, by differences, and at the caller's own point by itself."""
+    t.pace.first = t.pace.first or trial
     alone = not t.reference and trial.dtype == "float64"
     if alone:
         hold_to_differences(t, trial)

@@ -120,13 +120,14 @@ def _target(against: Any, argument: str = "against") -> Target:
         )
     name = getattr(against, "__name__", None) or type(against).__name__
     module = str(getattr(against, "__module__", None) or "torch")
+    module = module.replace("torch._C._nn", "torch.nn.functional")
     for op in map(ops.named, ops.names()):
         if op.mirror is None or inspect.unwrap(op.mirror) is not against:
             continue
         if getattr(op.mirror.__wrapped__, "alone", None) is against:
             return replace(_mirror(f"{module}.{name}", op), function=against, alone=True)
         return _mirror(f"{module}.{name}", op)
-    return Target(f"{module.replace('torch._C._nn', 'torch.nn.functional')}.{name}", against)
+    return Target(f"{module}.{name}", against)
 
 
 def _first(definition: Callable[..., Any]) -> Callable[..., Any]:

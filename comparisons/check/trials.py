@@ -23,8 +23,10 @@ from . import findings
 from .adapt import WHOLE, Misuse, Subject, of_torch
 from .arguments import argument, arrays, converted, double, floating, native, private
 from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome, Reason, error_of
+from .pace import Pace
 from .probes import (
     ALSO_IN_FLOAT32,
+    AS_GIVEN,
     FOREIGN,
     LONG,
     MUST_ANSWER,
@@ -76,14 +78,15 @@ class Trials:
         sample: Sample,
         settings: Sequence[float],
         seed: int,
-        once: bool = False,
+        once: bool,
+        pace: Pace,
     ) -> None:
         self.subject, self.reference, self.sample = subject, reference, sample
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.pace = settings, seed, pace
         self.once = once  # whether what comes in 16 bits was computed in float32 and rounded once
         self.order = array_names(sample.args, sample.kwargs, subject.signature)
         usual = frozenset((OWN, ORDINARY, MUST_ANSWER, ALSO_IN_FLOAT32))
-        self.own = Probe("as given", sample.args, sample.kwargs, usual)
+        self.own = Probe(AS_GIVEN, sample.args, sample.kwargs, usual)
         self.point = self.own  # from which the other probes are made
         self.tried: list[Outcome | Trial] = []
         self.outcomes: list[Outcome] = []
@@ -115,6 +118,8 @@ class Trials:
     def at(self, probe: Probe, dtype: str, dy: Any = None) -> Trial | None:
         """Evaluates both sides, with a random dy unless one is given; None where there is nothing
         to judge. Raises ValueError where the reference refuses the caller's own call."""
+        if self.late(probe, dtype):
+            return None
         try:
             inputs, truth = self._known(probe, dtype, dy)
         except Exception as refusal:
@@ -168,7 +173,9 @@ class Trials:
         call: Function,
         lay: Callable[[Any], Any] | None = None,
     ) -> dict[str, Any] | None:
-        """What the subject gives; None where it raises or answers like no rule."""
+        """What the subject gives; None where it raises or answers like no rule, or is late."""
+        if self.late(probe, dtype):
+            return None
         passed = (lay or private)(inputs)
         try:
             results = {n: None if g is None else g.copy() for n, g in call(passed).items()}
@@ -337,6 +344,12 @@ class Trials:
 
     # Noted -------------------------------------------------------------------------------------
 
+    def late(self, probe: Probe, dtype: str) -> bool:
+        """Whether there is no time left for it, which is noted."""
+        if over := self.pace.over:
+            self.not_judged(probe, dtype, findings.OUT_OF_BUDGET, self.pace.seconds)
+        return over
+
     def not_judged(self, probe: Probe, dtype: str, kind: str, detail: Any = None) -> None:
         why = Reason(kind, detail)
         self.tried.append(Outcome(probe, "", dtype, NOT_APPLICABLE, None, why))
@@ -372,12 +385,6 @@ class Trials:
         if SHAPE in traits and finding.kind == findings.WRONG_SHAPE and _not_summed(finding):
             return UNSUPPORTED
         return DIFFERENT
-
-    def skip(self, dtypes: Sequence[str], why: Exception) -> None:
-        """Marks the sample as not judged, whatever was found."""
-        self.votes = []
-        reason = Reason(findings.NOT_TRIED, str(why))
-        self.outcomes = [Outcome(self.own, "", d, NOT_APPLICABLE, None, reason) for d in dtypes]
 
 
 def cotangent(y: Any, rng: np.random.Generator, numbers: np.dtype) -> Any:

@@ -130,7 +130,11 @@ class _Judge:
             verdicts |= {n: found[n] for n in same}
             outside = {n: where[n] for n in same if n in where}
             names = [n for n in names if n not in same]
-        if names:
+        if names and self.t.pace.over and trial is not self.t.pace.first:
+            why = Reason(findings.OUT_OF_BUDGET, self.t.pace.seconds)
+            for name in names:
+                yield Outcome(trial.probe, name, trial.dtype, NOT_APPLICABLE, None, why)
+        elif names:
             known_before = trial.dtype == "float64" or is_half(trial.dtype)
             native = trial.truth if known_before else self._native(trial)
             if native is None:
@@ -148,7 +152,8 @@ class _Judge:
             if trial.probe is self.t.own or trial.probe is self.t.point:
                 self.base = trial, found, where
         for name in trial.results:
-            yield self._outcome(trial, name, verdicts[name], outside.get(name))
+            if name in verdicts:
+                yield self._outcome(trial, name, verdicts[name], outside.get(name))
 
     def _native(self, trial: Trial) -> Results | None:
         """The reference in the dtype of the trial."""

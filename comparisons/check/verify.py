@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,18 @@ from ..report import tables
 from ..verdict.classes import DTYPES, HALF_DTYPES
 from ..verdict.differences import EDGE, JUMP, KINK
 from ..verdict.noise import is_floating
+from .again import line
 from .calls import calls_of
 from .causes import diagnose
+from .causes.facts import facts
 from .derived import Backward, ForwardMode, derived_from
 from .findings import UNSUPPORTED
+from .pace import InTime, Pace, Told
 from .probes import SHAPE, Wanted
 from .report import Report, note, row
-from .stages import Asked, tried
-from .targets import target_of
+from .smallest import smallest
+from .stages import Asked, Judged, judging, tried
+from .targets import Target, target_of
 from .trials import Trials
 
 KINKS_OF = ("torch", "any")
@@ -48,6 +54,8 @@ def check(
     rounds_once: bool = False,
     quick: bool = False,
     thorough: bool = False,
+    budget: float | None = None,
+    progress: Told | None = None,
 ) -> Report:
     """Examines a backward pass, and names what is wrong with it.
 
@@ -85,52 +93,98 @@ def check(
     quick     whether only the few probes are tried that find most mistakes
     thorough  whether those are tried as well that found nothing which others do not find too
     forward_mode  whether its forward mode (a Function's `jvp`) is judged as well
+    budget    seconds after which nothing more is begun: the verdict is on what was judged till
+              then, and what was not is n/a; the first evaluation of all is always judged
+    progress  a function that is called with the number of steps done, and of those known of
 
     The number of calls does not grow with the arrays. What goes beyond the shapes and sizes of the
     call is tried in a process of its own, because kernels may end theirs. Raises TypeError or
     ValueError for a wrong argument of `check` itself; what is wrong with the subject is in the
     report.
     """
-    every = (*DTYPES, *HALF_DTYPES)
-    if isinstance(dtypes, str) or not dtypes or not set(dtypes) <= set(every):
-        raise ValueError(f"dtypes: expected some of {', '.join(every)}, got {dtypes!r}")
-    if not isinstance(settings or {}, Mapping):
-        raise TypeError(f"settings: expected a mapping, got a {type(settings).__name__}")
-    if kinks not in KINKS_OF:
-        raise ValueError(f"kinks: expected {' or '.join(KINKS_OF)}, got {kinks!r}")
-    if domain is not None and not callable(domain):
-        raise TypeError(f"domain: expected a function of an array, got a {type(domain).__name__}")
-    if not 0 <= allow < 1:
-        raise ValueError(f"allow: expected a relative deviation from 0 to below 1, got {allow!r}")
-    if order not in (1, 2):
-        raise ValueError(f"order: expected 1 or 2, got {order!r}")
+    given = dict(locals())
+    _refuse(given)
+    pace = Pace(budget, progress)
     target = target_of(against, gradient)
     named = [*target.constant, *constant.replace(",", " ").split()]
     frozen = frozenset(map(gradient_name, named))
     calls = calls_of(subject, target, arrays, dict(settings or {}), frozen)
-    if quick and thorough:
-        raise ValueError("quick, thorough: expected one of them at most, got both")
     chosen = Wanted(probes, thorough, quick)
-    any_kink = kinks == "any"
-    asked = Asked(tuple(dtypes), arrays is None, seed, chosen, domain, any_kink, allow, rounds_once)
+    asked = Asked(
+        tuple(dtypes),
+        arrays is None,
+        seed,
+        chosen,
+        domain,
+        kinks == "any",
+        allow,
+        pace,
+        rounds_once,
+    )
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        done = tried(subject, target, calls, asked)
-        first = tuple(t for t in done if t.base)
+        judged = judging(subject, target, asked)
+        done = [(t, judged) for t in tried(subject, target, calls, asked, judged)]
+        first = tuple(t for t, _ in done if t.base)
         for kind in (Backward,) * (order - 1) + (ForwardMode,) * forward_mode:
             if first:  # else it could not be called
                 derived, held, further = derived_from(kind, first, target)
-                done += tried(derived, held, further, asked.of_derived(derived.further))
-        chosen.look_back()
-        cause = diagnose(done) if any(t.findings for t in done) else None
-    return Report(
-        done[0].subject.name,
+                of_it = asked.of_derived(derived.further)
+                judged = judging(derived, held, of_it)
+                done += [(t, judged) for t in tried(derived, held, further, of_it, judged)]
+        if not pace.over:  # else no probe may have been asked for
+            chosen.look_back()
+        return _reported(done, given, target, pace)
+
+
+def _refuse(given: Mapping[str, Any]) -> None:
+    """Raises TypeError or ValueError for a wrong argument of `check`, by name."""
+    every, dtypes, settings = (*DTYPES, *HALF_DTYPES), given["dtypes"], given["settings"]
+    if isinstance(dtypes, str) or not dtypes or not set(dtypes) <= set(every):
+        raise ValueError(f"dtypes: expected some of {', '.join(every)}, got {dtypes!r}")
+    if not isinstance(settings or {}, Mapping):
+        raise TypeError(f"settings: expected a mapping, got a {type(settings).__name__}")
+    if (kinks := given["kinks"]) not in KINKS_OF:
+        raise ValueError(f"kinks: expected {' or '.join(KINKS_OF)}, got {kinks!r}")
+    if (domain := given["domain"]) is not None and not callable(domain):
+        raise TypeError(f"domain: expected a function of an array, got a {type(domain).__name__}")
+    if not 0 <= (allow := given["allow"]) < 1:
+        raise ValueError(f"allow: expected a relative deviation from 0 to below 1, got {allow!r}")
+    if (order := given["order"]) not in (1, 2):
+        raise ValueError(f"order: expected 1 or 2, got {order!r}")
+    if given["quick"] and given["thorough"]:
+        raise ValueError("quick, thorough: expected one of them at most, got both")
+
+
+def _reported(
+    done: Sequence[tuple[Trials, Judged]], given: Mapping[str, Any], target: Target, pace: Pace
+) -> Report:
+    """What is wrong with it looked into."""
+    every = [t for t, _ in done]
+    outcomes = [(t, judged, o) for t, judged in done for o in t.outcomes]
+    cause, warned = None, tuple(_lints(every, given["arrays"], given["dtypes"]))
+    if any(t.findings for t in every):
+        cause = diagnose([InTime(t, pace) for t in every])
+        if pace.refused:  # what did not answer may have been taken for what is wrong
+            cause = None
+            warned = (*warned, f"no time was left within {pace.seconds:g} seconds to find a cause")
+    report = Report(
+        every[0].subject.name,
         target.name,
-        strict,
-        tables.table(row(t.subject.name, t.sample.text, o) for t in done for o in t.outcomes),
+        given["strict"],
+        tables.table(row(t.subject.name, t.sample.text, o) for t, _, o in outcomes),
         cause,
-        tuple(_lints(done, arrays, dtypes)),
-        tuple(found for t in done for found in t.votes),
+        warned,
+        tuple(found for t in every for found in t.votes),
+    )
+    if (first := report.first) is None:
+        return report
+    t, judged, outcome = outcomes[int(str(first.name))]
+    return replace(
+        report,
+        facts=() if cause else facts(t),
+        again=line(check, given, outcome.probe.name, outcome.dtype),
+        search=partial(smallest, t, judged, outcome, pace.left),
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ import typer
 
 from .net import say
 from .options import Json, Quiet, Seed, Settings, Strict, settings_of
+from .waiting import bar
 
 if TYPE_CHECKING:
     from ..check.report import Report
@@ -21,6 +24,17 @@ if TYPE_CHECKING:
 RIGHT, WRONG, NOT_RUN = 0, 1, 2  # exit statuses of `gradtwin check`
 ANSWER = "GRADTWIN_ANSWER"  # the file that a check in a process of its own answers through
 
+
+# What `check` is given as it came, and what a call is repeated with.
+AS_THEY_ARE = (
+    *("strict", "constant", "seed", "kinks", "allow", "order", "forward_mode", "rounds_once"),
+    *("quick", "thorough", "budget"),
+)
+AGAIN = (
+    *("against", "shape", "values", "settings", "constant", "kinks", "allow", "gradient"),
+    *("order", "forward_mode", "rounds_once", "strict", "dtype", "seed", "probe"),
+)
+DEFAULTS = {"constant": "", "kinks": "torch", "allow": 0.0, "order": 1}
 
 Named = Annotated[
     str,
@@ -94,6 +108,12 @@ Timeout = Annotated[
     float,
     typer.Option(metavar="SECONDS", help="End it after so long, with status 2.", min=0),
 ]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="Judge what can be judged in so long, and say what could not."
+    ),
+]
 Folder = Annotated[
     Path | None, typer.Option(help="Folder for the table as CSV, Parquet, Markdown and HTML.")
 ]
@@ -116,6 +136,7 @@ def check_command(
     rounds_once: RoundsOnce = False,
     quick: Quick = False,
     thorough: Thorough = False,
+    budget: Budget = None,
     timeout: Timeout = 0,
     out: Folder = None,
     as_json: Json = False,
@@ -127,6 +148,7 @@ def check_command(
 
     Exit status: 0 right, 1 wrong, 2 it could not be run.
     """
+    given = dict(locals())
     shapes = [_shape(s) for s in shape or ()]
     numbers = [_numbers(text) for text in values or ()]
     chosen = settings_of(settings)
@@ -146,32 +168,40 @@ def check_command(
     rng = np.random.default_rng(seed)
     drawn = [rng.standard_normal(s) for s in shapes]
     arrays = [*drawn, *map(np.array, numbers)] or None
-    dtypes = dtype or ("float64", "float32")
     try:
-        found = check(
-            thing,
-            rule_or_file,
-            arrays,
-            chosen,
-            dtypes,
-            strict,
-            constant=constant,
-            seed=seed,
-            kinks=kinks,
-            allow=allow,
-            gradient=named(gradient) if gradient else None,
-            probes=probe or (),
-            order=order,
-            forward_mode=forward_mode,
-            rounds_once=rounds_once,
-            quick=quick,
-            thorough=thorough,
-        )
+        with bar(subject, quiet) as told:
+            found = check(
+                thing,
+                rule_or_file,
+                arrays,
+                chosen,
+                dtype or ("float64", "float32"),
+                gradient=named(gradient) if gradient else None,
+                probes=probe or (),
+                progress=told,
+                **{name: given[name] for name in AS_THEY_ARE},
+            )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
+    if (first := found.first) is not None:
+        found = replace(found, again=_again_at(given, first["probe"], first["dtype"]))
     if out:
         files.write_all({out / name: content for name, content in _files(found).items()})
     raise typer.Exit(_told(found, as_json, quiet))
+
+
+def _again_at(given: Mapping[str, Any], probe: str, dtype: str) -> str:
+    """The command that finds the first wrong element again: with the same call, at one probe."""
+    words = ["gradtwin", "check", given["subject"]]
+    asked = {**given, "probe": [probe], "dtype": [dtype]}
+    for name in AGAIN:
+        value, option = asked[name], f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False and value != DEFAULTS.get(name):
+            for text in map(str, value if isinstance(value, list) else [value]):
+                words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return shlex.join(words)
 
 
 def _told(found: Report, as_json: bool, quiet: bool) -> int:
@@ -281,6 +311,11 @@ def _plain(found: Report) -> dict[str, Any]:
         "schema": SCHEMA,
         "passed": found.passed,
         "cause": cause,
+        "facts": list(found.facts),
+        "again": found.again,
+        "still_wrong_at": [list(shape) for shape in found.smallest.shapes]
+        if found.smallest
+        else None,
         "warnings": list(found.warnings),
         "table": rows,
     }

@@ -16,6 +16,7 @@ import torch
 
 from ...reference.adapters import leaves, tree_map
 from ..check.adapt import Subject, subject_of
+from ..check.pace import Pace
 from ..check.targets import Target, target_of
 from ..check.trials import Trials
 from ..ops.arguments import array_names
@@ -61,7 +62,8 @@ def _in_float32(
     sample = Sample("", tuple(args), dict(kwargs), target.constant)
     try:
         subject = subject_of(thing, sample.args, sample.kwargs, target.constant, ("float32",))
-        trials = Trials(subject, target.reference(subject, target.constant), sample, [], seed)
+        twin = target.reference(subject, target.constant)
+        trials = Trials(subject, twin, sample, [], seed, once=False, pace=Pace())
         trial = trials.at(trials.own, "float32")
         if trial is None or trial.results.keys() != trial.truth.keys():
             return None

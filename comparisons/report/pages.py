@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from .tables import number
+from .tables import number, told_apart
 from .text import plain
 
 PAGE = Path(__file__).with_name("page.html")
@@ -33,7 +33,7 @@ def page(
     """One self-contained page with every table and picture; `text` keeps its lines."""
     template = jinja2.Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
     return template.render(
-        frames={title: frame.drop(columns=["schema", "id"]) for title, frame in frames.items()},
+        frames={t: told_apart(f.drop(columns=["schema", "id"])) for t, f in frames.items()},
         pictures={t: [base64.b64encode(p).decode() for p in ps] for t, ps in pictures.items()},
         summary=plain(summary),
         text=plain(text),

@@ -13,6 +13,7 @@ import pandas as pd
 from . import text
 from .files import write_all
 
+COMPARED = ("subject", "manual", "reference")  # columns: what came, and what should have come
 SCHEMA = 1  # of every table; it rises when a column changes its meaning
 
 
@@ -34,15 +35,29 @@ def contents(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
     """What `save` writes, by file name."""
     parquet = io.BytesIO()
     frame.to_parquet(parquet, index=False)
-    shown = frame.drop(columns=["schema", "id"]).map(
+    shown = told_apart(frame.drop(columns=["schema", "id"])).map(
         lambda cell: text.markdown(cell) if isinstance(cell, str) else cell
     )
-    markdown = shown.to_markdown(index=False, floatfmt=".4g")
+    compared = [i for i, c in enumerate(shown) if c in COMPARED and c in frame]
+    markdown = shown.to_markdown(index=False, floatfmt=".4g", disable_numparse=compared)
     return {
         f"{name}.csv": frame.to_csv(index=False).encode(),
         f"{name}.parquet": parquet.getvalue(),
         f"{name}.md": (markdown + "\n").encode(),
     }
+
+
+def told_apart(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame for people: what came beside what should have come, with as many digits as tell
+    them apart."""
+    pair = [c for c in frame if c in COMPARED and frame[c].dtype.kind == "f"]
+    if len(pair) != 2:
+        return frame
+    texts = [
+        [t.replace("nan", "") for t in text.apart(*row, least=4)]
+        for row in frame[pair].itertuples(index=False)
+    ]
+    return frame.assign(**{c: [row[i] for row in texts] for i, c in enumerate(pair)})
 
 
 def number(value: Any) -> str:

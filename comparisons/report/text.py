@@ -31,6 +31,19 @@ def xml(text: str) -> str:
     return "".join(c if c in "\t\n" or _allowed(c) else _code(c) for c in text)
 
 
+def digits(*numbers: float, least: int = 6) -> int:
+    """How many digits tell numbers apart that differ, at least so many."""
+    known = len({f"{x:.17g}" for x in numbers})
+    enough = (n for n in range(least, 17) if len({f"{x:.{n}g}" for x in numbers}) == known)
+    return next(enough, 17)
+
+
+def apart(*numbers: float, least: int = 6) -> list[str]:
+    """Numbers that are to be compared, with as many digits as tell them apart."""
+    enough = digits(*numbers, least=least)
+    return [f"{x:.{enough}g}" for x in numbers]
+
+
 def said(error: BaseException) -> str:
     """The text of an error, which may itself raise one."""
     try:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ....reference.adapters import tree_map
+from ...report.text import apart
 from ...verdict.classes import Results
 from ...verdict.noise import cast
 from ..adapt import Subject
@@ -239,8 +240,8 @@ def example(f: Finding) -> str:
     known = x is not None and f.outside is not None and x.shape == f.outside.shape
     place = f" where {f.name} is {x[index]:.6g}" if x is not None and known else ""
     ours = f.ours[index] if f.ours is not None else math.nan
-    truth = f"{f.truth[index]:.6g}" if f.truth is not None else "another"
-    return f"{ours:.6g} instead of {truth}{place} ({f.probe.name})"
+    pair = apart(ours, f.truth[index]) if f.truth is not None else [f"{ours:.6g}", "another"]
+    return f"{' instead of '.join(pair)}{place} ({f.probe.name})"
 
 
 def _oddity(f: Finding) -> int:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...report.text import apart
 from ..arguments import floating
 from ..findings import Finding
 from ..probes import ORDINARY, SPARSE
@@ -100,12 +101,12 @@ def _threshold(a: np.ndarray, outside: np.ndarray) -> tuple[str, str] | None:
         return "<", _between(wrong.max(), right.min())
     inside = (right >= wrong.min()) & (right <= wrong.max())
     if wrong.size > 2 and not inside.any():
-        return "is from", f"{wrong.min():.4g} to {wrong.max():.4g}"
+        return "is from", " to ".join(apart(wrong.min(), wrong.max(), least=4))
     return None
 
 
 def _between(low: float, high: float) -> str:
-    return f"{low:.4g} … {high:.4g}"
+    return " … ".join(apart(low, high, least=4))
 
 
 def _factor_there(case: Case, f: Finding, sign: str, text: str) -> str:

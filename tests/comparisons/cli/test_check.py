@@ -90,6 +90,7 @@ def folder(tmp_path):
         (["rules.py:right", "--shape", "3", "--settings", "3"], 2, "expected NAME=VALUE"),
         (["rules.py:right", "--shape", "3", "--dtype", "float8"], 2, "dtypes: expected"),
         (["rules.py:right"], 2, "needed"),
+        (["rules.py:right", "--shape", "3", "--budget", "0"], 2, "budget: expected seconds"),
     ],
 )
 def test_the_command_says_what_it_found(gradtwin, folder, arguments, status, words):
