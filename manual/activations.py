@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from .arguments import Constant, as_dtype, axis_of, flag, floating, one_of, real, truth, within
-from .arrays import BLOCK, exponentials, in_blocks, sum_to, where
+from .arrays import BLOCK, exponentials, in_blocks, probabilities, sum_to, where
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -480,9 +480,9 @@ def softmax(x, dim=None, *, dtype=None):
 
     def pullback(dy):
         g = _rows(dy, axis, dtype)
-        h = g - where(winner, g, 0).sum(axis=-1, keepdims=True)
+        h = g - np.take_along_axis(g, winner, -1)
         drows = p * (h - (p * h).sum(axis=-1, keepdims=True))
-        return _unrows(drows, axis, x.shape).astype(x.dtype)
+        return _unrows(drows, axis, x.shape).astype(x.dtype, copy=False)
 
     return y, pullback
 
@@ -499,9 +499,9 @@ def log_softmax(x, dim=None, *, dtype=None):
 
     def pullback(dy):
         g = _rows(dy, axis, dtype)
-        p, rest = z / (1 + others), where(winner, others, 1 + others - z) / (1 + others)
+        p, rest = probabilities(z, winner, others)
         drows = g * rest - p * (g.sum(axis=-1, keepdims=True) - g)
-        return _unrows(drows, axis, x.shape).astype(x.dtype)
+        return _unrows(drows, axis, x.shape).astype(x.dtype, copy=False)
 
     return y, pullback
 
