@@ -123,7 +123,8 @@ def exponentials(rows):
 def probabilities(z, winner, others):
     """Of the parts of a softmax, p and 1 − p."""
     total = 1 + others
-    p, rest = z / total, (total - z) / total
+    p, rest = z / total, total - z
+    rest /= total
     np.put_along_axis(rest, winner, others / total, -1)
     return p, rest
 

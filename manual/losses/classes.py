@@ -99,8 +99,10 @@ def cross_entropy(
     def pullback(dy):
         dloss = where(counted, spread(dy), 0)[..., np.newaxis]
         p, rest = probabilities(z, winner, others)
-        slope = p * (a.sum(axis=-1, keepdims=True) - a) - a * rest
-        dx = _unrow(dloss * slope, x.shape)
+        drows = p * (a.sum(axis=-1, keepdims=True) - a)
+        drows -= a * rest
+        drows *= dloss
+        dx = _unrow(drows, x.shape)
         if not given:
             return dx
         return dx, _unrow(dloss * (label_smoothing - 1) * w * log_p, x.shape)
