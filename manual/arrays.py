@@ -103,6 +103,25 @@ def in_blocks(rule, x, *settings):
     return y.reshape(x.shape), pullback
 
 
+def in_blocks_of_rows(rule, rows, *others):
+    """A rule that makes a number of each row, along the last axis, of a large array and of others
+    like it, which have no slope: block by block along the first axis."""
+    if rows.size <= BLOCK or rows.ndim == 1:
+        return rule(rows, *others)
+    step = max(BLOCK * len(rows) // rows.size, 1)
+    blocks = [slice(i, i + step) for i in range(0, len(rows), step)]
+    parts = [rule(rows[block], *(a[block] for a in others)) for block in blocks]
+    y = np.concatenate([y_block for y_block, _ in parts])
+
+    def pullback(dy):
+        drows = np.empty_like(rows)
+        for block, (_, pullback_block) in zip(blocks, parts, strict=True):
+            drows[block] = pullback_block(dy[block])
+        return drows
+
+    return y, pullback
+
+
 def exponentials(rows):
     """The parts of a softmax over the last axis: d = x − max x, z = eᵈ, the index at which d is
     first 0, the winner's, and the sum of all other z.

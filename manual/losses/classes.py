@@ -10,9 +10,17 @@ import math
 
 import numpy as np
 
-from ..activations import sigmoid
+from ..activations import log_softmax, sigmoid
 from ..arguments import Constant, alike, array, broadcast, floated, floating, real, whole, within
-from ..arrays import exponentials, pairwise_sum, probabilities, reduce, sum_to, where
+from ..arrays import (
+    exponentials,
+    in_blocks_of_rows,
+    pairwise_sum,
+    probabilities,
+    reduce,
+    sum_to,
+    where,
+)
 from ..linear import linear
 
 CLASSES = frozenset(map(np.dtype, ("int64", "uint8")))  # what may hold classes
@@ -92,20 +100,29 @@ def cross_entropy(
     if label_smoothing:
         smooth = where(counted[..., np.newaxis], w, 0) * (label_smoothing / rows.shape[-1])
         a = (1 - label_smoothing) * a + smooth
-    d, z, winner, others = exponentials(rows)
-    log_p = d - np.log1p(others)
-    y, spread = reduce(-(a * where(a != 0, log_p, 0)).sum(axis=-1), reduction, total)
+    losses, pull_rows = in_blocks_of_rows(_cross_entropy, rows, a)
+    y, spread = reduce(losses, reduction, total)
 
     def pullback(dy):
-        dloss = where(counted, spread(dy), 0)[..., np.newaxis]
-        p, rest = probabilities(z, winner, others)
-        drows = p * (a.sum(axis=-1, keepdims=True) - a)
-        drows -= a * rest
-        drows *= dloss
-        dx = _unrow(drows, x.shape)
+        dloss = where(counted, spread(dy), 0)
+        dx = _unrow(pull_rows(dloss), x.shape)
         if not given:
             return dx
-        return dx, _unrow(dloss * (label_smoothing - 1) * w * log_p, x.shape)
+        log_p, _ = log_softmax(rows, -1)
+        return dx, _unrow(dloss[..., np.newaxis] * (label_smoothing - 1) * w * log_p, x.shape)
+
+    return y, pullback
+
+
+def _cross_entropy(rows, a):
+    """−Σⱼ aⱼ log pⱼ of each row, as a rule of the rows alone."""
+    d, z, winner, others = exponentials(rows)
+    log_p = d - np.log1p(others)
+    y = -(a * where(a != 0, log_p, 0)).sum(axis=-1)
+
+    def pullback(dy):
+        p, rest = probabilities(z, winner, others)
+        return dy[..., np.newaxis] * (p * (a.sum(axis=-1, keepdims=True) - a) - a * rest)
 
     return y, pullback
 
