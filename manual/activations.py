@@ -12,10 +12,10 @@ that of the flat side, unless a docstring says otherwise.
 import math
 
 import numpy as np
-from scipy.special import ndtr
 
 from .arguments import Constant, as_dtype, axis_of, flag, floating, one_of, real, truth, within
-from .arrays import BLOCK, exponentials, in_blocks, sum_to, where
+from .arrays import BLOCK, exponentials, in_blocks, probabilities, sum_to, where
+from .normal import normal
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -293,13 +293,12 @@ def gelu(x, approximate="none"):
         return in_blocks(gelu, x, approximate)
     if approximate == "tanh":
         return _gelu_tanh(x)
-    Phi = ndtr(x)
-    y = x * Phi
+    near = np.clip(x, -40, 40)
+    Phi, phi = normal(near)
+    y, slope = x * Phi, Phi + near * phi
 
     def pullback(dy):
-        near = np.clip(x, -40, 40)
-        phi = np.exp(-near * near / 2) / math.sqrt(2 * math.pi)
-        return dy * (Phi + near * phi)
+        return dy * slope
 
     return y, pullback
 
@@ -321,18 +320,18 @@ def _gelu_tanh(x):
 
 
 def silu(x):
-    """x σ(x); the slope is σ(x) (1 + x σ(−x)).
+    """x σ(x); the slope is σ(x) + x σ(x) σ(−x).
 
     Elfwing, Uchibe & Doya, 2018, arXiv:1702.03118
     """
     x = floating(x=x)
     if x.size > BLOCK:
         return in_blocks(silu, x)
-    s, _ = sigmoid(x)
-    y = x * s
+    s, pull_sigmoid = sigmoid(x)
+    y, slope = x * s, s + pull_sigmoid(x)
 
     def pullback(dy):
-        return dy * (s * (1 + x * sigmoid(-x)[0]))
+        return dy * slope
 
     return y, pullback
 
@@ -480,9 +479,9 @@ def softmax(x, dim=None, *, dtype=None):
 
     def pullback(dy):
         g = _rows(dy, axis, dtype)
-        h = g - where(winner, g, 0).sum(axis=-1, keepdims=True)
+        h = g - np.take_along_axis(g, winner, -1)
         drows = p * (h - (p * h).sum(axis=-1, keepdims=True))
-        return _unrows(drows, axis, x.shape).astype(x.dtype)
+        return _unrows(drows, axis, x.shape).astype(x.dtype, copy=False)
 
     return y, pullback
 
@@ -499,9 +498,9 @@ def log_softmax(x, dim=None, *, dtype=None):
 
     def pullback(dy):
         g = _rows(dy, axis, dtype)
-        p, rest = z / (1 + others), where(winner, others, 1 + others - z) / (1 + others)
+        p, rest = probabilities(z, winner, others)
         drows = g * rest - p * (g.sum(axis=-1, keepdims=True) - g)
-        return _unrows(drows, axis, x.shape).astype(x.dtype)
+        return _unrows(drows, axis, x.shape).astype(x.dtype, copy=False)
 
     return y, pullback
 

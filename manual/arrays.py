@@ -65,8 +65,8 @@ def where(condition, x, other):
     """As np.where; of large floating arrays it chooses bits, because a processor that has to guess
     the way of each element guesses half of them wrong.
 
-    −1 has all its bits set, 0 has none: so the bits of `other` are turned into those of x, by the
-    bits in which the two differ, where the condition holds. NaN and ∞ stay where they are.
+    Their bits are whole numbers. Those in which the two differ, times 1 where the condition holds
+    and 0 elsewhere, turn `other` into what is chosen. NaN and ∞ stay where they are.
     """
     if getattr(condition, "size", 1) < LARGE:
         return np.where(condition, x, other)
@@ -76,12 +76,10 @@ def where(condition, x, other):
         return np.where(condition, x, other)
     bits = np.dtype(f"i{dtype.itemsize}")
     a, b = (np.asarray(side, dtype).view(bits) for side in (x, other))
-    chosen = np.negative(condition.view(np.int8), dtype=bits)
-    if b.ndim or b:
-        chosen &= a ^ b
-        chosen ^= b
-    else:
-        chosen &= a
+    if not (b.ndim or b):
+        return (a * condition).view(dtype)
+    chosen = (a ^ b) * condition
+    chosen ^= b
     return chosen.view(dtype)
 
 
@@ -105,19 +103,49 @@ def in_blocks(rule, x, *settings):
     return y.reshape(x.shape), pullback
 
 
+def in_blocks_of_rows(rule, rows, *others):
+    """A rule that makes a number of each row, along the last axis, of a large array and of others
+    like it, which have no slope: block by block along the first axis."""
+    if rows.size <= BLOCK or rows.ndim == 1:
+        return rule(rows, *others)
+    step = max(BLOCK * len(rows) // rows.size, 1)
+    blocks = [slice(i, i + step) for i in range(0, len(rows), step)]
+    parts = [rule(rows[block], *(a[block] for a in others)) for block in blocks]
+    y = np.concatenate([y_block for y_block, _ in parts])
+
+    def pullback(dy):
+        drows = np.empty_like(rows)
+        for block, (_, pullback_block) in zip(blocks, parts, strict=True):
+            drows[block] = pullback_block(dy[block])
+        return drows
+
+    return y, pullback
+
+
 def exponentials(rows):
-    """The parts of a softmax over the last axis: d = x − max x, z = eᵈ, where d is first 0, and the
-    sum of all other z.
+    """The parts of a softmax over the last axis: d = x − max x, z = eᵈ, the index at which d is
+    first 0, the winner's, and the sum of all other z.
 
     The winner is left out of the sum because log Σ z = log1p(others) and 1 − p = others / (1 +
     others) keep their digits where the others are small.
     """
     if not rows.shape[-1]:
-        return rows, rows, rows.astype(bool), rows.sum(axis=-1, keepdims=True)
-    d = rows - rows.max(axis=-1, keepdims=True)
+        return rows, rows, rows.astype(int), rows.sum(axis=-1, keepdims=True)
+    winner = rows.argmax(axis=-1, keepdims=True)
+    d = rows - np.take_along_axis(rows, winner, -1)
     z = np.exp(d)
-    winner = np.arange(rows.shape[-1]) == rows.argmax(axis=-1)[..., np.newaxis]
-    return d, z, winner, np.where(winner, 0, z).sum(axis=-1, keepdims=True)
+    of_others = z.copy()
+    np.put_along_axis(of_others, winner, 0, -1)
+    return d, z, winner, of_others.sum(axis=-1, keepdims=True)
+
+
+def probabilities(z, winner, others):
+    """Of the parts of a softmax, p and 1 − p."""
+    total = 1 + others
+    p, rest = z / total, total - z
+    rest /= total
+    np.put_along_axis(rest, winner, others / total, -1)
+    return p, rest
 
 
 def pairwise_sum(x, axes):

@@ -315,13 +315,13 @@ def logsumexp(x, dim, keepdim=False):
 def _log_sum_exp(rows):
     top = rows.max(axis=-1, keepdims=True, initial=-math.inf)
     finite = np.isfinite(top)
-    _, z, winner, others = exponentials(where(finite, rows, 0))
+    _, z, _, others = exponentials(where(finite, rows, 0))
     y = where(finite, where(finite, top, 0) + np.log1p(others), top)
 
     def pullback(dy):
         total = 1 + others
         infinite = np.where(rows < top, 0, math.nan).astype(rows.dtype)
-        return dy * where(finite, where(winner, 1, z) / total, infinite)
+        return dy * where(finite, z / total, infinite)
 
     return y, pullback
 

@@ -301,12 +301,14 @@ class OneUlpNoise(TorchDispatchMode):
             t.mul_(factors)
 
     def _factors(self, t: torch.Tensor, size: float) -> torch.Tensor:
+        if size == self.size:  # as of most results
+            return self._numbers(t, size)
         return torch.add(_one(t.dtype), self._numbers(t), alpha=size)
 
-    def _numbers(self, t: torch.Tensor) -> torch.Tensor:
-        """Random numbers for all elements, from some place on, in the layout of t."""
+    def _numbers(self, t: torch.Tensor, size: float | None = None) -> torch.Tensor:
+        """Numbers of a pool for all elements, from some place on, in the layout of t."""
         elements = t.untyped_storage().nbytes() // t.element_size()
-        pool = _pool(elements // POOL + 2, t.dtype)
+        pool = _pool(elements // POOL + 2, t.dtype, size)
         return pool.as_strided(t.shape, t.stride(), self.random.randrange(POOL))
 
 
@@ -342,15 +344,18 @@ def _way(function: Any) -> _Way:
     return _Way("fused" if fused else "plain", (), SUMS.get(function, ""), keeps)
 
 
-@functools.lru_cache(maxsize=8)
-def _pool(times: int, dtype: torch.dtype) -> torch.Tensor:
+@functools.lru_cache(maxsize=16)
+def _pool(times: int, dtype: torch.dtype, size: float | None) -> torch.Tensor:
     """So many times POOL random numbers, evenly distributed between ± √3, so that their mean square
-    is 1.
+    is 1; with a size, 1 + size times them.
 
     Signs alone would not do: of two results in a row, (1 + s)(1 − s) leaves half without noise.
     """
     numbers = torch.rand(POOL, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return numbers.sub_(0.5).mul_(2 * math.sqrt(3)).to(dtype).repeat(times)
+    numbers = numbers.sub_(0.5).mul_(2 * math.sqrt(3)).to(dtype)
+    if size is not None:
+        numbers = torch.add(_one(dtype), numbers, alpha=size)
+    return numbers.repeat(times)
 
 
 def _near_1(t: torch.Tensor, size: float) -> bool:

@@ -10,9 +10,17 @@ import math
 
 import numpy as np
 
-from ..activations import sigmoid
+from ..activations import log_softmax, sigmoid
 from ..arguments import Constant, alike, array, broadcast, floated, floating, real, whole, within
-from ..arrays import exponentials, pairwise_sum, reduce, sum_to, where
+from ..arrays import (
+    exponentials,
+    in_blocks_of_rows,
+    pairwise_sum,
+    probabilities,
+    reduce,
+    sum_to,
+    where,
+)
 from ..linear import linear
 
 CLASSES = frozenset(map(np.dtype, ("int64", "uint8")))  # what may hold classes
@@ -75,36 +83,46 @@ def cross_entropy(
     whole(ignore_index=ignore_index)
     given = target.dtype.kind == "f"
     rows, w = _class_rows(x, floated(x, weight) if given else weight)
-    classes = np.arange(rows.shape[-1])
     if given:
         x, target = alike(x=x, target=target)
         if ignore_index >= 0:
             raise ValueError(
                 f"ignore_index: expected below 0 for probabilities, got {ignore_index}"
             )
-        share, counted = _class_rows(target)[0], np.ones(rows.shape[:-1], bool)
+        a, counted = w * _class_rows(target)[0], np.ones(rows.shape[:-1], bool)
         total = counted.size
     else:
         t, counted = _class_indices(x, target, ignore_index)
-        share = (classes == t[..., np.newaxis]).astype(x.dtype)
         chosen = where(counted, w[t], 0)
         total = pairwise_sum(chosen, tuple(range(chosen.ndim)))
-    smooth = share
+        a = np.zeros_like(rows)
+        np.put_along_axis(a, t[..., np.newaxis], chosen[..., np.newaxis], -1)
     if label_smoothing:
-        smooth = (1 - label_smoothing) * share + label_smoothing / max(len(classes), 1)
-    a = where(counted[..., np.newaxis], w * smooth, 0)
-    d, z, winner, others = exponentials(rows)
-    log_p = d - np.log1p(others)
-    y, spread = reduce(-(a * where(a == 0, 0, log_p)).sum(axis=-1), reduction, total)
+        smooth = where(counted[..., np.newaxis], w, 0) * (label_smoothing / rows.shape[-1])
+        a = (1 - label_smoothing) * a + smooth
+    losses, pull_rows = in_blocks_of_rows(_cross_entropy, rows, a)
+    y, spread = reduce(losses, reduction, total)
 
     def pullback(dy):
-        dloss = where(counted, spread(dy), 0)[..., np.newaxis]
-        p, rest = z / (1 + others), where(winner, others, 1 + others - z) / (1 + others)
-        slope = p * (a.sum(axis=-1, keepdims=True) - a) - a * rest
-        dx = _unrow(dloss * slope, x.shape)
+        dloss = where(counted, spread(dy), 0)
+        dx = _unrow(pull_rows(dloss), x.shape)
         if not given:
             return dx
-        return dx, _unrow(dloss * (label_smoothing - 1) * w * log_p, x.shape)
+        log_p, _ = log_softmax(rows, -1)
+        return dx, _unrow(dloss[..., np.newaxis] * (label_smoothing - 1) * w * log_p, x.shape)
+
+    return y, pullback
+
+
+def _cross_entropy(rows, a):
+    """−Σⱼ aⱼ log pⱼ of each row, as a rule of the rows alone."""
+    d, z, winner, others = exponentials(rows)
+    log_p = d - np.log1p(others)
+    y = -(a * where(a != 0, log_p, 0)).sum(axis=-1)
+
+    def pullback(dy):
+        p, rest = probabilities(z, winner, others)
+        return dy[..., np.newaxis] * (p * (a.sum(axis=-1, keepdims=True) - a) - a * rest)
 
     return y, pullback
 

@@ -19,6 +19,7 @@ from ..arguments import (
     same_shape,
 )
 from ..arrays import sum_to, where
+from ..normal import normal
 from .promoted import fitting, or_false, promoted, slope_of
 
 
@@ -75,7 +76,7 @@ def gelu_backward(grad_output, self, *, approximate="none"):
         first, second = c * (1 + 0.134145 * square), c * 0.26829 * near
         bend = slope(2 * first + near * ((1 - 2 * s) * first * first + second))
     else:
-        bend = np.exp(-square / 2) / np.sqrt(2 * np.pi).item() * (2 - square)
+        bend = normal(near)[1] * (2 - square)
     return promoted(g, slope_of(activations.gelu, x, approximate), (x, bend))
 
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from gradtwin.manual import activations, arrays, pointwise
+from gradtwin.manual import activations, arrays, losses, pointwise
 
 SIZES = (1, arrays.LARGE - 1, arrays.LARGE, 3 * arrays.LARGE)
 IN_BLOCKS = [
@@ -71,6 +71,24 @@ def test_a_rule_in_blocks_is_the_rule_to_the_bit(family, name, dtype, layout, mo
 
 def test_many_rules_work_in_blocks():
     assert len(IN_BLOCKS) > 12
+
+
+@pytest.mark.parametrize("kind", ["classes", "probabilities"])
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3), (5,)])
+def test_cross_entropy_in_blocks_of_rows_is_that_of_all_to_the_bit(shape, kind, monkeypatch):
+    """Blocks of two samples, the last of one; a vector is one row."""
+    rng = np.random.default_rng(0)
+    C, rest = shape[min(1, len(shape) - 1)], shape[:1] + shape[2:] if len(shape) > 1 else ()
+    x, t, w = rng.standard_normal(shape), rng.random(shape), rng.random(C)
+    target = np.asarray(rng.integers(C, size=rest)) if kind == "classes" else t
+    dy, found = rng.standard_normal(rest), []
+    for block in (2 * x[0].size, np.inf):
+        monkeypatch.setattr(arrays, "BLOCK", block)
+        y, pullback = losses.cross_entropy(x, target, w, reduction="none", label_smoothing=0.1)
+        dx = pullback(dy)
+        found.append([y, *(dx if isinstance(dx, tuple) else (dx,))])
+    for blocks, whole in zip(*found, strict=True):
+        assert blocks.tobytes() == whole.tobytes()
 
 
 def test_an_exponent_of_numpy_has_a_slope_and_a_number_none():

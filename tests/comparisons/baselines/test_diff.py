@@ -232,7 +232,7 @@ PLANTED = {
         "manual",
     ),
     "a dependency": (
-        lambda m: m.setattr(manual.activations, "ndtr", single_ndtr),
+        lambda m: m.setattr(manual.normal, "ndtr", single_ndtr),
         of("gelu", "value", "x", dtype="float64", where=is_erf),
         "manual",
     ),
