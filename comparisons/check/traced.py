@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch._decomp import decomposition_table
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...reference.adapters import array, leaves, tensor, tree_map
 from .. import ops
@@ -42,9 +43,11 @@ def traced(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> T
 
 
 def traced_both_ways(function: Callable[..., Any], inputs: Any, names: Sequence[str]) -> BothWays:
-    """The same with its pullback, of which every step stands in the graph."""
+    """The same with its pullback, of which every step stands in the graph: attention as two
+    products and a softmax between them, for the pullback of torch's kernel is one step, and not
+    that of its decomposition."""
     spots = _floating(inputs)
-    forward = _of_tensors(function, inputs)
+    forward = sdpa_kernel(SDPBackend.MATH)(_of_tensors(function, inputs))
 
     def both(*tensors: torch.Tensor) -> Any:
         *sources, dy = tensors
@@ -246,6 +249,32 @@ class BothWays:
         made = self.again(changed)
         return [array(made.get(n, self.values[n])) for n in self.results[1:]]
 
+    def slopes(
+        self, argument: str, along: Sequence[torch.Tensor]
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """How the gradient of an argument along each of several directions moves with each floating
+        value of the pullback that it hangs on."""
+        result = self.results[1 + list(self.arguments.values()).index(argument)]
+        made: dict[str, Any] = dict(self.values)
+        moving = {}
+        for node in self.backward:
+            with torch.enable_grad():
+                args, kwargs = _with_values(node, made, {})
+                value = differentiable(node.target)(*args, **kwargs)
+                if isinstance(value, torch.Tensor) and value.is_floating_point():
+                    value = value if value.requires_grad else value.detach().requires_grad_()
+                    moving[node.name] = value
+            made[node.name] = value
+        options: dict[str, Any] = {"retain_graph": True, "allow_unused": True}
+        for direction in along if result in moving else ():
+            found = torch.autograd.grad(made[result], list(moving.values()), direction, **options)
+            known = zip(moving, found, strict=True)
+            yield {name: slope for name, slope in known if slope is not None}
+
+    def at(self, node: Any, changed: Mapping[str, Any]) -> Any:
+        """The value of one node where what it takes is changed."""
+        return self._applied(node, {**self.values, **changed})
+
     def with_numbers(self, numbers: Mapping[Place, float]) -> dict[str, Any]:
         """The values of the nodes that have other numbers among their arguments."""
         return {name: self._applied(self.nodes[name], self.values, numbers) for name, _ in numbers}
@@ -267,10 +296,7 @@ class BothWays:
     def _applied(
         self, node: Any, values: Mapping[str, Any], numbers: Mapping[Place, float] | None = None
     ) -> Any:
-        args, kwargs = tree_map(
-            lambda leaf: values.get(leaf.name, leaf) if hasattr(leaf, "all_input_nodes") else leaf,
-            _arguments(node, numbers or {}),
-        )
+        args, kwargs = _with_values(node, values, numbers or {})
         with torch.no_grad():
             return node.target(*args, **kwargs)
 
@@ -278,6 +304,16 @@ class BothWays:
 def _writes(node: Any) -> bool:
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and bool(schema and schema.is_mutable)
+
+
+def _with_values(
+    node: Any, values: Mapping[str, Any], numbers: Mapping[Place, float]
+) -> tuple[Any, Any]:
+    """The arguments of a node, with values for the nodes among them."""
+    return tree_map(
+        lambda leaf: values.get(leaf.name, leaf) if hasattr(leaf, "all_input_nodes") else leaf,
+        _arguments(node, numbers),
+    )
 
 
 def _arguments(node: Any, numbers: Mapping[Place, float]) -> tuple[Any, Any]:

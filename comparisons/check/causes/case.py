@@ -204,10 +204,14 @@ class Case:
 
     @functools.cached_property
     def wrong(self) -> list[list[Wrong]]:
-        """For each argument: up to CASES of its wrong gradients, the most ordinary first."""
+        """For each argument: up to CASES of its wrong gradients, the most ordinary first; none of
+        what is wrong at odd points alone where another is at ordinary ones."""
         found = []
+        ordinary = {f.name for f in self.gradients if ORDINARY in f.probe.traits}
         for name in self.done.order:
             mine = [f for f in self.gradients if f.name == name]
+            if ordinary and name not in ordinary:
+                continue
             double = [f for f in mine if f.dtype == "float64"] or mine
             chosen = sorted(double, key=_oddity)[:CASES]
             if made := [w for f in chosen if (w := self._wrong(f))]:

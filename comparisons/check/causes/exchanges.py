@@ -70,7 +70,10 @@ class View:
         others = [(n, v) for n, v in self.tensors.items() if n != own_name]
         same = [(self.names[n], v, False) for n, v in others if v.shape == shape]
         turned = [
-            (f"{self.names[n]}ᵀ", v.mT.contiguous(), False) for n, v in others if v.shape == flat
+            (f"{self.names[n]}ᵀ", made, own.ndim > 1 and torch.equal(made, own.detach().mT))
+            for n, v in others
+            if v.shape == flat
+            for made in (v.mT.contiguous(),)
         ]
         yield from same[:ALIKE]
         yield from turned[:ALIKE]
@@ -233,8 +236,8 @@ def everywhere(view: View) -> Iterator[Exchange]:
         others = [("elementwise factor", "without the factor {0}", torch.ones_like(own))]
         if len(taking) > 1 and own.ndim:
             others += [
-                ("operand", f"with {other} in the place of {{0}}", value)
-                for other, value, _ in view.alike(name, own)
+                ("transpose" if turned else "operand", f"with {other} in the place of {{0}}", value)
+                for other, value, turned in view.alike(name, own)
             ]
         for cause, text, value in others:
             shares: dict[Place, Share] = {}

@@ -33,6 +33,8 @@ def times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         yield Candidate("broadcast", "averaged over what it was broadcast to, not summed", made)
     elif factor == 0:
         yield Candidate("missing term", "zero", np.zeros_like(wrong.truth))
+    elif known := _of_sums(factor, wrong):
+        yield Candidate("counts", f"divided by another count: {known} times as large", made)
     else:
         known = named_factor(factor, wrong.inputs, case.done.settings)
         yield Candidate("factor", f"{known} times what it should be", made)
@@ -156,12 +158,24 @@ def named_factor(factor: float, inputs: Any, settings: Sequence[float]) -> str:
     return f"{factor:.9g}"
 
 
+def _of_sums(factor: float, wrong: Wrong) -> str:
+    """The factor as the sum of weights to how many there are, or the other way; "" if it is not."""
+    for a in floating(wrong.inputs):
+        total = float(np.sum(a)) if a.size > 1 and np.all(a >= 0) and np.ptp(a) else 0.0
+        for value, text in ((total / a.size, "Σw/n"), (a.size / total if total else 0.0, "n/Σw")):
+            if value and abs(factor - value) <= 1e-9 * value:
+                return f"{text} = {value:.9g}"
+    return ""
+
+
 def _lengths(wrong: Wrong) -> list[int]:
     """What a mean may have been taken over: what the argument was repeated along, or the axes that
-    another one has and it has not, of a batch."""
+    another one has and it has not, before its own or behind them."""
     found = wrong.repeated
     for other in floating(wrong.inputs):
         if other.ndim >= wrong.x.ndim:
             own = (1,) * (other.ndim - wrong.x.ndim) + wrong.x.shape
             found += [n for n, m in zip(other.shape, own, strict=True) if n > 1 == m]
+        if 0 < wrong.x.ndim < other.ndim and other.shape[: wrong.x.ndim] == wrong.x.shape:
+            found += [n for n in other.shape[wrong.x.ndim :] if n > 1]
     return found

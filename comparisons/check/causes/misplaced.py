@@ -16,14 +16,11 @@ from .case import CASES, Candidate, Case, Cause, Wrong, at
 from .closeness import alike
 from .forgotten import without_a_path
 from .likely import pulled_of
-from .slabs import slices, together, viewed
+from .orders import SHARES, Named, in_blocks, in_parts, indexed, reordered, shifted
+from .slabs import slices, spread_sums, together, viewed
 
-FAR = 8  # the most places by which something is shifted
 ORDERS = 2000  # the most orders of the elements that are tried
 ARGUMENTS = 32  # the most evaluations at another order of an argument
-SHARES = {2: "halves", 3: "thirds", 4: "quarters"}
-
-Named = tuple[str, np.ndarray]
 
 
 # In another order -------------------------------------------------------------------------------
@@ -31,15 +28,23 @@ Named = tuple[str, np.ndarray]
 
 def rearranged(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     """The elements in another order than any exchange of the axes, or turning, gives."""
-    for text, made in itertools.islice(_reordered(wrong.truth), ORDERS):
+    for text, made in itertools.islice(reordered(wrong.truth), ORDERS):
+        yield Candidate("misplaced", f"that {text}", made)
+    for text, made in in_blocks(wrong.truth):
+        yield Candidate("transpose", f"that {text}", made)
+    for text, made in itertools.islice(indexed(wrong.truth), ORDERS):
         yield Candidate("misplaced", f"that {text}", made)
     yield from _with_an_edge(wrong)
+    for text, made in spread_sums(wrong.truth):
+        yield Candidate("broadcast", f"that {text}", made)
 
 
 def of_a_rearranged_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
-    orders = itertools.islice(_reordered(wrong.inputs[2]), ORDERS)
+    orders = itertools.islice(reordered(wrong.inputs[2]), ORDERS)
     for text, found in pulled_of(case, wrong, orders):
         yield Candidate("misplaced", f"that of dy {text}", found)
+    for text, found in pulled_of(case, wrong, spread_sums(wrong.inputs[2])):
+        yield Candidate("broadcast", f"that of dy {text}", found)
 
 
 def of_a_part_of_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -58,7 +63,7 @@ def at_a_rearranged_argument(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             zip(case.done.order, floating(wrong.inputs), strict=True)
         )
         for axis in range(a.ndim)
-        for text, made in itertools.chain(_shifted(a, axis, range(1, 2)), _exchanged(a, axis, (2,)))
+        for text, made in itertools.chain(shifted(a, axis, range(1, 2)), in_parts(a, axis, (2,)))
     )
     for position, name, text, made in itertools.islice(changed, ARGUMENTS):
         found = at(case.truth, exchanged(wrong.inputs, position, made), wrong.name)
@@ -94,93 +99,6 @@ def _order(wrong: Wrong) -> np.ndarray | None:
     order = np.empty_like(here)
     order[here] = there
     return order
-
-
-def _reordered(a: np.ndarray) -> Iterator[Named]:
-    """Other orders with what they are called, the plainest first."""
-    for axis in range(a.ndim):
-        yield from _exchanged(a, axis, (2,))
-        yield from _shifted(a, axis, range(1, 2))
-    for axis in range(a.ndim):
-        yield from _exchanged(a, axis, (3, 4))
-        yield from _interleaved(a, axis)
-    for axis in range(a.ndim):
-        yield from _shifted(a, axis, range(2, FAR + 1))
-        yield from _read_as_three(a, axis)
-    yield from _split(a)
-
-
-def _shifted(a: np.ndarray, axis: int, far: range) -> Iterator[Named]:
-    """Moved with zeros at the edge, or rolled."""
-    for distance in far:
-        if distance >= a.shape[axis]:
-            return
-        for step in (distance, -distance):
-            rolled = np.roll(a, step, axis)
-            moved = rolled.copy()
-            edge = slice(step) if step > 0 else slice(step, None)
-            moved[(slice(None),) * axis + (edge,)] = 0
-            yield f"shifted by {step} along axis {axis}", moved
-            yield f"shifted by {step} along axis {axis}, wrapped round", rolled
-
-
-def _exchanged(a: np.ndarray, axis: int, counts: Sequence[int]) -> Iterator[Named]:
-    """With its halves, thirds or quarters along an axis in another order."""
-    for count in counts:
-        if a.shape[axis] % count or a.shape[axis] < 2 * min(count, 3):
-            continue
-        parts = np.split(a, count, axis)
-        for order in list(itertools.permutations(range(count)))[1:]:
-            made = np.concatenate([parts[k] for k in order], axis)
-            how = "exchanged" if count == 2 else f"as {order}"
-            yield f"with its {SHARES[count]} along axis {axis} {how}", made
-
-
-def _interleaved(a: np.ndarray, axis: int) -> Iterator[Named]:
-    """With an axis read as two, and those exchanged; or turned round by blocks."""
-    n, before, after = a.shape[axis], a.shape[:axis], a.shape[axis + 1 :]
-    for k in _divisors(n):
-        apart = a.reshape(*before, k, n // k, *after)
-        text = f"with axis {axis} read as {k} × {n // k} and the two exchanged"
-        if k == 2:
-            text = f"with its halves along axis {axis} interleaved"
-        elif n // k == 2:
-            text = f"with even and odd elements along axis {axis} one after another"
-        yield text, apart.swapaxes(axis, axis + 1).reshape(a.shape)
-        for turned, what in ((axis, "blocks"), (axis + 1, "elements of each block")):
-            text = f"with the {what} of {n // k} along axis {axis} in reverse order"
-            yield text, np.flip(apart, turned).reshape(a.shape)
-
-
-def _read_as_three(a: np.ndarray, axis: int) -> Iterator[Named]:
-    """With an axis read as three, and those in another order."""
-    n, before, after = a.shape[axis], a.shape[:axis], a.shape[axis + 1 :]
-    for k, j in itertools.product(_divisors(n), repeat=2):
-        if n % (k * j) or n == k * j:
-            continue
-        three = (k, j, n // k // j)
-        for order in list(itertools.permutations(range(3)))[1:]:
-            axes = (*range(axis), *(axis + o for o in order), *range(axis + 3, a.ndim + 2))
-            made = a.reshape(*before, *three, *after).transpose(axes).reshape(a.shape)
-            yield f"with axis {axis} read as {k} × {j} × {three[2]}, those as {order}", made
-
-
-def _split(a: np.ndarray) -> Iterator[Named]:
-    """With one axis read as two, all as in another order, and these read in a row: what a reshape
-    makes in the place of a transpose."""
-    if not 1 < a.ndim < 5:
-        return
-    for axis in range(a.ndim):
-        for k in _divisors(a.shape[axis]):
-            shape = (*a.shape[:axis], k, a.shape[axis] // k, *a.shape[axis + 1 :])
-            for axes in list(itertools.permutations(range(a.ndim + 1)))[1:]:
-                turned = a.reshape(shape).transpose(axes)
-                text = f"read as {'×'.join(map(str, shape))} with its axes as {axes}"
-                yield f"{text}, in a row", turned.reshape(a.shape)
-
-
-def _divisors(n: int) -> list[int]:
-    return [k for k in range(2, n // 2 + 1) if n % k == 0]
 
 
 def _without_some(dy: np.ndarray) -> Iterator[Named]:

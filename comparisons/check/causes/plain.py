@@ -16,7 +16,7 @@ from ..findings import (
     WRONG_SHAPE,
     Finding,
 )
-from ..probes import ORDINARY
+from ..probes import LAYOUT, ORDINARY
 from .case import Cause
 from .closeness import broadcasts
 
@@ -74,8 +74,13 @@ def of_another_dtype(findings: Findings) -> Iterator[Cause]:
 
 
 def raised(findings: Findings) -> Iterator[Cause]:
-    for f in _of(findings, RAISED):
-        if f.error and not f.error.misuse:
+    raising = [f for f in _of(findings, RAISED) if f.error and not f.error.misuse]
+    of_layouts = all(LAYOUT in f.probe.traits for f in raising)
+    for f in raising:
+        if f.error and of_layouts:
+            text = f"the subject raises {f.error.text} only for {f.probe.name}"
+            yield Cause("layout", text)
+        elif f.error:
             yield Cause("raises", f"the subject raises {f.error.text} ({f.probe.name})")
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
-from ....reference.adapters import tree_map
+from ....reference.adapters import array, tensor, tree_map
+from ...verdict.classes import HALF_DTYPES
 from ...verdict.noise import is_floating
 from ..probes import ORDINARY
 from .case import Case, Cause, Sides
@@ -27,10 +29,13 @@ def of_a_shorter_type(case: Case) -> Iterator[Cause]:
         error = float(np.linalg.norm(ours - truth)) / norm
         if not 2.0**-34 < error < 2.0**-6 or _is_a_factor(ours, truth, error):
             return
-        for dtype, largest in (("float32", 2.0**-20), ("float16", 0.0)):
-            if error < largest or np.array_equal(ours.astype(dtype).astype(float), ours):
+        for dtype in HALF_DTYPES:
+            rounds = _is_made_by_rounding(case, sides, ours, dtype)
+            if np.array_equal(_through(ours, dtype), ours) or rounds:
                 yield Cause("precision", f"{f.name} is computed in {dtype} ({f.probe.name})")
-        if _is_made_by_rounding(case, sides, ours):
+        if error < 2.0**-20 or np.array_equal(ours.astype("float32").astype(float), ours):
+            yield Cause("precision", f"{f.name} is computed in float32 ({f.probe.name})")
+        if error < 2.0**-9:
             yield Cause("precision", f"{f.name} is computed in half precision ({f.probe.name})")
         return
 
@@ -41,19 +46,25 @@ def _is_a_factor(ours: np.ndarray, truth: np.ndarray, error: float) -> bool:
     return truth.size > 1 and rest < 0.3 * error
 
 
-def _is_made_by_rounding(case: Case, sides: Sides, ours: np.ndarray) -> bool:
-    """Whether rounding what goes in, or comes out, to float16 comes as close to ours."""
+def _is_made_by_rounding(case: Case, sides: Sides, ours: np.ndarray, dtype: str) -> bool:
+    """Whether rounding what goes in, or comes out, to this dtype comes as close to ours."""
     name, (args, kwargs, dy) = sides.finding.name, sides.inputs
     truth = case.truth(sides.inputs)[name]
     wrong = float(np.linalg.norm(ours - truth))
-    half_args, half_kwargs = _through_half((args, kwargs))
-    for inputs in ((half_args, half_kwargs, dy), (args, kwargs, _through_half(dy))):
+    other_args, other_kwargs = _through((args, kwargs), dtype)
+    other_dy = _through(dy, dtype)
+    for inputs in (
+        (other_args, other_kwargs, dy),
+        (args, kwargs, other_dy),
+        (other_args, other_kwargs, other_dy),
+    ):
         if np.linalg.norm(ours - case.truth(inputs)[name]) < 0.5 * wrong:
             return True
-    if np.linalg.norm(ours - _through_half(truth)) < 0.5 * wrong:
-        return True
-    return wrong < 2.0**-9 * float(np.linalg.norm(truth))
+    return bool(np.linalg.norm(ours - _through(truth, dtype)) < 0.5 * wrong)
 
 
-def _through_half(tree: Any) -> Any:
-    return tree_map(lambda a: a.astype(np.float16).astype(a.dtype) if is_floating(a) else a, tree)
+def _through(tree: Any, dtype: str) -> Any:
+    kind = getattr(torch, dtype)
+    return tree_map(
+        lambda a: array(tensor(a).to(kind).double()).astype(a.dtype) if is_floating(a) else a, tree
+    )

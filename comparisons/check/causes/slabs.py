@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,3 +27,16 @@ def slices(which: str, count: int, first: int, last: int) -> str:
     many = f"{which} slice" if count == 1 else f"{which} {count} slices"
     axes = f"axis {first}" if first == last else f"axes {first} to {last} taken together"
     return f"the {many} of dy along {axes}"
+
+
+def spread_sums(a: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The sum over one or more axes, or the mean, in the place of each element along them."""
+    long = [axis for axis in range(a.ndim) if a.shape[axis] > 1]
+    for count in range(1, len(long) + 1):
+        for axes in itertools.combinations(long, count):
+            where = " and ".join(f"axis {axis}" for axis in axes)
+            for how, made in (
+                ("summed", a.sum(axes, keepdims=True)),
+                ("averaged", a.mean(axes, keepdims=True)),
+            ):
+                yield f"{how} over {where}", np.broadcast_to(made, a.shape)
