@@ -6,6 +6,7 @@ A cause is a generator, a function of a case: what it yields first is the diagno
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from . import (
     layout,
     misplaced,
     operand,
+    operations,
     other_dy,
     overwritten,
     plain,
@@ -72,6 +74,7 @@ CANDIDATES = (
     variant.of_another_setting,
     forgotten.with_a_path_times_a_number,
     factor.times_an_array,
+    operations.of_one_operation,
     steps.of_one_step,
     variant.of_another_constant,
     variant.of_another_constant_in_the_pullback,
@@ -84,9 +87,11 @@ def made(case: Case) -> Iterator[Cause]:
     """The first candidate that makes the wrong values of one gradient, and has its like in the
     others of that argument."""
     for first, *others in case.wrong:
-        for cause, text, values in _candidates(case, first):
-            if first.is_made(values) and all(_has_like(case, wrong, cause) for wrong in others):
-                yield Cause(cause, f"the gradient of {first.name} is {text}")
+        for found in _candidates(case, first):
+            if not first.is_made(found.values) or _fits_anything(found, others):
+                continue
+            if all(_has_like(case, wrong, found) for wrong in others):
+                yield Cause(found.cause, f"the gradient of {first.name} is {found.text}")
 
 
 # Of one call: by where it is wrong, then by its values, from the plainest on.
@@ -129,8 +134,23 @@ def _candidates(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     return _each(CANDIDATES, case, wrong)
 
 
-def _has_like(case: Case, wrong: Wrong, cause: str) -> bool:
-    return any(c.cause == cause and wrong.is_made(c.values) for c in _candidates(case, wrong))
+def _has_like(case: Case, wrong: Wrong, like: Candidate) -> bool:
+    return any(
+        c.cause == like.cause and wrong.is_made(c.values) and _as_fitted(c, like)
+        for c in _candidates(case, wrong)
+    )
+
+
+def _as_fitted(one: Candidate, other: Candidate) -> bool:
+    """Whether a number that was fitted to one gradient fits another as well."""
+    if one.fitted is None or other.fitted is None:
+        return one.fitted is other.fitted
+    return math.isclose(one.fitted, other.fitted, rel_tol=1e-4)
+
+
+def _fits_anything(found: Candidate, others: Sequence[Wrong]) -> bool:
+    """Whether a number was fitted to a single one, which each number is a multiple of."""
+    return found.fitted is not None and found.values.size == 1 and not others
 
 
 def _each(searches: Iterable[Callable[..., Iterator[T]]], *args: Any) -> Iterator[T]:

@@ -78,6 +78,7 @@ class Candidate(NamedTuple):
     cause: str
     text: str
     values: np.ndarray
+    fitted: float | None = None  # a number that fits best, and is none that is known
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 
 from ..backward import Backward, Place, Share, Step
 from .case import Wrong
-from .factor import named_factor
+from .factor import is_known, named_factor
 
 ALIKE = 24  # the most values of one shape that are tried in the place of one of them
 TIMES = 32  # the most steps of a loop
@@ -118,7 +118,7 @@ def times_a_number(
         else:
             named = named_factor(factor, wrong.inputs, settings)
             text = f"{named} times what it should be in its part through {where}"
-            if not named[-1:].isdigit() or "." not in named:
+            if is_known(named):
                 yield _one(step, k, "factor", text, factor * share)
 
 

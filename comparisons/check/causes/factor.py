@@ -35,7 +35,8 @@ def times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         yield Candidate("missing term", "zero", np.zeros_like(wrong.truth))
     else:
         known = named_factor(factor, wrong.inputs, case.done.settings)
-        yield Candidate("factor", f"{known} times what it should be", made)
+        text, fitted = f"{known} times what it should be", None if is_known(known) else factor
+        yield Candidate("factor", text, made, fitted)
     flipped = np.where(wrong.ours * wrong.truth < 0, -wrong.truth, wrong.truth)
     yield Candidate("sign", "of the wrong sign at some elements", flipped)
 
@@ -154,6 +155,11 @@ def named_factor(factor: float, inputs: Any, settings: Sequence[float]) -> str:
             if abs(factor - sign * value) <= 1e-7 * abs(value):
                 return f"{prefix}{name}"
     return f"{factor:.9g}"
+
+
+def is_known(named: str) -> bool:
+    """Whether a factor has another name than its digits."""
+    return not (named[-1:].isdigit() and "." in named)
 
 
 def _lengths(wrong: Wrong) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from .case import CASES, Case, Cause
 from .closeness import alike, where_finite
 from .factor import named_factor
 
+BY_CHANCE = 1e-2  # how often what is said may be an accident, at most
+
 
 class Bound(NamedTuple):
     """What tells the wrong elements from the right: where `what` is on a side of a value."""
@@ -23,6 +26,7 @@ class Bound(NamedTuple):
     what: str
     sign: str
     text: str
+    chance: float  # that as many elements, chosen at random, would be told from the others
 
 
 def beyond_a_value(case: Case) -> Iterator[Cause]:
@@ -31,10 +35,11 @@ def beyond_a_value(case: Case) -> Iterator[Cause]:
     ]
     tried = sorted(usual or case.findings, key=lambda f: f.dtype != "float64")[:CASES]
     bounds = [bound for f in tried for bound in _bounds(case, f)]
-    needed = min(2, len({id(f.probe) for f in usual}))  # one point may be told by chance
-    for f, what, sign, text in bounds:
-        agreeing = {id(b.finding.probe) for b in bounds if (b.what, b.sign) == (what, sign)}
-        if usual and len(agreeing) < needed:
+    needed = len({id(f.probe) for f in tried}) if usual else 0
+    for f, what, sign, text, _ in bounds:
+        agreeing = [b for b in bounds if (b.what, b.sign) == (what, sign)]
+        seen_at = {id(b.finding.probe): b.chance for b in agreeing}
+        if len(seen_at) < needed or math.prod(seen_at.values()) > BY_CHANCE:
             continue
         place = f"where {what} {sign} {text}"
         if factor := _factor_there(case, f, sign, text):
@@ -61,7 +66,14 @@ def _bounds(case: Case, f: Finding) -> Iterator[Bound]:
     for name, a in named:
         for what, value, wrong in _views(name, a, outside):
             if found := _threshold(value, wrong):
-                yield Bound(f, what, *found)
+                yield Bound(f, what, *found, _chance(found[0], wrong))
+
+
+def _chance(sign: str, outside: np.ndarray) -> float:
+    """That an order at random has the wrong elements at an end, or next to one another."""
+    n, wrong = outside.size, int(outside.sum())
+    places = 1 if sign in "<>" else n - wrong + 1
+    return places / math.comb(n, wrong)
 
 
 def _outside(case: Case, f: Finding) -> tuple[Any, np.ndarray] | None:

@@ -35,25 +35,14 @@ from .exchanges import (
     times_a_number,
     turned,
 )
+from .graphs import once
 
 STEPS = 160  # the most operations that are gone through
 VISITED = 4_000  # the most steps that are gone through for exchanges at several of them
-VAIN = 4  # gradients that are looked into in vain
 
 
 def of_one_step(case: Case, wrong: Wrong) -> Iterator[Candidate]:
-    """Each candidate is looked for once, though it is asked for again for every other one."""
-    key = "steps", id(wrong)
-    if key not in case.known:
-        tried = [k for k in case.known if k[0] == "steps"]
-        if len(tried) >= VAIN and not any(case.known[k][1] for k in tried):
-            return
-        case.known[key] = wrong, [], _found(case, wrong)
-    _, found, rest = case.known[key]
-    yield from found
-    for candidate in rest:
-        found.append(candidate)
-        yield candidate
+    yield from once(case, wrong, _found)
 
 
 def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
