@@ -21,10 +21,14 @@ from ..verdict.noise import is_floating
 FUSED = {name for op in map(ops.named, ops.names()) for name in op.facts.fused}
 
 
+# Its parts write into an array in a way that cannot be written otherwise.
+WRITTEN_INTO = torch.ops.aten.diagonal_backward.default
+
+
 def _taken_apart(op: Any) -> bool:
     """Whether an operation is written in others: if it is in the core set it stays as it is, for it
     has a derivative of its own, unless it is a composition, or a derivative itself."""
-    if not isinstance(op, torch._ops.OpOverload):
+    if not isinstance(op, torch._ops.OpOverload) or op == WRITTEN_INTO:
         return False
     name = op._schema.name.split("::")[1]
     return torch.Tag.core not in op.tags or name in FUSED or name.endswith("_backward")

@@ -20,6 +20,7 @@ from ..probes import ORDINARY, OWN, SPARSE, cut
 from ..votes import Vote, numeric
 from .closeness import broadcasts, where_finite
 
+ODD = 3  # how odd a point is at which nothing is ordinary
 CASES = 3  # findings of an argument that a cause has to reproduce, or all if there are fewer
 # The most elements of an array that get a derivative, or a contribution, each of its own.
 SMALL = 32
@@ -205,14 +206,17 @@ class Case:
     @functools.cached_property
     def wrong(self) -> list[list[Wrong]]:
         """For each argument: up to CASES of its wrong gradients, the most ordinary first."""
-        found = []
+        found: list[tuple[bool, list[Wrong]]] = []
         for name in self.done.order:
             mine = [f for f in self.gradients if f.name == name]
             double = [f for f in mine if f.dtype == "float64"] or mine
             chosen = sorted(double, key=_oddity)[:CASES]
             if made := [w for f in chosen if (w := self._wrong(f))]:
-                found.append(made)
-        return found
+                odd = _oddity(chosen[0]) == ODD
+                found.append((odd, made))
+        # What is wrong at odd points alone is none that was wrong everywhere with it.
+        oddest = min((odd for odd, _ in found), default=False)
+        return [made for odd, made in found if odd == oddest]
 
     def _wrong(self, f: Finding) -> Wrong | None:
         if (sides := self.sides(f)) is None:
@@ -247,7 +251,7 @@ def example(f: Finding) -> str:
 def _oddity(f: Finding) -> int:
     """0 at the caller's own point, more where it is less ordinary."""
     traits = f.probe.traits
-    return 0 if OWN in traits else 3 if ORDINARY not in traits else 2 if SPARSE in traits else 1
+    return 0 if OWN in traits else ODD if ORDINARY not in traits else 2 if SPARSE in traits else 1
 
 
 def _copied(tree: Any) -> Any:

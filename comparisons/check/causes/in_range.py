@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ class Bound(NamedTuple):
     sign: str
     text: str
     chance: float  # that as many elements, chosen at random, would be told from the others
+    wrong: tuple[float, float]  # from the least to the largest of the wrong ones
+    right: tuple[float, float]  # the nearest of the right ones below and above
 
 
 def beyond_a_value(case: Case) -> Iterator[Cause]:
@@ -36,10 +38,11 @@ def beyond_a_value(case: Case) -> Iterator[Cause]:
     tried = sorted(usual or case.findings, key=lambda f: f.dtype != "float64")[:CASES]
     bounds = [bound for f in tried for bound in _bounds(case, f)]
     needed = len({id(f.probe) for f in tried}) if usual else 0
-    for f, what, sign, text, _ in bounds:
+    for bound in bounds:
+        f, what, sign, text = bound[:4]
         agreeing = [b for b in bounds if (b.what, b.sign) == (what, sign)]
         seen_at = {id(b.finding.probe): b.chance for b in agreeing}
-        if len(seen_at) < needed or math.prod(seen_at.values()) > BY_CHANCE:
+        if not _at_one_place(agreeing) or len(seen_at) < needed or math.prod(seen_at.values()) > BY_CHANCE:
             continue
         place = f"where {what} {sign} {text}"
         if factor := _factor_there(case, f, sign, text):
@@ -66,7 +69,25 @@ def _bounds(case: Case, f: Finding) -> Iterator[Bound]:
     for name, a in named:
         for what, value, wrong in _views(name, a, outside):
             if found := _threshold(value, wrong):
-                yield Bound(f, what, *found, _chance(found[0], wrong))
+                yield Bound(f, what, *found, _chance(found[0], wrong), *_ends(value, wrong))
+
+
+def _ends(a: np.ndarray, outside: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    wrong, right = a[outside], a[~outside]
+    low, high = float(wrong.min()), float(wrong.max())
+    below, above = right[right < low], right[right > high]
+    return (low, high), (
+        float(below.max(initial=-math.inf)),
+        float(above.min(initial=math.inf)),
+    )
+
+
+def _at_one_place(bounds: Sequence[Bound]) -> bool:
+    """Whether one bound tells the wrong from the right at all these probes."""
+    low, high = min(b.wrong[0] for b in bounds), max(b.wrong[1] for b in bounds)
+    below, above = max(b.right[0] for b in bounds), min(b.right[1] for b in bounds)
+    sign = bounds[0].sign
+    return (sign == "<" or below < low) and (sign == ">" or high < above)
 
 
 def _chance(sign: str, outside: np.ndarray) -> float:

@@ -10,6 +10,7 @@ direction for whatever changes at an operation; what agrees there is gone throug
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from .case import Candidate, Case, Wrong
 from .closeness import where_finite
 from .factor import is_known, named_factor
 from .graphs import LARGE, both_ways_of, once
+from .rounds import each_round
 from .sums import parts_left
 
 ALIKE = 48  # the most values of one shape that are tried in the place of one of them
@@ -70,12 +72,15 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     ):
         if seen.explains(exchange, aim):
             yield candidate(exchange)
-    work = WORK
-    for exchange in itertools.chain(_saved(seen), _slopes(seen)):
-        work -= seen.work(exchange)
-        if work < 0:
-            return
-        yield candidate(exchange)
+    rounds = itertools.starmap(Exchange, each_round(both))
+    for further in (rounds, _saved(seen), _slopes(seen)):
+        work = WORK
+        for exchange in further:
+            work -= seen.work(exchange)
+            if work < 0:
+                break
+            with contextlib.suppress(RuntimeError):  # an operation that does not take it
+                yield candidate(exchange)
 
 
 class Seen:
@@ -87,7 +92,6 @@ class Seen:
         self.slopes = both.adjoints(position, along)
         self.linear = [both.nodes[n] for n in both.nodes if n in self.slopes]
         self.moving = both.of_dy
-        self.backward = {node.name for node in both.backward}
         self.plain = {name: both.plain(name) for name in both.nodes}
         self.still = both.nodes.keys() - both.of_dy
         self.by_shape: dict[tuple[int, ...], list[Any]] = {}
@@ -234,15 +238,17 @@ def _others(seen: Seen, node: Any) -> Iterator[Exchange]:
                 continue
             made = _taking(seen, node, k, taken)
             cause, text = _named(seen, arg, other)
+            if _turned(taken(seen.values), seen.values[arg.name]):
+                cause, text = "transpose", f"with {seen.plain[arg.name]}ᵀ"
             yield Exchange(cause, f"that {text} in {seen.where(node, k)}", {node.name: made})
 
 
 def _named(seen: Seen, own: Any, other: Any) -> tuple[str, str]:
-    """What it is to take one value for another: a factor or a term less or more, if one is made of
-    the other by products or sums alone; else another operand."""
+    """What it is to take one value for another: of what is made from dy a factor or a term less or
+    more, if one is made of the other by products or sums alone; else another operand."""
     mine, theirs = seen.plain[own.name], seen.plain[other.name]
     instead = f"with {theirs} in the place of {mine}"
-    if own.name in seen.backward:
+    if own.name in seen.moving:
         for kind, cause in ((PRODUCTS, "elementwise factor"), (SUMS, "missing term")):
             if made_by(own, other, kind):
                 return cause, instead
@@ -251,6 +257,10 @@ def _named(seen: Seen, own: Any, other: Any) -> tuple[str, str]:
         if made_by(other, own, SUMS):
             return "extra term", instead
     return "operand", instead
+
+
+def _turned(value: torch.Tensor, own: torch.Tensor) -> bool:
+    return value.ndim > 1 and value.shape == own.mT.shape and torch.equal(value, own.mT)
 
 
 HANDED_ON = {"alias", "view", "expand", "clone", "unsqueeze", "squeeze", "reshape", "neg"}
