@@ -6,7 +6,6 @@ A cause is a generator, a function of a case: what it yields first is the diagno
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -88,7 +87,7 @@ def made(case: Case) -> Iterator[Cause]:
     others of that argument."""
     for first, *others in case.wrong:
         for found in _candidates(case, first):
-            if not first.is_made(found.values) or _fits_anything(found, others):
+            if not first.is_made(found.values) or _fits_anything(found):
                 continue
             if all(_has_like(case, wrong, found) for wrong in others):
                 yield Cause(found.cause, f"the gradient of {first.name} is {found.text}")
@@ -135,22 +134,12 @@ def _candidates(case: Case, wrong: Wrong) -> Iterator[Candidate]:
 
 
 def _has_like(case: Case, wrong: Wrong, like: Candidate) -> bool:
-    return any(
-        c.cause == like.cause and wrong.is_made(c.values) and _as_fitted(c, like)
-        for c in _candidates(case, wrong)
-    )
+    return any(c.cause == like.cause and wrong.is_made(c.values) for c in _candidates(case, wrong))
 
 
-def _as_fitted(one: Candidate, other: Candidate) -> bool:
-    """Whether a number that was fitted to one gradient fits another as well."""
-    if one.fitted is None or other.fitted is None:
-        return one.fitted is other.fitted
-    return math.isclose(one.fitted, other.fitted, rel_tol=1e-4)
-
-
-def _fits_anything(found: Candidate, others: Sequence[Wrong]) -> bool:
+def _fits_anything(found: Candidate) -> bool:
     """Whether a number was fitted to a single one, which each number is a multiple of."""
-    return found.fitted is not None and found.values.size == 1 and not others
+    return found.fitted is not None and found.values.size == 1
 
 
 def _each(searches: Iterable[Callable[..., Iterator[T]]], *args: Any) -> Iterator[T]:

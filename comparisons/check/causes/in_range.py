@@ -42,7 +42,11 @@ def beyond_a_value(case: Case) -> Iterator[Cause]:
         f, what, sign, text = bound[:4]
         agreeing = [b for b in bounds if (b.what, b.sign) == (what, sign)]
         seen_at = {id(b.finding.probe): b.chance for b in agreeing}
-        if not _at_one_place(agreeing) or len(seen_at) < needed or math.prod(seen_at.values()) > BY_CHANCE:
+        if (
+            not _at_one_place(agreeing)
+            or len(seen_at) < needed
+            or math.prod(seen_at.values()) > BY_CHANCE
+        ):
             continue
         place = f"where {what} {sign} {text}"
         if factor := _factor_there(case, f, sign, text):
@@ -153,6 +157,10 @@ def _factor_there(case: Case, f: Finding, sign: str, text: str) -> str:
         return ""
     factor = float(ours[0] / truth[0])
     within = 1e-9 if f.dtype == "float64" else 1e-4
-    if not factor or not alike(*where_finite(ours, factor * truth), within):
+    if (
+        not factor
+        or not math.isfinite(factor)
+        or not alike(*where_finite(ours, factor * truth), within)
+    ):
         return ""
     return named_factor(factor, f.inputs, case.done.settings)

@@ -176,10 +176,27 @@ def _times_a_number(
                 continue
             factor = 1 + aim / moved
             cause, text = _named_term(factor, wrong, settings)
+            if cause == "missing term" and _in_rounds(node, arg):
+                cause, text = "overwritten", "that of one round alone, which overwrites those of {}"
             if cause:
                 where = seen.where(node, k)
                 times = _with(seen, node, k, _scaled(factor))
                 yield Exchange(cause, text.format(where), {node.name: times})
+
+
+def _in_rounds(node: Any, left_out: Any) -> bool:
+    """Whether what is left out of a sum, and what is left, are alike, as the rounds of a loop add
+    up."""
+    (kept,) = [n for n in node.all_input_nodes if n is not left_out] or [left_out]
+    terms, open_ = [], [left_out]
+    while open_:
+        one = open_.pop()
+        if one.op == "call_function" and operation(one) == "add" and len(one.users) == 1:
+            open_ += one.all_input_nodes
+        else:
+            terms.append(one)
+    kinds = {(n.op, operation(n) if n.op == "call_function" else "") for n in (kept, *terms)}
+    return operation(node) == "add" and len(terms) > 1 and len(kinds) == 1
 
 
 def _named_term(factor: float, wrong: Wrong, settings: Sequence[float]) -> tuple[str, str]:

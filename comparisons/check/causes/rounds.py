@@ -32,7 +32,7 @@ BY_OUTPUT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def each_round(both: BothWays) -> Iterator[tuple[str, str, dict[str, Made]]]:
-    """(cause, text, what the operations make) of what is left out, of factors, of other operands."""
+    """(cause, text, what the operations make): terms left out, factors, other operands."""
     groups = list(_groups(both))
     for search in (_left_out, _without_factors, _others):
         for group in groups:
@@ -91,7 +91,9 @@ def _left_out(both: BothWays, group: list[Any]) -> Iterator[tuple[str, str, dict
             yield "missing term", f"without its part through {where}, each time", made
 
 
-def _without_factors(both: BothWays, group: list[Any]) -> Iterator[tuple[str, str, dict[str, Made]]]:
+def _without_factors(
+    both: BothWays, group: list[Any]
+) -> Iterator[tuple[str, str, dict[str, Made]]]:
     name = operation(group[0])
     if name not in PRODUCTS:
         return
@@ -131,7 +133,7 @@ def _others(both: BothWays, group: list[Any]) -> Iterator[tuple[str, str, dict[s
     """Another operand in every round: what stands to it as in the middle one."""
     if operation(group[0]) in SUMS:  # a term in the place of another is another term
         return
-    middle = group[len(group) // 2]
+    middle = group[(len(group) - 1) // 2]  # the pullback ends in the first round
     for k in _places(both, group):
         own = middle.args[k]
         of_dy = own.name in both.of_dy
@@ -161,9 +163,9 @@ def _near(both: BothWays, own: Any) -> Iterator[tuple[Any, Way]]:
             known.add(other)
             there = [*way, step]
             found = both.values.get(other.name)
-            if isinstance(found, torch.Tensor) and found.shape == shape:
-                if found.is_floating_point() and not torch.equal(found, value):
-                    yield other, there
+            alike = isinstance(found, torch.Tensor) and found.shape == shape
+            if alike and found.is_floating_point() and not torch.equal(found, value):
+                yield other, there
             if len(there) < NEAR and len(other.users) < CROWDED:
                 open_.append((other, there))
 

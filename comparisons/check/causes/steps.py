@@ -74,13 +74,13 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     ):
         if _seen(view, exchange, aim):
             yield from made(exchange)
-    yield from _closed_forms(view, aim, tensor(wrong.truth))
+    yield from _closed_forms(view, aim)
     most = VISITED // max(len(view.backward.steps), 1)
     for exchange in itertools.islice(itertools.chain(everywhere(view), each_time(view)), most):
         yield from made(exchange)
 
 
-def _closed_forms(view: View, aim: float, right: torch.Tensor) -> Iterator[Candidate]:
+def _closed_forms(view: View, aim: float) -> Iterator[Candidate]:
     """The share of a value that is such a function of another, made as a mistake would."""
     for x, y, form, axis in view.compounds():
         dy = view.backward.cotangents[y]
@@ -88,7 +88,9 @@ def _closed_forms(view: View, aim: float, right: torch.Tensor) -> Iterator[Candi
         for text, (cause, made) in form.wrong(view.tensors[x], view.tensors[y], dy, axis).items():
             more = made - slope
             terms = view.tangents[x] * more
-            if abs(float(terms.sum()) - aim) <= SEEN * max(abs(aim), 1e-6 * float(terms.abs().sum())):
+            if abs(float(terms.sum()) - aim) <= SEEN * max(
+                abs(aim), 1e-6 * float(terms.abs().sum())
+            ):
                 found = view.backward.reversed({}, {x: more}).get(view.argument)
                 said = f"that of {form.name}, {text}, in {view.names[x]} → {view.names[y]}"
                 if found is not None:
