@@ -34,7 +34,9 @@ def _taken_apart(op: Any) -> bool:
     return torch.Tag.core not in op.tags or name in FUSED or name.endswith("_backward")
 
 
-TABLE = {op: parts for op, parts in decomposition_table.items() if _taken_apart(op)}
+TABLE: dict[Any, Callable[..., Any]] = {
+    op: parts for op, parts in decomposition_table.items() if _taken_apart(op)
+}
 Edge = tuple[str, int]  # a node of the graph, and which of its inputs
 Place = tuple[str, int | str]  # a node of the graph, and which of its arguments
 

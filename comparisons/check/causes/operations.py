@@ -360,7 +360,7 @@ def _parts(seen: Seen) -> Iterator[Exchange]:
     """A part of what is summed: blocks that overwrite one another."""
     for node in seen.linear:
         for text, k, mask in parts_left(node, seen.values):
-            made = _with(seen, node, k, lambda a, mask=mask: a * mask)
+            made = _with(seen, node, k, _masked(mask))
             yield Exchange("overwritten", text, {node.name: made})
 
 
@@ -377,7 +377,7 @@ def _saved(seen: Seen) -> Iterator[Exchange]:
                 text = f"that with {seen.plain[other.name]} in the place of {mine}"
                 yield Exchange("operand", text, {name: taken})
         text = f"that without the factor {mine}"
-        yield Exchange("elementwise factor", text, {name: lambda v, n=name: torch.ones_like(v[n])})
+        yield Exchange("elementwise factor", text, {name: _ones(name)})
 
 
 def _slopes(seen: Seen) -> Iterator[Exchange]:
@@ -424,6 +424,14 @@ def _shaped(name: str, shape: torch.Size, turned: bool) -> Made:
 
 def _as(other: Any) -> Made:
     return lambda values: values[other.name]
+
+
+def _ones(name: str) -> Made:
+    return lambda values: torch.ones_like(values[name])
+
+
+def _masked(mask: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda a: a * mask
 
 
 def _scaled(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -71,8 +71,8 @@ def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             left -= count
         else:
             continue
-        own = first if first == last and _runs_along(dy, wrong.truth, first) else None
-        yield from _not_added(parts, own)
+        along = first if first == last and _runs_along(dy, wrong.truth, first) else None
+        yield from _not_added(parts, along)
     if each is not None and dy.shape == wrong.x.shape:
         own = np.array([part.flat[k] for k, part in enumerate(each)]).reshape(dy.shape)
         yield Candidate("missing term", "the share of each element's own dy alone", own)

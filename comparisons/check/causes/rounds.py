@@ -154,7 +154,8 @@ def _others(both: BothWays, group: list[Any]) -> Iterator[tuple[str, str, dict[s
 def _near(both: BothWays, own: Any) -> Iterator[tuple[Any, Way]]:
     """Other values of the same shape, with the way there, the nearest first."""
     shape, value = both.values[own.name].shape, both.values[own.name]
-    known, open_ = {own}, deque([(own, [])])
+    known = {own}
+    open_: deque[tuple[Any, list[tuple[str, str, int]]]] = deque([(own, [])])
     while open_:
         node, way = open_.popleft()
         for step, other in _steps(node):
@@ -163,8 +164,9 @@ def _near(both: BothWays, own: Any) -> Iterator[tuple[Any, Way]]:
             known.add(other)
             there = [*way, step]
             found = both.values.get(other.name)
-            alike = isinstance(found, torch.Tensor) and found.shape == shape
-            if alike and found.is_floating_point() and not torch.equal(found, value):
+            if not isinstance(found, torch.Tensor) or not found.is_floating_point():
+                found = value
+            if found.shape == shape and not torch.equal(found, value):
                 yield other, there
             if len(there) < NEAR and len(other.users) < CROWDED:
                 open_.append((other, there))
