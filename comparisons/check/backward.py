@@ -134,11 +134,33 @@ class Backward:
         of_node = hasattr(leaf, "users") and getattr(leaf, "name", None) in self.values
         return self.values[leaf.name] if of_node else leaf
 
-    def reversed(self, otherwise: Mapping[Place, Share]) -> dict[str, torch.Tensor]:
-        """The cotangents of all nodes, where some shares are others."""
-        found = dict(self.seeds)
+    def between(self, x: str, y: str, dy: torch.Tensor) -> torch.Tensor:
+        """What the cotangent of a value is to one that it is made of, by all ways between them."""
+        found = self._down({y: dy}, {}, {}, until=x)
+        return found.get(x, torch.zeros_like(self.values[x]))
+
+    def reversed(
+        self,
+        otherwise: Mapping[Place, Share],
+        more: Mapping[str, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The cotangents of all nodes, where some shares are others, or there is more of them."""
+        return self._down(self.seeds, otherwise, more or {})
+
+    def _down(
+        self,
+        seeds: Mapping[str, torch.Tensor],
+        otherwise: Mapping[Place, Share],
+        more: Mapping[str, torch.Tensor],
+        until: str = "",
+    ) -> dict[str, torch.Tensor]:
+        found = dict(seeds)
+        for name, extra in more.items():
+            _add(found, name, extra)
         for name, step in reversed(self.steps.items()):
             cotangent = found.get(name)
+            if name == until:
+                break
             if cotangent is None or not step.moving:
                 continue
             for k, share in enumerate(step.shares(cotangent)):

@@ -22,12 +22,21 @@ from ..verdict.noise import is_floating
 FUSED = {name for op in map(ops.named, ops.names()) for name in op.facts.fused}
 
 
-# All others of the core set stay as they are, for they have a derivative of their own.
-TABLE = {
-    op: parts
-    for op, parts in decomposition_table.items()
-    if isinstance(op, torch._ops.OpOverload)
-    and (torch.Tag.core not in op.tags or op._schema.name.split("::")[1] in FUSED)
+# Its parts write into an array in a way that cannot be written otherwise.
+WRITTEN_INTO = torch.ops.aten.diagonal_backward.default
+
+
+def _taken_apart(op: Any) -> bool:
+    """Whether an operation is written in others: if it is in the core set it stays as it is, for it
+    has a derivative of its own, unless it is a composition, or a derivative itself."""
+    if not isinstance(op, torch._ops.OpOverload) or op == WRITTEN_INTO:
+        return False
+    name = op._schema.name.split("::")[1]
+    return torch.Tag.core not in op.tags or name in FUSED or name.endswith("_backward")
+
+
+TABLE: dict[Any, Callable[..., Any]] = {
+    op: parts for op, parts in decomposition_table.items() if _taken_apart(op)
 }
 Edge = tuple[str, int]  # a node of the graph, and which of its inputs
 Place = tuple[str, int | str]  # a node of the graph, and which of its arguments
@@ -84,7 +93,9 @@ def _of_tensors(function: Callable[..., Any], inputs: Any) -> Callable[..., Any]
 def _graph(function: Callable[..., Any], spots: Sequence[np.ndarray]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return make_fx(function, decomposition_table=TABLE)(*map(tensor, spots)).graph
+        # A branch that hangs on a value is taken as it is at these.
+        made = make_fx(function, decomposition_table=TABLE, _error_on_data_dependent_ops=False)
+        return made(*map(tensor, spots)).graph
 
 
 def literals(nodes: Sequence[Any]) -> Iterator[tuple[Place, float]]:
@@ -241,7 +252,7 @@ class BothWays:
 
     def again(self, changed: Mapping[str, Any], forward: bool = False) -> dict[str, Any]:
         """The values of all nodes that follow from the changed ones: those of the pullback alone,
-        or those `forward` alone."""
+        or those `forward` alone. What is changed is given, or made of the values known by then."""
         return self._run(changed, forward)
 
     def gradients(self, changed: Mapping[str, Any]) -> list[np.ndarray]:
@@ -259,7 +270,7 @@ class BothWays:
         moving = {}
         for node in self.backward:
             with torch.enable_grad():
-                args, kwargs = _with_values(node, made, {})
+                args, kwargs = _filled(node, made)
                 value = differentiable(node.target)(*args, **kwargs)
                 if isinstance(value, torch.Tensor) and value.is_floating_point():
                     value = value if value.requires_grad else value.detach().requires_grad_()
@@ -275,15 +286,62 @@ class BothWays:
         """The value of one node where what it takes is changed."""
         return self._applied(node, {**self.values, **changed})
 
+    @functools.cached_property
+    def of_dy(self) -> set[str]:
+        """The nodes whose values are made from dy, in which they are linear."""
+        found = {next(node for node, name in self.arguments.items() if name == "dy")}
+        for node in self.backward:
+            if any(n.name in found for n in node.all_input_nodes):
+                found.add(node.name)
+        return found
+
+    @functools.cached_property
+    def place(self) -> dict[str, int]:
+        """Where each node stands in the graph."""
+        return {name: k for k, name in enumerate(self.nodes)}
+
+    def adjoints(self, position: int, along: torch.Tensor) -> dict[str, torch.Tensor]:
+        """How far ⟨along, gradient⟩ moves with each of the values that are made from dy."""
+        values, found = dict(self.values), {}
+        for name in self.nodes:
+            if name not in self.of_dy:
+                continue
+            node = self.nodes[name]
+            if node.op == "placeholder":
+                values[name] = self.values[name].clone().requires_grad_()
+            elif node.op == "call_function":
+                args, kwargs = _filled(node, values)
+                values[name] = differentiable(node.target)(*args, **kwargs)
+            value = values[name]
+            if isinstance(value, torch.Tensor) and value.requires_grad:
+                found[name] = value
+        result = values[self.results[1:][position]]
+        if not result.requires_grad:
+            return {}
+        aim = (along * result).sum()
+        slopes = torch.autograd.grad(aim, list(found.values()), allow_unused=True)
+        return {n: s for n, s in zip(found, slopes, strict=True) if s is not None}
+
+    def applied(self, node: Any, values: Mapping[str, Any], others: Mapping[int, Any]) -> Any:
+        """What an operation makes of these values, with others at some of its places."""
+        args, kwargs = _filled(node, values)
+        args = [others[k](a) if k in others else a for k, a in enumerate(args)]
+        with torch.no_grad():
+            return node.target(*args, **kwargs)
+
     def with_numbers(self, numbers: Mapping[Place, float]) -> dict[str, Any]:
         """The values of the nodes that have other numbers among their arguments."""
         return {name: self._applied(self.nodes[name], self.values, numbers) for name, _ in numbers}
 
     def _run(self, given: Mapping[str, Any], forward: bool | None = None) -> dict[str, Any]:
-        fresh = dict(given)
+        fresh = {name: value for name, value in given.items() if not callable(value)}
         known = {**self.values, **fresh} if forward is not None else fresh
         for node in self.graph.nodes:
-            if node.name in given or node.op in ("placeholder", "output"):
+            if node.op in ("placeholder", "output"):
+                continue
+            if node.name in given:
+                if callable(given[node.name]):
+                    fresh[node.name] = known[node.name] = given[node.name](known)
                 continue
             if forward is not None and (node.name in self.forward) != forward:
                 continue
@@ -296,7 +354,7 @@ class BothWays:
     def _applied(
         self, node: Any, values: Mapping[str, Any], numbers: Mapping[Place, float] | None = None
     ) -> Any:
-        args, kwargs = _with_values(node, values, numbers or {})
+        args, kwargs = _filled(node, values, numbers)
         with torch.no_grad():
             return node.target(*args, **kwargs)
 
@@ -306,14 +364,21 @@ def _writes(node: Any) -> bool:
     return node.op == "call_function" and bool(schema and schema.is_mutable)
 
 
-def _with_values(
-    node: Any, values: Mapping[str, Any], numbers: Mapping[Place, float]
+def operation(node: Any) -> str:
+    """The plain name of what a node computes: "mul" of aten.mul.Tensor."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.split("::")[1] if schema else getattr(node.target, "__name__", node.name)
+
+
+def _filled(
+    node: Any, values: Mapping[str, Any], numbers: Mapping[Place, float] | None = None
 ) -> tuple[Any, Any]:
-    """The arguments of a node, with values for the nodes among them."""
-    return tree_map(
+    """The arguments of a node, with values in the place of other nodes."""
+    filled: tuple[Any, Any] = tree_map(
         lambda leaf: values.get(leaf.name, leaf) if hasattr(leaf, "all_input_nodes") else leaf,
-        _arguments(node, numbers),
+        _arguments(node, numbers or {}),
     )
+    return filled
 
 
 def _arguments(node: Any, numbers: Mapping[Place, float]) -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ from . import (
     layout,
     misplaced,
     operand,
+    operations,
     other_dy,
     overwritten,
     plain,
@@ -75,6 +76,7 @@ CANDIDATES = (
     variant.of_another_setting,
     forgotten.with_a_path_times_a_number,
     factor.times_an_array,
+    operations.of_one_operation,
     inside.of_one_step,
     steps.of_one_step,
     variant.of_another_constant,
@@ -88,9 +90,11 @@ def made(case: Case) -> Iterator[Cause]:
     """The first candidate that makes the wrong values of one gradient, and has its like in the
     others of that argument."""
     for first, *others in case.wrong:
-        for cause, text, values in _candidates(case, first):
-            if first.is_made(values) and all(_has_like(case, wrong, cause) for wrong in others):
-                yield Cause(cause, f"the gradient of {first.name} is {text}")
+        for found in _candidates(case, first):
+            if not first.is_made(found.values) or _fits_anything(found):
+                continue
+            if all(_has_like(case, wrong, found) for wrong in others):
+                yield Cause(found.cause, f"the gradient of {first.name} is {found.text}")
 
 
 # Of one call: by where it is wrong, then by its values, from the plainest on.
@@ -135,8 +139,13 @@ def _candidates(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     return _each(CANDIDATES, case, wrong)
 
 
-def _has_like(case: Case, wrong: Wrong, cause: str) -> bool:
-    return any(c.cause == cause and wrong.is_made(c.values) for c in _candidates(case, wrong))
+def _has_like(case: Case, wrong: Wrong, like: Candidate) -> bool:
+    return any(c.cause == like.cause and wrong.is_made(c.values) for c in _candidates(case, wrong))
+
+
+def _fits_anything(found: Candidate) -> bool:
+    """Whether a number was fitted to a single one, which each number is a multiple of."""
+    return found.fitted is not None and found.values.size == 1
 
 
 def _each(searches: Iterable[Callable[..., Iterator[T]]], *args: Any) -> Iterator[T]:

@@ -21,6 +21,7 @@ from ..probes import ORDINARY, OWN, SPARSE, cut
 from ..votes import Vote, numeric
 from .closeness import broadcasts, where_finite
 
+
 CASES = 3  # findings of an argument that a cause has to reproduce, or all if there are fewer
 # The most elements of an array that get a derivative, or a contribution, each of its own.
 SMALL = 32
@@ -79,6 +80,7 @@ class Candidate(NamedTuple):
     cause: str
     text: str
     values: np.ndarray
+    fitted: float | None = None  # a number that fits best, and is none that is known
 
 
 @dataclass(frozen=True)

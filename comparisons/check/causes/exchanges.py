@@ -15,7 +15,8 @@ import torch
 
 from ..backward import Backward, Place, Share, Step
 from .case import Wrong
-from .factor import named_factor
+from .closed import Form, recognised
+from .factor import is_known, named_factor
 
 ALIKE = 24  # the most values of one shape that are tried in the place of one of them
 TIMES = 32  # the most steps of a loop
@@ -37,6 +38,7 @@ class View:
 
     def __init__(self, backward: Backward, argument: str, along: torch.Tensor) -> None:
         self.backward = backward
+        self.argument = backward.arguments[argument]
         self.tangents = backward.tangents(argument, along)
         self.names = {name: backward.trace.plain(name) for name in backward.values}
         self.tensors = {
@@ -77,6 +79,16 @@ class View:
         ]
         yield from same[:ALIKE]
         yield from turned[:ALIKE]
+
+    def compounds(self) -> Iterator[tuple[str, str, Form, int]]:
+        """Values that are a compound function of one from which they are made, and which."""
+        later = self.later()
+        for x, before in self.tensors.items():
+            if x not in self.tangents:
+                continue
+            for y in (n for n in later[x] if n in self.backward.cotangents and n in self.tensors):
+                for form, axis in recognised(before, self.tensors[y]):
+                    yield x, y, form, axis
 
     def later(self) -> dict[str, set[str]]:
         """For each step, those that it is handed on to."""
@@ -121,7 +133,7 @@ def times_a_number(
         else:
             named = named_factor(factor, wrong.inputs, settings)
             text = f"{named} times what it should be in its part through {where}"
-            if not named[-1:].isdigit() or "." not in named:
+            if is_known(named):
                 yield _one(step, k, "factor", text, factor * share)
 
 

@@ -37,7 +37,8 @@ def times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         yield Candidate("counts", f"divided by another count: {known} times as large", made)
     else:
         known = named_factor(factor, wrong.inputs, case.done.settings)
-        yield Candidate("factor", f"{known} times what it should be", made)
+        text, fitted = f"{known} times what it should be", None if is_known(known) else factor
+        yield Candidate("factor", text, made, fitted)
     flipped = np.where(wrong.ours * wrong.truth < 0, -wrong.truth, wrong.truth)
     yield Candidate("sign", "of the wrong sign at some elements", flipped)
 
@@ -166,6 +167,11 @@ def _of_sums(factor: float, wrong: Wrong) -> str:
             if value and abs(factor - value) <= 1e-9 * value:
                 return f"{text} = {value:.9g}"
     return ""
+
+
+def is_known(named: str) -> bool:
+    """Whether a factor has another name than its digits."""
+    return not (named[-1:].isdigit() and "." in named)
 
 
 def _lengths(wrong: Wrong) -> list[int]:

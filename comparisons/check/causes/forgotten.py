@@ -9,7 +9,7 @@ import numpy as np
 from ...verdict.noise import cast, is_floating
 from .case import Candidate, Case, Wrong
 from .closeness import where_finite
-from .factor import named_factor
+from .factor import is_known, named_factor
 from .missing_terms import left_out
 
 Part = tuple[str, np.ndarray, float]  # a path, its part of the gradient, how much is missing of it
@@ -30,7 +30,8 @@ def with_a_path_times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     for path, part, share in _parts(case, wrong):
         factor = named_factor(1 - share, wrong.inputs, case.done.settings)
         text = f"{factor} times what it should be in its part through {path}"
-        yield Candidate("factor", text, wrong.truth - share * part)
+        fitted = None if is_known(factor) else 1 - share
+        yield Candidate("factor", text, wrong.truth - share * part, fitted)
 
 
 def _parts(case: Case, wrong: Wrong) -> list[Part]:

@@ -14,6 +14,7 @@ from ..traced import BothWays, Trace, traced, traced_both_ways
 from .case import Candidate, Case, Wrong
 
 LARGE = 2**14  # elements of a call of which nothing is tried by the dozen
+VAIN = 4  # gradients that are looked into in vain
 
 Gradients = list[np.ndarray]  # of every floating array of a call
 
@@ -48,6 +49,24 @@ def candidates(
     position = list(case.done.order).index(wrong.name)
     for text, gradients in case.known[key]:
         yield Candidate(cause, text, gradients[position])
+
+
+def once(
+    case: Case, wrong: Wrong, found: Callable[[Case, Wrong], Iterator[Candidate]]
+) -> Iterator[Candidate]:
+    """Each candidate is looked for once, though it is asked for again for every other one; after
+    some gradients in vain, of which none had any, for no further one."""
+    key = found, id(wrong)
+    if key not in case.known:
+        tried = [k for k in case.known if k[0] is found]
+        if len(tried) >= VAIN and not any(case.known[k][1] for k in tried):
+            return
+        case.known[key] = wrong, [], found(case, wrong)
+    _, known, rest = case.known[key]
+    yield from known
+    for candidate in rest:
+        known.append(candidate)
+        yield candidate
 
 
 def _kept(make: Callable[..., Any], case: Case, wrong: Wrong) -> Any:

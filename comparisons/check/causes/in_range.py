@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from .case import CASES, Case, Cause
 from .closeness import alike, where_finite
 from .factor import named_factor
 
+BY_CHANCE = 1e-2  # how often what is said may be an accident, at most
+
 
 class Bound(NamedTuple):
     """What tells the wrong elements from the right: where `what` is on a side of a value."""
@@ -24,6 +27,9 @@ class Bound(NamedTuple):
     what: str
     sign: str
     text: str
+    chance: float  # that as many elements, chosen at random, would be told from the others
+    wrong: tuple[float, float]  # from the least to the largest of the wrong ones
+    right: tuple[float, float]  # the nearest of the right ones below and above
 
 
 def beyond_a_value(case: Case) -> Iterator[Cause]:
@@ -32,10 +38,16 @@ def beyond_a_value(case: Case) -> Iterator[Cause]:
     ]
     tried = sorted(usual or case.findings, key=lambda f: f.dtype != "float64")[:CASES]
     bounds = [bound for f in tried for bound in _bounds(case, f)]
-    needed = min(2, len({id(f.probe) for f in usual}))  # one point may be told by chance
-    for f, what, sign, text in bounds:
-        agreeing = {id(b.finding.probe) for b in bounds if (b.what, b.sign) == (what, sign)}
-        if usual and len(agreeing) < needed:
+    needed = len({id(f.probe) for f in tried}) if usual else 0
+    for bound in bounds:
+        f, what, sign, text = bound[:4]
+        agreeing = [b for b in bounds if (b.what, b.sign) == (what, sign)]
+        seen_at = {id(b.finding.probe): b.chance for b in agreeing}
+        if (
+            not _at_one_place(agreeing)
+            or len(seen_at) < needed
+            or math.prod(seen_at.values()) > BY_CHANCE
+        ):
             continue
         place = f"where {what} {sign} {text}"
         if factor := _factor_there(case, f, sign, text):
@@ -62,7 +74,32 @@ def _bounds(case: Case, f: Finding) -> Iterator[Bound]:
     for name, a in named:
         for what, value, wrong in _views(name, a, outside):
             if found := _threshold(value, wrong):
-                yield Bound(f, what, *found)
+                yield Bound(f, what, *found, _chance(found[0], wrong), *_ends(value, wrong))
+
+
+def _ends(a: np.ndarray, outside: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    wrong, right = a[outside], a[~outside]
+    low, high = float(wrong.min()), float(wrong.max())
+    below, above = right[right < low], right[right > high]
+    return (low, high), (
+        float(below.max(initial=-math.inf)),
+        float(above.min(initial=math.inf)),
+    )
+
+
+def _at_one_place(bounds: Sequence[Bound]) -> bool:
+    """Whether one bound tells the wrong from the right at all these probes."""
+    low, high = min(b.wrong[0] for b in bounds), max(b.wrong[1] for b in bounds)
+    below, above = max(b.right[0] for b in bounds), min(b.right[1] for b in bounds)
+    sign = bounds[0].sign
+    return (sign == "<" or below < low) and (sign == ">" or high < above)
+
+
+def _chance(sign: str, outside: np.ndarray) -> float:
+    """That an order at random has the wrong elements at an end, or next to one another."""
+    n, wrong = outside.size, int(outside.sum())
+    places = 1 if sign in "<>" else n - wrong + 1
+    return places / math.comb(n, wrong)
 
 
 def _outside(case: Case, f: Finding) -> tuple[Any, np.ndarray] | None:
@@ -121,6 +158,10 @@ def _factor_there(case: Case, f: Finding, sign: str, text: str) -> str:
         return ""
     factor = float(ours[0] / truth[0])
     within = 1e-9 if f.dtype == "float64" else 1e-4
-    if not factor or not alike(*where_finite(ours, factor * truth), within):
+    if (
+        not factor
+        or not math.isfinite(factor)
+        or not alike(*where_finite(ours, factor * truth), within)
+    ):
         return ""
     return named_factor(factor, f.inputs, case.done.settings)

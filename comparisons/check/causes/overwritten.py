@@ -71,7 +71,8 @@ def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             left -= count
         else:
             continue
-        yield from _not_added(parts)
+        along = first if first == last and _runs_along(dy, wrong.truth, first) else None
+        yield from _not_added(parts, along)
     if each is not None and dy.shape == wrong.x.shape:
         own = np.array([part.flat[k] for k, part in enumerate(each)]).reshape(dy.shape)
         yield Candidate("missing term", "the share of each element's own dy alone", own)
@@ -89,12 +90,33 @@ def _pulled_slices(case: Case, wrong: Wrong, view: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def _not_added(parts: np.ndarray) -> Iterator[Candidate]:
-    """What may have been made of the contributions of the slices of dy, one by one or by blocks."""
+def _runs_along(dy: np.ndarray, truth: np.ndarray, axis: int) -> bool:
+    """Whether an axis of dy may be one of the argument, as time is."""
+    return axis < truth.ndim and dy.shape[axis] == truth.shape[axis]
+
+
+def _own(parts: np.ndarray, axis: int, block: int) -> np.ndarray:
+    """What is left of the contributions where each slice, or block, has that of its own alone."""
+    n = len(parts)
+    of_part, of_place = np.arange(n) // block, np.arange(n) // block
+    own = (of_part[:, None] == of_place).reshape(
+        [n if k in (0, axis + 1) else 1 for k in range(parts.ndim)]
+    )
+    return np.asarray((parts * own).sum(0))
+
+
+def _not_added(parts: np.ndarray, axis: int | None) -> Iterator[Candidate]:
+    """What may have been made of the contributions of the slices of dy, one by one or by blocks;
+    `axis` is that of the argument along which the slices may be its own as well: what is left of
+    those alone is without a term, from one slice to the next, and nothing was overwritten."""
     for block in range(1, len(parts) // 2 + 2):
         starts = range(0, len(parts), block)
         blocks = np.add.reduceat(parts, starts) if block > 1 else parts
         of = "contributions" if block == 1 else f"contributions of {block} slices of dy each"
+        if axis is not None:
+            of = "slice" if block == 1 else f"block of {block} slices"
+            text = f"the share of each {of}'s own dy along axis {axis} alone"
+            yield Candidate("missing term", text, _own(parts, axis, block))
         for which, order in (("last", blocks), ("first", blocks[::-1])):
             kept = np.zeros_like(parts[0])
             for part in order:

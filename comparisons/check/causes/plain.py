@@ -91,6 +91,9 @@ def no_gradient(findings: Findings) -> Iterator[Cause]:
 
 
 def not_finite(findings: Findings) -> Iterator[Cause]:
+    """Not of a subject whose finite numbers are wrong as well: those it would not explain."""
+    if any(f.outside is not None and ORDINARY in f.probe.traits for f in findings):
+        return
     for f in _of(findings, NOT_FINITE):
         yield Cause("range", f"{f.name} is not finite in {f.dtype} ({f.probe.name})")
 

@@ -35,25 +35,14 @@ from .exchanges import (
     times_a_number,
     turned,
 )
+from .graphs import once
 
 STEPS = 160  # the most operations that are gone through
 VISITED = 4_000  # the most steps that are gone through for exchanges at several of them
-VAIN = 4  # gradients that are looked into in vain
 
 
 def of_one_step(case: Case, wrong: Wrong) -> Iterator[Candidate]:
-    """Each candidate is looked for once, though it is asked for again for every other one."""
-    key = "steps", id(wrong)
-    if key not in case.known:
-        tried = [k for k in case.known if k[0] == "steps"]
-        if len(tried) >= VAIN and not any(case.known[k][1] for k in tried):
-            return
-        case.known[key] = wrong, [], _found(case, wrong)
-    _, found, rest = case.known[key]
-    yield from found
-    for candidate in rest:
-        found.append(candidate)
-        yield candidate
+    yield from once(case, wrong, _found)
 
 
 def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -85,9 +74,27 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     ):
         if _seen(view, exchange, aim):
             yield from made(exchange)
+    yield from _closed_forms(view, aim)
     most = VISITED // max(len(view.backward.steps), 1)
     for exchange in itertools.islice(itertools.chain(everywhere(view), each_time(view)), most):
         yield from made(exchange)
+
+
+def _closed_forms(view: View, aim: float) -> Iterator[Candidate]:
+    """The share of a value that is such a function of another, made as a mistake would."""
+    for x, y, form, axis in view.compounds():
+        dy = view.backward.cotangents[y]
+        slope = view.backward.between(x, y, dy)
+        for text, (cause, made) in form.wrong(view.tensors[x], view.tensors[y], dy, axis).items():
+            more = made - slope
+            terms = view.tangents[x] * more
+            if abs(float(terms.sum()) - aim) <= SEEN * max(
+                abs(aim), 1e-6 * float(terms.abs().sum())
+            ):
+                found = view.backward.reversed({}, {x: more}).get(view.argument)
+                said = f"that of {form.name}, {text}, in {view.names[x]} → {view.names[y]}"
+                if found is not None:
+                    yield Candidate(cause, said, array(found))
 
 
 def _seen(view: View, exchange: Exchange, aim: float) -> bool:
