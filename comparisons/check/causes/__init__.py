@@ -91,7 +91,7 @@ def made(case: Case) -> Iterator[Cause]:
     others of that argument."""
     for first, *others in case.wrong:
         for found in _candidates(case, first):
-            if not first.is_made(found.values) or _fits_anything(found):
+            if not first.is_made(found.values) or _fits_anything(found, others):
                 continue
             if all(_has_like(case, wrong, found) for wrong in others):
                 yield Cause(found.cause, f"the gradient of {first.name} is {found.text}")
@@ -111,7 +111,6 @@ SEARCHED = (
     misplaced.in_another_order,
     contributions.elsewhere,
     precision.of_a_shorter_type,
-    misplaced.only_there,
     in_range.beyond_a_value,
     in_range.at_odd_points,
     forward.of_the_value,
@@ -140,12 +139,19 @@ def _candidates(case: Case, wrong: Wrong) -> Iterator[Candidate]:
 
 
 def _has_like(case: Case, wrong: Wrong, like: Candidate) -> bool:
-    return any(c.cause == like.cause and wrong.is_made(c.values) for c in _candidates(case, wrong))
+    """Whether the same makes another wrong gradient too; a number that was fitted is the same."""
+    return any(
+        c.cause == like.cause
+        and (like.fitted is None or (c.fitted and abs(c.fitted / like.fitted - 1) < 1e-6))
+        and wrong.is_made(c.values)
+        for c in _candidates(case, wrong)
+    )
 
 
-def _fits_anything(found: Candidate) -> bool:
-    """Whether a number was fitted to a single one, which each number is a multiple of."""
-    return found.fitted is not None and found.values.size == 1
+def _fits_anything(found: Candidate, others: Sequence[Wrong]) -> bool:
+    """Whether a number was fitted to a single one, which each number is a multiple of, or at a
+    single point, where each path has a share."""
+    return found.fitted is not None and (found.values.size == 1 or not others)
 
 
 def _each(searches: Iterable[Callable[..., Iterator[T]]], *args: Any) -> Iterator[T]:

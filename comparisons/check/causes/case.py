@@ -21,7 +21,6 @@ from ..probes import ORDINARY, OWN, SPARSE, cut
 from ..votes import Vote, numeric
 from .closeness import broadcasts, where_finite
 
-
 CASES = 3  # findings of an argument that a cause has to reproduce, or all if there are fewer
 # The most elements of an array that get a derivative, or a contribution, each of its own.
 SMALL = 32

@@ -1,4 +1,4 @@
-"""The right numbers in the wrong place, and places that are left out, or wrong alone."""
+"""The right numbers in the wrong place, and places that are left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .case import CASES, Candidate, Case, Cause, Wrong, at
 from .closeness import alike
 from .forgotten import without_a_path
 from .likely import pulled_of
-from .orders import SHARES, Named, in_blocks, in_parts, indexed, reordered, shifted
+from .orders import Named, in_blocks, in_parts, indexed, reordered, shifted
 from .slabs import slices, spread_sums, together, viewed
 
 ORDERS = 2000  # the most orders of the elements that are tried
@@ -195,31 +195,6 @@ def left_out(case: Case) -> Iterator[Cause]:
             if all(not s.ours[place.mask(s.ours.shape)].any() for s, place in made):
                 where = places[0].text(seen[0].ours.shape)
                 yield Cause("misplaced", f"the gradient of {first.name} is left out {where}")
-
-
-def only_there(case: Case) -> Iterator[Cause]:
-    """Wrong in one place at either end, or at every s-th index, and right elsewhere."""
-    for first, *_ in case.wrong:
-        seen = _seen(case, first.name, sparse=False)
-        if len(seen) < 2:
-            continue
-        for places in _places(seen):
-            place = places[0]
-            inside = place.step == 1 and place.begin is not None and place.end is not None
-            if inside or _is_a_share(place, seen[0].ours.shape):
-                continue
-            if all(_is_wrong_at(s, p) for s, p in zip(seen, places, strict=True)):
-                where = place.text(seen[0].ours.shape)
-                yield Cause("misplaced", f"the gradient of {first.name} is wrong only {where}")
-
-
-def _is_a_share(place: Place, shape: tuple[int, ...]) -> bool:
-    """Whether it ends where a half, a third or a quarter does: gates that stand in a row have a
-    formula each."""
-    n = math.prod(shape[place.first : place.last + 1])
-    begin, end, _ = slice(place.begin, place.end).indices(n)
-    edge = begin or end
-    return place.step == 1 and any(n % k == 0 and edge % (n // k) == 0 for k in SHARES)
 
 
 def _seen(case: Case, name: str, sparse: bool) -> list[Seen]:

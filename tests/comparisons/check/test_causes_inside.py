@@ -208,3 +208,22 @@ def test_products_in_bfloat16():
 
     found = said(rule, lambda x, w: x @ w, X, W)
     assert found.startswith("precision: x is computed in bfloat16"), found
+
+
+def test_halves_that_change_places_are_not_turned():
+    """Though the lengths of pairs of one dy remain, as do their angles."""
+
+    def gated(x):
+        gate, up = x[:, :4], x[:, 4:]
+        s = 1 / (1 + np.exp(-gate))
+
+        def pullback(dy):
+            return np.concatenate([dy * gate * s, dy * up * s * (1 + gate * (1 - s))], 1)
+
+        return gate * s * up, pullback
+
+    def against(x):
+        gate, up = x.chunk(2, -1)
+        return torch.nn.functional.silu(gate) * up
+
+    assert said(gated, against, ROWS).startswith("misplaced: ")

@@ -171,8 +171,7 @@ def test_what_is_wrong_only_in_a_place(value, pull):
         g[:, 8:] += np.cos(3 * x[:, 8:]) * dy[:, :3]
         return g
 
-    found = said(value, linear, LONG)
-    assert found == "misplaced: the gradient of x is wrong only from index 8 of 11 on along axis 1"
+    assert not said(value, linear, LONG)  # a place is no cause
 
 
 def test_a_place_is_not_said_where_a_value_tells_it():
