@@ -575,7 +575,7 @@ MUTANTS = {
         ),  # 0 / 0
     ],
     "cumsum": [
-        Mutant("transpose", "np.flip(backward, dim)", "backward"),
+        Mutant("misplaced", "np.flip(backward, dim)", "backward"),
         Mutant("misplaced", "np.flip(backward, dim)", "np.roll(np.flip(backward, dim), 1, dim)"),
         Mutant("missing term", "np.flip(backward, dim)", "(np.flip(backward, dim) - dy)"),
         Mutant(
@@ -690,7 +690,7 @@ MUTANTS = {
             "scattered[..., k] = dwindows[..., k]",
         ),
         Mutant(
-            "transpose",
+            "misplaced",
             'dweight = np.einsum("not,nctk->ock", dy, windows)',
             'dweight = np.einsum("not,nctk->ock", dy, windows)[..., ::-1]',
         ),

@@ -17,8 +17,8 @@ from .mistakes import Mistake, Subject
 from .table import objects, warned
 
 SETS = ("third", "fourth")
-# What was found when a set was tried for the first time, which is but once. The third was by the
-# code of the commit that added it.
+# What was found when a set was tried for the first time, which is but once: the third by the code
+# of the commit that added it, the fourth by that of the commit before the one that added its row.
 FIRST_SIGHT = {
     "third": {
         "mistakes": 419,
@@ -27,7 +27,15 @@ FIRST_SIGHT = {
         "named wrongly": 66,
         "right functions": 89,
         "alarms": 6,
-    }
+    },
+    "fourth": {
+        "mistakes": 264,
+        "found": 258,
+        "named rightly": 187,
+        "named wrongly": 34,
+        "right functions": 83,
+        "alarms": 2,
+    },
 }
 
 

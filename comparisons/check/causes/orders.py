@@ -141,7 +141,7 @@ def table(shape: tuple[int, ...]) -> list[Order]:
 
 def transposed(a: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
     """With axes of one length exchanged, in the whole or in its blocks along them; with its axes in
-    another order, read in a row; turned round."""
+    another order, read in a row; flipped along one."""
     if a.ndim < AXES:
         for axes in list(itertools.permutations(range(a.ndim)))[1:]:
             turned = a.transpose(axes)
@@ -153,7 +153,7 @@ def transposed(a: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
             back = a.reshape(turned.shape).transpose(np.argsort(axes)).reshape(a.shape)
             yield cause, f"read with its axes as {axes}", back
     for axis in range(a.ndim):
-        yield "transpose", f"turned round along axis {axis}", np.flip(a, axis)
+        yield "misplaced", f"flipped along axis {axis}", np.flip(a, axis)
     yield from (("transpose", *named) for named in in_blocks(a))
 
 

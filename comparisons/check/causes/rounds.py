@@ -137,7 +137,8 @@ def _others(both: BothWays, group: list[Any]) -> Iterator[tuple[str, str, dict[s
     for k in _places(both, group):
         own = middle.args[k]
         of_dy = own.name in both.of_dy
-        mine, shape = both.plain(own.name), both.values[own.name].shape
+        mine, value = both.plain(own.name), both.values[own.name]
+        shape = value.shape
         ways = [(o, w) for o, w in _near(both, own) if (o.name in both.of_dy) == of_dy]
         ways.sort(key=lambda found: operation(found[0]) != operation(own))  # its like first
         for other, way in ways[:NEIGHBOURS]:
@@ -147,6 +148,9 @@ def _others(both: BothWays, group: list[Any]) -> Iterator[tuple[str, str, dict[s
                 if end is not None and getattr(both.values[end.name], "shape", None) == shape:
                     made[node.name] = _taking(both, node, k, end)
             if len(made) > 1:
+                if value.ndim > 1 and torch.equal(value, both.values[other.name].mT):
+                    yield "transpose", f"that with {mine} transposed, each time", made
+                    continue
                 text = f"that with {both.plain(other.name)} in the place of {mine}, each time"
                 yield "operand", text, made
 

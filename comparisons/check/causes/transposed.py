@@ -1,4 +1,4 @@
-"""The gradient, the arguments or dy with their axes exchanged, or turned round."""
+"""The gradient, the arguments or dy with their axes exchanged, or flipped along one."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ def rearranged(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         back = t.reshape(turned.shape).transpose(np.argsort(axes)).reshape(t.shape)
         yield Candidate("transpose", f"that read with its axes as {axes}", back)
     for axis in range(t.ndim):
-        yield Candidate("transpose", f"that turned round along axis {axis}", np.flip(t, axis))
-    yield Candidate("transpose", "that with all axes turned round", np.flip(t))
+        yield Candidate("misplaced", f"that flipped along axis {axis}", np.flip(t, axis))
+    yield Candidate("misplaced", "that flipped along all axes", np.flip(t))
 
 
 def at_a_turned_argument(case: Case, wrong: Wrong) -> Iterator[Candidate]:
-    """The right pullback at an argument that was turned round, or for which y was taken."""
+    """The right pullback at an argument that was flipped or transposed, or with y in its place."""
     for position, (name, a) in enumerate(zip(case.done.order, floating(wrong.inputs), strict=True)):
-        turned = [np.flip(a, axis) for axis in range(a.ndim)]
-        turned += [np.flip(a, axes) for axes in ((-2, -1), None) if a.ndim > 1]
+        ways = [(axis,) for axis in range(a.ndim)]
+        ways += [axes for axes in ((-2, -1), tuple(range(a.ndim))) if a.ndim > 1]
+        turned = [("misplaced", "flipped", np.flip(a, axes)) for axes in ways]
         turned += [
-            t for axes in _permutations(a.ndim, 4) if (t := a.transpose(axes)).shape == a.shape
+            ("transpose", f"with its axes as {axes}", t)
+            for axes in _permutations(a.ndim, 4)
+            if (t := a.transpose(axes)).shape == a.shape
         ]
-        for changed in turned:
+        for cause, how, changed in turned:
             found = at(case.truth, exchanged(wrong.inputs, position, changed), wrong.name)
             if found is not None:
-                yield Candidate("transpose", f"that at {name} with its axes turned round", found)
+                yield Candidate(cause, f"that at {name} {how}", found)
         if wrong.y is not None and wrong.y.shape == a.shape:
             found = at(case.truth, exchanged(wrong.inputs, position, wrong.y), wrong.name)
             if found is not None:
@@ -51,7 +54,7 @@ def of_a_turned_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         return
     for axis in range(dy.ndim):
         found = case.pulled(wrong, np.flip(dy, axis))
-        yield Candidate("transpose", f"that of dy turned round along axis {axis}", found)
+        yield Candidate("misplaced", f"that of dy flipped along axis {axis}", found)
     for axes in _permutations(dy.ndim, 3):
         found = case.pulled(wrong, dy.transpose(axes).reshape(dy.shape))
         yield Candidate("transpose", f"that of dy with its axes as {axes}", found)

@@ -161,7 +161,7 @@ SLOPES = [
     ("cotangent", lambda x, y, dy: dy * dy * (1 - y * y)),
     ("cotangent", lambda x, y, dy: abs(dy) * (1 - y * y)),
     ("cotangent", lambda x, y, dy: np.broadcast_to(dy.mean(0), dy.shape) * (1 - y * y)),
-    ("transpose", lambda x, y, dy: (dy * (1 - y * y))[..., ::-1]),
+    ("misplaced", lambda x, y, dy: (dy * (1 - y * y))[..., ::-1]),
     ("precision", lambda x, y, dy: dy * (1 - np.tanh(x.astype(np.float32)) ** 2)),
     ("precision", lambda x, y, dy: dy * half(1 - y * y)),
     ("range", lambda x, y, dy: np.where(x > 0.3, 0.9, 1) * dy * (1 - y * y) * (x <= 0.3)),

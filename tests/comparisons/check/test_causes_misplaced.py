@@ -89,7 +89,7 @@ def test_a_reshape_where_a_transpose_was_needed(value, pull):
 @pytest.mark.parametrize(("value", "pull"), FUNCTIONS)
 def test_what_is_turned_or_transposed_has_that_name(value, pull):
     square = X[:, :3]
-    assert said(value, lambda x, dy: pull(x, dy)[:, ::-1], X).startswith("transpose")
+    assert said(value, lambda x, dy: pull(x, dy)[:, ::-1], X).startswith("misplaced")
     assert said(value, lambda x, dy: pull(x, dy).T, square).startswith("transpose")
 
 

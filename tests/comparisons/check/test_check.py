@@ -309,7 +309,7 @@ def test_what_overflows_in_half_precision_alone_is_wrong():
         ("cotangent", lambda x, y, dy: 1 - y * y),
         ("cotangent", lambda x, y, dy: dy * dy * (1 - y * y)),
         ("cotangent", lambda x, y, dy: abs(dy) * (1 - y * y)),
-        ("transpose", lambda x, y, dy: (dy * (1 - y * y))[..., ::-1] if dy.ndim else dy),
+        ("misplaced", lambda x, y, dy: (dy * (1 - y * y))[..., ::-1] if dy.ndim else dy),
         ("range", lambda x, y, dy: np.where(x > 3, 0, dy * (1 - y * y))),
         ("precision", lambda x, y, dy: dy * (1 - np.tanh(x.astype(np.float32)) ** 2)),
         ("dtype", lambda x, y, dy: (dy * (1 - y * y)).astype(np.float32)),
