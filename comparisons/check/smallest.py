@@ -53,7 +53,10 @@ def smallest(t: Trials, judged: Judged, outcome: Outcome, seconds: float) -> Sma
 def _search(t: Trials, judged: Judged, outcome: Outcome) -> Smallest | None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return _searched(t, judged, outcome)
+        try:
+            return _searched(t, judged, outcome)
+        except Exception:  # shapes that nothing was made for; the verdict stands
+            return None
 
 
 def _searched(t: Trials, judged: Judged, outcome: Outcome) -> Smallest | None:
@@ -119,7 +122,7 @@ def _of_all(call: Call, lengths: tuple[int, ...], m: int, last: bool) -> Call:
 
     def cut(a: np.ndarray) -> np.ndarray:
         part = slice(-m, None) if last else slice(m)
-        return a[tuple(part if n in lengths else slice(None) for n in a.shape)]
+        return np.asarray(a[tuple(part if n in lengths else slice(None) for n in a.shape)])
 
     made: Call = once_each(cut, call)
     return made
