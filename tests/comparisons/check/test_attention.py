@@ -99,12 +99,13 @@ def checked(rule, name, call):
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("what", MISTAKES)
+@pytest.mark.usefixtures("no_cause")
 def test_a_mistake_is_found_and_the_right_rule_passes(what):
     name, module, swaps, call = MISTAKES[what]
     right = checked(getattr(module, name), name, call)
     assert right.passed, str(right)
     wrong = checked(with_mistake(name, module, swaps), name, call)
-    print(wrong)
+    print(wrong.table)
     assert not wrong.passed
 
 
@@ -125,13 +126,14 @@ OF_SECOND = drawn(*[(2, 3, 4)] * 4), {"is_causal": True}
         ("through @ v + P @ c", "through @ v"),
     ],
 )
+@pytest.mark.usefixtures("no_cause")
 def test_a_mistake_in_second_order_is_found(old, new):
     source = inspect.getsource(getattr(attention, SECOND))
     assert source.count(old) == 1
     scope = dict(vars(attention))
     exec(source.replace(old, new), scope)
     report = check(scope[SECOND], COMPOSED, *OF_SECOND, **QUICK)
-    print(report)
+    print(report.table)
     assert not report.passed
 
 

@@ -235,9 +235,10 @@ MISTAKES = [
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("call", "old", "new"), MISTAKES)
+@pytest.mark.usefixtures("no_cause")
 def test_a_mistake_in_conv2d_is_found(call, old, new):
     report = check(with_mistake(conv2d, old, new), "conv2d", *call, **QUICK)
-    print(report)
+    print(report.table)
     assert not report.passed
 
 
@@ -277,9 +278,10 @@ OF_OTHERS = [
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("function", "call", "old", "new"), OF_OTHERS)
+@pytest.mark.usefixtures("no_cause")
 def test_a_mistake_in_another_is_found(function, call, old, new):
     report = check(with_mistake(function, old, new), function.__name__, *call, **QUICK)
-    print(report)
+    print(report.table)
     assert not report.passed
 
 
@@ -300,10 +302,11 @@ OF_SECOND = (*arrays((2, 3, 3), (2, 2, 5), (3, 2, 3)), *SETTINGS), {}
         ("value(p, w)", "value(x, w)"),
     ],
 )
+@pytest.mark.usefixtures("no_cause")
 def test_a_mistake_in_second_order_is_found(old, new):
     wrong = with_mistake(second_order.convolution_backward, old, new)
     report = check(wrong, SECOND, *OF_SECOND, **QUICK)
-    print(report)
+    print(report.table)
     assert not report.passed
 
 

@@ -99,9 +99,10 @@ def with_mistake(function, old, new):
         ("(place >= n)", "(place > n)", by("constant")),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("no_cause")
 def test_a_mistake_is_found(old, new, call):
     report = check(with_mistake(pad, old, new), "pad", *call, probes=["ordinary"])
-    print(report)
+    print(report.table)
     assert not report.passed
 
 

@@ -112,10 +112,11 @@ def divided(args):
 
 @pytest.mark.thinned(3)
 @pytest.mark.parametrize(("op", "old", "new", "args"), MISTAKES)
+@pytest.mark.usefixtures("no_cause")
 def test_a_mistake_is_found(op, old, new, args):
     args, settings = divided(args)
     report = check(planted(op, old, new), op, args, settings, probes=["ordinary", "kink"])
-    print(report)
+    print(report.table)
     assert not report.passed
 
 
