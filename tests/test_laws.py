@@ -292,6 +292,7 @@ def is_right(op, laid, plain):
     return {v.kind for v in evaluate.judge_inputs(op, laid, "float64").values()} <= RIGHT
 
 
+@pytest.mark.thinned(2)
 @law(dtypes=["float64"])
 def test_takes_any_memory_layout(case):
     plain = inputs(case)
@@ -299,6 +300,7 @@ def test_takes_any_memory_layout(case):
         assert is_right(case.op, tree_map(lambda a, k=k: layouts(a)[k], plain), plain)
 
 
+@pytest.mark.thinned(2)
 @law(dtypes=["float64"])
 def test_takes_a_broadcast_cotangent(case):
     args, kwargs, dy = inputs(case)
@@ -359,6 +361,7 @@ def holds_without_noise(case, noise=Watched):
     assert {v.kind for v in verdicts.values()} <= {IDENTICAL, ROUNDING}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("op", ops.names())
 def test_noise_of_size_0_changes_nothing(op, held, sweep):
     """On the first and the last row of an op, or with --sweep on all."""

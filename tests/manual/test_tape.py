@@ -347,6 +347,7 @@ def same_bits(a, b):
     return (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("op", ops.names())
 def test_each_gradient_lands_in_its_argument_whatever_else_is_a_tensor(op):
     ours, twin = ops.named(op).pair

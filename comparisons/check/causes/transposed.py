@@ -30,7 +30,7 @@ def rearranged(case: Case, wrong: Wrong) -> Iterator[Candidate]:
 def at_a_turned_argument(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     """The right pullback at an argument that was flipped or transposed, or with y in its place."""
     for position, (name, a) in enumerate(zip(case.done.order, floating(wrong.inputs), strict=True)):
-        ways = [(axis,) for axis in range(a.ndim)]
+        ways: list[tuple[int, ...]] = [(axis,) for axis in range(a.ndim)]
         ways += [axes for axes in ((-2, -1), tuple(range(a.ndim))) if a.ndim > 1]
         turned = [("misplaced", "flipped", np.flip(a, axes)) for axes in ways]
         turned += [

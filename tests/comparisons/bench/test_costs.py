@@ -229,6 +229,7 @@ def test_the_optimizers_of_the_main_job_are_run_by_names_that_exist():
     exec(head, {})
 
 
+@pytest.mark.sweep
 def test_memory_is_what_the_passes_take_at_most():
     """Attention keeps its results and one block of scores; all of them are 4 · 8 · 512² floats. A
     convolution keeps its results and one block of windows; all of them are nine times its input.

@@ -80,6 +80,7 @@ CONSTANTS = [
 ]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("function", "other", "text"), CONSTANTS)
 def test_another_constant(function, other, text):
     name, found = named(function, other, X)

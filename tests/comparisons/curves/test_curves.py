@@ -185,6 +185,7 @@ CALM_AND_CHAOTIC = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.thinned(2)
 @CALM_AND_CHAOTIC
 @pytest.mark.parametrize(
     ("fault", "name", "step", "tensor", "size"), FAULTS, ids=[f[0].__name__ for f in FAULTS]

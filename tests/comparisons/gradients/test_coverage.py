@@ -230,6 +230,7 @@ def test_accuracy_sees_a_formula_that_loses_digits(monkeypatch):
     assert {r["nearer"] for r in rows if r["argument"] == "x"} == {TORCH}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("op", [op for op in ops.names() if ops.named(op).family != "models"])
 def test_no_rule_is_less_accurate_than_torch(op, dtypes):
     """Where torch is nearer to the exact value, rounding is all that is between them; so where that

@@ -169,6 +169,7 @@ def test_a_setting_that_a_length_follows_from_is_held_still():
     assert moved(2.0, 1e-3, np.random.default_rng(0)) != 2.0
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("op", ops.names())
 def test_noise_makes_no_call_of_another_shape(op):
     for _, row in ops.named(op).rows():
