@@ -395,6 +395,7 @@ def test_the_first_call_that_has_a_cause():
     "named",
     [pytest.param(True, id="x", marks=pytest.mark.sweep), pytest.param(False, id="*arrays")],
 )
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("cause", "slope"), [SLOPES[i] for i in (0, 3, 5, 10, 11)])
 def test_more_elements_than_get_a_derivative_each(cause, slope, named):
     call = ordinary(tanh_with(slope, named), torch.tanh, [WIDE], alone=True)

@@ -141,7 +141,7 @@ def test_the_examples(gradtwin, arguments, status, words):
 
 
 @pytest.mark.parametrize(
-    "workers", [pytest.param([], marks=pytest.mark.sweep), ["-n", "1"]], ids=["alone", "xdist"]
+    "workers", [[], pytest.param(["-n", "2"], marks=pytest.mark.sweep)], ids=["alone", "xdist"]
 )
 def test_the_plug_in(folder, workers):
     command = [sys.executable, "-m", "pytest", "-q", *workers, "--gradient-report=out/report"]
