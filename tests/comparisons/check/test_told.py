@@ -2,11 +2,9 @@
 same again, the smallest shapes, and what is known where no cause is."""
 
 import inspect
-import mmap
 import os
 import pickle
 import shlex
-import struct
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from gradtwin.comparisons.check.causes.case import Cause, example
 from gradtwin.comparisons.check.findings import OUTSIDE, Finding
 from gradtwin.comparisons.check.probes import Probe
 from gradtwin.comparisons.cli.app import app
+from gradtwin.comparisons.mutants.judges import Count
 from gradtwin.comparisons.report.tables import contents, table, told_apart
 from gradtwin.comparisons.report.text import apart
 from typer.testing import CliRunner
@@ -28,20 +27,6 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((4, 6))
 LONG = (3, 4, 5, 6, 7, 8)  # more ways to cut it than are tried
 OWN = {"probes": ["as given"], "dtypes": ["float64"]}
-
-
-class Calls:
-    """A count that forks share."""
-
-    def __init__(self):
-        self.memory = mmap.mmap(-1, 8)
-
-    def one_more(self):
-        self.memory[:] = struct.pack("q", self.number + 1)
-
-    @property
-    def number(self):
-        return struct.unpack("q", self.memory)[0]
 
 
 def tanh_with(slope):
@@ -227,17 +212,13 @@ def test_what_dies_or_refuses_is_no_shrink_and_leaves_the_verdict():
 
 
 def test_the_search_for_it_is_bounded_and_asks_a_right_subject_nothing():
-    calls = Calls()
-
-    def slope(x, y, dy):
-        calls.one_more()
-        return right(x, y, dy) * (1 + (x.shape == LONG))
-
-    report = check(tanh_with(slope), torch.tanh, [np.ones(LONG)], **OWN)
+    calls = Count()
+    tanh = calls.of(tanh_with(lambda x, y, dy: right(x, y, dy) * (1 + (x.shape == LONG))))
+    report = check(tanh, torch.tanh, [np.ones(LONG)], **OWN)
     before = calls.number
     assert report.smallest is None
     assert before < calls.number <= before + smallest.TRIES
-    report = check(tanh_with(slope), torch.tanh, [X], **OWN)
+    report = check(tanh, torch.tanh, [X], **OWN)
     before = calls.number
     assert report.passed
     assert "right" in str(report)
