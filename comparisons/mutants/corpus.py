@@ -315,14 +315,15 @@ MUTANTS = {
     "cross_entropy": [
         Mutant(
             "missing term",
-            "slope = p * (a.sum(axis=-1, keepdims=True) - a) - a * rest",
-            "b = a - label_smoothing / len(classes) * w * counted[..., np.newaxis]\n"
-            "        slope = p * (b.sum(axis=-1, keepdims=True) - b) - b * rest",
+            "y, spread = reduce(losses, reduction, total)",
+            "y, spread = reduce(losses, reduction, total)\n"
+            "    if label_smoothing:\n"
+            "        _, pull_rows = _cross_entropy(rows, a - smooth)",
         ),
         Mutant(
             "transpose",
-            "_unrow(dloss * slope, x.shape)",
-            "(dloss * slope).reshape(x.shape)",
+            "_unrow(pull_rows(dloss), x.shape)",
+            "pull_rows(dloss).reshape(x.shape)",
         ),
     ],
     "softmax": [

@@ -3,7 +3,8 @@
 import dataclasses
 
 import pytest
-from gradtwin.comparisons.mutants import sets
+from gradtwin.comparisons.mutants import sets, table
+from gradtwin.comparisons.mutants.corpus import MUTANTS
 
 
 @pytest.mark.parametrize("name", sets.SETS)
@@ -15,6 +16,12 @@ def test_each_mistake_stands_once_in_a_function_that_is_there(name):
         mistake = content.MISTAKES[number]
         assert mistake.of in content.SUBJECTS
         sets.planted(content, mistake)
+
+
+def test_each_mistake_of_the_corpus_stands_once_in_its_rule():
+    for op, mutants in MUTANTS.items():
+        for mutant in mutants:
+            assert callable(table.planted(op, mutant))
 
 
 def test_a_text_that_is_not_there_is_refused():
