@@ -55,7 +55,8 @@ def _is_turned(case: Case, wrong: Wrong, pairs: Pairs) -> bool:
 
 def _turn(ours: np.ndarray, truth: np.ndarray, pairs: Pairs, single: bool) -> np.ndarray | None:
     """By what each pair is turned, as a complex number of length 1; None where a length is wrong,
-    or an element that is of no pair, or where both change places, as also where one is 0."""
+    or an element that is of no pair, or where both but change places, as also where one is 0, or
+    signs."""
     axis, one, two = pairs
     a, b = (np.moveaxis(np.asarray(t, float), axis, -1) for t in (ours, truth))
     rest = [k for k in range(a.shape[-1]) if k not in {*one, *two}]
@@ -65,7 +66,8 @@ def _turn(ours: np.ndarray, truth: np.ndarray, pairs: Pairs, single: bool) -> np
     p, q = (t[..., one] + 1j * t[..., two] for t in (a, b))
     if not np.all(np.isfinite(p)) or not np.all(q.real * q.imag):
         return None
-    if np.allclose(p, 1j * q.conj(), within, within):
+    sizes = [abs(np.stack([t.real, t.imag])) for t in (p, q)]
+    if np.allclose(p, 1j * q.conj(), within, within) or np.allclose(*sizes, within, within):
         return None
     turn = p / q
     return turn if np.all(abs(abs(turn) - 1) < within) else None

@@ -227,3 +227,11 @@ def test_halves_that_change_places_are_not_turned():
         return torch.nn.functional.silu(gate) * up
 
     assert said(gated, against, ROWS).startswith("misplaced: ")
+
+
+def test_signs_that_are_lost_turn_nothing():
+    def product(x):
+        others = np.stack([x[:, 1], x[:, 0]], 1)
+        return x[:, 0] * x[:, 1], lambda dy: dy[:, None] * abs(others)
+
+    assert said(product, lambda x: x[:, 0] * x[:, 1], ROWS[:, :2]).startswith("sign: ")
