@@ -66,8 +66,8 @@ def _turn(ours: np.ndarray, truth: np.ndarray, pairs: Pairs, single: bool) -> np
     p, q = (t[..., one] + 1j * t[..., two] for t in (a, b))
     if not np.all(np.isfinite(p)) or not np.all(q.real * q.imag):
         return None
-    sizes = [abs(np.stack([t.real, t.imag])) for t in (p, q)]
-    if np.allclose(p, 1j * q.conj(), within, within) or np.allclose(*sizes, within, within):
+    places = np.allclose(p, 1j * q.conj(), within, within)
+    if places or np.allclose(abs(a), abs(b), within, within):
         return None
     turn = p / q
     return turn if np.all(abs(abs(turn) - 1) < within) else None
