@@ -23,6 +23,7 @@ from ..ops.arguments import array_names
 from ..ops.torch_samples import Sample
 from ..verdict.classes import Results
 from ..verdict.noise import is_floating
+from ..verdict.ulps import same_values
 
 PERCENT = 1e-2
 TWICE = 2.0  # as kernels of attention are tried: no farther from the truth than torch, times this
@@ -96,12 +97,12 @@ def _within_one_percent(ours: Results, theirs: Results, truth: Results) -> bool:
 
 def _within_twice(ours: Results, theirs: Results, truth: Results) -> bool:
     """Whether no result is farther from the truth than TWICE as far as torch is, by the largest
-    difference over all elements."""
+    difference over all elements. What is not a number, and should be, is within nothing."""
 
     def apart(results: Results, name: str) -> float:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # of ∞ − ∞
             gap = abs(np.subtract(results[name], truth[name], dtype=np.float64))
-        return float(np.nanmax(gap, initial=0))
+        return float(np.max(np.where(same_values(results[name], truth[name]), 0, gap), initial=0))
 
     return all(apart(ours, name) <= TWICE * apart(theirs, name) for name in truth)
 

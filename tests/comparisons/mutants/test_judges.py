@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons.mutants.judges import JUDGES, Count, objections
+from gradtwin.comparisons.mutants.judges import JUDGES, PICKED, Count, objections
 
 from gradtwin import check
 
@@ -46,6 +46,15 @@ def test_who_objects(slope, objecting):
     assert {judge for judge in asked if found[judge]} == objecting
     assert found["slow_seconds"] > 0
     assert found["fast_seconds"] > 0
+
+
+@pytest.mark.parametrize("judge", PICKED)
+def test_what_is_not_a_number_is_within_no_tolerance(judge):
+    truth = {"x": np.array([1.0, np.inf, np.nan])}
+    theirs = {"x": (truth["x"] * (1 + 2.0**-22)).astype(np.float32)}
+    assert PICKED[judge](theirs, theirs, truth)
+    ours = {"x": np.array([np.nan, np.inf, np.nan], np.float32)}
+    assert not PICKED[judge](ours, theirs, truth)
 
 
 class Tanh(torch.autograd.Function):
