@@ -263,11 +263,12 @@ class BothWays:
     def slopes(
         self, argument: str, along: Sequence[torch.Tensor]
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """How the gradient of an argument along each of several directions moves with each floating
-        value of the pullback that it hangs on."""
+        """How the gradient of an argument along each of several directions moves with dy and with
+        each floating value of the pullback that it hangs on."""
         result = self.results[1 + list(self.arguments.values()).index(argument)]
-        made: dict[str, Any] = dict(self.values)
-        moving = {}
+        dy = next(node for node, name in self.arguments.items() if name == "dy")
+        made = {**self.values, dy: self.values[dy].detach().requires_grad_()}
+        moving = {dy: made[dy]}
         for node in self.backward:
             with torch.enable_grad():
                 args, kwargs = _filled(node, made)
@@ -299,28 +300,6 @@ class BothWays:
     def place(self) -> dict[str, int]:
         """Where each node stands in the graph."""
         return {name: k for k, name in enumerate(self.nodes)}
-
-    def adjoints(self, position: int, along: torch.Tensor) -> dict[str, torch.Tensor]:
-        """How far ⟨along, gradient⟩ moves with each of the values that are made from dy."""
-        values, found = dict(self.values), {}
-        for name in self.nodes:
-            if name not in self.of_dy:
-                continue
-            node = self.nodes[name]
-            if node.op == "placeholder":
-                values[name] = self.values[name].clone().requires_grad_()
-            elif node.op == "call_function":
-                args, kwargs = _filled(node, values)
-                values[name] = differentiable(node.target)(*args, **kwargs)
-            value = values[name]
-            if isinstance(value, torch.Tensor) and value.requires_grad:
-                found[name] = value
-        result = values[self.results[1:][position]]
-        if not result.requires_grad:
-            return {}
-        aim = (along * result).sum()
-        slopes = torch.autograd.grad(aim, list(found.values()), allow_unused=True)
-        return {n: s for n, s in zip(found, slopes, strict=True) if s is not None}
 
     def applied(self, node: Any, values: Mapping[str, Any], others: Mapping[int, Any]) -> Any:
         """What an operation makes of these values, with others at some of its places."""

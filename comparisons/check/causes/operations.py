@@ -56,7 +56,7 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     ours, truth = where_finite(wrong.ours, wrong.truth)
     along = torch.from_numpy(np.random.default_rng(13).standard_normal(truth.shape))
     aim = float((along * tensor(ours - truth)).sum())
-    seen = Seen(both, position, along)
+    seen = Seen(both, wrong.name, along)
 
     def candidate(exchange: Exchange) -> Candidate:
         gradient = both.gradients(exchange.made)[position]
@@ -87,9 +87,10 @@ class Seen:
     """What is seen of a pullback: which values are made from dy, how far each of them moves the
     gradient along a direction, and what is like what."""
 
-    def __init__(self, both: BothWays, position: int, along: torch.Tensor) -> None:
+    def __init__(self, both: BothWays, argument: str, along: torch.Tensor) -> None:
         self.both, self.values = both, both.values
-        self.slopes = both.adjoints(position, along)
+        slopes = next(both.slopes(argument, [along]), {})
+        self.slopes = {name: slope for name, slope in slopes.items() if name in both.of_dy}
         self.linear = [both.nodes[n] for n in both.nodes if n in self.slopes]
         self.moving = both.of_dy
         self.plain = {name: both.plain(name) for name in both.nodes}
