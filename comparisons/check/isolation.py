@@ -27,6 +27,7 @@ import torch
 from ..report.text import raised
 
 PATIENCE = 60.0  # seconds for one task
+BUSY = 10  # times as long one may take that gets little of the processor, but not beyond PATIENCE
 MEMORY = 4 * 2**30  # bytes that tasks may take beside what there is: a product may grow too large
 AGAIN = 6  # times that each suspect is tried alone
 HEADER = struct.Struct("q")
@@ -53,7 +54,7 @@ def apart(
     All tasks run in one fork of this process. If that dies, the task that it was at is tried AGAIN
     in forks of its own. If none of them dies, each that ran before is suspect, since a heap may be
     corrupted long before it breaks, and is tried so as well. The rest goes on in the next fork.
-    One that takes longer than `patience`, in seconds, is not tried again; what is not done at the
+    One that computes longer than `patience`, in seconds, is not tried again; what is not done at the
     time `until`, of the monotonic clock, has Died of being OVER. `step` is called after each.
     Where there is no fork that is safe, or none is wanted, all run here.
     """
@@ -97,9 +98,12 @@ class _Wait:
     def late(self) -> str:
         return f"not done after {self.patience:g} seconds"
 
-    @property
-    def end(self) -> float:
-        return min(time.monotonic() + self.patience, self.until)
+    def of(self, child: int) -> Callable[[], float]:
+        """What gives the seconds that are left for the next result of a process. What others take
+        of the processor does not count, so that a busy machine decides nothing."""
+        end = min(time.monotonic() + min(BUSY * self.patience, PATIENCE), self.until)
+        computed = _computed(child) + self.patience
+        return lambda: min(end - time.monotonic(), computed - _computed(child))
 
 
 def _alone(run: Callable[[Any], Any], task: Any, wait: _Wait) -> Any:
@@ -153,7 +157,7 @@ def _work(run: Callable[[Any], Any], tasks: Sequence[Any], writing: int) -> None
 def _results(child: int, reading: int, tasks: int, wait: _Wait) -> tuple[list[Any], str]:
     found: list[Any] = []
     while len(found) < tasks:
-        content = _message(reading, wait.end)
+        content = _message(reading, wait.of(child))
         if not content:
             break
         well, result = pickle.loads(content)
@@ -178,19 +182,26 @@ def _end(child: int) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def _message(reading: int, until: float) -> bytes | None:
+def _message(reading: int, left: Callable[[], float]) -> bytes | None:
     """The next result; nothing where the other end is closed, None where there is none in time."""
-    header = _read(reading, HEADER.size, until)
-    return _read(reading, HEADER.unpack(header)[0], until) if header else header
+    header = _read(reading, HEADER.size, left)
+    return _read(reading, HEADER.unpack(header)[0], left) if header else header
 
 
-def _read(reading: int, size: int, until: float) -> bytes | None:
+def _read(reading: int, size: int, left: Callable[[], float]) -> bytes | None:
     content = b""
     while len(content) < size:
-        if not select.select([reading], [], [], max(until - time.monotonic(), 0))[0]:
-            return None
+        while not select.select([reading], [], [], max(left(), 0))[0]:
+            if left() <= 0:
+                return None
         part = os.read(reading, size - len(content))
         if not part:
             return b""
         content += part
     return content
+
+
+def _computed(child: int) -> float:
+    """The seconds that a process has computed."""
+    after_name = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")

@@ -80,6 +80,12 @@ class Wanted:
             return bool(known & self.named)
         return QUICK in known if self.quick else self.thorough or THOROUGH not in known
 
+    def sparing(self) -> Wanted:
+        """The same, of the quick ones alone unless others are asked for."""
+        other = copy.copy(self)
+        other.quick = not self.thorough
+        return other
+
     def but(self, trait: str) -> Wanted:
         """The same, without those of a trait."""
         other = copy.copy(self)
@@ -111,9 +117,14 @@ def within(probe: Probe, domain: Callable[[np.ndarray], Any], free: str = "") ->
 
 
 def points(
-    args: tuple[Any, ...], kwargs: dict[str, Any], settings: Sequence[float], seed: int
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    settings: Sequence[float],
+    seed: int,
+    repeat: bool = True,
 ) -> Iterator[Probe]:
-    """The probes of one call; `settings` are the numbers among its settings, defaults included."""
+    """The probes of one call; `settings` are the numbers among its settings, defaults included.
+    Those with values of all sizes have WIDE of them, unless the arrays shall not `repeat`."""
     rng = np.random.default_rng([seed, 2])
     given = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, np.ndarray)]
     floats = [i for i, a in enumerate(given) if is_floating(a) and a.size]
@@ -178,7 +189,7 @@ def points(
         yield probe(name, arrays, SHAPE, FOREIGN)
     for name, arrays in _broadcasting(given, floats):
         yield probe(name, arrays, SHAPE, FOREIGN)
-    many = _tiled(given, first)
+    many = _tiled(given, first) if repeat else given
     for name, spread, *more in (("wide", 10.0), ("far", 1e3, QUICK)):
         arrays = [_spread(a, spread, rng) if is_floating(a) else a for a in many]
         yield probe(name, arrays, SHAPE, FAR, ALSO_IN_FLOAT32, *more)

@@ -166,9 +166,13 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     if not probing or not t.base or not (all(bases) or t.pace.over):
         return
     _look_closer(t)
+    if not asked.wanted.thorough and t.is_long():
+        asked = replace(asked, wanted=asked.wanted.sparing())
     for base in filter(None, bases):
         _beside(t, base, asked)
-    wanted = filter(asked.wanted, points(t.point.args, t.point.kwargs, t.settings, t.seed))
+    wanted = filter(
+        asked.wanted, points(t.point.args, t.point.kwargs, t.settings, t.seed, not t.long)
+    )
     probes = list(_within_domain(t, wanted, asked))
     beyond = [probe for probe in probes if probe.traits & BEYOND]
     t.pace.expect(len(probes) - len(beyond))
@@ -219,9 +223,11 @@ def _elsewhere(
     """The outcomes of each probe, from a process of its own, or the Reason why there are none.
 
     What is not settled at first sight takes noise, for which torch imports its compiler: where that
-    is not there yet, here, once and not in every fork. What was tried before is judged first: it
-    says what is asked in vain.
+    is not there yet, here, once and not in every fork; at once if anything here is not. What was
+    tried before is judged first: it says what is asked in vain.
     """
+    if not settled_at_first_sight([t]):
+        import torch._dynamo  # noqa: F401
     judged([t])
     found: list[Any] = [None] * len(probes)
     for i, probe in enumerate(probes):

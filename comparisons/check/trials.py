@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import zlib
@@ -36,8 +37,10 @@ from .probes import (
     UNASKED,
     Probe,
 )
+from .torch_subjects import is_longer
 from .votes import Vote
 
+STEPS = 500  # of a loop that is long
 RESULTS = 1000  # of a long axis, which one that is taken apart has more of
 
 
@@ -95,6 +98,7 @@ class Trials:
         self.unexcused: Counter[str] = Counter()  # results, by name, that were different
         self.base: Trial | None = None  # the first, at the caller's own point
         self.beside: Trial | None = None  # the same, at the point from which others are made
+        self.long = False  # whether the reference takes so many steps that few probes are tried
         self._promoted: set[tuple[str, str]] = set()  # results by name, and the dtype asked for
         self._last: tuple[list[Any], Results] | None = None  # a point, and the truth there
 
@@ -267,6 +271,14 @@ class Trials:
     def _side(self) -> Subject:
         """Who knows the truth: without a reference the subject itself, held to differences."""
         return self.reference or self.subject
+
+    def is_long(self) -> bool:
+        """Whether the reference takes more than STEPS at the point from which probes are made."""
+        if self.reference and self.reference.in_torch:
+            call = double((self.point.args, self.point.kwargs))
+            with contextlib.suppress(Exception):  # it answers once
+                self.long = is_longer(self.reference.in_torch, *private(call), STEPS)
+        return self.long
 
     def answers(self, probe: Probe) -> bool:
         """Whether both sides take this call."""

@@ -29,7 +29,7 @@ from .report import Report, note, row
 from .smallest import smallest
 from .stages import Asked, Judged, judging, tried
 from .targets import Target, target_of
-from .trials import Trials
+from .trials import STEPS, Trials
 
 KINKS_OF = ("torch", "any")
 
@@ -200,6 +200,11 @@ def _lints(
         yield "every array came in float32, where only errors 2²⁹ times larger can be seen"
     if "float64" not in dtypes and "float32" in dtypes:
         yield "judged in float32 only, where only errors 2²⁹ times larger can be seen"
+    if any(t.long for t in done):
+        yield (
+            f"the reference takes more than {STEPS} steps, so that only those probes were tried "
+            "that find most; thorough=True tries all"
+        )
     if any(t.random for t in done):
         yield "the subject differs from itself when it is called again: unseeded randomness?"
     if arrays is not None:

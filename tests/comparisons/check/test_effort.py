@@ -135,3 +135,42 @@ def test_what_is_wrong_already_is_not_asked_about_again(monkeypatch):
     report = check(negative, torch.tanh, [LARGE[:3]], probes=["-shape", "-far"])
     assert report.cause.name == "sign"
     assert 0 < len(asked) <= 6
+
+
+# Long references --------------------------------------------------------------------------------
+
+
+def decayed_sum(slope):
+    """200 rounds of h ← ½ h + sin x, of which the slope is as given."""
+
+    def rule(x):
+        h = np.zeros_like(x)
+        for _ in range(200):
+            h = 0.5 * h + np.sin(x)
+        share = sum(0.5**k for k in range(200))
+        return h, lambda dy: dy * share * slope(x)
+
+    return rule
+
+
+def decayed_sum_torch(x):
+    h = torch.zeros_like(x)
+    for _ in range(200):
+        h = 0.5 * h + torch.sin(x)
+    return h
+
+
+def test_beside_a_long_loop_few_probes_are_tried_and_the_report_says_so():
+    x = [rng.standard_normal((3, 4))]
+    usual = check(decayed_sum(np.cos), decayed_sum_torch, x)
+    assert usual.passed and "more than 500 steps" in " ".join(usual.warnings)
+    assert len(tries(usual)) <= 14
+    assert not check(decayed_sum(lambda x: np.cos(x) * 1.000001), decayed_sum_torch, x).passed
+    wanted = check(decayed_sum(np.cos), decayed_sum_torch, x, probes=["× 32"])
+    assert "× 32" in set(wanted.table["probe"])
+
+
+def test_all_that_is_asked_for_is_tried_beside_a_long_loop():
+    report = check(decayed_sum(np.cos), decayed_sum_torch, [np.ones(2)], thorough=True)
+    assert report.passed and not report.warnings
+    assert {"mixed", "× 2⁻¹⁰"} <= set(report.table["probe"])
