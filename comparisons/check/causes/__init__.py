@@ -109,7 +109,7 @@ SEARCHED = (
     rotation.of_pairs,
     made,
     misplaced.in_another_order,
-    contributions.elsewhere,
+    contributions.one_by_one,
     precision.of_a_shorter_type,
     in_range.beyond_a_value,
     in_range.at_odd_points,
