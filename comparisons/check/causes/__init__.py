@@ -71,6 +71,7 @@ CANDIDATES = (
     transposed.at_a_turned_argument,
     misplaced.at_a_rearranged_argument,
     forgotten.without_a_path,
+    forgotten.beside_dy,
     operand.without_an_argument,
     operand.of_another_operand,
     variant.of_another_setting,

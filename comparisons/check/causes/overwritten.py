@@ -8,6 +8,7 @@ import numpy as np
 
 from ...verdict.noise import is_floating
 from .case import Candidate, Case, Wrong
+from .closeness import alike
 from .likely import pulled_of
 from .slabs import slices, together, viewed
 
@@ -20,10 +21,14 @@ def of_one_slice(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     dy = wrong.inputs[2]
     if not is_floating(dy):
         return
-    cause = "broadcast" if wrong.repeated else "overwritten"
     for axis in range(dy.ndim):
         for index, which in ((0, "first"), (dy.shape[axis] - 1, "last")):
             found = case.pulled(wrong, alone(dy, axis, index))
+            cause = "overwritten"
+            if wrong.repeated and dy.shape[axis] > 1 and wrong.is_made(found):
+                # All slices contribute alike, or they are several results: one is forgotten.
+                other = case.pulled(wrong, np.roll(alone(dy, axis, index), 1, axis))
+                cause = "broadcast" if alike(other, found) else "missing term"
             text = f"that of the {which} slice of dy along axis {axis} alone"
             yield Candidate(cause, text, found)
 
@@ -77,7 +82,7 @@ def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         own = np.array([part.flat[k] for k, part in enumerate(each)]).reshape(dy.shape)
         yield Candidate("missing term", "the share of each element's own dy alone", own)
         rest = case.pulled(wrong, dy) - own
-        yield Candidate("missing term", "without the share of each element's own dy", rest)
+        yield Candidate("misplaced", "without the share of each element's own dy", rest)
 
 
 def _pulled_slices(case: Case, wrong: Wrong, view: np.ndarray) -> np.ndarray:
