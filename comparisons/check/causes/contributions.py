@@ -53,20 +53,34 @@ class Contributions(NamedTuple):
 
 
 def one_by_one(case: Case) -> Iterator[Cause]:
-    """Not where y is wrong as well."""
-    for first, *others in () if case.values else case.wrong:
-        if (own := _contributions(case, first)) is None:
-            continue
-        for kind in KINDS:
-            if (said := kind(own)) is None:
-                continue
-            again = (_contributions(case, wrong) for wrong in others)
-            if all(c is not None and kind(c) is not None for c in again):
+    """The same kind at all wrong gradients of an argument; of what was overwritten at those of all
+    arguments, as nothing follows from a last step that adds up. Not where y is wrong as well."""
+    wrong = [] if case.values else case.wrong
+    for kind in KINDS:
+        for first, *others in wrong:
+            if kind is _overwritten:
+                others = [w for wrongs in wrong for w in wrongs if w is not first]
+            said = _said(kind, case, first)
+            if said is not None and all(_said(kind, case, other) for other in others):
                 yield Cause(said[0], f"the gradient of {first.name}: {said[1]}")
-                break
+
+
+def _said(kind: Kind, case: Case, wrong: Wrong) -> Said | None:
+    c = _contributions(case, wrong)
+    return kind(c) if c is not None else None
 
 
 def _contributions(case: Case, wrong: Wrong) -> Contributions | None:
+    """Computed once."""
+    key = "contributions", id(wrong)
+    if key not in case.known:
+        case.known[key] = None
+        case.known[key] = _pulled(case, wrong)
+    found: Contributions | None = case.known[key]
+    return found
+
+
+def _pulled(case: Case, wrong: Wrong) -> Contributions | None:
     args, kwargs, dy = wrong.inputs
     if not case.done.reference or not is_floating(dy) or not 1 < dy.size <= MOST:
         return None
@@ -155,21 +169,17 @@ def _elsewhere(c: Contributions) -> Said | None:
 
 
 def _too_much(c: Contributions) -> Said | None:
-    """Nothing is lost, but some contribute where they should not."""
+    """Nothing is less, but some contribute where they should not, and more where they should."""
     new = c.here & ~c.due
-    if not new.any() or np.any(c.due & ~c.here) or np.any(c.off & ~new):
+    more = new | ((c.ours * c.truth > 0) & (abs(c.ours) > abs(c.truth)))
+    if not new.any() or np.any(c.off & ~more):
         return None
     k, at = np.argwhere(new)[0]
     return "extra term", f"element {k} of dy contributes at {_index(at, c.shape)}, and should not"
 
 
-KINDS: tuple[Callable[[Contributions], Said | None], ...] = (
-    _overwritten,
-    _of_the_wrong_sign,
-    _turned,
-    _elsewhere,
-    _too_much,
-)
+Kind = Callable[[Contributions], Said | None]
+KINDS: tuple[Kind, ...] = (_overwritten, _of_the_wrong_sign, _turned, _too_much, _elsewhere)
 
 
 def _away(values: np.ndarray, others: np.ndarray) -> np.ndarray:
