@@ -31,17 +31,12 @@ def last_alone(node: Any, values: Mapping[str, Any]) -> Kept | None:
         if in_a_row and not any(index.dtype == torch.bool for index in indices):
             mask = _last(torch.stack([index.flatten() for index in indices], 1))
             kept = 2, mask.reshape(*indices[0].shape, *[1] * behind)
-    elif name == "index_add":
-        mask = _last(value(2).reshape(-1, 1))
-        kept = 3, mask.reshape(-1, *[1] * (value(0).ndim - 1 - args[1] % value(0).ndim))
     elif name == "scatter_add":
         index, axis = value(2), args[1]
         rows = index.movedim(axis, -1).reshape(-1, index.shape[axis])
         masks = torch.stack([_last(row[:, None]) for row in rows])
         shape = index.movedim(axis, -1).shape
         kept = 3, masks.reshape(shape).movedim(-1, axis)
-    elif name == "embedding_dense_backward":
-        kept = 0, _last(value(1).reshape(-1, 1)).reshape(*value(1).shape, 1)
     return kept if kept is not None and not kept[1].all() else None
 
 
