@@ -79,8 +79,12 @@ def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         along = first if first == last and _runs_along(dy, wrong.truth, first) else None
         yield from _not_added(parts, along)
     if each is not None and dy.shape == wrong.x.shape:
-        own = np.array([part.flat[k] for k, part in enumerate(each)]).reshape(dy.shape)
-        yield Candidate("missing term", "the share of each element's own dy alone", own)
+        flat = each.reshape(dy.size, dy.size)
+        for block in range(1, dy.size // 2 + 1):
+            made = _own(flat, 0, block).reshape(dy.shape)
+            of = "element" if block == 1 else f"block of {block} elements"
+            yield Candidate("missing term", f"the share of each {of}'s own dy alone", made)
+        own = _own(flat, 0, 1).reshape(dy.shape)
         rest = case.pulled(wrong, dy) - own
         yield Candidate("misplaced", "without the share of each element's own dy", rest)
 
