@@ -1,0 +1,224 @@
+"""What each element of dy contributes, and what is added up: lost, counted once, beside dy itself."""
+
+import numpy as np
+import pytest
+import torch
+from gradtwin.comparisons.check.causes import diagnose
+
+from .test_causes import ordinary
+
+rng = np.random.default_rng(8)
+X = rng.standard_normal(6)
+ROWS = rng.standard_normal((4, 3))
+SQUARE = rng.standard_normal((6, 6)) + 6 * np.eye(6)
+
+
+def said(value, pull, *arrays):
+    """What is said of a function with this pullback, which takes its arrays and dy."""
+
+    def rule(*arrays):
+        y = value(*map(torch.tensor, arrays)).numpy()
+        return y, lambda dy: pull(*arrays, dy)
+
+    found = str(diagnose([ordinary(rule, value, list(arrays))]) or "")
+    return found.replace("arg0", "x").replace("arg1", "b")
+
+
+def linear(matrix, taken):
+    """Of x ↦ matrix x, where the contributions taken are others."""
+    kernel = torch.tensor(matrix)
+    return said(lambda x: kernel @ x, lambda x, dy: dy @ taken, X)
+
+
+# One by one -------------------------------------------------------------------------------------
+
+FROM, TO = [0, 2, 0, 3, 5, 2], [1, 0, 4, 4, 1, 3]
+
+
+def edges(x):
+    return (x[TO] - x[FROM]).sinh()
+
+
+def of_edges(x, dy, add):
+    g, dx = dy * np.cosh(x[TO] - x[FROM]), np.zeros_like(x)
+    add(dx, TO, g)
+    add(dx, FROM, -g)
+    return dx
+
+
+def once(dx, index, g):
+    dx[index] += g
+
+
+def test_indices_that_repeat():
+    found = said(edges, lambda x, dy: of_edges(x, dy, once), X)
+    assert found.startswith("overwritten: the gradient of x: at (0,) 1 of 3 contributions of")
+
+
+def test_windows_of_which_all_write_zeros():
+    def pull(x, dy):
+        dx = np.zeros_like(x)
+        best = np.lib.stride_tricks.sliding_window_view(x, 3).argmax(-1)
+        for i in range(3):
+            dx[i : i + 4] = np.where(best == i, dy, 0)
+        return dx
+
+    x = np.array([0.1, 0.7, 0.3, 0.2, 0.9, 0.4])
+    found = said(lambda x: x.unfold(0, 3, 1).amax(-1), pull, x)
+    assert found.startswith("overwritten: ")
+
+
+def test_what_is_lost_in_no_order_is_not_overwritten():
+    kept = (np.arange(6)[:, None] - np.arange(6)) % 3 != 1
+    assert not linear(SQUARE, SQUARE * kept).startswith("overwritten")
+
+
+def test_a_sign_in_one_place():
+    def pull(a, dy):
+        x, y, z = np.moveaxis(np.cross(ROWS, dy), -1, 0)
+        x = x + 2 * ROWS[:, 2] * dy[:, 1]
+        return np.stack([x, y, z], -1)
+
+    other = torch.tensor(ROWS)
+    assert said(lambda a: torch.linalg.cross(a, other), pull, ROWS + 1).startswith("sign: ")
+
+
+def test_an_inverse_that_is_not_transposed():
+    a = torch.tensor(SQUARE)
+    found = said(lambda x: torch.linalg.solve(a, x), lambda x, dy: np.linalg.solve(SQUARE, dy), X)
+    assert found.startswith("transpose: ")
+
+
+def test_what_contributes_too_much():
+    lower = np.linalg.inv(np.tril(SQUARE))
+    more = np.linalg.inv(SQUARE)
+    assert linear(lower, lower + np.triu(more, 1)).startswith("extra term: ")
+
+
+def test_an_offset_along_two_axes():
+    w = rng.standard_normal((3, 3))
+    kernel = torch.tensor(w)[None, None]
+
+    def pull(x, dy):
+        padded = np.zeros((x.shape[0] + 2, x.shape[1] + 2))
+        for i, j in np.ndindex(3, 3):
+            padded[i : i + x.shape[0], j : j + x.shape[1]] += w[i, j] * dy
+        return padded[: x.shape[0], : x.shape[1]]
+
+    def value(x):
+        return torch.nn.functional.conv2d(x[None, None], kernel, padding=1)[0, 0]
+
+    assert said(value, pull, rng.standard_normal((4, 5))).startswith("misplaced: ")
+
+
+# Beside dy --------------------------------------------------------------------------------------
+
+TURNED = np.linalg.qr(SQUARE)[0]
+
+
+@pytest.mark.parametrize(
+    ("cause", "taken"),
+    [
+        ("missing term", TURNED - np.eye(6)),
+        ("extra term", TURNED + np.eye(6)),
+        ("sign", 2 * np.eye(6) - TURNED),
+    ],
+)
+def test_what_is_beside_dy(cause, taken):
+    assert linear(TURNED, taken).startswith(f"{cause}: the gradient of x is ")
+
+
+def test_dy_alone():
+    def value(x):
+        return x * (1 - 0.03 * 0.97)
+
+    assert said(value, lambda x, dy: dy.copy(), X).startswith("missing term: the gradient of x is dy")
+    assert said(lambda x: x * 2, lambda x, dy: dy.copy(), X).startswith("factor: ")
+
+
+# What is added up -------------------------------------------------------------------------------
+
+
+def test_the_last_at_each_index_on_the_way():
+    def pull(x, dy):
+        h = np.tanh(x[FROM])
+        dx = np.zeros_like(x)
+        dx[FROM] += 2 * dy * h * (1 - h * h)
+        return dx
+
+    for take in (lambda x: x[FROM], lambda x: torch.gather(x, 0, torch.tensor(FROM))):
+        found = said(lambda x, take=take: (take(x).tanh() ** 2).sum(), pull, X)
+        assert found.startswith("overwritten: the gradient of x is that of the last alone")
+
+
+def test_what_is_counted_once():
+    """A hinge against each other class, of which the own one's share counts as many."""
+    own = np.array([0, 2, 1, 1])
+    at = np.arange(4), own
+
+    def margins(x):
+        return (x - x[at][:, None] + 1).clamp(min=0) * torch.tensor(np.arange(3) != own[:, None])
+
+    def pull(x, dy):
+        hit = ((x - x[at][:, None] + 1 > 0) & (np.arange(3) != own[:, None])).astype(float)
+        hit[at] -= 1
+        return dy * hit
+
+    found = said(lambda x: margins(x).sum(), pull, np.array(ROWS) / 4)
+    assert found.startswith("counts: ")
+
+
+@pytest.mark.parametrize(("kept", "cause"), [(slice(6), "misplaced"), (slice(6, 8), "overwritten")])
+def test_a_block_that_is_forgotten_is_not_overwritten(kept, cause):
+    w = rng.standard_normal((3, 8))
+    kernel = torch.tensor(w)
+
+    def pull(x, dy):
+        return dy * np.sinh(x @ w)[:, kept] @ w[:, kept].T
+
+    assert said(lambda x: (x @ kernel).cosh().sum(), pull, ROWS).startswith(f"{cause}: ")
+
+
+def test_a_group_of_which_the_last_is_left():
+    of = np.array([0, 1, 0, 1, 1, 0])
+    group = torch.tensor(of == np.arange(2)[:, None])
+
+    def value(x):
+        return (torch.softmax(x.masked_fill(~group, -torch.inf), 1)).sum(0) ** 2
+
+    def pull(x, dy):
+        p = np.exp(x) / np.bincount(of, np.exp(x))[of]
+        g = dy * 2 * p
+        inner = np.zeros(2)
+        inner[of] += p * g
+        return p * (g - inner[of])
+
+    assert said(value, pull, X).startswith("overwritten: ")
+
+
+def test_one_of_several_results():
+    def value(x):
+        return torch.stack([x - 0.1 * x.sin(), x.sin()])
+
+    def pull(x, dy):
+        return dy[0] * (1 - 0.1 * np.cos(x))
+
+    assert said(value, pull, X).startswith("missing term: ")
+
+
+@pytest.mark.parametrize(("axis", "cause"), [(0, "factor"), (1, "broadcast")])
+def test_a_mean_over_rows_or_over_an_axis_that_was_broadcast(axis, cause):
+    def pull(x, b, dy):
+        return dy, dy.mean(axis, keepdims=bool(axis))
+
+    b = rng.standard_normal((5, 1) if axis else 3)
+    found = said(torch.add, pull, rng.standard_normal((5, 3)), b)
+    assert found.startswith(f"{cause}: the gradient of b is averaged over what it was broadcast to")
+
+
+def test_more_axes_read_in_another_order_are_misplaced():
+    def pull(x, dy):
+        return dy.transpose(0, 2, 1).reshape(x.shape)
+
+    found = said(lambda x: x + 1, pull, rng.standard_normal((2, 3, 4)))
+    assert found.startswith("misplaced: the gradient of x is that with its axes as (0, 2, 1)")
