@@ -31,6 +31,7 @@ from . import (
     state,
     steps,
     swapped,
+    targets,
     transposed,
     variant,
 )
@@ -80,6 +81,7 @@ CANDIDATES = (
     operations.of_one_operation,
     inside.of_one_step,
     steps.of_one_step,
+    targets.elsewhere,
     variant.of_another_constant,
     variant.of_another_constant_in_the_pullback,
     factor.times_an_array_inside,

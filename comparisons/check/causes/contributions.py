@@ -101,6 +101,8 @@ def _overwritten(c: Contributions) -> Said | None:
     kept, lost = c.here & c.due & (~c.off | c.less), c.due & ~c.here
     if np.any(c.off & ~lost & ~c.less) or not np.any(lost & kept.any(0)):
         return None
+    if (said := _cut_short(c, kept, lost)) is not None:
+        return said
     lost &= kept.any(0)
     place = np.arange(len(kept))[:, None]
     last = np.where(kept, place, -1).max(0)
@@ -111,6 +113,20 @@ def _overwritten(c: Contributions) -> Said | None:
     at = int(np.argmax(lost.any(0)))
     these = f"{int(lost[:, at].sum())} of {int(c.due[:, at].sum())} contributions"
     return "overwritten", f"at {_index(at, c.shape)} {these} of elements of dy are overwritten"
+
+
+def _cut_short(c: Contributions, kept: np.ndarray, lost: np.ndarray) -> Said | None:
+    """Lost is the last, or the first, place of elements of dy alone, where none that has as many
+    places keeps its own: a window, or a mask, that ends too early."""
+    many = c.due.sum(1)
+    as_many = (many >= many[lost.any(1)].min())[:, None]
+    for which, step in (("last", -1), ("first", 1)):
+        end = np.zeros_like(lost)
+        far = np.argmax(c.due[:, ::step], axis=1)
+        end[np.arange(len(end)), far if step > 0 else end.shape[1] - 1 - far] = True
+        if not np.any(lost & ~end) and not np.any((kept & end & as_many)[:, lost.any(0)]):
+            return "misplaced", f"the {which} place of elements of dy, which contributes nothing"
+    return None
 
 
 def _has_order(lost: np.ndarray, kept: np.ndarray) -> bool:
@@ -130,7 +146,10 @@ def _of_the_wrong_sign(c: Contributions) -> Said | None:
     if np.any(abs(c.ours + c.truth)[c.off] > c.within) or not np.any(c.due & ~c.off):
         return None
     k, at = np.argwhere(c.off)[0]
-    return "sign", f"what element {k} of dy contributes at {_index(at, c.shape)} is of the wrong sign"
+    return (
+        "sign",
+        f"what element {k} of dy contributes at {_index(at, c.shape)} is of the wrong sign",
+    )
 
 
 def _turned(c: Contributions) -> Said | None:

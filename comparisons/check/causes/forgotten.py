@@ -25,7 +25,10 @@ def without_a_path(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             text = f"of the wrong sign in its part through {path}"
             yield Candidate("sign", text, wrong.truth - 2 * part)
     for path, part, _ in parts:
-        for of, made in (("its part through", part), ("all but its part through", wrong.truth - part)):
+        for of, made in (
+            ("its part through", part),
+            ("all but its part through", wrong.truth - part),
+        ):
             text = f"twice {of} {path} alone, in the place of both"
             yield Candidate("missing term", text, 2 * made)
 

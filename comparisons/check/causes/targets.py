@@ -52,7 +52,7 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             continue
         more = (times * unit).reshape(ones.shape)
         gradient = both.gradients({node.name: value + tensor(more)})[names.index(wrong.name)]
-        cause, text = _named(times, rows != 0)
+        cause, text = _named(times)
         yield Candidate(cause, f"that with the target's part of {text}", gradient)
 
 
@@ -82,29 +82,31 @@ def _times(moves: np.ndarray, off: np.ndarray, own: np.ndarray) -> np.ndarray | 
             return None
         if np.max(abs(aim)) <= scale:
             continue
-        place = int(np.argmax(own[k]))
-        for j, there in itertools.product([None, *range(len(a))], (1,)):
-            made = np.zeros(len(a))
-            made[place] -= 1
-            if j is not None:
-                made[j] += there
-            if np.max(abs(made @ a - aim)) <= scale:
-                found[k] = made
-                break
-        else:
-            made, _, rank, _ = np.linalg.lstsq(a.T, aim, rcond=1e-10)
-            if rank < len(a) or np.max(abs(made - np.round(made))) > 1e-4:
-                return None
-            found[k] = np.round(made)
+        ways = _ways(own[k])
+        away = abs(ways @ a - aim).max(1)
+        if away.min() <= scale:
+            found[k] = ways[np.argmin(away)]
+            continue
+        made, _, rank, _ = np.linalg.lstsq(a.T, aim, rcond=1e-10)
+        if rank < len(a) or np.max(abs(made - np.round(made))) > 1e-4:
+            return None
+        found[k] = np.round(made)
     return found
 
 
-def _named(times: np.ndarray, own: np.ndarray) -> tuple[str, str]:
-    if np.all(times.sum(1) == 0):
-        return "misplaced", "some rows at another place"
+def _ways(own: np.ndarray) -> np.ndarray:
+    """With or without what is taken off at its own place, at up to two others as well."""
+    one = np.eye(len(own))
+    others = [np.zeros(len(own)), *one, *itertools.starmap(np.add, itertools.combinations(one, 2))]
+    return np.concatenate([np.array(others) - own, others])
+
+
+def _named(times: np.ndarray) -> tuple[str, str]:
     if np.all(times <= 0):
         return "missing term", "some rows left out"
-    return "extra term", "some rows at other places as well"
+    if np.all(times >= 0):
+        return "extra term", "some rows at other places as well"
+    return "misplaced", "some rows at another place"
 
 
 def _flat(gradients: list[np.ndarray]) -> np.ndarray:

@@ -73,6 +73,21 @@ def test_what_is_lost_in_no_order_is_not_overwritten():
     assert not linear(SQUARE, SQUARE * kept).startswith("overwritten")
 
 
+def test_a_window_that_ends_too_early():
+    def pull(x, dy):
+        dx = np.zeros_like(x)
+        for k in range(6):
+            low = max(k - 2, 0)
+            dx[low + (k > 1) : k + 1] += dy[k] / (k + 1 - low)
+        return dx
+
+    def value(x):
+        return torch.stack([x[max(k - 2, 0) : k + 1].mean() for k in range(6)])
+
+    found = said(value, pull, X)
+    assert found.startswith("misplaced: the gradient of x: the first place of elements of dy")
+
+
 def test_a_sign_in_one_place():
     def pull(a, dy):
         x, y, z = np.moveaxis(np.cross(ROWS, dy), -1, 0)
@@ -132,7 +147,9 @@ def test_dy_alone():
     def value(x):
         return x * (1 - 0.03 * 0.97)
 
-    assert said(value, lambda x, dy: dy.copy(), X).startswith("missing term: the gradient of x is dy")
+    assert said(value, lambda x, dy: dy.copy(), X).startswith(
+        "missing term: the gradient of x is dy"
+    )
     assert said(lambda x: x * 2, lambda x, dy: dy.copy(), X).startswith("factor: ")
 
 
@@ -164,8 +181,44 @@ def test_what_is_counted_once():
         hit[at] -= 1
         return dy * hit
 
-    found = said(lambda x: margins(x).sum(), pull, np.array(ROWS) / 4)
+    found = said(lambda x: margins(x).sum(), pull, np.array(ROWS))
     assert found.startswith("counts: ")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_target_at_another_place(lost):
+    """The index of a target within its block of classes, or the own row's block alone."""
+    w, target = rng.standard_normal((3, 6)), np.array([1, 4, 2, 5])
+    kernel, labels = torch.tensor(w), torch.tensor(target)
+
+    def pull(x, dy):
+        p = np.exp(x @ w)
+        p /= p.sum(1, keepdims=True)
+        for k, t in enumerate(target):
+            if t < 3 or not lost:
+                p[k, t % 3] -= 1
+        return dy * p @ w.T / 4
+
+    def value(x):
+        return torch.nn.functional.cross_entropy(x @ kernel, labels)
+
+    found = said(value, pull, ROWS)
+    assert found.startswith("missing term: " if lost else "misplaced: ")
+    assert "the target's part of some rows" in found
+
+
+def test_one_of_two_parts_in_the_place_of_both():
+    other = torch.tensor(ROWS)
+
+    def value(x):
+        s = x @ other.T
+        return -(s.log_softmax(0).diagonal() + s.log_softmax(1).diagonal()).mean() / 2
+
+    def pull(x, dy):
+        p = np.exp(x @ ROWS.T)
+        return dy * (p / p.sum(1, keepdims=True) - np.eye(4)) @ ROWS / 4
+
+    assert said(value, pull, ROWS + 0.3).startswith("missing term: the gradient of x is twice")
 
 
 @pytest.mark.parametrize(("kept", "cause"), [(slice(6), "misplaced"), (slice(6, 8), "overwritten")])
