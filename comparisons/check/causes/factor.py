@@ -177,9 +177,9 @@ def is_known(named: str) -> bool:
 
 
 def _of_a_mean(factor: float, wrong: Wrong) -> str:
-    """What it is to take the mean for the sum: over the rows of a batch, that all take the argument,
-    a factor; over axes that it has, of length one, or that stand behind its own, a broadcast that
-    is undone wrongly. "" if the factor is no mean's."""
+    """What it is to take the mean for the sum: over the rows of a batch, which all take the
+    argument, a factor; over axes that it has, of length one, or that stand behind its own, a
+    broadcast that is undone wrongly. "" if the factor is no mean's."""
     shape = wrong.x.shape
     rows, others = [], wrong.repeated
     for other in floating(wrong.inputs):

@@ -61,8 +61,8 @@ def _counted(summed: torch.Tensor, axis: int) -> Iterator[Left]:
 
 
 def _ends_of_rows(summed: torch.Tensor, axis: int, name: str) -> Iterator[Left]:
-    """The last or the first block of each row that is not zero, where rows have zeros: as where what
-    belongs to a group, an expert or a segment is written for it alone."""
+    """The last or the first block of each row that is not zero, where rows have zeros: as where
+    what belongs to a group, an expert or a segment is written for it alone."""
     n, rows = summed.shape[axis], summed.movedim(axis, -1)
     if not 1 < n <= LONGEST or bool((rows != 0).all()):
         return

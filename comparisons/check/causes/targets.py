@@ -62,7 +62,7 @@ def _taken_off(both: BothWays) -> Iterator[tuple[Any, np.ndarray]]:
         if operation(node) != "sub" or node.name not in both.of_dy:
             continue
         ones = both.values.get(getattr(node.args[0], "name", ""))
-        if not isinstance(ones, torch.Tensor) or not 1 < ones.ndim or ones.numel() > MOST:
+        if not isinstance(ones, torch.Tensor) or ones.ndim < 2 or ones.numel() > MOST:
             continue
         shown = (ones != 0).sum(-1)
         if ones.shape == both.values[node.name].shape and bool((shown == 1).all()):

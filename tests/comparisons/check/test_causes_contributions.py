@@ -1,4 +1,4 @@
-"""What each element of dy contributes, and what is added up: lost, counted once, beside dy itself."""
+"""What each element of dy contributes, and what is added up: lost, counted once, beside dy."""
 
 import numpy as np
 import pytest
