@@ -19,8 +19,8 @@ def rearranged(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         text = f"that with its axes as {axes}"
         if turned.shape == t.shape:
             yield Candidate("transpose", text, turned)
-        # Of a matrix that is a transpose in a wrong shape; of more axes, heads in wrong places.
-        cause = "transpose" if t.ndim == 2 else "misplaced"
+        # Of matrices that is a transpose in a wrong shape; of more axes, heads in wrong places.
+        cause = "transpose" if t.ndim < 4 else "misplaced"
         yield Candidate(cause, f"{text}, read in order", turned.reshape(t.shape))
         back = t.reshape(turned.shape).transpose(np.argsort(axes)).reshape(t.shape)
         yield Candidate(cause, f"that read with its axes as {axes}", back)
