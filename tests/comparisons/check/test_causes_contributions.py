@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons.check.causes import diagnose
+from gradtwin.comparisons.check.causes import contributions, diagnose
+from gradtwin.comparisons.check.causes.case import Case
 
 from .test_causes import ordinary
 
@@ -13,21 +14,32 @@ ROWS = rng.standard_normal((4, 3))
 SQUARE = rng.standard_normal((6, 6)) + 6 * np.eye(6)
 
 
-def said(value, pull, *arrays):
-    """What is said of a function with this pullback, which takes its arrays and dy."""
+def tried(value, pull, arrays):
+    """A function with this pullback, which takes its arrays and dy."""
 
     def rule(*arrays):
         y = value(*map(torch.tensor, arrays)).numpy()
         return y, lambda dy: pull(*arrays, dy)
 
-    found = str(diagnose([ordinary(rule, value, list(arrays))]) or "")
+    return ordinary(rule, value, list(arrays))
+
+
+def said(value, pull, *arrays):
+    found = str(diagnose([tried(value, pull, arrays)]) or "")
     return found.replace("arg0", "x").replace("arg1", "b")
 
 
-def linear(matrix, taken):
+def one_by_one(value, pull, *arrays):
+    """What is said where no other search is asked."""
+    call = tried(value, pull, arrays)
+    found = next(contributions.one_by_one(Case(call, call.findings)), "")
+    return str(found).replace("arg0", "x")
+
+
+def linear(matrix, taken, search=said):
     """Of x ↦ matrix x, where the contributions taken are others."""
     kernel = torch.tensor(matrix)
-    return said(lambda x: kernel @ x, lambda x, dy: dy @ taken, X)
+    return search(lambda x: kernel @ x, lambda x, dy: dy @ taken, X)
 
 
 # One by one -------------------------------------------------------------------------------------
@@ -51,7 +63,7 @@ def once(dx, index, g):
 
 
 def test_indices_that_repeat():
-    found = said(edges, lambda x, dy: of_edges(x, dy, once), X)
+    found = one_by_one(edges, lambda x, dy: of_edges(x, dy, once), X)
     assert found.startswith("overwritten: the gradient of x: at (0,) 1 of 3 contributions of")
 
 
@@ -70,7 +82,7 @@ def test_windows_of_which_all_write_zeros():
 
 def test_what_is_lost_in_no_order_is_not_overwritten():
     kept = (np.arange(6)[:, None] - np.arange(6)) % 3 != 1
-    assert not linear(SQUARE, SQUARE * kept).startswith("overwritten")
+    assert not linear(SQUARE, SQUARE * kept, one_by_one).startswith("overwritten")
 
 
 def test_a_window_that_ends_too_early():
@@ -84,7 +96,7 @@ def test_a_window_that_ends_too_early():
     def value(x):
         return torch.stack([x[max(k - 2, 0) : k + 1].mean() for k in range(6)])
 
-    found = said(value, pull, X)
+    found = one_by_one(value, pull, X)
     assert found.startswith("misplaced: the gradient of x: the first place of elements of dy")
 
 
@@ -95,19 +107,21 @@ def test_a_sign_in_one_place():
         return np.stack([x, y, z], -1)
 
     other = torch.tensor(ROWS)
-    assert said(lambda a: torch.linalg.cross(a, other), pull, ROWS + 1).startswith("sign: ")
+    assert one_by_one(lambda a: torch.linalg.cross(a, other), pull, ROWS + 1).startswith("sign: ")
 
 
 def test_an_inverse_that_is_not_transposed():
     a = torch.tensor(SQUARE)
-    found = said(lambda x: torch.linalg.solve(a, x), lambda x, dy: np.linalg.solve(SQUARE, dy), X)
+    found = one_by_one(
+        lambda x: torch.linalg.solve(a, x), lambda x, dy: np.linalg.solve(SQUARE, dy), X
+    )
     assert found.startswith("transpose: ")
 
 
 def test_what_contributes_too_much():
     lower = np.linalg.inv(np.tril(SQUARE))
     more = np.linalg.inv(SQUARE)
-    assert linear(lower, lower + np.triu(more, 1)).startswith("extra term: ")
+    assert linear(lower, lower + np.triu(more, 1), one_by_one).startswith("extra term: ")
 
 
 def test_an_offset_along_two_axes():
@@ -123,7 +137,7 @@ def test_an_offset_along_two_axes():
     def value(x):
         return torch.nn.functional.conv2d(x[None, None], kernel, padding=1)[0, 0]
 
-    assert said(value, pull, rng.standard_normal((4, 5))).startswith("misplaced: ")
+    assert one_by_one(value, pull, rng.standard_normal((4, 5))).startswith("misplaced: ")
 
 
 # Beside dy --------------------------------------------------------------------------------------
