@@ -15,7 +15,7 @@ from ...verdict.noise import is_floating
 from ..arguments import floating
 from ..traced import BothWays
 from .case import Candidate, Case, Wrong
-from .closeness import broadcasts, where_finite
+from .closeness import alike, broadcasts, where_finite
 from .graphs import Gradients, both_ways_of, candidates
 
 INSIDE = 150  # the most steps of the pullback and values that are tried with one another
@@ -29,8 +29,8 @@ def times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     made = factor * wrong.truth
     if factor < 0 and abs(factor + 1) < 1e-6:
         yield Candidate("sign", "of the wrong sign", -wrong.truth)
-    elif any(abs(factor * n - 1) < 1e-6 for n in _lengths(wrong)):
-        yield Candidate("broadcast", "averaged over what it was broadcast to, not summed", made)
+    elif cause := _of_a_mean(factor, wrong):
+        yield Candidate(cause, "averaged over what it was broadcast to, not summed", made)
     elif factor == 0:
         yield Candidate("missing term", "zero", np.zeros_like(wrong.truth))
     elif known := _of_sums(factor, wrong):
@@ -38,6 +38,8 @@ def times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     else:
         known = named_factor(factor, wrong.inputs, case.done.settings)
         text, fitted = f"{known} times what it should be", None if is_known(known) else factor
+        if fitted and _is_dy(wrong):
+            yield Candidate("missing term", "dy itself, without what is added to it", made)
         yield Candidate("factor", text, made, fitted)
     flipped = np.where(wrong.ours * wrong.truth < 0, -wrong.truth, wrong.truth)
     yield Candidate("sign", "of the wrong sign at some elements", flipped)
@@ -174,14 +176,27 @@ def is_known(named: str) -> bool:
     return not (named[-1:].isdigit() and "." in named)
 
 
-def _lengths(wrong: Wrong) -> list[int]:
-    """What a mean may have been taken over: what the argument was repeated along, or the axes that
-    another one has and it has not, before its own or behind them."""
-    found = wrong.repeated
+def _of_a_mean(factor: float, wrong: Wrong) -> str:
+    """What it is to take the mean for the sum: over the rows of a batch, which all take the
+    argument, a factor; over axes that it has, of length one, or that stand behind its own, a
+    broadcast that is undone wrongly. "" if the factor is no mean's."""
+    shape = wrong.x.shape
+    rows, others = [], wrong.repeated
     for other in floating(wrong.inputs):
-        if other.ndim >= wrong.x.ndim:
-            own = (1,) * (other.ndim - wrong.x.ndim) + wrong.x.shape
-            found += [n for n, m in zip(other.shape, own, strict=True) if n > 1 == m]
-        if 0 < wrong.x.ndim < other.ndim and other.shape[: wrong.x.ndim] == wrong.x.shape:
-            found += [n for n in other.shape[wrong.x.ndim :] if n > 1]
-    return found
+        before = other.ndim - wrong.x.ndim
+        if before >= 0:
+            rows += [*other.shape[:before], math.prod(other.shape[:before])]
+            others += [n for n, m in zip(other.shape[before:], shape, strict=True) if n > 1 == m]
+        if 0 < wrong.x.ndim < other.ndim and other.shape[: wrong.x.ndim] == shape:
+            others += other.shape[wrong.x.ndim :]
+    for lengths, cause in ((rows, "factor"), (others, "broadcast")):
+        if any(n > 1 and abs(factor * n - 1) < 1e-6 for n in lengths):
+            return cause
+    return ""
+
+
+def _is_dy(wrong: Wrong) -> bool:
+    """Whether it is dy, or the part of dy of one of several results in a row."""
+    dy = wrong.inputs[2]
+    parts = [dy, *dy] if is_floating(dy) and dy.ndim else []
+    return any(np.shape(part) == wrong.ours.shape and alike(wrong.ours, part) for part in parts)

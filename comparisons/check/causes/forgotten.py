@@ -24,6 +24,24 @@ def without_a_path(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         if abs(share - 2) < 1e-6:
             text = f"of the wrong sign in its part through {path}"
             yield Candidate("sign", text, wrong.truth - 2 * part)
+    for path, part, _ in parts:
+        for of, made in (
+            ("its part through", part),
+            ("all but its part through", wrong.truth - part),
+        ):
+            text = f"twice {of} {path} alone, in the place of both"
+            yield Candidate("missing term", text, 2 * made)
+
+
+def beside_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """Of a gradient that is dy itself and more, as of x + f(x): either of the two forgotten, of the
+    wrong sign, or added once more; however the rest is computed."""
+    dy, truth = wrong.inputs[2], wrong.truth
+    if is_floating(dy) and dy.shape == truth.shape and dy.size > 1:
+        yield Candidate("missing term", "without dy itself, which is a part of it", truth - dy)
+        yield Candidate("extra term", "with dy itself once more", truth + dy)
+        rest = "of the wrong sign in all that is added to dy itself"
+        yield Candidate("sign", rest, 2 * dy - truth)
 
 
 def with_a_path_times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:

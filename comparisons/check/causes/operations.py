@@ -360,9 +360,9 @@ def _factor(seen: Seen, node: Any, divided: Any, other: Any) -> Exchange:
 def _parts(seen: Seen) -> Iterator[Exchange]:
     """A part of what is summed: blocks that overwrite one another."""
     for node in seen.linear:
-        for text, k, mask in parts_left(node, seen.values):
+        for cause, text, k, mask in parts_left(node, seen.values):
             made = _with(seen, node, k, _masked(mask))
-            yield Exchange("overwritten", text, {node.name: made})
+            yield Exchange(cause, text, {node.name: made})
 
 
 def _saved(seen: Seen) -> Iterator[Exchange]:

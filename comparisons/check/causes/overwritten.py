@@ -8,6 +8,7 @@ import numpy as np
 
 from ...verdict.noise import is_floating
 from .case import Candidate, Case, Wrong
+from .closeness import alike
 from .likely import pulled_of
 from .slabs import slices, together, viewed
 
@@ -20,10 +21,14 @@ def of_one_slice(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     dy = wrong.inputs[2]
     if not is_floating(dy):
         return
-    cause = "broadcast" if wrong.repeated else "overwritten"
     for axis in range(dy.ndim):
         for index, which in ((0, "first"), (dy.shape[axis] - 1, "last")):
             found = case.pulled(wrong, alone(dy, axis, index))
+            cause = "overwritten"
+            if wrong.repeated and dy.shape[axis] > 1 and wrong.is_made(found):
+                # All slices contribute alike, or they are several results: one is forgotten.
+                other = case.pulled(wrong, np.roll(alone(dy, axis, index), 1, axis))
+                cause = "broadcast" if alike(other, found) else "missing term"
             text = f"that of the {which} slice of dy along axis {axis} alone"
             yield Candidate(cause, text, found)
 
@@ -74,10 +79,14 @@ def not_added_up(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         along = first if first == last and _runs_along(dy, wrong.truth, first) else None
         yield from _not_added(parts, along)
     if each is not None and dy.shape == wrong.x.shape:
-        own = np.array([part.flat[k] for k, part in enumerate(each)]).reshape(dy.shape)
-        yield Candidate("missing term", "the share of each element's own dy alone", own)
+        flat = each.reshape(dy.size, dy.size)
+        for block in range(1, dy.size // 2 + 1):
+            made = _own(flat, 0, block).reshape(dy.shape)
+            of = "element" if block == 1 else f"block of {block} elements"
+            yield Candidate("missing term", f"the share of each {of}'s own dy alone", made)
+        own = _own(flat, 0, 1).reshape(dy.shape)
         rest = case.pulled(wrong, dy) - own
-        yield Candidate("missing term", "without the share of each element's own dy", rest)
+        yield Candidate("misplaced", "without the share of each element's own dy", rest)
 
 
 def _pulled_slices(case: Case, wrong: Wrong, view: np.ndarray) -> np.ndarray:

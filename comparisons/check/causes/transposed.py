@@ -19,9 +19,11 @@ def rearranged(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         text = f"that with its axes as {axes}"
         if turned.shape == t.shape:
             yield Candidate("transpose", text, turned)
-        yield Candidate("transpose", f"{text}, read in order", turned.reshape(t.shape))
+        # Of matrices that is a transpose in a wrong shape; of more axes, heads in wrong places.
+        cause = "transpose" if t.ndim < 4 else "misplaced"
+        yield Candidate(cause, f"{text}, read in order", turned.reshape(t.shape))
         back = t.reshape(turned.shape).transpose(np.argsort(axes)).reshape(t.shape)
-        yield Candidate("transpose", f"that read with its axes as {axes}", back)
+        yield Candidate(cause, f"that read with its axes as {axes}", back)
     for axis in range(t.ndim):
         yield Candidate("misplaced", f"that flipped along axis {axis}", np.flip(t, axis))
     yield Candidate("misplaced", "that flipped along all axes", np.flip(t))

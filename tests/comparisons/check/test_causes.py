@@ -191,7 +191,7 @@ TWO = [
     ("elementwise factor", lambda a, b, dy: (dy * b * b, dy * a), torch.mul, [X, Z]),
     ("elementwise factor", lambda a, b, dy: (dy, dy * a), torch.mul, [X, Z]),
     ("broadcast", lambda a, b, dy: (dy, dy), torch.add, [X, V]),
-    ("broadcast", lambda a, b, dy: (dy, dy.mean(0)), torch.add, [X, V]),
+    ("factor", lambda a, b, dy: (dy, dy.mean(0)), torch.add, [X, V]),
     ("broadcast", lambda a, b, dy: (dy, dy[-1]), torch.add, [X, V]),
     ("transpose", lambda a, b, dy: (dy @ b.T, dy.T @ a), torch.matmul, [X, W]),
     ("transpose", lambda a, b, dy: (dy @ b, a.T @ dy), torch.matmul, [X, S]),
