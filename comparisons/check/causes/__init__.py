@@ -83,6 +83,7 @@ CANDIDATES = (
     variant.of_another_constant_in_the_pullback,
     factor.times_an_array_inside,
     counts.of_other_counts,
+    forgotten.with_a_path_times_any_number,
 )
 
 

@@ -27,11 +27,22 @@ def without_a_path(case: Case, wrong: Wrong) -> Iterator[Candidate]:
 
 
 def with_a_path_times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """A number that is known: n/(n − 1) of a part is a variance over n − 1."""
     for path, part, share in _parts(case, wrong):
         factor = named_factor(1 - share, wrong.inputs, case.done.settings)
-        text = f"{factor} times what it should be in its part through {path}"
-        fitted = None if is_known(factor) else 1 - share
-        yield Candidate("factor", text, wrong.truth - share * part, fitted)
+        if is_known(factor):
+            cause = "variant" if factor.startswith(("n/(n", "(n − 1)/n")) else "factor"
+            text = f"{factor} times what it should be in its part through {path}"
+            yield Candidate(cause, text, wrong.truth - share * part)
+
+
+def with_a_path_times_any_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """The number that fits best."""
+    for path, part, share in _parts(case, wrong):
+        factor = named_factor(1 - share, wrong.inputs, case.done.settings)
+        if not is_known(factor):
+            text = f"{factor} times what it should be in its part through {path}"
+            yield Candidate("factor", text, wrong.truth - share * part, 1 - share)
 
 
 def _parts(case: Case, wrong: Wrong) -> list[Part]:
