@@ -17,7 +17,7 @@ from ..backward import Backward, Place, Share, Step
 from . import naming
 from .case import Wrong
 from .closed import Form, recognised
-from .factor import is_known, named_factor
+from .factor import is_known, named_factor, of_a_part
 
 ALIKE = 24  # the most values of one shape that are tried in the place of one of them
 TIMES = 32  # the most steps of a loop
@@ -144,7 +144,7 @@ def times_a_number(
             named = named_factor(factor, wrong.inputs, settings)
             text = f"{named} times what it should be in its part through {where}"
             if is_known(named):
-                yield _one(step, k, "factor", text, factor * share)
+                yield _one(step, k, of_a_part(named), text, factor * share)
 
 
 def exchanged(view: View) -> Iterator[Exchange]:

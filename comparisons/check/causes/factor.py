@@ -174,6 +174,11 @@ def is_known(named: str) -> bool:
     return not (named[-1:].isdigit() and "." in named)
 
 
+def of_a_part(named: str) -> str:
+    """What a known factor of a part is: of n/(n − 1) that is a variance, or a mean, over n − 1."""
+    return "variant" if named.startswith(("n/(n", "(n − 1)/n")) else "factor"
+
+
 def _lengths(wrong: Wrong) -> list[int]:
     """What a mean may have been taken over: what the argument was repeated along, or the axes that
     another one has and it has not, before its own or behind them."""

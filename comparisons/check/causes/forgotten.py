@@ -9,7 +9,7 @@ import numpy as np
 from ...verdict.noise import cast, is_floating
 from .case import Candidate, Case, Wrong
 from .closeness import where_finite
-from .factor import is_known, named_factor
+from .factor import is_known, named_factor, of_a_part
 from .missing_terms import left_out
 
 Part = tuple[str, np.ndarray, float]  # a path, its part of the gradient, how much is missing of it
@@ -27,13 +27,12 @@ def without_a_path(case: Case, wrong: Wrong) -> Iterator[Candidate]:
 
 
 def with_a_path_times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
-    """A number that is known: n/(n − 1) of a part is a variance over n − 1."""
+    """A number that is known."""
     for path, part, share in _parts(case, wrong):
         factor = named_factor(1 - share, wrong.inputs, case.done.settings)
         if is_known(factor):
-            cause = "variant" if factor.startswith(("n/(n", "(n − 1)/n")) else "factor"
             text = f"{factor} times what it should be in its part through {path}"
-            yield Candidate(cause, text, wrong.truth - share * part)
+            yield Candidate(of_a_part(factor), text, wrong.truth - share * part)
 
 
 def with_a_path_times_any_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:

@@ -24,11 +24,12 @@ from ..traced import BothWays, operation
 from . import naming
 from .case import Candidate, Case, Wrong
 from .closeness import broadcasts, where_finite
-from .factor import is_known, named_factor
+from .factor import is_known, named_factor, of_a_part
 from .graphs import LARGE, both_ways_of, once
 from .naming import PRODUCTS, SELECTIONS, SUMS
 from .rounds import each_round
 from .sums import parts_left
+from .unfolded import unfolded
 
 ALIKE = 48  # the most values of one shape that are tried in the place of one of them
 WORK = 40_000  # the most operations that are computed where nothing tells beforehand
@@ -55,27 +56,11 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     both = both_ways_of(case, wrong)
     if both is None or len(both.nodes) > OPERATIONS or wrong.truth.size > LARGE:
         return
-    position = list(case.done.order).index(wrong.name)
     ours, truth = where_finite(wrong.ours, wrong.truth)
     along = torch.from_numpy(np.random.default_rng(13).standard_normal(truth.shape))
     aim = float((along * tensor(ours - truth)).sum())
     seen = Seen(both, wrong.name, along)
-
-    def candidate(exchange: Exchange) -> Candidate:
-        gradient = both.gradients(exchange.made)[position]
-        cause = exchange.cause if isinstance(exchange.cause, str) else exchange.cause()
-        return Candidate(cause, exchange.text, gradient)
-
-    for exchange in itertools.chain(
-        _times_a_number(seen, aim, wrong, case.done.settings),
-        _factors(seen),
-        _operands(seen),
-        _of_factors(seen, aim),
-        _more(seen),
-        _parts(seen),
-    ):
-        if seen.explains(exchange, aim):
-            yield candidate(exchange)
+    yield from _explained(case, wrong, seen, aim)
     rounds = itertools.starmap(Exchange, each_round(both))
     for further in (rounds, _saved(seen), _slopes(seen)):
         work = WORK
@@ -84,7 +69,36 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             if work < 0:
                 break
             with contextlib.suppress(RuntimeError):  # an operation that does not take it
-                yield candidate(exchange)
+                yield _candidate(case, wrong, seen, exchange)
+    if (more := unfolded(both)) is not None:
+        apart = Seen(more[0], wrong.name, along)
+        apart.linear = [node for node in apart.linear if _goes_one_way(node, more[1])]
+        yield from _explained(case, wrong, apart, aim)
+
+
+def _explained(case: Case, wrong: Wrong, seen: Seen, aim: float) -> Iterator[Candidate]:
+    for exchange in itertools.chain(
+        _times_a_number(seen, aim, wrong, case.done.settings),
+        _factors(seen),
+        _operands(seen),
+        _of_factors(seen, aim),
+        _more(seen),
+        _parts(seen),
+    ):
+        with contextlib.suppress(RuntimeError):  # an operation that does not take it
+            if seen.explains(exchange, aim):
+                yield _candidate(case, wrong, seen, exchange)
+
+
+def _candidate(case: Case, wrong: Wrong, seen: Seen, exchange: Exchange) -> Candidate:
+    gradient = seen.both.gradients(exchange.made)[list(case.done.order).index(wrong.name)]
+    cause = exchange.cause if isinstance(exchange.cause, str) else exchange.cause()
+    return Candidate(cause, exchange.text, gradient)
+
+
+def _goes_one_way(node: Any, apart: set[str]) -> bool:
+    """Whether a value, or one that it takes, is of those that went several ways."""
+    return node.name in apart or any(n.name in apart for n in node.all_input_nodes)
 
 
 class Seen:
@@ -215,7 +229,7 @@ def _named_term(factor: float, wrong: Wrong, settings: Sequence[float]) -> tuple
     named = named_factor(factor, wrong.inputs, settings)
     if not is_known(named):
         return "", ""
-    return "factor", f"{named} times what it should be in its part through {{}}"
+    return of_a_part(named), f"{named} times what it should be in its part through {{}}"
 
 
 def _factors(seen: Seen) -> Iterator[Exchange]:
