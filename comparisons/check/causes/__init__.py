@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from . import (
+    called,
     contributions,
     cotangent,
     counts,
@@ -79,6 +80,7 @@ CANDIDATES = (
     operations.of_one_operation,
     inside.of_one_step,
     steps.of_one_step,
+    called.of_another_function,
     variant.of_another_constant,
     variant.of_another_constant_in_the_pullback,
     factor.times_an_array_inside,

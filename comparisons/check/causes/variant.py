@@ -14,7 +14,6 @@ import torch
 
 from ....reference.adapters import array
 from ...ops.arguments import signature_of
-from ..adapt import Subject
 from ..traced import BothWays, Place, literals
 from .case import Candidate, Case, Wrong
 from .closeness import broadcasts
@@ -23,6 +22,7 @@ from .graphs import Gradients, both_ways_of, candidates, forward_of
 SETTINGS = 60  # the most values of settings that are tried
 CONSTANTS = 120  # the most values of constants, in the whole function
 PULLED = 240  # and in its pullback alone
+TAKERS = 4  # operations of the pullback that take one value, of which one sees another number
 TINY = 1e-3  # what is below is an eps and nothing else
 SMALL = 0.1  # what is below may be an eps, for which powers of ten stand
 POWERS = [10.0**-k for k in (5, 6, 8, 12, 3, 4, 7, 10, 9, 11, 16)]
@@ -50,10 +50,10 @@ def _with_other_settings(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradie
     for name, old, new, inputs in itertools.islice(_resettings(case, wrong), SETTINGS):
         with contextlib.suppress(Exception):  # a value that the reference does not take
             results = case.truth(inputs)
-            text = f"that with {name} = {_written(new)} in the place of {_written(old)}"
+            text = f"that with {name} = {written(new)} in the place of {written(old)}"
             gradients = [results.get(n, np.empty(0)) for n in case.done.order]
             found.append(Found(name, new, text, gradients))
-    yield from _told_apart(found)
+    yield from told_apart(found)
 
 
 def of_another_constant(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -81,7 +81,7 @@ def _with_other_constants(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradi
         with contextlib.suppress(Exception):  # an operation that does not take it
             _, gradients = trace.evaluated(numbers=dict.fromkeys(where, new))
             found.append(Found(tuple(where), new, _text(where, old, new), gradients))
-    yield from _told_apart(found)
+    yield from told_apart(found)
 
 
 def _with_others_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
@@ -94,9 +94,15 @@ def _with_others_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[tuple[str
         for way in [kept, *({n: v} for n, v in kept.items() if len(kept) > 1)]:
             key = (tuple(where), tuple(way))
             found.append(Found(key, new, text, both.gradients(way)))
+        for name, value in kept.items():  # at one of the operations that take it alone
+            takers = [n for n in both.backward if both.nodes[name] in n.all_input_nodes]
+            for taker in takers if 1 < len(takers) <= TAKERS else ():
+                way = {taker.name: both.at(taker, {name: value})}
+                key = (tuple(where), tuple(way))
+                found.append(Found(key, new, text, both.gradients(way)))
     for where, new, text, changed in _others(both, case, both.backward):
         found.append(Found(tuple(where), new, text, both.gradients(changed)))
-    yield from _told_apart(found)
+    yield from told_apart(found)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class Found:
     gradients: Gradients
 
 
-def _told_apart(found: Sequence[Found]) -> Iterator[tuple[str, Gradients]]:
+def told_apart(found: Sequence[Found]) -> Iterator[tuple[str, Gradients]]:
     """Without those that others do not differ from: a threshold that is far off, which nothing
     reaches, is none that was put there."""
     groups: dict[Any, list[Found]] = {}
@@ -171,14 +177,14 @@ def _resettings(case: Case, wrong: Wrong) -> Iterator[tuple[str, Any, Any, Any]]
     reference = case.done.reference
     if reference is None:
         return
-    names, defaults = _signature(reference)
+    if (function := reference.in_torch) is None:
+        return
+    names, defaults = named_arguments(function)
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    settings = {
-        n: v for n, v in {**defaults, **given}.items() if not _is_array(v) and v is not None
-    }
+    settings = {n: v for n, v in {**defaults, **given}.items() if is_setting(v)}
     numbers = [v for v in settings.values() if _is_number(v)]
     turns = [
-        (name, old, iter(_other_values(name, old, defaults.get(name), numbers)))
+        (name, old, iter(other_values(name, old, defaults.get(name), numbers)))
         for name, old in settings.items()
     ]
     while turns:  # the likeliest of each first
@@ -193,10 +199,9 @@ def _resettings(case: Case, wrong: Wrong) -> Iterator[tuple[str, Any, Any, Any]]
                 yield name, old, new, (args, {**kwargs, name: new}, dy)
 
 
-def _signature(reference: Subject) -> tuple[list[str], dict[str, Any]]:
-    """The names of the reference's arguments, and the defaults of those that have one."""
-    function = reference.in_torch
-    own = signature_of(function) if function else None
+def named_arguments(function: Any) -> tuple[list[str], dict[str, Any]]:
+    """The names of a function's arguments, and the defaults of those that have one."""
+    own = signature_of(function)
     name = getattr(function, "__name__", "")
     builtin = getattr(getattr(torch.ops.aten, name, None), "default", None)
     if own is None and builtin:  # one that Python sees no signature of
@@ -208,7 +213,7 @@ def _signature(reference: Subject) -> tuple[list[str], dict[str, Any]]:
     return list(parameters), defaults
 
 
-def _other_values(name: str, old: Any, default: Any, numbers: Sequence[float]) -> Iterator[Any]:
+def other_values(name: str, old: Any, default: Any, numbers: Sequence[float]) -> Iterator[Any]:
     if isinstance(old, bool):
         yield not old
     elif isinstance(old, str):
@@ -276,10 +281,10 @@ def _nearby(c: float, settings: Sequence[float]) -> Iterator[float]:
 def _text(where: Sequence[Place], old: float, new: float) -> str:
     operations = dict.fromkeys(name.rstrip("_0123456789") for name, _ in where)
     there = " and ".join(operations)
-    return f"that with {_written(new)} in the place of {_written(old)} in {there}"
+    return f"that with {written(new)} in the place of {written(old)} in {there}"
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     return f"{value:.9g}" if isinstance(value, float) else repr(value)
 
 
@@ -287,5 +292,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, np.generic))
+def is_setting(value: Any) -> bool:
+    return value is not None and not isinstance(value, (np.ndarray, np.generic, torch.Tensor))
