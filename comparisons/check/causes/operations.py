@@ -56,10 +56,7 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     both = both_ways_of(case, wrong)
     if both is None or len(both.nodes) > OPERATIONS or wrong.truth.size > LARGE:
         return
-    ours, truth = where_finite(wrong.ours, wrong.truth)
-    along = torch.from_numpy(np.random.default_rng(13).standard_normal(truth.shape))
-    aim = float((along * tensor(ours - truth)).sum())
-    seen = Seen(both, wrong.name, along)
+    seen, aim = _seen(both, wrong)
     yield from _explained(case, wrong, seen, aim)
     rounds = itertools.starmap(Exchange, each_round(both))
     for further in (rounds, _saved(seen), _slopes(seen)):
@@ -71,7 +68,7 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             with contextlib.suppress(RuntimeError):  # an operation that does not take it
                 yield _candidate(case, wrong, seen, exchange)
     if (more := unfolded(both)) is not None:
-        apart = Seen(more[0], wrong.name, along)
+        apart, aim = _seen(more[0], wrong)
         apart.linear = [node for node in apart.linear if _goes_one_way(node, more[1])]
         yield from _explained(case, wrong, apart, aim)
 
@@ -101,6 +98,31 @@ def _goes_one_way(node: Any, apart: set[str]) -> bool:
     return node.name in apart or any(n.name in apart for n in node.all_input_nodes)
 
 
+def written_over(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """A value of the forward in whose place a later operation takes what is made from dy: it was
+    written into the same array."""
+    both = both_ways_of(case, wrong)
+    if both is None or len(both.nodes) > OPERATIONS or wrong.truth.size > LARGE:
+        return
+    seen, aim = _seen(both, wrong)
+    for node in seen.linear:
+        for k, arg in tensors(seen, node):
+            for other, taken in seen.like(arg) if arg.name in seen.still else ():
+                where = f"{_instead(seen, arg, other)} in {seen.where(node, k)}"
+                exchange = Exchange(
+                    "overwritten", f"that {where}", {node.name: _taking(seen, node, k, taken)}
+                )
+                if other.name in seen.moving and seen.explains(exchange, aim):
+                    yield _candidate(case, wrong, seen, exchange)
+
+
+def _seen(both: BothWays, wrong: Wrong) -> tuple[Seen, float]:
+    """What is seen along a direction, and by how much the gradient is wrong along it."""
+    ours, truth = where_finite(wrong.ours, wrong.truth)
+    along = torch.from_numpy(np.random.default_rng(13).standard_normal(truth.shape))
+    return Seen(both, wrong.name, along), float((along * tensor(ours - truth)).sum())
+
+
 class Seen:
     """What is seen of a pullback: which values are made from dy, how far each of them moves the
     gradient along a direction, and what is like what."""
@@ -122,7 +144,7 @@ class Seen:
         known = set()
         for name, node in both.nodes.items():
             value = self.values.get(name)
-            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            if not isinstance(value, torch.Tensor) or value.dtype in (torch.bool, torch.complex128):
                 continue
             key = (tuple(value.shape), value.contiguous().numpy().tobytes())
             if value.numel() and key not in known:
@@ -145,7 +167,7 @@ class Seen:
             key=lambda n: abs(self.both.place[n.name] - own),
         )
         for other in others[:ALIKE]:
-            made = _shaped(other.name, base.shape, turned)
+            made = _shaped(other.name, base, turned)
             if other is not node and not torch.equal(made(self.values), value):
                 yield other, made
 
@@ -415,9 +437,9 @@ def _as_rows(value: torch.Tensor, other: torch.Tensor) -> bool:
     return value.shape == other.shape or 2 in (value.ndim, other.ndim)
 
 
-def _shaped(name: str, shape: torch.Size, turned: bool) -> Made:
+def _shaped(name: str, own: torch.Tensor, turned: bool) -> Made:
     def made(values: Mapping[str, Any]) -> torch.Tensor:
-        value = values[name].reshape(shape)
+        value = values[name].reshape(own.shape).to(own.dtype)
         return value.mT if turned else value
 
     return made

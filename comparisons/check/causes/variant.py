@@ -14,7 +14,7 @@ import torch
 
 from ....reference.adapters import array
 from ...ops.arguments import signature_of
-from ..traced import BothWays, Place, literals
+from ..traced import BothWays, Place, literals, operation
 from .case import Candidate, Case, Wrong
 from .closeness import broadcasts
 from .graphs import Gradients, both_ways_of, candidates, forward_of
@@ -160,6 +160,36 @@ def _others(
             changed = both.with_numbers(dict.fromkeys(where, new))
             text = f"{_text(where, old, new)}, in the pullback alone"
             yield where, new, text, both.again(changed, forward=True)
+    for where, changed, text in _over_one_less(both, nodes):
+        text = f"that with {text}, in the pullback alone"
+        yield where, math.nan, text, both.again(changed, forward=True)
+
+
+def _over_one_less(
+    both: BothWays, nodes: Sequence[Any]
+) -> Iterator[tuple[list[Place], dict[str, Any], str]]:
+    """Each mean of the forward over n − 1, as torch's own variances are, or a variance over n; as
+    it is, and without the numbers that are added to it to keep it from 0."""
+    added = {
+        node.name: (lambda known, node=node: both.applied(node, known, {1: lambda _: 0.0}))
+        for (name, key), c in literals(nodes)
+        if key == 1 and 0 < abs(c) < TINY and operation(node := both.nodes[name]) == "add"
+    }
+    for node in nodes:
+        if (name := operation(node)) not in ("mean", "var") or node.name not in both.forward:
+            continue
+        value = both.values[node.name]
+        n = both.values[node.args[0].name].numel() // max(value.numel(), 1)
+        less = node.kwargs.get("correction") if name == "var" else 0
+        over = n - (1 if less is None else less)
+        other = n - 1 if over == n else n
+        if min(over, other) > 0:
+            changed = {node.name: value * over / other}
+            text = f"a mean over {other} in the place of {over} in {name}"
+            yield [(node.name, "over")], changed, text
+            if added:
+                text = f"{text} and without what is added to it"
+                yield [(node.name, "alone")], {**changed, **added}, text
 
 
 def _ratio(new: Any, old: Any) -> np.ndarray | None:
