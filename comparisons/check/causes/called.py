@@ -13,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from ...ops.arguments import signature_of
 from .case import Candidate, Case, Wrong
 from .graphs import Gradients, candidates
-from .variant import Found, is_setting, named_arguments, other_values, told_apart, written
+from .variant import AXES, Found, is_setting, named_arguments, other_values, told_apart, written
 
 CALLS = 60  # the most calls of the reference in which something is exchanged
 TRIED = 60  # and the most that is exchanged in all of them
+
+# What computes nothing, as also whatever is done in place, and the operators, whose numbers are
+# constants.
+OTHERWISE = {"add", "sub", "rsub", "mul", "div", "true_divide", "pow", "to", "numpy", "clone"}
 
 Called = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
@@ -76,7 +81,8 @@ def _exchanged(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
     for k, where, value, text, other in itertools.islice(_in_turn(turns), TRIED):
         with contextlib.suppress(Exception), Calls(k, other):  # a value that it does not take
             results = case.truth(wrong.inputs)
-            gradients = [results.get(n, np.empty(0)) for n in case.done.order]
+            made = [results.get(n) for n in case.done.order]
+            gradients = [np.empty(0) if a is None else a for a in made]
             found.append(Found(where, value, text, gradients))
     yield from told_apart(found)
 
@@ -89,9 +95,11 @@ def _ways(func: Any, args: Any, kwargs: Any, k: int) -> Iterator[Way]:
     name = getattr(func, "__name__", "")
     if not args or not isinstance(args[0], torch.Tensor) or not args[0].is_floating_point():
         return
+    if name.endswith("_") or name in OTHERWISE:
+        return
     for text, other in ALIKE.get(name, ()):
         yield k, (k, text), None, f"that with {text} in the place of {name}", other
-    names, defaults = named_arguments(func)
+    names, defaults = _declared(func, args)
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     settings = {n: v for n, v in {**defaults, **given}.items() if is_setting(v)}
     numbers = [v for v in settings.values() if isinstance(v, float)]
@@ -99,7 +107,34 @@ def _ways(func: Any, args: Any, kwargs: Any, k: int) -> Iterator[Way]:
         place = names.index(setting) if setting in names[: len(args)] else None
         for new in other_values(setting, old, defaults.get(setting), numbers):
             text = f"that with {setting} = {written(new)} in the place of {written(old)} in {name}"
-            yield k, (k, setting), new, text, _resetting(func, place, setting, new)
+            where = (k, setting, new) if setting in AXES else (k, setting)
+            yield k, where, new, text, _resetting(func, place, setting, new)
+
+
+def _declared(func: Any, args: Any) -> tuple[list[str], dict[str, Any]]:
+    """The names of the arguments that it is called with, and the defaults of the others; of those
+    that Python sees no signature of, by the first overload that takes such arguments."""
+    if signature_of(func) is not None:
+        return named_arguments(func)
+    packet = getattr(torch.ops.aten, getattr(func, "__name__", ""), None)
+    for overload in packet.overloads() if packet else ():
+        declared = getattr(packet, overload)._schema.arguments
+        places = [a for a in declared if not a.kwarg_only]
+        if len(args) <= len(places) and all(map(_takes, places, args)):
+            known = {a.name: a.default_value for a in declared if a.has_default_value()}
+            return [a.name for a in places], known
+    return [], {}
+
+
+def _takes(place: Any, value: Any) -> bool:
+    kind = str(place.type)
+    if isinstance(value, bool):
+        return "bool" in kind
+    if isinstance(value, int):
+        return "int" in kind or "number" in kind or "float" in kind
+    if isinstance(value, float):
+        return "float" in kind or "number" in kind
+    return isinstance(value, torch.Tensor) == ("Tensor" in kind)
 
 
 def _resetting(func: Any, place: int | None, name: str, new: Any) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ def of_dy(values: Values, own: Any, other: Any) -> str:
     """Of values that are made from dy: a factor or a term less or more, if one is made of the other
     by products or sums alone; else another operand."""
     factors = (own, other, (*PRODUCTS, *SELECTIONS)), (other, own, PRODUCTS)
-    if any(made_by(values, *way) for way in factors):
+    if any(made_by(values, *way) for way in factors) or _share_factors(values, own, other):
         return of_factors(values, own, other)
     if made_by(values, own, other, SUMS):
         return "missing term"
@@ -49,6 +49,28 @@ def of_factors(values: Values, own: Any, other: Any) -> str:
     ratio = (a / b).flatten() if a.shape == b.shape else a.new_empty(0)
     one = len(ratio) and torch.allclose(ratio, ratio[:1].expand_as(ratio), 1e-9, 0)
     return "factor" if one else "elementwise factor"
+
+
+def _share_factors(values: Values, own: Any, other: Any) -> bool:
+    """Whether one product has all the factors of another, and some more."""
+    more, fewer = sorted((_factors(own), _factors(other)), key=len, reverse=True)
+    for over, factor in fewer:
+        like = [f for f in more if f[0] == over and _same(values, f[1], factor)]
+        if not like:
+            return False
+        more.remove(like[0])
+    return True
+
+
+def _factors(node: Any) -> list[tuple[bool, Any]]:
+    """What a product is made of, each with whether it is divided by that."""
+    name = operation(node) if node.op == "call_function" else ""
+    nodes = [a for a in node.args if hasattr(a, "op")]
+    if name == "mul" or name in HANDED_ON:
+        return [factor for n in nodes for factor in _factors(n)]
+    if name == "div":
+        return [*_factors(nodes[0]), *((True, n) for n in nodes[1:])]
+    return [(False, node)]
 
 
 def made_by(values: Values, node: Any, source: Any, kind: Sequence[str]) -> bool:

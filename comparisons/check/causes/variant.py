@@ -31,6 +31,7 @@ POWERS = [10.0**-k for k in (5, 6, 8, 12, 3, 4, 7, 10, 9, 11, 16)]
 # step of the pullback alone, is a factor.
 PLAIN = {0, 0.5, 1, 2, 3}
 
+AXES = ("dim", "axis")  # 1 and −1 may be one of these
 # Settings that are words: those that stand for one another.
 WORDS = (
     ("none", "tanh"),
@@ -52,7 +53,8 @@ def _with_other_settings(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradie
             results = case.truth(inputs)
             text = f"that with {name} = {written(new)} in the place of {written(old)}"
             gradients = [results.get(n, np.empty(0)) for n in case.done.order]
-            found.append(Found(name, new, text, gradients))
+            where = (name, new) if name in AXES else name
+            found.append(Found(where, new, text, gradients))
     yield from told_apart(found)
 
 
@@ -251,7 +253,7 @@ def other_values(name: str, old: Any, default: Any, numbers: Sequence[float]) ->
             if word != old:
                 yield word
     elif isinstance(old, int):
-        axis = name in ("dim", "axis")
+        axis = name in AXES
         known = {0, 1, -1, -2, old - 1, old + 1} if axis else {old + 1, old - 1, 0, 1, default}
         for new in known - {old}:
             if isinstance(new, int) and not isinstance(new, bool) and (axis or new >= 0):
