@@ -76,7 +76,7 @@ def _exchanged(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
         return
     with Calls() as calls:
         case.truth(wrong.inputs)
-    turns = [iter(_ways(*call, k)) for k, call in enumerate(calls.seen[:CALLS])]
+    turns = [iter(_ways(call, k)) for k, call in enumerate(calls.seen[:CALLS])]
     found = []
     for k, where, value, text, other in itertools.islice(_in_turn(turns), TRIED):
         with contextlib.suppress(Exception), Calls(k, other):  # a value that it does not take
@@ -90,8 +90,9 @@ def _exchanged(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
 Way = tuple[int, Any, Any, str, Callable[..., Any]]
 
 
-def _ways(func: Any, args: Any, kwargs: Any, k: int) -> Iterator[Way]:
+def _ways(call: Called, k: int) -> Iterator[Way]:
     """What may stand in the place of a call: it with other settings, and other functions."""
+    func, args, kwargs = call
     name = getattr(func, "__name__", "")
     if not args or not isinstance(args[0], torch.Tensor) or not args[0].is_floating_point():
         return

@@ -68,8 +68,8 @@ def _factors(node: Any) -> list[tuple[bool, Any]]:
     nodes = [a for a in node.args if hasattr(a, "op")]
     if name == "mul" or name in HANDED_ON:
         return [factor for n in nodes for factor in _factors(n)]
-    if name == "div":
-        return [*_factors(nodes[0]), *((True, n) for n in nodes[1:])]
+    if name == "div" and node.args[0] in nodes:
+        return [*_factors(node.args[0]), *((True, n) for n in nodes[1:])]
     return [(False, node)]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ....reference.adapters import tensor
-from ..traced import BothWays, operation
+from ..traced import AS_IT_IS, BothWays, operation
 from . import naming
 from .case import Candidate, Case, Wrong
 from .closeness import broadcasts, where_finite
@@ -108,12 +108,22 @@ def written_over(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     for node in seen.linear:
         for k, arg in tensors(seen, node):
             for other, taken in seen.like(arg) if arg.name in seen.still else ():
+                if other.name not in seen.moving or not _may_be_in_place(seen, other, arg):
+                    continue
                 where = f"{_instead(seen, arg, other)} in {seen.where(node, k)}"
                 exchange = Exchange(
                     "overwritten", f"that {where}", {node.name: _taking(seen, node, k, taken)}
                 )
-                if other.name in seen.moving and seen.explains(exchange, aim):
+                if seen.explains(exchange, aim):
                     yield _candidate(case, wrong, seen, exchange)
+
+
+def _may_be_in_place(seen: Seen, made: Any, of: Any) -> bool:
+    """Whether a value is made of a saved one, in whose place it may have been written."""
+    while of.op == "call_function" and operation(of) in AS_IT_IS:
+        of = of.all_input_nodes[0]
+    saved = of.name in seen.both.forward
+    return saved and naming.made_by(seen.values, made, of, (*PRODUCTS, *SUMS))
 
 
 def _seen(both: BothWays, wrong: Wrong) -> tuple[Seen, float]:
