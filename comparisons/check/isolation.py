@@ -54,8 +54,8 @@ def apart(
     All tasks run in one fork of this process. If that dies, the task that it was at is tried AGAIN
     in forks of its own. If none of them dies, each that ran before is suspect, since a heap may be
     corrupted long before it breaks, and is tried so as well. The rest goes on in the next fork.
-    One that computes longer than `patience`, in seconds, is not tried again; what is not done at the
-    time `until`, of the monotonic clock, has Died of being OVER. `step` is called after each.
+    One that computes longer than `patience`, in seconds, is not tried again; what is not done at
+    the time `until`, of the monotonic clock, has Died of being OVER. `step` is called after each.
     Where there is no fork that is safe, or none is wanted, all run here.
     """
     if not fork or not sys.platform.startswith("linux"):

@@ -227,7 +227,7 @@ def _elsewhere(
     tried before is judged first: it says what is asked in vain.
     """
     if not settled_at_first_sight([t]):
-        import torch._dynamo  # noqa: F401
+        import torch._dynamo
     judged([t])
     found: list[Any] = [None] * len(probes)
     for i, probe in enumerate(probes):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from . import (
+    called,
     contributions,
     cotangent,
     counts,
@@ -82,10 +83,12 @@ CANDIDATES = (
     inside.of_one_step,
     steps.of_one_step,
     targets.elsewhere,
+    called.of_another_function,
     variant.of_another_constant,
     variant.of_another_constant_in_the_pullback,
     factor.times_an_array_inside,
     counts.of_other_counts,
+    forgotten.with_a_path_times_any_number,
 )
 
 

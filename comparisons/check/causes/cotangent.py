@@ -12,6 +12,7 @@ from ...verdict.noise import is_floating
 from ..probes import ORDINARY
 from .case import Case, Cause
 from .closeness import alike
+from .operations import written_over
 
 ROUNDED = 2.0**-5  # of the largest, what a sum of products in bfloat16 may lose
 
@@ -28,12 +29,25 @@ def not_linear(case: Case) -> Iterator[Cause]:
         if alike(once, of(other)) and once.any():
             yield Cause("cotangent", f"the gradient of {f.name} does not depend on dy")
         if alike(twice, 4 * once) and once.any():
+            yield from _written_over(case, f.name)
             yield Cause("cotangent", f"the gradient of {f.name} has dy in it twice")
         linear = alike(twice, 2 * once) and alike(minus, -once)
         # What rounds is linear up to its digits; that it rounds is another cause.
         within = ROUNDED if np.array_equal(twice, 2 * once) else 1e-4
         if not linear or not alike(of(_sum(dy, other)), once + of(other), within):
             yield Cause("cotangent", f"the gradient of {f.name} is not linear in dy")
+
+
+def _written_over(case: Case, name: str) -> Iterator[Cause]:
+    """A saved value in whose place something that is made from dy was written."""
+    for first, *others in case.wrong:
+        for found in written_over(case, first) if first.name == name else ():
+            alike_ones = (
+                any(c.text == found.text and w.is_made(c.values) for c in written_over(case, w))
+                for w in others
+            )
+            if first.is_made(found.values) and all(alike_ones):
+                yield Cause(found.cause, f"the gradient of {name} is {found.text}")
 
 
 def redrawn(dy: Any) -> Any:

@@ -7,16 +7,17 @@ than the right ones.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ..backward import Backward, Place, Share, Step
+from . import naming
 from .case import Wrong
 from .closed import Form, recognised
-from .factor import is_known, named_factor
+from .factor import is_known, named_factor, of_a_part
 
 ALIKE = 24  # the most values of one shape that are tried in the place of one of them
 TIMES = 32  # the most steps of a loop
@@ -63,16 +64,25 @@ class View:
     def where(self, step: Step, k: int) -> str:
         return f"{self.names[step.inputs[step.moving[k]]]} → {self.names[step.name]}"
 
-    def alike(self, own_name: str, own: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, bool]]:
-        """Other values of a shape, as they are or turned round, and whether it is its own."""
+    def named(self, own: str, other: str, takers: Iterable[str]) -> str:
+        """What it is that steps take one value for another."""
+        nodes = self.backward.trace.nodes
+        values = self.backward.values
+        return naming.of_the_forward(values, nodes[own], nodes[other], [nodes[n] for n in takers])
+
+    def alike(
+        self, own_name: str, own: torch.Tensor
+    ) -> Iterator[tuple[str, torch.Tensor, bool, str]]:
+        """Other values of a shape, as they are or turned round, whether it is its own, and of which
+        node."""
         shape = own.shape
         flat = own.ndim > 1 and (*shape[:-2], shape[-1], shape[-2])
         if flat == shape:
-            yield f"{self.names[own_name]}ᵀ", own.detach().mT.contiguous(), True
+            yield f"{self.names[own_name]}ᵀ", own.detach().mT.contiguous(), True, own_name
         others = [(n, v) for n, v in self.tensors.items() if n != own_name]
-        same = [(self.names[n], v, False) for n, v in others if v.shape == shape]
+        same = [(self.names[n], v, False, n) for n, v in others if v.shape == shape]
         turned = [
-            (f"{self.names[n]}ᵀ", made, own.ndim > 1 and torch.equal(made, own.detach().mT))
+            (f"{self.names[n]}ᵀ", made, own.ndim > 1 and torch.equal(made, own.detach().mT), n)
             for n, v in others
             if v.shape == flat
             for made in (v.mT.contiguous(),)
@@ -134,7 +144,7 @@ def times_a_number(
             named = named_factor(factor, wrong.inputs, settings)
             text = f"{named} times what it should be in its part through {where}"
             if is_known(named):
-                yield _one(step, k, "factor", text, factor * share)
+                yield _one(step, k, of_a_part(named), text, factor * share)
 
 
 def exchanged(view: View) -> Iterator[Exchange]:
@@ -172,13 +182,14 @@ def operands(view: View) -> Iterator[Exchange]:
         for place, own in enumerate(step.own):
             if not own.is_floating_point() or own.ndim == 0:
                 continue
-            for name, other, turned in view.alike(step.inputs[place], own):
+            for name, other, turned, node in view.alike(step.inputs[place], own):
                 share = _at(step, k, (place, other), cotangent)
                 if share is None:
                     continue
                 mine = view.names[step.inputs[place]]
                 text = f"with {name} in the place of {mine} in {view.where(step, k)}"
-                cause = "transpose" if turned else "operand"
+                taken = step.inputs[place], node
+                cause = "transpose" if turned else view.named(*taken, [step.name])
                 yield _one(step, k, cause, f"that {text}", share)
 
 
@@ -197,8 +208,8 @@ def slopes(view: View) -> Iterator[Exchange]:
 
 
 def cotangents(view: View) -> Iterator[Exchange]:
-    """A step that is handed what belongs to another, or to a later one: then the slopes between
-    them are left out."""
+    """A step that is handed what belongs to another; of a later one, or one before it, the slopes
+    between them are left out or taken once more."""
     later = view.later()
     for step, k, cotangent, _ in view.places():
         for name, other in view.backward.cotangents.items():
@@ -207,8 +218,8 @@ def cotangents(view: View) -> Iterator[Exchange]:
             share = step.shares(other)[k]
             if share is None:
                 continue
-            behind = name in later[step.name]
-            cause = "elementwise factor" if behind else "operand"
+            on_the_way = name in later[step.name] or step.name in later.get(name, ())
+            cause = "elementwise factor" if on_the_way else "operand"
             what = f"what comes to {view.names.get(name, name)}"
             text = f"that with {what} in {view.where(step, k)}"
             yield _one(step, k, cause, text, share)
@@ -248,8 +259,12 @@ def everywhere(view: View) -> Iterator[Exchange]:
         others = [("elementwise factor", "without the factor {0}", torch.ones_like(own))]
         if len(taking) > 1 and own.ndim:
             others += [
-                ("transpose" if turned else "operand", f"with {other} in the place of {{0}}", value)
-                for other, value, turned in view.alike(name, own)
+                (
+                    "transpose" if turned else view.named(name, node, [s.name for s, _ in taking]),
+                    f"with {other} in the place of {{0}}",
+                    value,
+                )
+                for other, value, turned, node in view.alike(name, own)
             ]
         for cause, text, value in others:
             shares: dict[Place, Share] = {}

@@ -176,6 +176,11 @@ def is_known(named: str) -> bool:
     return not (named[-1:].isdigit() and "." in named)
 
 
+def of_a_part(named: str) -> str:
+    """What a known factor of a part is: of n/(n − 1) that is a variance, or a mean, over n − 1."""
+    return "variant" if named.startswith(("n/(n", "(n − 1)/n")) else "factor"
+
+
 def _of_a_mean(factor: float, wrong: Wrong) -> str:
     """What it is to take the mean for the sum: over the rows of a batch, which all take the
     argument, a factor; over axes that it has, of length one, or that stand behind its own, a

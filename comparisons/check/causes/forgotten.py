@@ -9,7 +9,7 @@ import numpy as np
 from ...verdict.noise import cast, is_floating
 from .case import Candidate, Case, Wrong
 from .closeness import where_finite
-from .factor import is_known, named_factor
+from .factor import is_known, named_factor, of_a_part
 from .missing_terms import left_out
 
 Part = tuple[str, np.ndarray, float]  # a path, its part of the gradient, how much is missing of it
@@ -45,11 +45,21 @@ def beside_dy(case: Case, wrong: Wrong) -> Iterator[Candidate]:
 
 
 def with_a_path_times_a_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """A number that is known."""
     for path, part, share in _parts(case, wrong):
         factor = named_factor(1 - share, wrong.inputs, case.done.settings)
-        text = f"{factor} times what it should be in its part through {path}"
-        fitted = None if is_known(factor) else 1 - share
-        yield Candidate("factor", text, wrong.truth - share * part, fitted)
+        if is_known(factor):
+            text = f"{factor} times what it should be in its part through {path}"
+            yield Candidate(of_a_part(factor), text, wrong.truth - share * part)
+
+
+def with_a_path_times_any_number(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """The number that fits best."""
+    for path, part, share in _parts(case, wrong):
+        factor = named_factor(1 - share, wrong.inputs, case.done.settings)
+        if not is_known(factor):
+            text = f"{factor} times what it should be in its part through {path}"
+            yield Candidate("factor", text, wrong.truth - share * part, 1 - share)
 
 
 def _parts(case: Case, wrong: Wrong) -> list[Part]:

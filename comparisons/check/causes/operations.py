@@ -11,6 +11,7 @@ direction for whatever changes at an operation; what agrees there is gone throug
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,27 +20,30 @@ import numpy as np
 import torch
 
 from ....reference.adapters import tensor
-from ..traced import BothWays, operation
+from ..traced import AS_IT_IS, BothWays, operation
+from . import naming
 from .case import Candidate, Case, Wrong
-from .closeness import where_finite
-from .factor import is_known, named_factor
+from .closeness import broadcasts, where_finite
+from .factor import is_known, named_factor, of_a_part
 from .graphs import LARGE, both_ways_of, once
+from .naming import PRODUCTS, SELECTIONS, SUMS
 from .rounds import each_round
 from .sums import parts_left
+from .unfolded import unfolded
 
 ALIKE = 48  # the most values of one shape that are tried in the place of one of them
 WORK = 40_000  # the most operations that are computed where nothing tells beforehand
 OPERATIONS = 1_500  # the most in a graph that is gone through
 SEEN = 1e-6  # of what is compared along a direction, when it agrees
-SUMS, PRODUCTS = ("add", "sub", "rsub"), ("mul", "div")
 
 Made = Callable[[Mapping[str, Any]], Any]  # a value, of those of all nodes
 
 
 class Exchange(NamedTuple):
-    """Operations that compute something else, and what kind of mistake that is."""
+    """Operations that compute something else, and what kind of mistake that is, or what tells it of
+    an exchange that explains something: of most, nobody asks."""
 
-    cause: str
+    cause: str | Callable[[], str]
     text: str
     made: Mapping[str, Made]
 
@@ -52,26 +56,8 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     both = both_ways_of(case, wrong)
     if both is None or len(both.nodes) > OPERATIONS or wrong.truth.size > LARGE:
         return
-    position = list(case.done.order).index(wrong.name)
-    ours, truth = where_finite(wrong.ours, wrong.truth)
-    along = torch.from_numpy(np.random.default_rng(13).standard_normal(truth.shape))
-    aim = float((along * tensor(ours - truth)).sum())
-    seen = Seen(both, wrong.name, along)
-
-    def candidate(exchange: Exchange) -> Candidate:
-        gradient = both.gradients(exchange.made)[position]
-        return Candidate(exchange.cause, exchange.text, gradient)
-
-    for exchange in itertools.chain(
-        _times_a_number(seen, aim, wrong, case.done.settings),
-        _factors(seen),
-        _operands(seen),
-        _of_factors(seen, aim),
-        _more(seen),
-        _parts(seen),
-    ):
-        if seen.explains(exchange, aim):
-            yield candidate(exchange)
+    seen, aim = _seen(both, wrong)
+    yield from _explained(case, wrong, seen, aim)
     rounds = itertools.starmap(Exchange, each_round(both))
     for further in (rounds, _saved(seen), _slopes(seen)):
         work = WORK
@@ -80,7 +66,71 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
             if work < 0:
                 break
             with contextlib.suppress(RuntimeError):  # an operation that does not take it
-                yield candidate(exchange)
+                yield _candidate(case, wrong, seen, exchange)
+    if (more := unfolded(both)) is not None:
+        apart, aim = _seen(more[0], wrong)
+        apart.linear = [node for node in apart.linear if _goes_one_way(node, more[1])]
+        yield from _explained(case, wrong, apart, aim)
+
+
+def _explained(case: Case, wrong: Wrong, seen: Seen, aim: float) -> Iterator[Candidate]:
+    for exchange in itertools.chain(
+        _times_a_number(seen, aim, wrong, case.done.settings),
+        _factors(seen),
+        _operands(seen),
+        _of_factors(seen, aim),
+        _more(seen),
+        _parts(seen),
+    ):
+        with contextlib.suppress(RuntimeError):  # an operation that does not take it
+            if seen.explains(exchange, aim):
+                yield _candidate(case, wrong, seen, exchange)
+
+
+def _candidate(case: Case, wrong: Wrong, seen: Seen, exchange: Exchange) -> Candidate:
+    gradient = seen.both.gradients(exchange.made)[list(case.done.order).index(wrong.name)]
+    cause = exchange.cause if isinstance(exchange.cause, str) else exchange.cause()
+    return Candidate(cause, exchange.text, gradient)
+
+
+def _goes_one_way(node: Any, apart: set[str]) -> bool:
+    """Whether a value, or one that it takes, is of those that went several ways."""
+    return node.name in apart or any(n.name in apart for n in node.all_input_nodes)
+
+
+def written_over(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """A value of the forward in whose place a later operation takes what is made from dy: it was
+    written into the same array."""
+    both = both_ways_of(case, wrong)
+    if both is None or len(both.nodes) > OPERATIONS or wrong.truth.size > LARGE:
+        return
+    seen, aim = _seen(both, wrong)
+    for node in seen.linear:
+        for k, arg in tensors(seen, node):
+            for other, taken in seen.like(arg) if arg.name in seen.still else ():
+                if other.name not in seen.moving or not _may_be_in_place(seen, other, arg):
+                    continue
+                where = f"{_instead(seen, arg, other)} in {seen.where(node, k)}"
+                exchange = Exchange(
+                    "overwritten", f"that {where}", {node.name: _taking(seen, node, k, taken)}
+                )
+                if seen.explains(exchange, aim):
+                    yield _candidate(case, wrong, seen, exchange)
+
+
+def _may_be_in_place(seen: Seen, made: Any, of: Any) -> bool:
+    """Whether a value is made of a saved one, in whose place it may have been written."""
+    while of.op == "call_function" and operation(of) in AS_IT_IS:
+        of = of.all_input_nodes[0]
+    saved = of.name in seen.both.forward
+    return saved and naming.made_by(seen.values, made, of, (*PRODUCTS, *SUMS))
+
+
+def _seen(both: BothWays, wrong: Wrong) -> tuple[Seen, float]:
+    """What is seen along a direction, and by how much the gradient is wrong along it."""
+    ours, truth = where_finite(wrong.ours, wrong.truth)
+    along = torch.from_numpy(np.random.default_rng(13).standard_normal(truth.shape))
+    return Seen(both, wrong.name, along), float((along * tensor(ours - truth)).sum())
 
 
 class Seen:
@@ -104,7 +154,7 @@ class Seen:
         known = set()
         for name, node in both.nodes.items():
             value = self.values.get(name)
-            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            if not isinstance(value, torch.Tensor) or value.dtype in (torch.bool, torch.complex128):
                 continue
             key = (tuple(value.shape), value.contiguous().numpy().tobytes())
             if value.numel() and key not in known:
@@ -127,7 +177,7 @@ class Seen:
             key=lambda n: abs(self.both.place[n.name] - own),
         )
         for other in others[:ALIKE]:
-            made = _shaped(other.name, base.shape, turned)
+            made = _shaped(other.name, base, turned)
             if other is not node and not torch.equal(made(self.values), value):
                 yield other, made
 
@@ -211,7 +261,7 @@ def _named_term(factor: float, wrong: Wrong, settings: Sequence[float]) -> tuple
     named = named_factor(factor, wrong.inputs, settings)
     if not is_known(named):
         return "", ""
-    return "factor", f"{named} times what it should be in its part through {{}}"
+    return of_a_part(named), f"{named} times what it should be in its part through {{}}"
 
 
 def _factors(seen: Seen) -> Iterator[Exchange]:
@@ -227,18 +277,19 @@ def _without_factors(seen: Seen, node: Any) -> Iterator[Exchange]:
         for k, arg in places:
             if name == "div" and k == 0:
                 continue
+            cause = "elementwise factor" if seen.values[arg.name].numel() > 1 else "factor"
             ones = _with(seen, node, k, lambda a: torch.ones_like(a))
             text = f"that without the factor {seen.plain[arg.name]} in {seen.where(node, 1 - k)}"
-            yield Exchange("elementwise factor", text, {node.name: ones})
+            yield Exchange(cause, text, {node.name: ones})
             twice = _with(seen, node, k, lambda a: a * a)
             text = f"that with the factor {seen.plain[arg.name]} twice in {seen.where(node, 1 - k)}"
-            yield Exchange("elementwise factor", text, {node.name: twice})
-    if name in ("where", "masked_fill", "threshold_backward"):
+            yield Exchange(cause, text, {node.name: twice})
+    if name in SELECTIONS:
         for _, arg in places:
-            value = seen.values[arg.name]
-            if arg.name in seen.moving and value.shape == seen.values[node.name].shape:
+            shape = seen.values[node.name].shape
+            if arg.name in seen.moving and broadcasts(seen.values[arg.name].shape, shape):
                 text = f"that without the selection {seen.plain[arg.name]} → {name}"
-                yield Exchange("elementwise factor", text, {node.name: _as(arg)})
+                yield Exchange("elementwise factor", text, {node.name: _as(arg, shape)})
 
 
 def _operands(seen: Seen) -> Iterator[Exchange]:
@@ -255,47 +306,26 @@ def _others(seen: Seen, node: Any) -> Iterator[Exchange]:
             if arg.name not in seen.moving and other.name in seen.moving:
                 continue
             made = _taking(seen, node, k, taken)
-            cause, text = _named(seen, arg, other)
-            if _turned(taken(seen.values), seen.values[arg.name]):
-                cause, text = "transpose", f"with {seen.plain[arg.name]}ᵀ"
-            yield Exchange(cause, f"that {text} in {seen.where(node, k)}", {node.name: made})
+            cause = functools.partial(_cause, seen, arg, other, taken, [node])
+            text = f"that {_instead(seen, arg, other)} in {seen.where(node, k)}"
+            yield Exchange(cause, text, {node.name: made})
 
 
-def _named(seen: Seen, own: Any, other: Any) -> tuple[str, str]:
-    """What it is to take one value for another: of what is made from dy a factor or a term less or
-    more, if one is made of the other by products or sums alone; else another operand."""
-    mine, theirs = seen.plain[own.name], seen.plain[other.name]
-    instead = f"with {theirs} in the place of {mine}"
+def _cause(seen: Seen, own: Any, other: Any, taken: Made, takers: Sequence[Any]) -> str:
+    """What it is to take one value for another."""
+    if _turned(taken(seen.values), seen.values[own.name]):
+        return "transpose"
     if own.name in seen.moving:
-        for kind, cause in ((PRODUCTS, "elementwise factor"), (SUMS, "missing term")):
-            if made_by(own, other, kind):
-                return cause, instead
-        if made_by(other, own, PRODUCTS):
-            return "elementwise factor", instead
-        if made_by(other, own, SUMS):
-            return "extra term", instead
-    return "operand", instead
+        return naming.of_dy(seen.values, own, other)
+    return naming.of_the_forward(seen.values, own, other, takers)
+
+
+def _instead(seen: Seen, own: Any, other: Any) -> str:
+    return f"with {seen.plain[other.name]} in the place of {seen.plain[own.name]}"
 
 
 def _turned(value: torch.Tensor, own: torch.Tensor) -> bool:
     return value.ndim > 1 and value.shape == own.mT.shape and torch.equal(value, own.mT)
-
-
-HANDED_ON = {"alias", "view", "expand", "clone", "unsqueeze", "squeeze", "reshape", "neg"}
-
-
-def made_by(node: Any, source: Any, kind: Sequence[str]) -> bool:
-    """Whether a value is made of another by operations of a kind alone."""
-    open_, known = [node], {node}
-    while open_:
-        one = open_.pop()
-        if one is source:
-            return True
-        if one.op == "call_function" and (operation(one) in kind or operation(one) in HANDED_ON):
-            more = [n for n in one.all_input_nodes if n not in known]
-            known.update(more)
-            open_ += more
-    return False
 
 
 def _more(seen: Seen) -> Iterator[Exchange]:
@@ -352,8 +382,9 @@ def _factor(seen: Seen, node: Any, divided: Any, other: Any) -> Exchange:
     elif other is None:
         text = f"what it should be without the factor {seen.plain[divided.name]} {there}"
     else:
+        cause = naming.of_the_forward(seen.values, divided, other)
         names = f"{seen.plain[other.name]} in the place of the factor {seen.plain[divided.name]}"
-        return Exchange("operand", f"that with {names} {there}", {node.name: lambda _: value})
+        return Exchange(cause, f"that with {names} {there}", {node.name: lambda _: value})
     return Exchange("elementwise factor", text, {node.name: lambda _: value})
 
 
@@ -373,10 +404,11 @@ def _saved(seen: Seen) -> Iterator[Exchange]:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not value.ndim:
             continue
         mine = seen.plain[name]
+        takers = [n for n in seen.both.backward if node in n.all_input_nodes]
         for other, taken in seen.like(node):
             if other.name in seen.both.forward:
-                text = f"that with {seen.plain[other.name]} in the place of {mine}"
-                yield Exchange("operand", text, {name: taken})
+                cause = functools.partial(_cause, seen, node, other, taken, takers)
+                yield Exchange(cause, f"that {_instead(seen, node, other)}", {name: taken})
         text = f"that without the factor {mine}"
         yield Exchange("elementwise factor", text, {name: _ones(name)})
 
@@ -415,16 +447,16 @@ def _as_rows(value: torch.Tensor, other: torch.Tensor) -> bool:
     return value.shape == other.shape or 2 in (value.ndim, other.ndim)
 
 
-def _shaped(name: str, shape: torch.Size, turned: bool) -> Made:
+def _shaped(name: str, own: torch.Tensor, turned: bool) -> Made:
     def made(values: Mapping[str, Any]) -> torch.Tensor:
-        value = values[name].reshape(shape)
+        value = values[name].reshape(own.shape).to(own.dtype)
         return value.mT if turned else value
 
     return made
 
 
-def _as(other: Any) -> Made:
-    return lambda values: values[other.name]
+def _as(other: Any, shape: torch.Size) -> Made:
+    return lambda values: values[other.name].expand(shape)
 
 
 def _ones(name: str) -> Made:

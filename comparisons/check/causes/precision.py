@@ -12,8 +12,10 @@ from ....reference.adapters import array, tensor, tree_map
 from ...verdict.classes import HALF_DTYPES
 from ...verdict.noise import is_floating
 from ..probes import ORDINARY
-from .case import Case, Cause, Sides
+from .case import Case, Cause, Sides, at
 from .closeness import where_finite
+
+NUDGE = 2.0**-7  # some ulps of the shortest type: rounding is another there
 
 
 def of_a_shorter_type(case: Case) -> Iterator[Cause]:
@@ -35,7 +37,7 @@ def of_a_shorter_type(case: Case) -> Iterator[Cause]:
                 yield Cause("precision", f"{f.name} is computed in {dtype} ({f.probe.name})")
         if error < 2.0**-20 or np.array_equal(ours.astype("float32").astype(float), ours):
             yield Cause("precision", f"{f.name} is computed in float32 ({f.probe.name})")
-        if error < 2.0**-9:
+        if error < 2.0**-9 and _scatters(case, sides):
             yield Cause("precision", f"{f.name} is computed in half precision ({f.probe.name})")
         return
 
@@ -44,6 +46,26 @@ def _is_a_factor(ours: np.ndarray, truth: np.ndarray, error: float) -> bool:
     factor = float(np.sum(ours * truth) / np.sum(truth * truth))
     rest = float(np.linalg.norm(ours - factor * truth) / np.linalg.norm(truth))
     return truth.size > 1 and rest < 0.3 * error
+
+
+def _scatters(case: Case, sides: Sides) -> bool:
+    """Whether the errors are others where all that goes in is moved by a little, but by more than
+    the digits that are left: those of another formula hardly change."""
+    rng = np.random.default_rng(0)
+
+    def moved(leaf: Any) -> Any:
+        if not is_floating(leaf):
+            return leaf
+        by = 1 + NUDGE * rng.uniform(-1, 1, leaf.shape)
+        return np.asarray(leaf * by, leaf.dtype)
+
+    inputs, name = tree_map(moved, sides.inputs), sides.finding.name
+    ours, truth = at(case.ours, inputs, name), at(case.truth, inputs, name)
+    if ours is None or truth is None or ours.shape != sides.ours.shape:
+        return True
+    before = np.subtract(*where_finite(sides.ours, sides.truth))
+    after = np.subtract(*where_finite(ours, truth))
+    return float(np.linalg.norm(after - before)) > 0.25 * float(np.linalg.norm(before))
 
 
 def _is_made_by_rounding(case: Case, sides: Sides, ours: np.ndarray, dtype: str) -> bool:

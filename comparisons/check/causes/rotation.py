@@ -19,7 +19,8 @@ def of_pairs(case: Case) -> Iterator[Cause]:
         for text, pairs in _ways(first.truth.shape):
             if all(_is_turned(case, wrong, pairs) for wrong in wrongs):
                 turned = "turned by another angle than they should be"
-                yield Cause("rotation", f"the gradient of {first.name} has its {text} {turned}")
+                cause = "variant" if _of_another_table(first, pairs) else "rotation"
+                yield Cause(cause, f"the gradient of {first.name} has its {text} {turned}")
 
 
 Pairs = tuple[int, list[int], list[int]]  # an axis, and the two of each pair along it
@@ -51,6 +52,18 @@ def _is_turned(case: Case, wrong: Wrong, pairs: Pairs) -> bool:
         return False
     again = _turn(ours, truth, pairs, wrong.single)
     return again is not None and bool(np.all(abs(again - angles) < _within(wrong.single)))
+
+
+def _of_another_table(wrong: Wrong, pairs: Pairs) -> bool:
+    """Whether what should be dy turned back is dy turned back by an angle that is none of the right
+    ones with another sign: another base, offset or scale."""
+    dy = wrong.inputs[2]
+    if not isinstance(dy, np.ndarray) or dy.shape != wrong.truth.shape:
+        return False
+    right, ours = (_turn(a, dy, pairs, wrong.single) for a in (wrong.truth, wrong.ours))
+    if right is None or ours is None:
+        return False
+    return bool(np.any(abs(ours - right.conj()) > _within(wrong.single)))
 
 
 def _turn(ours: np.ndarray, truth: np.ndarray, pairs: Pairs, single: bool) -> np.ndarray | None:

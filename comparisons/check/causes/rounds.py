@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from ..traced import AS_IT_IS, BothWays, operation
+from . import naming
+from .naming import PRODUCTS, SUMS
 
 ROUNDS = 64  # the most of a loop
 NEAR = 9  # the most operations between what is taken and what should be
 CROWDED = 8  # what so many take, or what takes as many as JOINED, is of no round
 JOINED = 4
 NEIGHBOURS = 10  # the most values that are tried in the place of another
-
-SUMS, PRODUCTS = ("add", "sub", "rsub"), ("mul", "div")
 
 Made = Callable[[Mapping[str, Any]], Any]
 Way = Sequence[tuple[str, str, int]]  # from a value to another, through the graph
@@ -152,7 +152,8 @@ def _others(both: BothWays, group: list[Any]) -> Iterator[tuple[str, str, dict[s
                     yield "transpose", f"that with {mine} transposed, each time", made
                     continue
                 text = f"that with {both.plain(other.name)} in the place of {mine}, each time"
-                yield "operand", text, made
+                named = naming.of_the_forward(both.values, own, other, group)
+                yield "operand" if of_dy else named, text, made
 
 
 def _near(both: BothWays, own: Any) -> Iterator[tuple[Any, Way]]:

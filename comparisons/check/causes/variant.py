@@ -14,8 +14,7 @@ import torch
 
 from ....reference.adapters import array
 from ...ops.arguments import signature_of
-from ..adapt import Subject
-from ..traced import BothWays, Place, literals
+from ..traced import BothWays, Place, literals, operation
 from .case import Candidate, Case, Wrong
 from .closeness import broadcasts
 from .graphs import Gradients, both_ways_of, candidates, forward_of
@@ -23,6 +22,7 @@ from .graphs import Gradients, both_ways_of, candidates, forward_of
 SETTINGS = 60  # the most values of settings that are tried
 CONSTANTS = 120  # the most values of constants, in the whole function
 PULLED = 240  # and in its pullback alone
+TAKERS = 4  # operations of the pullback that take one value, of which one sees another number
 TINY = 1e-3  # what is below is an eps and nothing else
 SMALL = 0.1  # what is below may be an eps, for which powers of ten stand
 POWERS = [10.0**-k for k in (5, 6, 8, 12, 3, 4, 7, 10, 9, 11, 16)]
@@ -31,6 +31,7 @@ POWERS = [10.0**-k for k in (5, 6, 8, 12, 3, 4, 7, 10, 9, 11, 16)]
 # step of the pullback alone, is a factor.
 PLAIN = {0, 0.5, 1, 2, 3}
 
+AXES = ("dim", "axis")  # 1 and −1 may be one of these
 # Settings that are words: those that stand for one another.
 WORDS = (
     ("none", "tanh"),
@@ -50,10 +51,11 @@ def _with_other_settings(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradie
     for name, old, new, inputs in itertools.islice(_resettings(case, wrong), SETTINGS):
         with contextlib.suppress(Exception):  # a value that the reference does not take
             results = case.truth(inputs)
-            text = f"that with {name} = {_written(new)} in the place of {_written(old)}"
+            text = f"that with {name} = {written(new)} in the place of {written(old)}"
             gradients = [results.get(n, np.empty(0)) for n in case.done.order]
-            found.append(Found(name, new, text, gradients))
-    yield from _told_apart(found)
+            where = (name, new) if name in AXES else name
+            found.append(Found(where, new, text, gradients))
+    yield from told_apart(found)
 
 
 def of_another_constant(case: Case, wrong: Wrong) -> Iterator[Candidate]:
@@ -81,7 +83,7 @@ def _with_other_constants(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradi
         with contextlib.suppress(Exception):  # an operation that does not take it
             _, gradients = trace.evaluated(numbers=dict.fromkeys(where, new))
             found.append(Found(tuple(where), new, _text(where, old, new), gradients))
-    yield from _told_apart(found)
+    yield from told_apart(found)
 
 
 def _with_others_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[tuple[str, Gradients]]:
@@ -94,9 +96,15 @@ def _with_others_in_the_pullback(case: Case, wrong: Wrong) -> Iterator[tuple[str
         for way in [kept, *({n: v} for n, v in kept.items() if len(kept) > 1)]:
             key = (tuple(where), tuple(way))
             found.append(Found(key, new, text, both.gradients(way)))
+        for name, value in kept.items():  # at one of the operations that take it alone
+            takers = [n for n in both.backward if both.nodes[name] in n.all_input_nodes]
+            for taker in takers if 1 < len(takers) <= TAKERS else ():
+                way = {taker.name: both.at(taker, {name: value})}
+                key = (tuple(where), tuple(way))
+                found.append(Found(key, new, text, both.gradients(way)))
     for where, new, text, changed in _others(both, case, both.backward):
         found.append(Found(tuple(where), new, text, both.gradients(changed)))
-    yield from _told_apart(found)
+    yield from told_apart(found)
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Found:
     gradients: Gradients
 
 
-def _told_apart(found: Sequence[Found]) -> Iterator[tuple[str, Gradients]]:
+def told_apart(found: Sequence[Found]) -> Iterator[tuple[str, Gradients]]:
     """Without those that others do not differ from: a threshold that is far off, which nothing
     reaches, is none that was put there."""
     groups: dict[Any, list[Found]] = {}
@@ -154,6 +162,36 @@ def _others(
             changed = both.with_numbers(dict.fromkeys(where, new))
             text = f"{_text(where, old, new)}, in the pullback alone"
             yield where, new, text, both.again(changed, forward=True)
+    for where, changed, text in _over_one_less(both, nodes):
+        text = f"that with {text}, in the pullback alone"
+        yield where, math.nan, text, both.again(changed, forward=True)
+
+
+def _over_one_less(
+    both: BothWays, nodes: Sequence[Any]
+) -> Iterator[tuple[list[Place], dict[str, Any], str]]:
+    """Each mean of the forward over n − 1, as torch's own variances are, or a variance over n; as
+    it is, and without the numbers that are added to it to keep it from 0."""
+    added = {
+        node.name: (lambda known, node=node: both.applied(node, known, {1: lambda _: 0.0}))
+        for (name, key), c in literals(nodes)
+        if key == 1 and 0 < abs(c) < TINY and operation(node := both.nodes[name]) == "add"
+    }
+    for node in nodes:
+        if (name := operation(node)) not in ("mean", "var") or node.name not in both.forward:
+            continue
+        value = both.values[node.name]
+        n = both.values[node.args[0].name].numel() // max(value.numel(), 1)
+        less = node.kwargs.get("correction") if name == "var" else 0
+        over = n - (1 if less is None else less)
+        other = n - 1 if over == n else n
+        if min(over, other) > 0:
+            changed = {node.name: value * over / other}
+            text = f"a mean over {other} in the place of {over} in {name}"
+            yield [(node.name, "over")], changed, text
+            if added:
+                text = f"{text} and without what is added to it"
+                yield [(node.name, "alone")], {**changed, **added}, text
 
 
 def _ratio(new: Any, old: Any) -> np.ndarray | None:
@@ -171,14 +209,14 @@ def _resettings(case: Case, wrong: Wrong) -> Iterator[tuple[str, Any, Any, Any]]
     reference = case.done.reference
     if reference is None:
         return
-    names, defaults = _signature(reference)
+    if (function := reference.in_torch) is None:
+        return
+    names, defaults = named_arguments(function)
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    settings = {
-        n: v for n, v in {**defaults, **given}.items() if not _is_array(v) and v is not None
-    }
+    settings = {n: v for n, v in {**defaults, **given}.items() if is_setting(v)}
     numbers = [v for v in settings.values() if _is_number(v)]
     turns = [
-        (name, old, iter(_other_values(name, old, defaults.get(name), numbers)))
+        (name, old, iter(other_values(name, old, defaults.get(name), numbers)))
         for name, old in settings.items()
     ]
     while turns:  # the likeliest of each first
@@ -193,10 +231,9 @@ def _resettings(case: Case, wrong: Wrong) -> Iterator[tuple[str, Any, Any, Any]]
                 yield name, old, new, (args, {**kwargs, name: new}, dy)
 
 
-def _signature(reference: Subject) -> tuple[list[str], dict[str, Any]]:
-    """The names of the reference's arguments, and the defaults of those that have one."""
-    function = reference.in_torch
-    own = signature_of(function) if function else None
+def named_arguments(function: Any) -> tuple[list[str], dict[str, Any]]:
+    """The names of a function's arguments, and the defaults of those that have one."""
+    own = signature_of(function)
     name = getattr(function, "__name__", "")
     builtin = getattr(getattr(torch.ops.aten, name, None), "default", None)
     if own is None and builtin:  # one that Python sees no signature of
@@ -208,7 +245,7 @@ def _signature(reference: Subject) -> tuple[list[str], dict[str, Any]]:
     return list(parameters), defaults
 
 
-def _other_values(name: str, old: Any, default: Any, numbers: Sequence[float]) -> Iterator[Any]:
+def other_values(name: str, old: Any, default: Any, numbers: Sequence[float]) -> Iterator[Any]:
     if isinstance(old, bool):
         yield not old
     elif isinstance(old, str):
@@ -216,7 +253,7 @@ def _other_values(name: str, old: Any, default: Any, numbers: Sequence[float]) -
             if word != old:
                 yield word
     elif isinstance(old, int):
-        axis = name in ("dim", "axis")
+        axis = name in AXES
         known = {0, 1, -1, -2, old - 1, old + 1} if axis else {old + 1, old - 1, 0, 1, default}
         for new in known - {old}:
             if isinstance(new, int) and not isinstance(new, bool) and (axis or new >= 0):
@@ -276,10 +313,10 @@ def _nearby(c: float, settings: Sequence[float]) -> Iterator[float]:
 def _text(where: Sequence[Place], old: float, new: float) -> str:
     operations = dict.fromkeys(name.rstrip("_0123456789") for name, _ in where)
     there = " and ".join(operations)
-    return f"that with {_written(new)} in the place of {_written(old)} in {there}"
+    return f"that with {written(new)} in the place of {written(old)} in {there}"
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     return f"{value:.9g}" if isinstance(value, float) else repr(value)
 
 
@@ -287,5 +324,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, np.generic))
+def is_setting(value: Any) -> bool:
+    return value is not None and not isinstance(value, (np.ndarray, np.generic, torch.Tensor))

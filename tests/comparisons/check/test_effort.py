@@ -163,7 +163,8 @@ def decayed_sum_torch(x):
 def test_beside_a_long_loop_few_probes_are_tried_and_the_report_says_so():
     x = [rng.standard_normal((3, 4))]
     usual = check(decayed_sum(np.cos), decayed_sum_torch, x)
-    assert usual.passed and "more than 500 steps" in " ".join(usual.warnings)
+    assert usual.passed
+    assert "more than 500 steps" in " ".join(usual.warnings)
     assert len(tries(usual)) <= 14
     assert not check(decayed_sum(lambda x: np.cos(x) * 1.000001), decayed_sum_torch, x).passed
     wanted = check(decayed_sum(np.cos), decayed_sum_torch, x, probes=["× 32"])
@@ -172,5 +173,6 @@ def test_beside_a_long_loop_few_probes_are_tried_and_the_report_says_so():
 
 def test_all_that_is_asked_for_is_tried_beside_a_long_loop():
     report = check(decayed_sum(np.cos), decayed_sum_torch, [np.ones(2)], thorough=True)
-    assert report.passed and not report.warnings
+    assert report.passed
+    assert not report.warnings
     assert {"mixed", "× 2⁻¹⁰"} <= set(report.table["probe"])
