@@ -23,12 +23,13 @@ from ..traced import BothWays, operation
 from .case import Candidate, Case, Wrong
 from .closeness import where_finite
 from .factor import is_known, named_factor
-from .graphs import LARGE, both_ways_of, once
+from .graphs import LARGE, Gradients, both_ways_of, once
 from .rounds import each_round
 from .sums import parts_left
 
 ALIKE = 48  # the most values of one shape that are tried in the place of one of them
 WORK = 40_000  # the most operations that are computed where nothing tells beforehand
+ROUNDS = 80_000  # the same for what is exchanged in every round, once for all arguments
 OPERATIONS = 1_500  # the most in a graph that is gone through
 SEEN = 1e-6  # of what is compared along a direction, when it agrees
 SUMS, PRODUCTS = ("add", "sub", "rsub"), ("mul", "div")
@@ -72,8 +73,9 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     ):
         if seen.explains(exchange, aim):
             yield candidate(exchange)
-    rounds = itertools.starmap(Exchange, each_round(both))
-    for further in (rounds, _saved(seen), _slopes(seen)):
+    for exchange, gradients in _of_rounds(case, wrong, seen):
+        yield Candidate(exchange.cause, exchange.text, gradients[position])
+    for further in (_saved(seen), _slopes(seen)):
         work = WORK
         for exchange in further:
             work -= seen.work(exchange)
@@ -81,6 +83,28 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
                 break
             with contextlib.suppress(RuntimeError):  # an operation that does not take it
                 yield candidate(exchange)
+
+
+def _of_rounds(case: Case, wrong: Wrong, seen: Seen) -> Iterator[tuple[Exchange, Gradients]]:
+    """What is exchanged in every round, once for all arguments of a call."""
+    key = _of_rounds, id(wrong.inputs)
+    if key not in case.known:
+        case.known[key] = [], _computed(seen, itertools.starmap(Exchange, each_round(seen.both)))
+    known, rest = case.known[key]
+    yield from known
+    for found in rest:
+        known.append(found)
+        yield found
+
+
+def _computed(seen: Seen, exchanges: Iterator[Exchange]) -> Iterator[tuple[Exchange, Gradients]]:
+    work = ROUNDS
+    for exchange in exchanges:
+        work -= seen.work(exchange)
+        if work < 0:
+            return
+        with contextlib.suppress(Exception):  # an operation that does not take it
+            yield exchange, seen.both.gradients(exchange.made)
 
 
 class Seen:
