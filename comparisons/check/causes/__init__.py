@@ -31,6 +31,7 @@ from . import (
     state,
     steps,
     swapped,
+    tiles,
     transposed,
     variant,
 )
@@ -78,6 +79,7 @@ CANDIDATES = (
     factor.times_an_array,
     operations.of_one_operation,
     inside.of_one_step,
+    tiles.of_a_triangle,
     steps.of_one_step,
     variant.of_another_constant,
     variant.of_another_constant_in_the_pullback,
