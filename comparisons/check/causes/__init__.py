@@ -80,6 +80,7 @@ CANDIDATES = (
     operations.of_one_operation,
     inside.of_one_step,
     tiles.of_a_triangle,
+    tiles.of_parts_of_a_sum,
     steps.of_one_step,
     variant.of_another_constant,
     variant.of_another_constant_in_the_pullback,

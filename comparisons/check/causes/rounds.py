@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.fx import Node
 
 from ..traced import AS_IT_IS, BothWays, operation
 
@@ -20,6 +21,7 @@ CROWDED = 8  # what so many take, or what takes as many as JOINED, is of no roun
 JOINED = 4
 NEIGHBOURS = 10  # the most values that are tried in the place of another
 
+FILLED = {"full", "full_like", "zeros", "zeros_like", "new_zeros", "scalar_tensor"}
 PLACED = {"select_scatter", "slice_scatter", "sum"}
 SUMS, PRODUCTS = ("add", "sub", "rsub"), ("mul", "div")
 
@@ -59,14 +61,15 @@ def _groups(both: BothWays) -> Iterator[list[Any]]:
             if operation(node) not in AS_IT_IS - {"alias", "permute"}:
                 groups.setdefault(seen(node, depth), []).append(node)
         for group in groups.values():
-            for every in (group, [*group, *_ends_of(both, group)]) if seen is used else (group,):
+            more = _last_of(both, group) if seen is used else _first_of(both, group)
+            for every in (group, [*group, *more]):
                 key = frozenset(n.name for n in every)
                 if 1 < len(every) <= ROUNDS and key not in known:
                     known.add(key)
                     yield every
 
 
-def _ends_of(both: BothWays, group: Sequence[Any]) -> list[Any]:
+def _last_of(both: BothWays, group: Sequence[Any]) -> list[Any]:
     """A result that takes what the operations of a group take: what they hand on to the next round,
     it gives back in the last one."""
     kinds = {_role(both, n, 1) for n in group}
@@ -76,6 +79,29 @@ def _ends_of(both: BothWays, group: Sequence[Any]) -> list[Any]:
     return [
         n for n in dict.fromkeys(results) if n.name in both.of_dy and _role(both, n, 1) in kinds
     ]
+
+
+def _first_of(both: BothWays, group: Sequence[Any]) -> list[Any]:
+    """The operation in the place of those of a group in the round that takes the initial state."""
+    if len(group) < 2 or not all(n.name in both.of_dy for n in group):
+        return []
+    own, kinds = _role(both, group[0], 0), {_use(both, n, 2) for n in group}
+    return [
+        n
+        for n in both.backward
+        if _role(both, n, 0) == own
+        and any(_is_initial(arg) for arg in n.args)
+        and n not in group
+        and _use(both, n, 2) in kinds
+    ][-1:]
+
+
+def _is_initial(arg: Any) -> bool:
+    """Whether no round made it."""
+    source = _source(arg) if isinstance(arg, Node) else arg
+    if not isinstance(source, Node):
+        return isinstance(source, (int, float))
+    return _is_argument(source) or operation(source) in FILLED
 
 
 def _role(both: BothWays, node: Any, depth: int) -> Any:

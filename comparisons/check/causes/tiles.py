@@ -2,7 +2,8 @@
 the diagonal that are left out, or counted without their mask, and what comes from other tiles.
 
 The gradient is linear in the scores' own gradients, as that of what is summed by their weights is
-in the weights: one value is exchanged, of the forward or of the pullback.
+in the weights: one value is exchanged, of the forward or of the pullback. And sums along a row, of
+which a tile sees but a part.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ NONE = -1e8  # scores below are left out
 
 
 def of_a_triangle(case: Case, wrong: Wrong) -> Iterator[Candidate]:
-    yield from once(case, wrong, _found)
+    yield from once(case, wrong, _triangles)
 
 
-def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+def of_parts_of_a_sum(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    yield from once(case, wrong, _sums)
+
+
+def _triangles(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     if wrong.truth.ndim < 2 or (both := both_ways_of(case, wrong)) is None:
         return
     position = list(case.done.order).index(wrong.name)
@@ -39,6 +44,49 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
                     gradient = both.gradients({node.name: made})[position]
                     where = both.plain(node.name)
                     yield Candidate(cause, f"that with the triangle {where} {text}", gradient)
+
+
+def _sums(case: Case, wrong: Wrong) -> Iterator[Candidate]:
+    """A sum along an axis of which each block has its own terms alone, or those up to it."""
+    if (both := both_ways_of(case, wrong)) is None:
+        return
+    position = list(case.done.order).index(wrong.name)
+    sums = [n for n in both.backward if operation(n) == "sum" and n.name in both.of_dy]
+    for node in sums[:MOST]:
+        terms, axis = both.values[node.args[0].name], _kept_axis(node)
+        if axis is None or not 2 < terms.shape[axis] <= LONG:
+            continue
+        for text, made in _partial_sums(terms, axis):
+            changed = {}
+            for user in (u for u in node.users if node in u.args):
+                changed[user.name] = _at(both, user, user.args.index(node), made)
+            with contextlib.suppress(Exception):  # what does not broadcast it
+                gradient = both.gradients(changed)[position]
+                where = both.plain(node.args[0].name)
+                yield Candidate("missing term", f"that with {where} summed {text}", gradient)
+
+
+def _kept_axis(node: Any) -> int | None:
+    """The one axis along which it sums, if that is kept."""
+    axes, kept = node.args[1] if len(node.args) > 1 else (), (*node.args[2:], False)[0]
+    return axes[0] if kept and isinstance(axes, (list, tuple)) and len(axes) == 1 else None
+
+
+def _partial_sums(terms: torch.Tensor, axis: int) -> Iterator[tuple[str, torch.Tensor]]:
+    rows, n = terms.movedim(axis, -1), terms.shape[axis]
+    for block in range(1, n // 2 + 2):
+        tile = torch.arange(n) // block
+        of = "each alone" if block == 1 else f"by blocks of {block} alone"
+        for text, among in (
+            (of, tile[:, None] == tile),
+            (f"{of.removesuffix(' alone')} and what is before", tile[:, None] <= tile),
+            (f"{of.removesuffix(' alone')} and what is behind", tile[:, None] >= tile),
+        ):
+            yield f"{text} along axis {axis}", (rows @ among.to(terms.dtype)).movedim(-1, axis)
+
+
+def _at(both: BothWays, user: Any, k: int, made: torch.Tensor) -> Any:
+    return lambda values: both.applied(user, values, {k: lambda _: made})
 
 
 def _is_triangle(value: Any) -> bool:
@@ -96,6 +144,8 @@ def _tiled(
         yield "misplaced", f"without {those}", value * ~own
         yield "missing term", f"of {those} alone", value * own
         yield "overwritten", f"of {those} and their neighbours alone", value * (away <= 1)
+        if block > 1:
+            yield "transpose", f"turned within {those}", torch.where(own, value.mT, value)
         if whole is not None and block > 1:
             yield (
                 "elementwise factor",
