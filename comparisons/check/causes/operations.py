@@ -29,7 +29,7 @@ from .sums import parts_left
 
 ALIKE = 48  # the most values of one shape that are tried in the place of one of them
 WORK = 40_000  # the most operations that are computed where nothing tells beforehand
-ROUNDS = 80_000  # the same for what is exchanged in every round, once for all arguments
+ROUNDS = 70_000  # the same for what is exchanged in every round, once for all arguments
 OPERATIONS = 1_500  # the most in a graph that is gone through
 SEEN = 1e-6  # of what is compared along a direction, when it agrees
 SUMS, PRODUCTS = ("add", "sub", "rsub"), ("mul", "div")

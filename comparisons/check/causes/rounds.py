@@ -54,6 +54,11 @@ def _groups(both: BothWays) -> Iterator[list[Any]]:
     """Operations of a kind: by what they take, seen less and less far, and by what takes them, for
     the first round takes an initial state, and the last one nothing from a later round."""
     known = set()
+    firsts = {  # the first round is the last one of the pullback
+        (_role(both, n, 0), _use(both, n, 2)): n
+        for n in both.backward
+        if n.name in both.of_dy and any(map(_is_initial, n.args))
+    }
     taken, used = functools.partial(_role, both), functools.partial(_use, both)
     for seen, depth in ((taken, 2), (used, 2), (taken, 1), (used, 1), (taken, 0)):
         groups: dict[Any, list[Any]] = {}
@@ -61,7 +66,7 @@ def _groups(both: BothWays) -> Iterator[list[Any]]:
             if operation(node) not in AS_IT_IS - {"alias", "permute"}:
                 groups.setdefault(seen(node, depth), []).append(node)
         for group in groups.values():
-            more = _last_of(both, group) if seen is used else _first_of(both, group)
+            more = _last_of(both, group) if seen is used else _first_of(both, firsts, group)
             for every in (group, [*group, *more]):
                 key = frozenset(n.name for n in every)
                 if 1 < len(every) <= ROUNDS and key not in known:
@@ -81,19 +86,12 @@ def _last_of(both: BothWays, group: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _first_of(both: BothWays, group: Sequence[Any]) -> list[Any]:
+def _first_of(both: BothWays, firsts: Mapping[Any, Any], group: Sequence[Any]) -> list[Any]:
     """The operation in the place of those of a group in the round that takes the initial state."""
     if len(group) < 2 or not all(n.name in both.of_dy for n in group):
         return []
-    own, kinds = _role(both, group[0], 0), {_use(both, n, 2) for n in group}
-    return [
-        n
-        for n in both.backward
-        if _role(both, n, 0) == own
-        and any(_is_initial(arg) for arg in n.args)
-        and n not in group
-        and _use(both, n, 2) in kinds
-    ][-1:]
+    kinds = dict.fromkeys((_role(both, n, 0), _use(both, n, 2)) for n in group)
+    return [firsts[kind] for kind in kinds if kind in firsts and firsts[kind] not in group]
 
 
 def _is_initial(arg: Any) -> bool:

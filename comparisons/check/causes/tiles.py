@@ -106,7 +106,7 @@ def _whole(both: BothWays, node: Any) -> torch.Tensor | None:
         return _unmasked(both, node, value)
     if node.name in both.forward and bool((value >= 0).all()):
         for masked in both.forward_calls:
-            scores = both.values.get(masked.name)
+            scores: Any = both.values.get(masked.name)
             if _shape(scores) == value.shape and bool((scores < NONE).any()):
                 source = _unmasked(both, masked, scores)
                 if source is not None:
@@ -120,7 +120,7 @@ def _whole(both: BothWays, node: Any) -> torch.Tensor | None:
 def _unmasked(both: BothWays, node: Any, value: torch.Tensor) -> torch.Tensor | None:
     kept = (value != 0) & (value > NONE)
     for source in node.all_input_nodes:
-        found = both.values.get(source.name)
+        found: Any = both.values.get(source.name)
         if _shape(found) != value.shape or not torch.is_floating_point(found):
             continue
         if torch.equal(found[kept], value[kept]) and bool((found[~kept] > NONE).all()):
