@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch._decomp import decomposition_table
+from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -233,12 +234,12 @@ class BothWays:
                 open_ += node.all_input_nodes
         return found
 
-    @property
+    @functools.cached_property
     def forward_calls(self) -> list[Any]:
         """The operations that y is made of."""
         return [self.nodes[n] for n in self.nodes if n in self.forward]
 
-    @property
+    @functools.cached_property
     def backward(self) -> list[Any]:
         """The operations of the pullback."""
         calls = (n for n in self.graph.nodes if n.op == "call_function")
@@ -315,16 +316,16 @@ class BothWays:
     def _run(self, given: Mapping[str, Any], forward: bool | None = None) -> dict[str, Any]:
         fresh = {name: value for name, value in given.items() if not callable(value)}
         known = {**self.values, **fresh} if forward is not None else fresh
-        for node in self.graph.nodes:
+        nodes = self.graph.nodes
+        if forward is not None:
+            nodes = self.forward_calls if forward else self.backward
+        for node in nodes:
             if node.op in ("placeholder", "output"):
                 continue
             if node.name in given:
                 if callable(given[node.name]):
                     fresh[node.name] = known[node.name] = given[node.name](known)
-                continue
-            if forward is not None and (node.name in self.forward) != forward:
-                continue
-            if node.op == "get_attr":
+            elif node.op == "get_attr":
                 fresh[node.name] = getattr(self.graph.owning_module, node.target)
             elif forward is None or any(n.name in fresh for n in node.all_input_nodes):
                 fresh[node.name] = known[node.name] = self._applied(node, known)
@@ -353,11 +354,14 @@ def _filled(
     node: Any, values: Mapping[str, Any], numbers: Mapping[Place, float] | None = None
 ) -> tuple[Any, Any]:
     """The arguments of a node, with values in the place of other nodes."""
-    filled: tuple[Any, Any] = tree_map(
-        lambda leaf: values.get(leaf.name, leaf) if hasattr(leaf, "all_input_nodes") else leaf,
-        _arguments(node, numbers or {}),
-    )
-    return filled
+
+    def given(leaf: Any) -> Any:
+        if isinstance(leaf, Node):
+            return values.get(leaf.name, leaf)
+        return tree_map(given, leaf) if isinstance(leaf, (list, tuple, dict)) else leaf
+
+    args, kwargs = _arguments(node, numbers) if numbers else (node.args, node.kwargs)
+    return tuple(map(given, args)), {k: given(a) for k, a in kwargs.items()}
 
 
 def _arguments(node: Any, numbers: Mapping[Place, float]) -> tuple[Any, Any]:

@@ -33,6 +33,7 @@ from . import (
     steps,
     swapped,
     targets,
+    tiles,
     transposed,
     variant,
 )
@@ -81,6 +82,8 @@ CANDIDATES = (
     factor.times_an_array,
     operations.of_one_operation,
     inside.of_one_step,
+    tiles.of_a_triangle,
+    tiles.of_parts_of_a_sum,
     steps.of_one_step,
     targets.elsewhere,
     called.of_another_function,

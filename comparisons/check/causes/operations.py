@@ -25,7 +25,7 @@ from . import naming
 from .case import Candidate, Case, Wrong
 from .closeness import broadcasts, where_finite
 from .factor import is_known, named_factor, of_a_part
-from .graphs import LARGE, both_ways_of, once
+from .graphs import LARGE, Gradients, both_ways_of, once
 from .naming import PRODUCTS, SELECTIONS, SUMS
 from .rounds import each_round
 from .sums import parts_left
@@ -33,6 +33,7 @@ from .unfolded import unfolded
 
 ALIKE = 48  # the most values of one shape that are tried in the place of one of them
 WORK = 40_000  # the most operations that are computed where nothing tells beforehand
+ROUNDS = 70_000  # the same for what is exchanged in every round, once for all arguments
 OPERATIONS = 1_500  # the most in a graph that is gone through
 SEEN = 1e-6  # of what is compared along a direction, when it agrees
 
@@ -58,8 +59,11 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         return
     seen, aim = _seen(both, wrong)
     yield from _explained(case, wrong, seen, aim)
-    rounds = itertools.starmap(Exchange, each_round(both))
-    for further in (rounds, _saved(seen), _slopes(seen)):
+    position = list(case.done.order).index(wrong.name)
+    for exchange, gradients in _of_rounds(case, wrong, seen):
+        cause = exchange.cause if isinstance(exchange.cause, str) else exchange.cause()
+        yield Candidate(cause, exchange.text, gradients[position])
+    for further in (_saved(seen), _slopes(seen)):
         work = WORK
         for exchange in further:
             work -= seen.work(exchange)
@@ -131,6 +135,28 @@ def _seen(both: BothWays, wrong: Wrong) -> tuple[Seen, float]:
     ours, truth = where_finite(wrong.ours, wrong.truth)
     along = torch.from_numpy(np.random.default_rng(13).standard_normal(truth.shape))
     return Seen(both, wrong.name, along), float((along * tensor(ours - truth)).sum())
+
+
+def _of_rounds(case: Case, wrong: Wrong, seen: Seen) -> Iterator[tuple[Exchange, Gradients]]:
+    """What is exchanged in every round, once for all arguments of a call."""
+    key = _of_rounds, id(wrong.inputs)
+    if key not in case.known:
+        case.known[key] = [], _computed(seen, itertools.starmap(Exchange, each_round(seen.both)))
+    known, rest = case.known[key]
+    yield from known
+    for found in rest:
+        known.append(found)
+        yield found
+
+
+def _computed(seen: Seen, exchanges: Iterator[Exchange]) -> Iterator[tuple[Exchange, Gradients]]:
+    work = ROUNDS
+    for exchange in exchanges:
+        work -= seen.work(exchange)
+        if work < 0:
+            return
+        with contextlib.suppress(Exception):  # an operation that does not take it
+            yield exchange, seen.both.gradients(exchange.made)
 
 
 class Seen:

@@ -104,11 +104,12 @@ def _runs_along(dy: np.ndarray, truth: np.ndarray, axis: int) -> bool:
     return axis < truth.ndim and dy.shape[axis] == truth.shape[axis]
 
 
-def _own(parts: np.ndarray, axis: int, block: int) -> np.ndarray:
-    """What is left of the contributions where each slice, or block, has that of its own alone."""
+def _own(parts: np.ndarray, axis: int, block: int, far: int = 0) -> np.ndarray:
+    """What is left of the contributions where each slice, or block, has those of its own alone, or
+    of so many neighbours as well."""
     n = len(parts)
-    of_part, of_place = np.arange(n) // block, np.arange(n) // block
-    own = (of_part[:, None] == of_place).reshape(
+    of = np.arange(n) // block
+    own = (abs(of[:, None] - of) <= far).reshape(
         [n if k in (0, axis + 1) else 1 for k in range(parts.ndim)]
     )
     return np.asarray((parts * own).sum(0))
@@ -126,6 +127,11 @@ def _not_added(parts: np.ndarray, axis: int | None) -> Iterator[Candidate]:
             of = "slice" if block == 1 else f"block of {block} slices"
             text = f"the share of each {of}'s own dy along axis {axis} alone"
             yield Candidate("missing term", text, _own(parts, axis, block))
+            text = f"without the share of each {of}'s own dy along axis {axis}"
+            yield Candidate("missing term", text, parts.sum(0) - _own(parts, axis, block))
+            text = f"the share of each {of} and of its neighbours along axis {axis} alone, which"
+            text += " overwrites that of all further ones"
+            yield Candidate("overwritten", text, _own(parts, axis, block, 1))
         for which, order in (("last", blocks), ("first", blocks[::-1])):
             kept = np.zeros_like(parts[0])
             for part in order:

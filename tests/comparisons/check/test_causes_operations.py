@@ -64,6 +64,86 @@ def test_every_round_of_a_loop(wrong, cause):
     assert named(rnn(wrong), rnn_torch, [x, h, w]) == cause
 
 
+def gated_torch(a, b, x):
+    c, out = torch.zeros_like(x[0]), []
+    for t in range(len(x)):
+        c = a[t] * c + b[t] * torch.tanh(x[t])
+        out.append(torch.sigmoid(c) * c)
+    return torch.stack(out)
+
+
+def gated(wrong):
+    """c[t] = a[t] c[t − 1] + b[t] tanh(x[t]), whose output is gated by itself."""
+
+    def rule(a, b, x):
+        states, y, g = [np.zeros_like(x[0])], np.empty_like(x), np.tanh(x)
+        for t in range(len(x)):
+            states.append(a[t] * states[-1] + b[t] * g[t])
+        c = np.stack(states[1:])
+        s = 1 / (1 + np.exp(-c))
+        y = s * c
+
+        def pullback(dy):
+            da, db, dx, carry = np.empty_like(a), np.empty_like(b), np.empty_like(x), 0
+            for t in reversed(range(len(x))):
+                more = 0 if wrong == "less" else dy[t] * c[t] * s[t] * (1 - s[t])
+                carry = carry + dy[t] * s[t] + more
+                decayed = carry * a[t]
+                dc = decayed if wrong == "late" else carry
+                da[t] = dc * states[t]
+                db[t] = dc * g[t]
+                dx[t] = dc * b[t] * (g[t] * (1 - g[t]) if wrong == "slope" else 1 - g[t] ** 2)
+                carry = decayed
+            return da, db, dx
+
+        return y, pullback
+
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("wrong", "cause"),
+    [
+        ("less", "missing term"),
+        ("late", "elementwise factor"),
+        ("slope", "elementwise factor"),
+    ],
+)
+def test_every_round_with_its_first_and_last(wrong, cause):
+    a, b, x = (rng.standard_normal((4, 2)) for _ in range(3))
+    assert named(gated(wrong), gated_torch, [a, b, x]) == cause
+
+
+def scan_torch(a, x):
+    h, states = 0, []
+    for t in range(x.shape[1]):
+        h = a[:, t] * h + x[:, t]
+        states.append(h)
+    return torch.stack(states, 1)
+
+
+def scan_of_the_same_step(a, x):
+    """h[t] = a[t] h[t − 1] + x[t], with h[t] for h[t − 1] in its pullback."""
+    states = [np.zeros_like(x[:, 0])]
+    for t in range(x.shape[1]):
+        states.append(a[:, t] * states[-1] + x[:, t])
+
+    def pullback(dy):
+        da, dx, carry = np.empty_like(a), np.empty_like(x), np.zeros_like(states[0])
+        for t in reversed(range(x.shape[1])):
+            dx[:, t] = carry = carry + dy[:, t]
+            da[:, t] = carry * states[t + 1]
+            carry = carry * a[:, t]
+        return da, dx
+
+    return np.stack(states[1:], 1), pullback
+
+
+def test_the_state_of_another_round():
+    arrays = [rng.standard_normal((2, 4, 2)) for _ in range(2)]
+    assert named(scan_of_the_same_step, scan_torch, arrays) == "operand"
+
+
 # One operation, and closed forms ----------------------------------------------------------------
 
 
