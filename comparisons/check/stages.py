@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from ..verdict.classes import HALF_DTYPES
 from ..verdict.halves import is_half
 from . import findings
 from .adapt import Subject, subject_of
-from .arguments import argument, converted
+from .arguments import argument, converted, double, private
 from .calls import numbers_among, settings_of, weight
 from .findings import NOT_APPLICABLE, Finding, Outcome, Reason
 from .isolation import OVER, PATIENCE, Died, apart
@@ -42,9 +43,11 @@ from .probes import (
 from .report import note
 from .surroundings import Surroundings
 from .targets import Target
+from .torch_subjects import is_longer
 from .trials import Trial, Trials
 from .verdicts import hold_to_differences, judge, repeat, settled_at_first_sight, vote
 
+STEPS = 500  # of a reference that is long
 BRIEF = 1.0  # seconds for an axis that is so long that a loop over it would take minutes
 BEYOND = {SHAPE, FOREIGN, FAR}  # where a kernel may end the process
 Judged = Callable[[Sequence[Trials]], None]
@@ -166,7 +169,7 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     if not probing or not t.base or not (all(bases) or t.pace.over):
         return
     _look_closer(t)
-    if not asked.wanted.thorough and t.is_long():
+    if not asked.wanted.thorough and _is_long(t):
         asked = replace(asked, wanted=asked.wanted.sparing())
     for base in filter(None, bases):
         _beside(t, base, asked)
@@ -197,6 +200,15 @@ def _look_closer(t: Trials) -> None:
         return
     if apart(t.answers, [smaller], until=t.pace.until, fork=t.subject.forks) == [True]:
         t.point = smaller
+
+
+def _is_long(t: Trials) -> bool:
+    """Whether the reference takes more than STEPS at the point from which probes are made."""
+    if t.reference and t.reference.in_torch:
+        call = double((t.point.args, t.point.kwargs))
+        with contextlib.suppress(Exception):  # it answers once
+            t.long = is_longer(t.reference.in_torch, *private(call), STEPS)
+    return t.long
 
 
 def _unasked(t: Trials, dtypes: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import zlib
@@ -37,10 +36,8 @@ from .probes import (
     UNASKED,
     Probe,
 )
-from .torch_subjects import is_longer
 from .votes import Vote
 
-STEPS = 500  # of a loop that is long
 RESULTS = 1000  # of a long axis, which one that is taken apart has more of
 
 
@@ -271,14 +268,6 @@ class Trials:
     def _side(self) -> Subject:
         """Who knows the truth: without a reference the subject itself, held to differences."""
         return self.reference or self.subject
-
-    def is_long(self) -> bool:
-        """Whether the reference takes more than STEPS at the point from which probes are made."""
-        if self.reference and self.reference.in_torch:
-            call = double((self.point.args, self.point.kwargs))
-            with contextlib.suppress(Exception):  # it answers once
-                self.long = is_longer(self.reference.in_torch, *private(call), STEPS)
-        return self.long
 
     def answers(self, probe: Probe) -> bool:
         """Whether both sides take this call."""

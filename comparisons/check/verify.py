@@ -27,9 +27,9 @@ from .pace import InTime, Pace, Told
 from .probes import SHAPE, Wanted
 from .report import Report, note, row
 from .smallest import smallest
-from .stages import Asked, Judged, judging, tried
+from .stages import STEPS, Asked, Judged, judging, tried
 from .targets import Target, target_of
-from .trials import STEPS, Trials
+from .trials import Trials
 
 KINKS_OF = ("torch", "any")
 

@@ -285,14 +285,14 @@ def _is_turned(both: BothWays, own: Any, source: Any) -> bool:
 
 
 def _named(both: BothWays, own: Any, other: Any, group: list[Any]) -> tuple[str, str]:
-    """What it is to take one value for another: one of the terms of a sum for it is a term less."""
+    """What it is to take one value for another: one of the terms of a sum for it is a term less,
+    unless the other terms are numbers."""
     less = operation(own) in SUMS and other in map(_source, own.all_input_nodes)
     instead = f"with {both.plain(other.name)} in the place of {both.plain(own.name)}"
-    if less:
-        return "missing term", instead
     if own.name in both.of_dy:
-        return "operand", instead
-    return naming.of_the_forward(both.values, own, other, group), instead
+        return "missing term" if less else "operand", instead
+    cause = naming.of_the_forward(both.values, own, other, group)
+    return "missing term" if less and cause == "operand" else cause, instead
 
 
 def _in_all(both: BothWays, group: Sequence[Any], k: int, way: Way) -> Iterator[dict[str, Made]]:
