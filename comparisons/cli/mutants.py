@@ -407,14 +407,15 @@ def _rates(title: str, part: pd.DataFrame) -> Table:
     rates = _titled(title)
     for column in ("cause", "mutants", "caught", "cause named", "slow gradcheck", "fast"):
         rates.add_column(column, justify="left" if column == "cause" else "right")
-    groups = [*part.groupby("planted", sort=True), ("all", part)]
+    first = part["planted"].str.partition(" / ")[0]
+    groups = [*part.groupby(first, sort=True), ("all", part)]
     for cause, group in groups:
         n = len(group)
         counts = [
             int(c.sum())
             for c in (
                 group["class"] == "caught",
-                group["named"] == group["planted"],
+                group["rightly"],
                 group["gradcheck_slow"].astype(bool),
                 group["gradcheck_fast"].astype(bool),
             )

@@ -451,7 +451,7 @@ MUTANTS = {
             "dhat - dhat.mean(axes, keepdims=True)",
         ),
         Mutant(
-            "broadcast",
+            "broadcast / factor",
             "sum_to(dy * hat, weight.shape)",
             "(dy * hat).reshape(-1, *weight.shape).mean(0)",
         ),
@@ -488,7 +488,7 @@ MUTANTS = {
     "matmul": [
         Mutant("transpose", "x.mT @ dy", "dy.mT @ x"),
         Mutant(
-            "broadcast",
+            "broadcast / factor",
             "sum_to(x.mT @ dy, other.shape)",
             "(x.mT @ dy).reshape(-1, *other.shape).mean(0)",
         ),
@@ -511,7 +511,7 @@ MUTANTS = {
     "add": [
         Mutant("factor", "sum_to(alpha * dy, other.shape)", "sum_to(dy, other.shape)"),
         Mutant(
-            "broadcast",
+            "broadcast / factor",
             "sum_to(alpha * dy, other.shape)",
             "sum_to(alpha * dy, other.shape) * (other.size / max(dy.size, 1))",
         ),
@@ -695,7 +695,7 @@ MUTANTS = {
             'dweight = np.einsum("not,nctk->ock", dy, windows)',
             'dweight = np.einsum("not,nctk->ock", dy, windows)[..., ::-1]',
         ),
-        Mutant("broadcast", "dy.sum((0, 2))", "dy.sum(2).mean(0)"),
+        Mutant("broadcast / factor", "dy.sum((0, 2))", "dy.sum(2).mean(0)"),
         Mutant("shape", "dy.sum((0, 2))", "dy.sum((0, 2))[:, np.newaxis]"),
     ],
     "avg_pool1d": [

@@ -65,13 +65,15 @@ def mutant_row(op: str, number: int, seed: int = 0) -> dict[str, Any]:
     count, started = Count(), time.perf_counter()
     report = next(r for r in _until_wrong(count.of(subject), op, calls, seed))
     took = time.perf_counter() - started
+    named = report.cause.name if report.cause else "dtype" if warned(report) else ""
     return {
         **_row(f"mutant/{op}/{number}/{seed}", "mutant", op),
         "planted": mutant.cause,
         "frozen": mutant.frozen,
         "old": mutant.old,
         "new": mutant.new,
-        "named": report.cause.name if report.cause else "dtype" if warned(report) else "",
+        "named": named,
+        "rightly": named in mutant.cause.split(" / "),  # more than one name may be fair
         "says": report.cause.text if report.cause else "",
         **objections(subject, against(op), calls, seed),
         "calls": count.number,
@@ -139,7 +141,16 @@ def _row(row: str, kind: str, op: str) -> dict[str, Any]:
     none = dict.fromkeys(("planted", "named", "old", "new", "says"), "")
     unknown = dict.fromkeys(JUDGES)
     seconds = dict.fromkeys(("calls", "seconds", "slow_seconds", "fast_seconds"), math.nan)
-    return {"id": row, "kind": kind, "op": op, **none, "frozen": False, **unknown, **seconds}
+    return {
+        "id": row,
+        "kind": kind,
+        "op": op,
+        **none,
+        "frozen": False,
+        "rightly": False,
+        **unknown,
+        **seconds,
+    }
 
 
 def _until_wrong(subject: Rule, op: str, calls: Sequence[Any], seed: int) -> Iterator[Report]:

@@ -214,7 +214,7 @@ class OneUlpNoise(TorchDispatchMode):
             return result
         given = _tensors((args, *kwargs.values()))
         if way == "fused" and all(t.numel() for t in given):
-            self._follow(result, decomposition_table[function], keeps, args, kwargs)
+            self._follow(result, _parts(function), keeps, args, kwargs)
             return result
         self._disturb([args[i] for i in written if i < len(args)])
         self._disturb(kwargs.get("out"))
@@ -339,9 +339,32 @@ def _way(function: Any) -> _Way:
         or hasattr(torch.ops.prims, name)
         or torch.Tag.nondeterministic_seeded in function.tags
     )
-    fused = function in decomposition_table and not single
+    fused = (function in decomposition_table or function in OWN_PARTS) and not single
     keeps = any(a.name.startswith("running_") for a in schema.arguments)
     return _Way("fused" if fused else "plain", (), SUMS.get(function, ""), keeps)
+
+
+def _parts(function: Any) -> Callable[..., Any]:
+    """What an overload computes, in simple operations."""
+    return OWN_PARTS.get(function) or decomposition_table[function]
+
+
+def _exponential(a: torch.Tensor) -> torch.Tensor:
+    """exp(A) as torch has it: a polynomial of A / 2ˢ, whose norm is below 1, squared s times, which
+    doubles each time what was lost before (Higham, "The scaling and squaring method for the matrix
+    exponential revisited", 2005). Here it is Taylor's, with a remainder below 1 / 19!."""
+    norm = float(a.abs().sum(-2).max()) if a.numel() else 0.0
+    times = max(math.ceil(math.log2(norm)), 0) if 0 < norm < math.inf else 0
+    part, one = a / 2**times, torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    power = one + part / 18
+    for k in range(17, 0, -1):
+        power = one + part @ power / k
+    for _ in range(times):
+        power = power @ power
+    return power
+
+
+OWN_PARTS = {torch.ops.aten.linalg_matrix_exp.default: _exponential}
 
 
 @functools.lru_cache(maxsize=16)

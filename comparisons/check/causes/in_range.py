@@ -51,7 +51,8 @@ def beyond_a_value(case: Case) -> Iterator[Cause]:
             continue
         place = f"where {what} {sign} {text}"
         if factor := _factor_there(case, f, sign, text):
-            yield Cause("factor", f"{f.name} is {factor} times what it should be {place}")
+            cause = "sign" if factor == "-1" else "factor"
+            yield Cause(cause, f"{f.name} is {factor} times what it should be {place}")
         yield Cause("range", f"{f.name} is wrong only {place} ({f.probe.name})")
 
 
@@ -151,7 +152,7 @@ def _factor_there(case: Case, f: Finding, sign: str, text: str) -> str:
     low, _, high = text.partition(" … ")
     if sign not in "<>" or not high or not float(low) <= 0 <= float(high):
         return ""
-    if f.truth is None or f.ours is None or f.argument is None:
+    if f.truth is None or f.ours is None:
         return ""
     ours, truth = f.ours[f.outside], f.truth[f.outside]
     if not np.all(truth) or ours.size < 2:

@@ -132,7 +132,7 @@ class Substituting(OneUlpNoise):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if noise._way(function).kind == "fused":
             with self:
-                return noise.decomposition_table[function](*args, **(kwargs or {}))
+                return noise._parts(function)(*args, **(kwargs or {}))
         return super().__torch_dispatch__(function, types, args, kwargs)
 
 
@@ -154,6 +154,19 @@ def test_noise_reaches_the_inside_of_a_kernel():
         moves = slope()
     assert abs(moves - plain) > 2.0**-52
     assert abs(moves / plain - 1) > 2.0**-20
+
+
+def test_a_matrix_exponential_moves_by_what_its_squarings_make_of_it():
+    """exp of a rotation by 64 is squared six times, that of one by 2⁻⁶ never."""
+
+    def moves(angle):
+        a = torch.tensor([[0.0, -angle], [angle, 0.0]], dtype=torch.float64)
+        plain = torch.linalg.matrix_exp(a)
+        with OneUlpNoise(2.0**-40, 1):
+            return float((torch.linalg.matrix_exp(a) - plain).abs().max())
+
+    assert 0 < moves(2.0**-6) < 4 * 2.0**-40
+    assert moves(64.0) > 8 * moves(2.0**-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
