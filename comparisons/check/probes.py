@@ -298,8 +298,25 @@ def _tiled(given: Sequence[np.ndarray], first: int) -> list[np.ndarray]:
     lead = given[first]
     if not lead.ndim or lead.size >= WIDE:
         return list(given)
-    times = -(-WIDE // lead.size)
-    return [np.concatenate([a] * times) if a.ndim and len(a) == len(lead) else a for a in given]
+    return [_so_many_times(a, lead, -(-WIDE // lead.size)) for a in given]
+
+
+def _so_many_times(a: np.ndarray, lead: np.ndarray, times: int) -> np.ndarray:
+    return np.concatenate([a] * times) if a.ndim and len(a) == len(lead) else a
+
+
+def twice_the_rows(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call with its arrays repeated once along the leading axis of the first floating one."""
+    given = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, np.ndarray)]
+    lead = next((a for a in given if is_floating(a)), np.zeros(()))
+    if not lead.ndim:
+        return args, kwargs
+    return tree_map(
+        lambda leaf: _so_many_times(leaf, lead, 2) if isinstance(leaf, np.ndarray) else leaf,
+        (args, kwargs),
+    )
 
 
 def _resized(

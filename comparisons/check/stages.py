@@ -38,12 +38,13 @@ from .probes import (
     Wanted,
     fewer_rows,
     points,
+    twice_the_rows,
     within,
 )
 from .report import note
 from .surroundings import Surroundings
 from .targets import Target
-from .torch_subjects import is_longer
+from .torch_subjects import steps_of
 from .trials import Trial, Trials
 from .verdicts import hold_to_differences, judge, repeat, settled_at_first_sight, vote
 
@@ -169,12 +170,13 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     if not probing or not t.base or not (all(bases) or t.pace.over):
         return
     _look_closer(t)
-    if not asked.wanted.thorough and _is_long(t):
+    _count_steps(t)
+    if t.long and not asked.wanted.thorough:
         asked = replace(asked, wanted=asked.wanted.sparing())
     for base in filter(None, bases):
         _beside(t, base, asked)
     wanted = filter(
-        asked.wanted, points(t.point.args, t.point.kwargs, t.settings, t.seed, not t.long)
+        asked.wanted, points(t.point.args, t.point.kwargs, t.settings, t.seed, not t.loops)
     )
     probes = list(_within_domain(t, wanted, asked))
     beyond = [probe for probe in probes if probe.traits & BEYOND]
@@ -202,13 +204,17 @@ def _look_closer(t: Trials) -> None:
         t.point = smaller
 
 
-def _is_long(t: Trials) -> bool:
-    """Whether the reference takes more than STEPS at the point from which probes are made."""
-    if t.reference and t.reference.in_torch:
-        call = double((t.point.args, t.point.kwargs))
-        with contextlib.suppress(Exception):  # it answers once
-            t.long = is_longer(t.reference.in_torch, *private(call), STEPS)
-    return t.long
+def _count_steps(t: Trials) -> None:
+    """Whether the reference takes more than STEPS at the point from which probes are made, and
+    whether it takes more for more rows."""
+    function = t.reference and t.reference.in_torch
+    if not function:
+        return
+    call = t.point.args, t.point.kwargs
+    with contextlib.suppress(Exception):  # it answers once, or not of other shapes
+        steps = steps_of(function, *private(double(call)))
+        t.long = t.loops = steps > STEPS
+        t.loops |= steps_of(function, *private(double(twice_the_rows(*call)))) > steps
 
 
 def _unasked(t: Trials, dtypes: Sequence[str]) -> None:

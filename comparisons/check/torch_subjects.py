@@ -203,20 +203,18 @@ class _Evaluation:
         return own
 
 
-def is_longer(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], steps: int
-) -> bool:
-    """Whether the backward of a torch callable takes more steps than that, in float64."""
+def steps_of(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """How many steps the backward of a torch callable takes, in float64."""
     first = _Evaluation(
         function, args, kwargs, None, frozenset(), tensor, device_of(function), copies=True
     )
     open_ = [o.grad_fn for o in first.outputs if o.grad_fn is not None]
     known = set(open_)
-    while open_ and len(known) <= steps:
+    while open_:
         more = {edge for edge, _ in open_.pop().next_functions if edge is not None} - known
         known |= more
         open_ += more
-    return len(known) > steps
+    return len(known)
 
 
 def applied(function: Any) -> tuple[Callable[..., Any], inspect.Signature | None]:

@@ -52,6 +52,13 @@ ON_PURPOSE: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
         "a mean over no weight is NaN, and so is its slope",
         lambda a: not np.any(a["total_weight"]),
     ),
+    **dict.fromkeys(
+        ("lp_pool1d", "lp_pool2d", "lp_pool3d"),
+        (
+            "its slope is 0 where a sum is, and NaN at 0 where a power has none",
+            lambda a: a["norm_type"] <= 1,
+        ),
+    ),
     "softshrink": ("at λ = 0 it is x, and its slope at 0 is 0", lambda a: a["lambd"] == 0),
     "ctc_loss": ("its gradient is that of the logits, which are normalized", lambda a: True),
 }

@@ -172,6 +172,9 @@ CORNERS = {
         call(values([[[1.0, -1.0, -2.0, 1.0]]]), 3, 2, 1),
         call(values([[[1.0, -1.0, -2.0, 1.0]]]), 0.5, 2, 1),
         call(values([[[0.0, 1.0, 2.0]]]), -1.0, 2, 1),
+        call(
+            values([[[0.5, 1.0, 0.0], [0.05, 0.0, 0.5]]]), -1.5, 2, 1
+        ),  # 0 of what is finite at other places
         call(values([[[1.0, -1.0, 2.0]]]), 1, 2, 1),
         call(values([[[1.0, -1.0, -0.0, 0.0]]]), math.inf, 2, 1),
         call(_TALL, 2, 2),

@@ -364,7 +364,25 @@ def _exponential(a: torch.Tensor) -> torch.Tensor:
     return power
 
 
-OWN_PARTS = {torch.ops.aten.linalg_matrix_exp.default: _exponential}
+def _sigmoid(x: torch.Tensor) -> torch.Tensor:
+    return torch.neg(x).exp_().add_(1).reciprocal_()
+
+
+def _sigmoid_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.rsub(y, 1).mul_(y).mul_(dy)
+
+
+def _tanh_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.mul(y, y).neg_().add_(1).mul_(dy)
+
+
+OWN_PARTS = {
+    torch.ops.aten.linalg_matrix_exp.default: _exponential,
+    # Torch's own are the same, each in some twenty layers of Python.
+    torch.ops.aten.sigmoid.default: _sigmoid,
+    torch.ops.aten.sigmoid_backward.default: _sigmoid_backward,
+    torch.ops.aten.tanh_backward.default: _tanh_backward,
+}
 
 
 @functools.lru_cache(maxsize=16)

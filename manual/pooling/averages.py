@@ -253,6 +253,5 @@ def _raised(x, p):
 
 def _times(g, slope):
     """g · slope, silently NaN where 0 is multiplied by ∞."""
-    if not np.isinf(slope).any():
-        return g * slope
-    return where((g == 0) & np.isinf(slope), math.nan, where(g == 0, 1, g) * slope)
+    undefined = (g == 0) & np.isinf(slope)
+    return where(undefined, math.nan, g * where(undefined, 1, slope))

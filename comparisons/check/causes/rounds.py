@@ -291,6 +291,8 @@ def _named(both: BothWays, own: Any, other: Any, group: list[Any]) -> tuple[str,
     instead = f"with {both.plain(other.name)} in the place of {both.plain(own.name)}"
     if own.name in both.of_dy:
         return "missing term" if less else "operand", instead
+    if operation(own) == operation(other) == "select" and own.args[0] is other.args[0]:
+        return "misplaced", instead  # of the same array, at another index
     cause = naming.of_the_forward(both.values, own, other, group)
     return "missing term" if less and cause == "operand" else cause, instead
 
