@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -170,13 +169,14 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     if not probing or not t.base or not (all(bases) or t.pace.over):
         return
     _look_closer(t)
-    _count_steps(t)
-    if t.long and not asked.wanted.thorough:
+    long, loops = _counted(t)
+    t.spared = long and not asked.wanted.thorough
+    if t.spared:
         asked = replace(asked, wanted=asked.wanted.sparing())
     for base in filter(None, bases):
         _beside(t, base, asked)
     wanted = filter(
-        asked.wanted, points(t.point.args, t.point.kwargs, t.settings, t.seed, not t.loops)
+        asked.wanted, points(t.point.args, t.point.kwargs, t.settings, t.seed, not loops)
     )
     probes = list(_within_domain(t, wanted, asked))
     beyond = [probe for probe in probes if probe.traits & BEYOND]
@@ -204,17 +204,20 @@ def _look_closer(t: Trials) -> None:
         t.point = smaller
 
 
-def _count_steps(t: Trials) -> None:
+def _counted(t: Trials) -> tuple[bool, bool]:
     """Whether the reference takes more than STEPS at the point from which probes are made, and
-    whether it takes more for more rows."""
+    whether it is a loop over rows: then more of them cost more steps."""
     function = t.reference and t.reference.in_torch
-    if not function:
-        return
     call = t.point.args, t.point.kwargs
-    with contextlib.suppress(Exception):  # it answers once, or not of other shapes
+    try:
         steps = steps_of(function, *private(double(call)))
-        t.long = t.loops = steps > STEPS
-        t.loops |= steps_of(function, *private(double(twice_the_rows(*call)))) > steps
+    except Exception:  # it answers once, or there is none
+        return False, False
+    long = steps > STEPS
+    try:
+        return long, long or steps_of(function, *private(double(twice_the_rows(*call)))) > steps
+    except Exception:  # not of other shapes
+        return long, long
 
 
 def _unasked(t: Trials, dtypes: Sequence[str]) -> None:

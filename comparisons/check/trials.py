@@ -95,8 +95,7 @@ class Trials:
         self.unexcused: Counter[str] = Counter()  # results, by name, that were different
         self.base: Trial | None = None  # the first, at the caller's own point
         self.beside: Trial | None = None  # the same, at the point from which others are made
-        self.long = False  # whether the reference takes so many steps that few probes are tried
-        self.loops = False  # whether it takes more of them for more rows
+        self.spared = False  # whether the reference is so long that few probes are tried
         self._promoted: set[tuple[str, str]] = set()  # results by name, and the dtype asked for
         self._last: tuple[list[Any], Results] | None = None  # a point, and the truth there
 

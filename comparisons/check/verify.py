@@ -200,7 +200,7 @@ def _lints(
         yield "every array came in float32, where only errors 2²⁹ times larger can be seen"
     if "float64" not in dtypes and "float32" in dtypes:
         yield "judged in float32 only, where only errors 2²⁹ times larger can be seen"
-    if any(t.long for t in done):
+    if any(t.spared for t in done):
         yield (
             f"the reference takes more than {STEPS} steps, so that only those probes were tried "
             "that find most; thorough=True tries all"

@@ -18,7 +18,7 @@ from .table import objects, warned
 
 SETS = ("third", "fourth", "fifth")
 # What was found when a set was tried for the first time, which is but once: the third by the code
-# of the commit that added it, the fourth by that of the commit before the one that added its row.
+# of the commit that added it, the others by that of the commit before the one that added their row.
 FIRST_SIGHT = {
     "third": {
         "mistakes": 419,
@@ -34,6 +34,14 @@ FIRST_SIGHT = {
         "named rightly": 187,
         "named wrongly": 34,
         "right functions": 83,
+        "alarms": 2,
+    },
+    "fifth": {
+        "mistakes": 65,
+        "found": 65,
+        "named rightly": 55,
+        "named wrongly": 5,
+        "right functions": 38,
         "alarms": 2,
     },
 }
