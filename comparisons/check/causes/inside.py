@@ -297,12 +297,14 @@ def _fitted(
 
 
 def _saved(view: View) -> Iterator[Exchange]:
-    """A value of the forward in another order, wherever the pullback takes it."""
+    """A value of the forward in another order, wherever the pullback takes it: if that is more than
+    one step, or an operation with several results, which is none."""
+    seen = {step.node for step in view.steps}
     used: dict[str, int] = {}
-    for step in view.steps:
-        for node in dict.fromkeys(step.node.all_input_nodes):
-            if node.name in view.both.forward:
-                used[node.name] = used.get(node.name, 0) + 1
+    for node in view.both.backward:
+        for taken in dict.fromkeys(node.all_input_nodes):
+            if taken.name in view.both.forward:  # of an operation with several results: twice
+                used[taken.name] = used.get(taken.name, 0) + (1 if node in seen else 2)
     for name, times in used.items():
         if times > 1 and _is_many(own := view.both.values.get(name)):
             for cause, text, made in _simple_orders(own):

@@ -33,7 +33,7 @@ from .unfolded import unfolded
 
 ALIKE = 48  # the most values of one shape that are tried in the place of one of them
 WORK = 40_000  # the most operations that are computed where nothing tells beforehand
-ROUNDS = 70_000  # the same for what is exchanged in every round, once for all arguments
+ROUNDS = 150_000  # the same for what is exchanged in every round, once for all arguments
 OPERATIONS = 1_500  # the most in a graph that is gone through
 SEEN = 1e-6  # of what is compared along a direction, when it agrees
 
