@@ -420,6 +420,9 @@ def _not_summed(finding: Finding) -> bool:
 
 
 def _finite_nowhere(results: Results) -> bool:
-    """Whether there are numbers, and none is finite."""
-    numbers = [a for a in results.values() if is_floating(a)]
-    return any(a.size for a in numbers) and not any(np.isfinite(a).any() for a in numbers)
+    """Whether there are numbers, and none is finite; or the value has none, as a mean over nothing,
+    and so no gradient."""
+    numbers = {name: a for name, a in results.items() if is_floating(a) and a.size}
+    values = [a for name, a in numbers.items() if name.split(".")[0] == "value"]
+    undefined = bool(values) and all(np.isnan(a).all() for a in values)
+    return bool(numbers) and (undefined or not any(np.isfinite(a).any() for a in numbers.values()))

@@ -45,7 +45,7 @@ def mutants_command(
         typer.Option(
             "--set",
             metavar="NAME",
-            help="Instead, a set of mistakes written blind: third, fourth, fifth, sixth. Repeatable.",
+            help="Instead, a set of mistakes written blind: third to sixth. Repeatable.",
         ),
     ] = None,
     speed: Annotated[bool, typer.Option(help="Measure the two ratios of speed.")] = True,

@@ -563,3 +563,31 @@ def test_what_torch_cuts_off_is_imprecise_in_a_subject_and_what_overflows_is_wro
 
     report = check(Gate, lambda x: -x * F.logsigmoid(x), [X])
     assert report.passed == (softly is F.softplus), str(report)
+
+
+def test_a_value_that_is_not_defined_has_no_gradient():
+    """The mean over no targets is 0/0; torch's gradient of it is 0, and NaN is no other."""
+
+    def loss(logits, targets):
+        z = logits - logits.max(1, keepdims=True)
+        logp, kept = z - np.log(np.exp(z).sum(1, keepdims=True)), targets != 1
+        p, count = np.exp(logp), np.asarray(kept.sum(), logits.dtype)
+        rows = np.arange(len(logits))[kept]
+        y = -logp[rows, targets[kept]].sum() / count
+
+        def pullback(dy):
+            d = np.where(kept[:, None], p, 0)
+            d[rows, targets[kept]] -= 1
+            return (d * (dy / count),)
+
+        return y, pullback
+
+    def reference(logits, targets):
+        return torch.nn.functional.cross_entropy(logits, targets, ignore_index=1)
+
+    logits, targets = np.random.default_rng(0).standard_normal((4, 3)), np.array([1, 0, 2, 1])
+    with np.errstate(all="ignore"):
+        report = check(loss, reference, [logits, targets])
+    assert report.passed, str(report)
+    first = report.table[report.table["probe"] == "first row"]
+    assert set(first["class"]) == {"n/a"}
