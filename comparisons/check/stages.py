@@ -172,6 +172,7 @@ def _try(t: Trials, asked: Asked, probing: bool, judged: Judged) -> None:
     long, loops = _counted(t)
     t.spared = long and not asked.wanted.thorough
     if t.spared:
+        dtypes, bases = dtypes[:1], bases[:1]
         asked = replace(asked, wanted=asked.wanted.sparing())
     for base in filter(None, bases):
         _beside(t, base, asked)
@@ -247,7 +248,7 @@ def _elsewhere(
     is not there yet, here, once and not in every fork; at once if anything here is not. What was
     tried before is judged first: it says what is asked in vain.
     """
-    if not settled_at_first_sight([t]):
+    if "torch._dynamo" not in sys.modules and not settled_at_first_sight([t]):
         import torch._dynamo
     judged([t])
     found: list[Any] = [None] * len(probes)
