@@ -208,11 +208,13 @@ def _look_closer(t: Trials) -> None:
 def _counted(t: Trials) -> tuple[bool, bool]:
     """Whether the reference takes more than STEPS at the point from which probes are made, and
     whether it is a loop over rows: then more of them cost more steps."""
-    function = t.reference and t.reference.in_torch
+    function = t.reference.in_torch if t.reference else None
+    if function is None:
+        return False, False
     call = t.point.args, t.point.kwargs
     try:
         steps = steps_of(function, *private(double(call)))
-    except Exception:  # it answers once, or there is none
+    except Exception:  # it answers once
         return False, False
     long = steps > STEPS
     try:

@@ -346,7 +346,8 @@ def _way(function: Any) -> _Way:
 
 def _parts(function: Any) -> Callable[..., Any]:
     """What an overload computes, in simple operations."""
-    return OWN_PARTS.get(function) or decomposition_table[function]
+    found: Callable[..., Any] = OWN_PARTS.get(function) or decomposition_table[function]
+    return found
 
 
 def _exponential(a: torch.Tensor) -> torch.Tensor:
