@@ -346,8 +346,7 @@ def _way(function: Any) -> _Way:
 
 def _parts(function: Any) -> Callable[..., Any]:
     """What an overload computes, in simple operations."""
-    found: Callable[..., Any] = OWN_PARTS.get(function) or decomposition_table[function]
-    return found
+    return OWN_PARTS.get(function) or decomposition_table[function]
 
 
 def _exponential(a: torch.Tensor) -> torch.Tensor:
@@ -377,7 +376,7 @@ def _tanh_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.mul(y, y).neg_().add_(1).mul_(dy)
 
 
-OWN_PARTS = {
+OWN_PARTS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.linalg_matrix_exp.default: _exponential,
     # Torch's own are the same, each in some twenty layers of Python.
     torch.ops.aten.sigmoid.default: _sigmoid,
