@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.arguments import in_order, signature_of
-from ..ops.torch_samples import Sample
+from ..ops.torch_samples import Sample, in_torch
 from ..report.text import raised
 from ..verdict.classes import HALF_DTYPES
 from ..verdict.halves import is_half
@@ -207,20 +208,24 @@ def _look_closer(t: Trials) -> None:
 
 def _counted(t: Trials) -> tuple[bool, bool]:
     """Whether the reference takes more than STEPS at the point from which probes are made, and
-    whether it is a loop over rows: then more of them cost more steps."""
+    whether it is a loop over rows: then more of them cost more steps. No function of torch's own
+    is one."""
     function = t.reference.in_torch if t.reference else None
-    if function is None:
+    if function is None or in_torch(function):
         return False, False
-    call = t.point.args, t.point.kwargs
-    try:
-        steps = steps_of(function, *private(double(call)))
-    except Exception:  # it answers once
+    counted, call = partial(_steps, function), (t.point.args, t.point.kwargs)
+    if (steps := counted(call)) is None:  # it answers once
         return False, False
-    long = steps > STEPS
-    try:
-        return long, long or steps_of(function, *private(double(twice_the_rows(*call)))) > steps
-    except Exception:  # not of other shapes
-        return long, long
+    (more,) = apart(counted, [twice_the_rows(*call)], until=t.pace.until, fork=t.subject.forks)
+    loops = isinstance(more, int) and more > steps
+    return steps > STEPS, loops or steps > STEPS
+
+
+def _steps(function: Callable[..., Any], call: Any) -> int | None:
+    """None where it refuses the call."""
+    with contextlib.suppress(Exception):
+        return steps_of(function, *private(double(call)))
+    return None
 
 
 def _unasked(t: Trials, dtypes: Sequence[str]) -> None:

@@ -176,3 +176,19 @@ def test_all_that_is_asked_for_is_tried_beside_a_long_loop():
     assert report.passed
     assert not report.warnings
     assert {"mixed", "× 2⁻¹⁰"} <= set(report.table["probe"])
+
+
+def test_a_loop_over_rows_is_probed_with_no_more_of_them():
+    def sums(x):
+        y = np.cumsum(x, 0)
+        return y, lambda dy: np.flip(np.cumsum(np.flip(dy, 0), 0), 0) * (1 + (len(x) > 20))
+
+    def looped(x):
+        rows = [x[0]]
+        for row in x[1:]:
+            rows.append(rows[-1] + row)
+        return torch.stack(rows)
+
+    x = rng.standard_normal((5, 4))
+    assert check(sums, looped, [x], probes=["wide"]).passed
+    assert not check(sums, lambda x: x.cumsum(0), [x], probes=["wide"]).passed
