@@ -365,15 +365,17 @@ def _exponential(a: torch.Tensor) -> torch.Tensor:
 
 
 def _sigmoid(x: torch.Tensor) -> torch.Tensor:
-    return torch.neg(x).exp_().add_(1).reciprocal_()
+    if not (x.is_floating_point() or x.is_complex()):
+        x = x.to(torch.get_default_dtype())
+    return torch.exp(-x).add_(1).reciprocal_()
 
 
 def _sigmoid_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return torch.rsub(y, 1).mul_(y).mul_(dy)
+    return torch.rsub(y, 1).mul_(y) * dy
 
 
 def _tanh_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return torch.mul(y, y).neg_().add_(1).mul_(dy)
+    return torch.mul(y, y).neg_().add_(1) * dy
 
 
 OWN_PARTS: dict[Any, Callable[..., Any]] = {
