@@ -48,6 +48,10 @@ class Exchange(NamedTuple):
     text: str
     made: Mapping[str, Made]
 
+    @property
+    def kind(self) -> str:
+        return self.cause if isinstance(self.cause, str) else self.cause()
+
 
 def of_one_operation(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     yield from once(case, wrong, _found)
@@ -61,14 +65,9 @@ def _found(case: Case, wrong: Wrong) -> Iterator[Candidate]:
     yield from _explained(case, wrong, seen, aim)
     position = list(case.done.order).index(wrong.name)
     for exchange, gradients in _of_rounds(case, wrong, seen):
-        cause = exchange.cause if isinstance(exchange.cause, str) else exchange.cause()
-        yield Candidate(cause, exchange.text, gradients[position])
+        yield Candidate(exchange.kind, exchange.text, gradients[position])
     for further in (_saved(seen), _slopes(seen)):
-        work = WORK
-        for exchange in further:
-            work -= seen.work(exchange)
-            if work < 0:
-                break
+        for exchange in _within(WORK, seen, further):
             with contextlib.suppress(RuntimeError):  # an operation that does not take it
                 yield _candidate(case, wrong, seen, exchange)
     if (more := unfolded(both)) is not None:
@@ -93,8 +92,7 @@ def _explained(case: Case, wrong: Wrong, seen: Seen, aim: float) -> Iterator[Can
 
 def _candidate(case: Case, wrong: Wrong, seen: Seen, exchange: Exchange) -> Candidate:
     gradient = seen.both.gradients(exchange.made)[list(case.done.order).index(wrong.name)]
-    cause = exchange.cause if isinstance(exchange.cause, str) else exchange.cause()
-    return Candidate(cause, exchange.text, gradient)
+    return Candidate(exchange.kind, exchange.text, gradient)
 
 
 def _goes_one_way(node: Any, apart: set[str]) -> bool:
@@ -150,13 +148,18 @@ def _of_rounds(case: Case, wrong: Wrong, seen: Seen) -> Iterator[tuple[Exchange,
 
 
 def _computed(seen: Seen, exchanges: Iterator[Exchange]) -> Iterator[tuple[Exchange, Gradients]]:
-    work = ROUNDS
+    for exchange in _within(ROUNDS, seen, exchanges):
+        with contextlib.suppress(Exception):  # an operation that does not take it
+            yield exchange, seen.both.gradients(exchange.made)
+
+
+def _within(work: int, seen: Seen, exchanges: Iterator[Exchange]) -> Iterator[Exchange]:
+    """As many of them as so many operations compute."""
     for exchange in exchanges:
         work -= seen.work(exchange)
         if work < 0:
             return
-        with contextlib.suppress(Exception):  # an operation that does not take it
-            yield exchange, seen.both.gradients(exchange.made)
+        yield exchange
 
 
 class Seen:

@@ -40,10 +40,9 @@ def _triangles(case: Case, wrong: Wrong) -> Iterator[Candidate]:
         value = both.values[node.name]
         for cause, text, made in _tiled(value, _whole(both, node)):
             if not torch.equal(made, value):
-                with contextlib.suppress(Exception):
-                    gradient = both.gradients({node.name: made})[position]
-                    where = both.plain(node.name)
-                    yield Candidate(cause, f"that with the triangle {where} {text}", gradient)
+                gradient = both.gradients({node.name: made})[position]
+                where = both.plain(node.name)
+                yield Candidate(cause, f"that with the triangle {where} {text}", gradient)
 
 
 def _sums(case: Case, wrong: Wrong) -> Iterator[Candidate]:
