@@ -467,8 +467,8 @@ def glu(x, dim=-1):
 
 def softmax(x, dim=None, *, dtype=None):
     """pⱼ = e^xⱼ / Σ e^xₖ over dim; dx = p (dy − Σ p dy), where dy is measured from that of the
-    largest x, so that nothing cancels when that has won. x is first converted to `dtype`, a
-    floating one.
+    largest x if its p is above ½, so that nothing cancels when that has won. x is first converted
+    to `dtype`, a floating one.
 
     dim is by default 0 for an array of 0, 1 or 3 axes, else 1. Bridle, 1990
     """
@@ -479,7 +479,7 @@ def softmax(x, dim=None, *, dtype=None):
 
     def pullback(dy):
         g = _rows(dy, axis, dtype)
-        h = g - np.take_along_axis(g, winner, -1)
+        h = g - np.where(others < 1, np.take_along_axis(g, winner, -1), 0)
         drows = p * (h - (p * h).sum(axis=-1, keepdims=True))
         return _unrows(drows, axis, x.shape).astype(x.dtype, copy=False)
 

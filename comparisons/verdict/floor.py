@@ -16,7 +16,7 @@ from .classes import LIMIT, Function, Results
 from .cut import Places, cut
 from .halves import SMALLEST, is_half, rounded
 from .noise import OneUlpNoise, cast, is_floating, moved, moved_by, unit_roundoff
-from .ulps import difference, finite_part, same_values
+from .ulps import by_blocks, difference, finite_part, same_values
 
 DRAWS = 6  # of noise
 LOOKS = 3  # points at which what torch loses is looked for first, where noise is dear
@@ -89,8 +89,9 @@ class Floor:
             name: self._first(value, abs(finite_part(self.truth[name])))
             for name, value in self.native.items()
         }
-        self.noise = {name: np.zeros(value.shape) for name, value in self.truth.items()}
-        self._own: Results = {name: a.copy() for name, a in self.noise.items()}
+        # Zeros that take no memory, as long as nothing is known.
+        self.noise = {n: np.broadcast_to(0.0, value.shape) for n, value in self.truth.items()}
+        self._own: Results = dict(self.noise)
         self._knows_own = not self._loses
         self._part: Floor | None = None  # that of the elements which need more, and where they are
         self._places: Places = {}
@@ -101,7 +102,7 @@ class Floor:
         """The first term of the floor."""
         if not is_floating(value):  # whole numbers fit
             return np.full(value.shape, float(np.finfo(np.float64).tiny))
-        first = self.u(value) * size
+        first = np.asarray(self.u(value) * size)
         if self.half:
             first += SMALLEST[self.half] / (LIMIT if self.once else 1)
         if self._loses:
@@ -128,6 +129,8 @@ class Floor:
             part.inputs, self._places = smaller.of(self.inputs), smaller.places
             part._restrict(self._places)
             self._part = part
+            self.noise = {name: a.copy() for name, a in self.noise.items()}  # to be written
+            self._own = {name: a.copy() for name, a in self._own.items()}
 
     def _restrict(self, places: Places) -> None:
         """Keeps what is known of these elements of these results."""
@@ -216,7 +219,7 @@ class Floor:
             self._can[call] = False
         else:
             if all(
-                np.all(self._margin(name, found[name][0], alone[name]) <= 1)
+                np.all(self._margin(name, found[name][0], alone[name], alone[name]) <= 1)
                 for found, alone in pairs
                 for name in self.truth
             ):
@@ -355,15 +358,29 @@ class Floor:
         return self._margin(name, ours, self.truth[name], self.native[name])
 
     def _margin(
-        self, name: str, ours: np.ndarray, truth: np.ndarray, native: np.ndarray | None = None
+        self, name: str, ours: np.ndarray, truth: np.ndarray, native: np.ndarray
     ) -> np.ndarray:
         if not is_floating(truth):
             return np.where(ours == truth, 0.0, np.inf)
+        terms = self._rounding[name], self._own[name], self.noise[name]
+        return by_blocks(self._in_floors, ours, truth, native, *terms)
+
+    def _in_floors(
+        self,
+        ours: np.ndarray,
+        truth: np.ndarray,
+        native: np.ndarray,
+        rounding: np.ndarray,
+        own: np.ndarray,
+        noise: np.ndarray,
+    ) -> np.ndarray:
         with np.errstate(over="ignore"):
-            allowed = LIMIT * self.values[name]
+            allowed = LIMIT * (rounding + own + noise)
             margin = difference(ours, truth) / allowed
         finite = np.isfinite(ours) & np.isfinite(truth)
-        same = same_values(ours, truth) | (native is not None and same_values(ours, native))
+        if finite.all():
+            return margin
+        same = same_values(ours, truth) | same_values(ours, native)
         if self.half and np.isinf(ours).any():  # as is all that is infinite in 16 bits
             same |= ours == rounded(truth + np.copysign(allowed, ours), self.half)
         return np.where(finite, margin, np.where(same, 0, np.inf))

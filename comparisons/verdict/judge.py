@@ -32,7 +32,7 @@ from .digits import Ways, only_digits_lost
 from .floor import DRAWS, Floor
 from .halves import SMALLEST, rounded
 from .noise import is_floating, moved, unit_roundoff
-from .ulps import difference, finite_part, same_values, ulps
+from .ulps import by_blocks, difference, finite_part, same_values, ulps
 
 TOGETHER = 2**16  # elements screened at a time
 HOPELESS = 1e4  # above this margin, no further noise is drawn
@@ -103,12 +103,13 @@ def settle(
         return _open(floor, near)
 
     while thorough or open_():
+        outside = {n: m > 1 for n, m in margins.items() if m.max(initial=0) > 1}
         if not thorough:
-            floor.narrow({n: m > 1 for n, m in margins.items() if m.max(initial=0) > 1})
+            floor.narrow(outside)
         if not floor.widen(thorough):
             break
         widened = True
-        margins |= measured([name for name in fitting if margins[name].max(initial=0) > 1])
+        margins |= measured(list(outside))
     if widened:  # what is within remains so, but its margin is less
         margins = measured(fitting)
 
@@ -211,11 +212,12 @@ def _open(floor: Floor, margins: Mapping[str, np.ndarray]) -> bool:
     all, or it comes from 16 bits, of which one that flips or does not makes all the difference."""
     early = floor.draws < 1 or floor.halves
     hopeless = HOPELESS ** (2 if floor.draws < 2 else 1)
-    return any(
-        np.any((m > 1) & (early | (m <= hopeless) | (floor.noise[name] == 0)))
-        for name, m in margins.items()
-        if is_floating(floor.truth[name])
-    )
+    for name, margin in margins.items():
+        if not is_floating(floor.truth[name]) or not (outside := margin > 1).any():
+            continue
+        if early or np.any((margin[outside] <= hopeless) | (floor.noise[name][outside] == 0)):
+            return True
+    return False
 
 
 def screen(
@@ -258,23 +260,31 @@ def _screened(
     sizes = np.array([a.size for a, _ in pairs])
     ends = np.cumsum(sizes)
     starts: Any = ends - sizes
-    ours = np.concatenate([a.ravel() for a, _ in pairs])
-    truth = np.concatenate([t.ravel() for _, t in pairs])
+    ours, truth = (_end_to_end(column) for column in zip(*pairs, strict=True))
     size, gap = abs(finite_part(truth)), difference(ours, truth)
     u = unit_roundoff(half or ours.dtype)
-    floor = u * size + (SMALLEST[half] if half else float(finfo(ours.dtype).tiny))
-    margin = gap / (LIMIT * floor)
+    floor = u * size
+    floor += SMALLEST[half] if half else float(finfo(ours.dtype).tiny)
+    margin = LIMIT * floor
+    np.divide(gap, margin, out=margin)
     both = np.isfinite(ours) & np.isfinite(truth)
-    ignored = np.repeat(finite, sizes) & ~np.isfinite(truth)
+    ignored = np.zeros(0, int)
     if not both.all():
+        ignored = np.flatnonzero(np.repeat(finite, sizes) & ~np.isfinite(truth))
         margin[~both] = np.where(same_values(ours, truth), 0, np.inf)[~both]
         margin[ignored] = 0
 
     def largest(values: np.ndarray) -> np.ndarray:
         return np.maximum.reduceat(values, starts)
 
+    def each(of_pairs: np.ndarray) -> np.ndarray:
+        """What is known of each pair, for each of its elements."""
+        return of_pairs if len(pairs) == 1 else np.repeat(of_pairs, sizes)
+
     def norms(values: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.add.reduceat((values / np.repeat(scale, sizes)) ** 2, starts))
+        scaled = values / each(scale)
+        scaled *= scaled
+        return np.sqrt(np.add.reduceat(scaled, starts))
 
     worst = largest(margin)
     if (worst > 1).all():  # as where there is but one that is large
@@ -286,8 +296,8 @@ def _screened(
     apart, norm = norms(gap), norms(size)
     error = np.where(apart > 0, apart / norm, 0)
     # The first element of each pair that has its largest margin, or its largest distance.
-    by = np.where(np.repeat(worst > 0, sizes), margin, distances)
-    first = np.flatnonzero(by == np.repeat(np.where(worst > 0, worst, furthest), sizes))
+    by = np.where(each(worst > 0), margin, distances)
+    first = np.flatnonzero(by == each(np.where(worst > 0, worst, furthest)))
     at = first[np.searchsorted(first, starts)]
     level = np.where(most > 0, u, 0)
     resolution = np.where(most > 0, LIMIT * u, math.nan)
@@ -318,6 +328,11 @@ def _screened(
     ]
 
 
+def _end_to_end(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    flat = [a.ravel() for a in arrays]
+    return np.concatenate(flat) if len(flat) > 1 else flat[0]
+
+
 def _described(
     ours: np.ndarray,
     truth: np.ndarray,
@@ -331,22 +346,23 @@ def _described(
     shape = truth.shape[1:]
     if not truth.size:
         return [EMPTY] * len(truth)
-    change = abs(finite_part(truth)) if before is None else difference(truth, before)
-    ours, truth, slack, margin, change = (
-        a.reshape(len(a), -1) for a in (ours, truth, slack, margin, change)
+    sizes = abs(finite_part(truth))
+    change = sizes if before is None else difference(truth, before)
+    ours, truth, slack, margin, sizes, change = (
+        a.reshape(len(a), -1) for a in (ours, truth, slack, margin, sizes, change)
     )
     rows = np.arange(len(truth))
     distances = _distances(ours, truth, half)
     worst, furthest = margin.max(axis=1), distances.max(axis=1)
     at = np.where(worst > 0, margin.argmax(axis=1), distances.argmax(axis=1))
-    largest = abs(finite_part(truth)).max(axis=1)
+    largest = sizes.max(axis=1)
     scale = np.where(largest > 0, largest, 1)[:, None]  # so that no square overflows
 
     def norm(values: np.ndarray) -> np.ndarray:
         scaled = values / scale
         return np.sqrt(np.vecdot(scaled, scaled))
 
-    size, gap = norm(finite_part(truth)), norm(difference(ours, truth))
+    size, gap = norm(sizes), norm(difference(ours, truth))
     error = np.divide(gap, size, out=np.where(gap > 0, math.inf, 0.0), where=size > 0)
     level = np.where(largest > 0, slack.max(axis=1) / scale[:, 0], 0)
     columns = (
@@ -370,13 +386,17 @@ def _described(
 
 
 def _distances(ours: np.ndarray, truth: np.ndarray, half: str = "") -> np.ndarray:
-    """The distances in units in the last place, which are counted only where the bits differ."""
+    """The distances in units in the last place, which are counted only where bits differ."""
+    half = half if is_floating(ours) else ""
+    return by_blocks(functools.partial(_distances_of_some, half), ours, truth)
+
+
+def _distances_of_some(half: str, ours: np.ndarray, truth: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        half = half if is_floating(ours) else ""
-        apart = ours != (rounded(truth, half) if half else truth.astype(ours.dtype))
-    found = np.zeros(ours.shape, np.uint64)
-    found[apart] = ulps(ours[apart], truth[apart], half)
-    return found
+        theirs = rounded(truth, half) if half else truth.astype(ours.dtype, copy=False)
+    if np.array_equal(ours, theirs):
+        return np.zeros(ours.shape, np.uint64)
+    return ulps(ours, truth, half).astype(np.uint64)
 
 
 def _blur(slack: np.ndarray, change: np.ndarray) -> np.ndarray:
