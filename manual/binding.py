@@ -29,7 +29,7 @@ def arguments(rule, args, settings):
     """{name: argument} of a call, in the order of the signature, without those that are Constant.
     Each of *args is one argument, "args.0", and so is each of **settings. Raises TypeError for a
     call that the signature does not allow."""
-    signature, found = _signature(rule), {}
+    signature, found = signature_of(rule), {}
     for name, argument in signature.bind(*args, **settings).arguments.items():
         parameter = signature.parameters[name]
         if parameter.annotation in (Constant, "Constant"):
@@ -43,7 +43,8 @@ def arguments(rule, args, settings):
     return found
 
 
-def _signature(rule):
+def signature_of(rule):
+    """Its inspect.signature, which of a function is looked for once."""
     if not inspect.isfunction(rule):
         return inspect.signature(rule)
     if rule not in _signatures:

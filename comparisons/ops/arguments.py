@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ...manual import binding
 from ..verdict.noise import is_floating
 
 
@@ -16,7 +17,7 @@ def argument_names(
     """A name for each gradient that the pullback returns: "x", "parameters.0.weight" inside a dict,
     "params.0" inside a list, or "argument value" of an argument that is called as outputs are."""
     names: list[str] = []
-    for name, argument in inspect.signature(rule).bind(*args, **kwargs).arguments.items():
+    for name, argument in binding.signature_of(rule).bind(*args, **kwargs).arguments.items():
         if name not in constant:
             names += map(gradient_name, _inside(name, argument))
     return names

@@ -16,6 +16,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from ...manual.binding import named as leaves_by_name
+from ...manual.binding import signature_of
 from ...manual.trees import kept
 from ...reference.adapters import NotAsked, array, leaves, listed, tensor, tree_map
 from .. import ops
@@ -231,7 +232,7 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
     args, kwargs, _ = inputs
     ours, twin = ops.named(step.op).pair
     names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
-    bound = leaves_by_name(dict(inspect.signature(ours).bind(*args, **kwargs).arguments))
+    bound = leaves_by_name(dict(signature_of(ours).bind(*args, **kwargs).arguments))
     leaving = {end for node in step.nodes for end in node.next_functions}
     together: dict[Any, list[str]] = defaultdict(list)  # the arguments that are one tensor
     for name in names:
@@ -281,7 +282,7 @@ def _call(step: Step) -> tuple[Op, Any, dict[str, Any]] | None:
         return None
     args, kwargs = op.traced(name, step.args, step.kwargs, step.method)
     try:
-        inspect.signature(op.rule).bind(*args, **kwargs)
+        signature_of(op.rule).bind(*args, **kwargs)
     except TypeError as error:
         step.note = said(error)
         return None

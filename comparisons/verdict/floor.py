@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -289,16 +290,15 @@ class Floor:
             modes.extend(made)
             return made
 
-        small = 4 * self._u
-        for _, (a, *b) in self._results(seeds, point, around):
+        wider = partial(_wider, units, sizes[-1] / sizes[0], 4 * self._u)
+        for _, found in self._results(seeds, point, around):
             for name, value in self.truth.items():
-                movement = difference(a[name], value) / units
-                if b:
-                    further = difference(b[0][name], value) / units
-                    smooth = movement <= further / math.sqrt(sizes[1] / sizes[0])
-                    smooth |= movement <= small * abs(finite_part(value))
-                    movement = np.where(smooth, movement, 0)
-                self.noise[name] = np.maximum(self.noise[name], movement.max(axis=0))
+                columns = [results[name] for results in found]
+                if len(columns[0]) == 1:
+                    lone = (column[0] for column in columns)
+                    self.noise[name] = by_blocks(wider, self.noise[name], value, *lone)
+                else:
+                    self.noise[name] = wider(self.noise[name], value, *columns).max(axis=0)
         return any(mode.halves for mode in modes)
 
     def _results(
@@ -363,27 +363,48 @@ class Floor:
         if not is_floating(truth):
             return np.where(ours == truth, 0.0, np.inf)
         terms = self._rounding[name], self._own[name], self.noise[name]
-        return by_blocks(self._in_floors, ours, truth, native, *terms)
+        return by_blocks(partial(_in_floors, self.half), ours, truth, native, *terms)
 
-    def _in_floors(
-        self,
-        ours: np.ndarray,
-        truth: np.ndarray,
-        native: np.ndarray,
-        rounding: np.ndarray,
-        own: np.ndarray,
-        noise: np.ndarray,
-    ) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            allowed = LIMIT * (rounding + own + noise)
-            margin = difference(ours, truth) / allowed
-        finite = np.isfinite(ours) & np.isfinite(truth)
-        if finite.all():
-            return margin
-        same = same_values(ours, truth) | same_values(ours, native)
-        if self.half and np.isinf(ours).any():  # as is all that is infinite in 16 bits
-            same |= ours == rounded(truth + np.copysign(allowed, ours), self.half)
-        return np.where(finite, margin, np.where(same, 0, np.inf))
+
+def _in_floors(
+    half: str,
+    ours: np.ndarray,
+    truth: np.ndarray,
+    native: np.ndarray,
+    rounding: np.ndarray,
+    own: np.ndarray,
+    noise: np.ndarray,
+) -> np.ndarray:
+    """The margins, from the three terms of the floor."""
+    with np.errstate(over="ignore"):
+        allowed = LIMIT * (rounding + own + noise)
+        margin = difference(ours, truth) / allowed
+    finite = np.isfinite(ours) & np.isfinite(truth)
+    if finite.all():
+        return margin
+    same = same_values(ours, truth) | same_values(ours, native)
+    if half and np.isinf(ours).any():  # as is all that is infinite in 16 bits
+        same |= ours == rounded(truth + np.copysign(allowed, ours), half)
+    return np.where(finite, margin, np.where(same, 0, np.inf))
+
+
+def _wider(
+    units: float,
+    ratio: float,
+    small: float,
+    noise: np.ndarray,
+    truth: np.ndarray,
+    near: np.ndarray,
+    far: np.ndarray | None = None,
+) -> np.ndarray:
+    """The noise, with how far a draw has moved a result, unless it moves no further with noise that
+    is larger by this ratio."""
+    movement = difference(near, truth) / units
+    if far is not None:
+        smooth = movement <= difference(far, truth) / units / math.sqrt(ratio)
+        smooth |= movement <= small * abs(finite_part(truth))
+        movement = np.where(smooth, movement, 0)
+    return np.maximum(noise, movement)
 
 
 def nearby(inputs: Any, seed: int, dtype: Any = np.float32) -> Any:

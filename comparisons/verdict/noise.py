@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ml_dtypes import finfo
-from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...reference.adapters import leaves, tree_map
 from .classes import Fixed
 from .halves import BITS, is_half, rounded
+from .kernels import MOVES, parts
 
 # Results that are copies, selections or comparisons of what went in: exact, so left alone.
 EXACT = frozenset(
@@ -157,8 +157,10 @@ def moved_by(
         return [move(leaf, magnitude, np.where(up, 1 + size, 1 - size)) for size in sizes]
 
     def move(leaf: np.ndarray, magnitude: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        result = (leaf * factors).astype(leaf.dtype, copy=False)
-        if zeros and not magnitude.all():
+        shifts = zeros and not magnitude.all()
+        moves = leaf * factors if shifts else np.multiply(leaf, factors, out=factors)
+        result = moves.astype(leaf.dtype, copy=False)
+        if shifts:
             shift = (factors - 1) / 2 * np.max(magnitude, initial=0, where=np.isfinite(leaf))
             shift = shift if np.any(leaf < 0) else abs(shift)
             result = np.where(leaf == 0, shift.astype(leaf.dtype), result)
@@ -177,9 +179,9 @@ class OneUlpNoise(TorchDispatchMode):
     so that the tensors which are saved for the backward are noisy as well, and below vmap, where
     one result is that of many draws. A sum and a matrix product become PIECES partial sums, each
     with the noise of as many additions as it makes. A fused kernel keeps its result, and moves by
-    as much as torch's own decomposition of it moves, so that noise reaches what it computes inside.
-    The decomposition itself is no substitute: it may compute something else than the kernel whose
-    backward follows, and then the gradient is wrong without any noise.
+    as much as torch's own decomposition of it moves, or as is known of it, so that noise reaches
+    what it computes inside. The decomposition itself is no substitute: it may compute something
+    else than the kernel whose backward follows, and then the gradient is wrong without any noise.
 
     Results in 16 bits are left alone, but counted in `halves`; with `half` they alone are moved, by
     so many units in the last place, as they come: a kernel rounds to 16 bits once, at its end.
@@ -213,8 +215,11 @@ class OneUlpNoise(TorchDispatchMode):
         if way == "exact":
             return result
         given = _tensors((args, *kwargs.values()))
+        if way == "known" and _is_real(result) and result.dtype not in HALVES:
+            self._shift(result, MOVES[function](result, *args, **kwargs))
+            return result
         if way == "fused" and all(t.numel() for t in given):
-            self._follow(result, _parts(function), keeps, args, kwargs)
+            self._follow(result, parts(function), keeps, args, kwargs)
             return result
         self._disturb([args[i] for i in written if i < len(args)])
         self._disturb(kwargs.get("out"))
@@ -226,27 +231,36 @@ class OneUlpNoise(TorchDispatchMode):
         """Moves what a kernel gave by as much as its decomposition moves; by itself, where that
         gives something else. One that keeps statistics gets copies, for it moves those."""
 
-        def parts() -> list[torch.Tensor]:
+        def evaluated() -> list[torch.Tensor]:
             given = args, kwargs
             if keeps:
                 given = tree_map(lambda a: a.clone() if isinstance(a, torch.Tensor) else a, given)
             return _tensors(decomposition(*given[0], **given[1]))
 
-        found, still = _tensors(result), parts()
+        found, still = _tensors(result), evaluated()
         if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in still]:
             self._disturb(result)
             return
         with self:
-            moved = parts()
+            moved = evaluated()
         for t, there, here in zip(found, moved, still, strict=True):
             if not _is_real(t) or t.dtype in HALVES or _once(t) is not t:
                 self._disturb(t)
                 continue
-            move = (here - there).nan_to_num_(0.0, 0.0, 0.0)  # taken off, so that −0 remains −0
-            if _near_1(t, self.size):
-                t.copy_(_reflected(t - move, t))
-            else:
-                t.sub_(move)
+            self._take_off(t, here - there)
+
+    def _shift(self, t: torch.Tensor, scale: torch.Tensor) -> None:
+        """Moves each element by a random number of its own, in units of this scale."""
+        zero = torch.zeros((), dtype=t.dtype)  # so that no movement is −0
+        self._take_off(t, torch.addcmul(zero, scale, self._numbers(t), value=self.size))
+
+    def _take_off(self, t: torch.Tensor, move: torch.Tensor) -> None:
+        """Not added, so that −0 remains −0."""
+        move.nan_to_num_(0.0, 0.0, 0.0)
+        if _near_1(t, self.size):
+            t.copy_(_reflected(t - move, t))
+        else:
+            t.sub_(move)
 
     def _product(self, terms: int, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """a @ b, added up piece by piece: n additions have √n times the noise of one."""
@@ -339,52 +353,11 @@ def _way(function: Any) -> _Way:
         or hasattr(torch.ops.prims, name)
         or torch.Tag.nondeterministic_seeded in function.tags
     )
-    fused = (function in decomposition_table or function in OWN_PARTS) and not single
+    if function in MOVES:
+        return _Way("known")
+    fused = parts(function) is not None and not single
     keeps = any(a.name.startswith("running_") for a in schema.arguments)
     return _Way("fused" if fused else "plain", (), SUMS.get(function, ""), keeps)
-
-
-def _parts(function: Any) -> Callable[..., Any]:
-    """What an overload computes, in simple operations."""
-    return OWN_PARTS.get(function) or decomposition_table[function]
-
-
-def _exponential(a: torch.Tensor) -> torch.Tensor:
-    """exp(A) as torch has it: a polynomial of A / 2ˢ, whose norm is below 1, squared s times, which
-    doubles each time what was lost before (Higham, "The scaling and squaring method for the matrix
-    exponential revisited", 2005). Here it is Taylor's, with a remainder below 1 / 19!."""
-    norm = float(a.abs().sum(-2).max()) if a.numel() else 0.0
-    times = max(math.ceil(math.log2(norm)), 0) if 0 < norm < math.inf else 0
-    part, one = a / 2**times, torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    power = one + part / 18
-    for k in range(17, 0, -1):
-        power = one + part @ power / k
-    for _ in range(times):
-        power = power @ power
-    return power
-
-
-def _sigmoid(x: torch.Tensor) -> torch.Tensor:
-    if not (x.is_floating_point() or x.is_complex()):
-        x = x.to(torch.get_default_dtype())
-    return torch.exp(-x).add_(1).reciprocal_()
-
-
-def _sigmoid_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return torch.rsub(y, 1).mul_(y) * dy
-
-
-def _tanh_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return torch.mul(y, y).neg_().add_(1) * dy
-
-
-OWN_PARTS: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.linalg_matrix_exp.default: _exponential,
-    # Torch's own are the same, each in some twenty layers of Python.
-    torch.ops.aten.sigmoid.default: _sigmoid,
-    torch.ops.aten.sigmoid_backward.default: _sigmoid_backward,
-    torch.ops.aten.tanh_backward.default: _tanh_backward,
-}
 
 
 @functools.lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ from gradtwin.comparisons.ops.evaluate import evaluate
 from gradtwin.comparisons.verdict import floor, judge, noise
 from gradtwin.comparisons.verdict.classes import LIMIT
 from gradtwin.comparisons.verdict.floor import DRAWS, Floor
+from gradtwin.comparisons.verdict.kernels import MOVES, parts
 from gradtwin.comparisons.verdict.noise import OneUlpNoise
 from gradtwin.reference.adapters import rule
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,6 +32,7 @@ PECULIAR = [
     "cumsum",
     "sgn",
 ]
+DRAWS_OF_KERNELS = 60
 REPEATS_NOT = {"linalg.lstsq", "linalg.lstsq.grad_oriented"}  # even without noise
 
 
@@ -132,7 +134,7 @@ class Substituting(OneUlpNoise):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if noise._way(function).kind == "fused":
             with self:
-                return noise._parts(function)(*args, **(kwargs or {}))
+                return parts(function)(*args, **(kwargs or {}))
         return super().__torch_dispatch__(function, types, args, kwargs)
 
 
@@ -154,6 +156,55 @@ def test_noise_reaches_the_inside_of_a_kernel():
         moves = slope()
     assert abs(moves - plain) > 2.0**-52
     assert abs(moves / plain - 1) > 2.0**-20
+
+
+def _sigmoid(x):
+    return torch.exp(-x).add(1).reciprocal()
+
+
+def _moves(function, args):
+    """How far noise of one moves each element, over many draws."""
+    plain, size, total = function(*args), 2.0**-40, 0
+    for seed in range(DRAWS_OF_KERNELS):
+        with OneUlpNoise(size, seed):
+            total += ((function(*args) - plain) / size) ** 2
+    return (total / DRAWS_OF_KERNELS).sqrt()
+
+
+def _of_kernel(function):
+    """Arguments of a kernel, and what it computes, in simple operations."""
+    x = torch.linspace(-18, 18, 501, dtype=torch.float64)
+    dy = torch.randn(501, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    aten = torch.ops.aten
+    return {
+        aten.sigmoid.default: (_sigmoid, (x,)),
+        aten.sigmoid_backward.default: (lambda dy, y: (1 - y) * y * dy, (dy, torch.sigmoid(x))),
+        aten.tanh_backward.default: (lambda dy, y: (1 - y * y) * dy, (dy, torch.tanh(x / 4))),
+        aten.softplus.default: (parts(aten.softplus.default), (x, 3, 20)),
+        aten.softplus_backward.default: (parts(aten.softplus_backward.default), (dy, x, 3, 20)),
+    }[function]
+
+
+def unlike_its_parts(function):
+    """Whether what is known of a kernel's noise is not what its operations make of it."""
+    simple, args = _of_kernel(function)
+    known, evaluated = _moves(function, args), _moves(simple, args)
+    share = (known / evaluated)[evaluated > 0]
+    fits = 0.97 < share.median() < 1.03 and share.quantile(0.9) < 1.3  # as of random ones
+    return not (fits and torch.equal(known > 0, evaluated > 0))
+
+
+@pytest.mark.parametrize("function", MOVES, ids=str)
+def test_what_is_known_of_a_kernel_is_what_its_operations_make_of_it(function, monkeypatch):
+    assert not unlike_its_parts(function)
+    known = MOVES[function]
+    planted = {
+        "as one rounding": lambda result, *args: result.clone(),
+        "more": lambda *args: 1.1 * known(*args),
+    }
+    for scale in planted.values():
+        monkeypatch.setitem(MOVES, function, scale)
+        assert unlike_its_parts(function)
 
 
 def test_a_matrix_exponential_moves_by_what_its_squarings_make_of_it():
