@@ -35,50 +35,47 @@ OWN_PARTS: dict[Any, Callable[..., Any]] = {
 }
 
 # How far a result moves, to first order, when each of the operations that it is made of moves by
-# one: the root of the sum of the squares of what each makes of it. That is a matter of some few
-# passes over it, where to evaluate the operations, with noise and without, takes some twenty.
+# one: a term for each, or for several alike, which count as the root of their number. That takes
+# some few passes over it, where to evaluate all operations, with noise and without, takes twenty.
+Terms = list[tuple[torch.Tensor, float]]
 
 
-def _sigmoid(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _sigmoid(y: torch.Tensor, x: torch.Tensor) -> Terms:
     """1 / (1 + e⁻ˣ): the exponential is the share 1 − y of the sum."""
-    share = 1 - y
-    return share.mul_(share).add_(2).sqrt_().mul_(y)
+    return [(y, math.sqrt(2)), (torch.addcmul(y, y, y, value=-1), 1)]
 
 
-def _sigmoid_backward(dx: torch.Tensor, dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _sigmoid_backward(dx: torch.Tensor, dy: torch.Tensor, y: torch.Tensor) -> Terms:
     """dy y (1 − y), each of which moves all of it."""
-    return dx * math.sqrt(3)
+    return [(dx, math.sqrt(3))]
 
 
-def _tanh_backward(dx: torch.Tensor, dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _tanh_backward(dx: torch.Tensor, dy: torch.Tensor, y: torch.Tensor) -> Terms:
     """dy (1 − y²)."""
-    squares = torch.mul(dy, y).mul_(y).square_()
-    return squares.addcmul_(dx, dx, value=2).sqrt_()
+    return [(dx, math.sqrt(2)), (torch.mul(dy, y).mul_(y), 1)]
 
 
-def _softplus(
-    y: torch.Tensor, x: torch.Tensor, beta: float = 1, threshold: float = 20
-) -> torch.Tensor:
+def _softplus(y: torch.Tensor, x: torch.Tensor, beta: float = 1, threshold: float = 20) -> Terms:
     """log(1 + e^βx) / β, of which the exponent's slope is σ(βx) / β; x itself above the
     threshold."""
     z = x if beta == 1 else x * beta
-    share = torch.sigmoid(z).div_(beta).square_()
-    squares = share.addcmul_(share, z.square()).addcmul_(y, y, value=2)
-    return squares.masked_fill_(z > threshold, 0).sqrt_()
+    itself = z > threshold
+    slope = torch.sigmoid(z).masked_fill_(itself, 0)
+    return [(y.masked_fill(itself, 0), math.sqrt(2)), (slope, 1 / beta), (slope * x, 1)]
 
 
 def _softplus_backward(
     dx: torch.Tensor, dy: torch.Tensor, x: torch.Tensor, beta: float, threshold: float
-) -> torch.Tensor:
+) -> Terms:
     """dy z / (z + 1), where z = e^βx, moves by the share 1 − σ(βx) of what z does; above the
     threshold it is dy itself."""
     z = x if beta == 1 else x * beta
-    share = torch.neg(z).sigmoid_().square_()
-    squares = share.addcmul_(share, z.square()).add_(3)
-    return squares.masked_fill_(z > threshold, 0).sqrt_().mul_(dx)
+    moves = dx.masked_fill(z > threshold, 0)
+    share = torch.neg(z).sigmoid_().mul_(moves)
+    return [(moves, math.sqrt(3)), (share, 1), (share * z, 1)]
 
 
-MOVES: dict[Any, Callable[..., torch.Tensor]] = {
+MOVES: dict[Any, Callable[..., Terms]] = {
     torch.ops.aten.sigmoid.default: _sigmoid,
     torch.ops.aten.sigmoid_backward.default: _sigmoid_backward,
     torch.ops.aten.tanh_backward.default: _tanh_backward,

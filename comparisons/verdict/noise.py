@@ -6,6 +6,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ...reference.adapters import leaves, tree_map
 from .classes import Fixed
 from .halves import BITS, is_half, rounded
-from .kernels import MOVES, parts
+from .kernels import MOVES, Terms, parts
+from .ulps import by_blocks
 
 # Results that are copies, selections or comparisons of what went in: exact, so left alone.
 EXACT = frozenset(
@@ -151,17 +153,15 @@ def moved_by(
             return [float(a) for a in each(np.array(leaf))]
         if not is_floating(leaf) or _may_be_labels(leaf):
             return [leaf] * len(sizes)
-        magnitude = abs(leaf)
         up = _coins(leaf.size, rng).reshape(leaf.shape).view(bool)
-        up &= (magnitude > 1) | (magnitude < 1 / (1 + max(sizes)))
-        return [move(leaf, magnitude, np.where(up, 1 + size, 1 - size)) for size in sizes]
+        up = by_blocks(partial(_may_grow, 1 / (1 + max(sizes))), leaf, up)
+        return [move(leaf, up, size) for size in sizes]
 
-    def move(leaf: np.ndarray, magnitude: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        shifts = zeros and not magnitude.all()
-        moves = leaf * factors if shifts else np.multiply(leaf, factors, out=factors)
-        result = moves.astype(leaf.dtype, copy=False)
-        if shifts:
-            shift = (factors - 1) / 2 * np.max(magnitude, initial=0, where=np.isfinite(leaf))
+    def move(leaf: np.ndarray, up: np.ndarray, size: float) -> np.ndarray:
+        result = by_blocks(partial(_moved, 1 + size, 1 - size), leaf, up)
+        if zeros and not leaf.all():
+            scale = np.max(abs(leaf), initial=0, where=np.isfinite(leaf))
+            shift = np.where(up, 1 + size - 1, 1 - size - 1) / 2 * scale
             shift = shift if np.any(leaf < 0) else abs(shift)
             result = np.where(leaf == 0, shift.astype(leaf.dtype), result)
         return np.asarray(result)  # of an array without axes, arithmetic makes a number
@@ -169,6 +169,15 @@ def moved_by(
     found = list(map(each, leaves(tree)))
     columns = map(iter, zip(*found, strict=True) if found else [()] * len(sizes))
     return [tree_map(lambda _, column=column: next(column), tree) for column in columns]
+
+
+def _may_grow(most: float, leaf: np.ndarray, up: np.ndarray) -> np.ndarray:
+    magnitude = abs(leaf)
+    return up & ((magnitude > 1) | (magnitude < most))
+
+
+def _moved(up_by: float, down_by: float, leaf: np.ndarray, up: np.ndarray) -> np.ndarray:
+    return (leaf * np.where(up, up_by, down_by)).astype(leaf.dtype, copy=False)
 
 
 class OneUlpNoise(TorchDispatchMode):
@@ -249,10 +258,12 @@ class OneUlpNoise(TorchDispatchMode):
                 continue
             self._take_off(t, here - there)
 
-    def _shift(self, t: torch.Tensor, scale: torch.Tensor) -> None:
-        """Moves each element by a random number of its own, in units of this scale."""
-        zero = torch.zeros((), dtype=t.dtype)  # so that no movement is −0
-        self._take_off(t, torch.addcmul(zero, scale, self._numbers(t), value=self.size))
+    def _shift(self, t: torch.Tensor, terms: Terms) -> None:
+        """Moves each element by a random number of its own times each term."""
+        move = torch.zeros((), dtype=t.dtype)  # and never −0
+        for scale, times in terms:
+            move = torch.addcmul(move, scale, self._numbers(t), value=times * self.size)
+        self._take_off(t, move)
 
     def _take_off(self, t: torch.Tensor, move: torch.Tensor) -> None:
         """Not added, so that −0 remains −0."""
