@@ -235,7 +235,7 @@ class Trials:
             self._promoted.add((name, dtype))
             made = self.finding(findings.WRONG_DTYPE, probe, name, dtype, inputs, ours=g)
             self.tried.append(Outcome(probe, name, dtype, UNSUPPORTED, None, made))
-        return np.asarray(cast(g, dtype))
+        return np.asarray(cast(g, dtype)) if wider or is_half(dtype) else g  # known by itself
 
     def _known(self, probe: Probe, dtype: str, dy: Any) -> tuple[Any, Results | None]:
         """What the subject is called with, and the reference's truth about it, if there is one.
