@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -56,8 +57,10 @@ def check(
     thorough: bool = False,
     budget: float | None = None,
     progress: Told | None = None,
-) -> Report:
-    """Examines a backward pass, and names what is wrong with it.
+    names: Any = None,
+) -> Any:
+    """Examines a backward pass, and names what is wrong with it, in a Report; of two modules
+    of torch, a ModulesReport says whether the one is the other (below).
 
     subject   a rule `f(*arrays, **settings) → (y, pullback)`; a pair `forward(*arrays, **settings)
               → (y, saved)`, `backward(saved, dy) → gradients`, or (dy, saved); a function that
@@ -97,6 +100,16 @@ def check(
               then, and what was not is n/a; the first evaluation of all is always judged
     progress  a function that is called with the number of steps done, and of those known of
 
+    names     of two modules, what is called otherwise in the subject: a mapping from the name of a
+              parameter, buffer or submodule of the subject to that of the other's, which may be cut,
+              turned or joined ("attn.qkv.weight[:64]", "fc.weight.T", "cat(q.weight, k.weight)"); or
+              a function that makes the state of the subject from that of the other
+
+    A torch.nn.Module that is held to another one is given copies of its parameters and buffers,
+    and is judged at every submodule that both have, innermost first, from what the other's was
+    given there: outputs, gradients of inputs and parameters, buffers. Of the arguments above,
+    arrays, settings, seed, budget, progress and names say something about that.
+
     The number of calls does not grow with the arrays. What goes beyond the shapes and sizes of the
     call is tried in a process of its own, because kernels may end theirs. Raises TypeError or
     ValueError for a wrong argument of `check` itself; what is wrong with the subject is in the
@@ -104,6 +117,15 @@ def check(
     """
     given = dict(locals())
     _refuse(given)
+    if isinstance(subject, torch.nn.Module) and isinstance(against, torch.nn.Module):
+        from .modules.verify import check_modules  # which looks for causes by this
+
+        _refuse_for_modules(given)
+        return check_modules(
+            subject, against, arrays or (), settings or {}, names, seed, budget, progress
+        )
+    if names is not None:
+        raise TypeError("names: expected two modules of torch beside them")
     pace = Pace(budget, progress)
     target = target_of(against, gradient)
     named = [*target.constant, *constant.replace(",", " ").split()]
@@ -154,6 +176,16 @@ def _refuse(given: Mapping[str, Any]) -> None:
         raise ValueError(f"order: expected 1 or 2, got {order!r}")
     if given["quick"] and given["thorough"]:
         raise ValueError("quick, thorough: expected one of them at most, got both")
+
+
+OF_MODULES = ("subject", "against", "arrays", "settings", "seed", "budget", "progress", "names")
+
+
+def _refuse_for_modules(given: Mapping[str, Any]) -> None:
+    """Raises TypeError for what is said and has no meaning for two modules."""
+    for name, parameter in inspect.signature(check).parameters.items():
+        if name not in OF_MODULES and given[name] != parameter.default:
+            raise TypeError(f"{name}: expected no such argument beside two modules of torch")
 
 
 def _reported(

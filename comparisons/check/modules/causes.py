@@ -1,0 +1,199 @@
+"""Why a submodule of a port is not the original's: what ports get wrong, and what `check` knows."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...verdict.classes import LIMIT, Results
+from ..trees import items, mapped
+from ..verify import check
+from .evaluation import Inputs, Side
+from .exchanges import EPS, MOST, Calls, changes
+from .recording import floating, kept_generator
+from .state import held_by, swapped
+
+BUDGET = 20.0  # seconds for the causes of `check`
+SHARES = (0.01, 0.001, 0.1, 0.9, 0.99, 0.999)
+SIMPLE = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A call at which the two part: both sides, what the port gave, the truth, and the floors."""
+
+    subject: Side
+    reference: Side
+    inputs: Inputs
+    ours: Results
+    truth: Results
+    floors: Results
+    wrong: tuple[str, ...]
+
+    @property
+    def backward_alone(self) -> bool:
+        """Whether what it gives is right, and a gradient is not."""
+        return all(n.startswith("gradient") for n in self.wrong)
+
+    def explained(self, other: Results) -> bool:
+        """Whether these results are what the port gave, wherever that is wrong."""
+        return all(
+            n in other
+            and other[n].shape == self.ours[n].shape
+            and bool(np.all(abs(other[n].astype(float) - self.ours[n]) <= LIMIT * self._floor(n)))
+            for n in self.ours
+        )
+
+    def _floor(self, name: str) -> np.ndarray:
+        """Of results that are further from 0 than the truth is, as much more."""
+        size, far = abs(self.truth[name]), abs(self.ours[name].astype(float))
+        more = np.divide(far, size, out=np.ones(size.shape), where=(size > 0) & (far > size))
+        return self.floors[name] * np.maximum(more, 1)
+
+
+def cause_of(failure: Failure, arranged: Callable[[Side, Any], Results]) -> str:
+    """The first change of the original that makes of it what the port is; else what `check` says of
+    the two as functions, where a gradient is wrong and the value is not."""
+    if untied := _untied(failure):
+        return untied
+    for text, side in itertools.chain(_attributes(failure), _calls(failure, arranged)):
+        try:
+            found = arranged(side, failure.inputs.arrays)
+        except Exception:  # whatever such a change is refused with, it is none
+            continue
+        if failure.explained(found):
+            return text
+    if not failure.backward_alone:
+        return ""
+    arrays, _ = arrays_of(failure.inputs)
+    sides = (as_function(side, failure.inputs) for side in (failure.subject, failure.reference))
+    try:
+        report = check(*sides, arrays, dtypes=["float64"], probes=["as given"], budget=BUDGET)
+    except (TypeError, ValueError):
+        return ""
+    return str(report.cause or "")
+
+
+def _untied(failure: Failure) -> str:
+    """Whether what is wrong are gradients of what is one tensor in the original and several here,
+    each of which has a part of it, or the other way round."""
+
+    def groups(module: torch.nn.Module) -> set[frozenset[str]]:
+        names: dict[int, set[str]] = {}
+        for name, t in module.named_parameters(remove_duplicate=False):
+            names.setdefault(id(t), set()).add(name)
+        return {frozenset(group) for group in names.values() if len(group) > 1}
+
+    ours, theirs = groups(failure.subject.module), groups(failure.reference.module)
+    wrong = {n.removeprefix("gradient of ") for n in failure.wrong}
+    for group in theirs ^ ours:
+        if wrong <= group:
+            other = "in the original, not in the port" if group in theirs else "in the port alone"
+            return f"untied: {' and '.join(sorted(group))} are one tensor {other}"
+    return ""
+
+
+def _attributes(failure: Failure) -> Iterator[tuple[str, Side]]:
+    for text, module in _changed(failure):
+        yield text, replace(failure.reference, module=module)
+
+
+def _calls(
+    failure: Failure, arranged: Callable[[Side, Any], Results]
+) -> Iterator[tuple[str, Side]]:
+    """The original with one of its calls exchanged."""
+    seen = Calls()
+    arranged(replace(failure.reference, around=lambda: seen), failure.inputs.arrays)
+    found = changes(seen.seen, failure.backward_alone)
+    for text, at, change in itertools.islice(found, MOST):
+        yield text, replace(failure.reference, around=partial(Calls, at, change))
+
+
+def _changed(failure: Failure) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The original with one simple attribute of one of its submodules changed: to what the port
+    has there, in the other mode, or to a value that is in use elsewhere."""
+    original, port = failure.reference.module, failure.subject.module
+    ours = dict(port.named_modules())
+    for name, module in original.named_modules():
+        other = ours.get(name)
+        where = f" of {name}" if name else ""
+        if other is not None and other.training != module.training:
+            mode = "train" if other.training else "eval"
+            yield f"mode: the port is in {mode} mode{where}", _with(original, name, "training", other.training)
+        for attribute, value in vars(module).items():
+            if attribute.startswith("_") or attribute == "training" or not isinstance(value, SIMPLE):
+                continue
+            values = [getattr(other, attribute, value)] if other is not None else []
+            for new in (*values, *_others(attribute, value)):
+                if isinstance(new, SIMPLE) and new != value:
+                    text = f"{attribute} = {new!r} instead of {value!r}{where}"
+                    yield text, _with(original, name, attribute, new)
+
+
+def _others(attribute: str, value: Any) -> Iterator[Any]:
+    """Values that others have for an attribute of this name."""
+    if isinstance(value, bool):
+        yield not value
+    elif attribute in ("eps", "epsilon", "variance_epsilon", "norm_eps"):
+        yield from EPS
+        yield 0.0
+    elif attribute == "momentum":
+        yield from (1 - value, *SHARES)
+    elif attribute == "approximate":
+        yield from ("none", "tanh")
+    elif attribute == "p":
+        yield 0.0
+    elif attribute in ("scale", "scaling", "theta", "base", "rope_theta", "negative_slope"):
+        yield from (value**0.5, value**2, 1 / value if value else 1.0, 1.0, 1e4, 1e6, 5e5, 0.01, 0.2)
+
+
+def _with(module: torch.nn.Module, name: str, attribute: str, value: Any) -> torch.nn.Module:
+    """A copy that shares its tensors, with another attribute."""
+    memo = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    other = copy.deepcopy(module, memo)
+    setattr(other.get_submodule(name), attribute, value)
+    return other
+
+
+def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
+    """A side as a torch callable of all tensors of which a gradient is asked, for `check`."""
+    given, args, kwargs, _ = inputs.tree
+    asked = [leaf for _, leaf in items((args, kwargs)) if getattr(leaf, "requires_grad", False)]
+    own = [(n, t) for n, t in given.items() if t.is_floating_point()]
+
+    def function(*tensors: torch.Tensor) -> Any:
+        dtype = tensors[0].dtype
+        new = {id(old): t for old, t in zip([*asked, *(t for _, t in own)], tensors, strict=True)}
+
+        def made(leaf: Any) -> Any:
+            if id(leaf) in new:
+                return new[id(leaf)]
+            narrow = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+            return leaf.to(dtype) if narrow else leaf
+
+        state = side.arrange({n: made(t) for n, t in given.items()})
+        kept = {n: state[n] for n in held_by(side.module)}
+        kept = {n: t if t.requires_grad else t.clone() for n, t in kept.items()}
+        with kept_generator(inputs.call.generator), swapped(side.module, kept):
+            y = side.module(*mapped(made, args), **mapped(made, kwargs))
+        return tuple(floating(y))
+
+    return function
+
+
+def arrays_of(inputs: Inputs) -> tuple[list[np.ndarray], list[str]]:
+    """What such a function is called with, and the names of it."""
+    given, args, kwargs, _ = inputs.tree
+    own = {n: t for n, t in given.items() if t.is_floating_point()}
+    found = [
+        (path, leaf) for path, leaf in items((args, kwargs)) if getattr(leaf, "requires_grad", False)
+    ]
+    named = [*found, *own.items()]
+    return [t.detach().double().numpy() for _, t in named], [n for n, _ in named]

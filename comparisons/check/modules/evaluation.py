@@ -1,0 +1,154 @@
+"""A recorded call, evaluated again: outputs, gradients and buffers by name."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ....reference.adapters import is_differentiable
+from ...verdict.classes import Results
+from ..trees import items, mapped
+from .recording import Call, floating, kept_generator
+from .state import held_by, parameters_of, swapped
+from .wide import NARROW, Wide
+
+Arrange = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+
+class Incomparable(Exception):
+    """A submodule of the same name that takes or gives something else."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A module in the place where a call was recorded.
+
+    arrange   makes its state from that of the original's module
+    wanted    its parameters of which a gradient is asked
+    around    what is entered for its forward
+    """
+
+    module: torch.nn.Module
+    arrange: Arrange
+    wanted: Sequence[str]
+    around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+
+
+class Inputs:
+    """What a recorded call is evaluated with, as a tree of arrays, and back."""
+
+    def __init__(self, call: Call, state: Mapping[str, torch.Tensor]) -> None:
+        self.call = call
+        self.tree = (dict(state), call.args, call.kwargs, call.dys)
+        self.kinds = [leaf.dtype for _, leaf in items(self.tree) if is_differentiable(leaf)]
+        self.asked = {
+            id(leaf) for _, leaf in items(self.tree) if getattr(leaf, "requires_grad", False)
+        }
+        self.arrays = _arrays(self.tree)
+
+    def tensors(self, arrays: Any, dtype: torch.dtype | None) -> Any:
+        """The tree of tensors, of this dtype or of those that they had; what is no array of
+        numbers is what was recorded."""
+        given = iter(_numbers(arrays))
+
+        def made(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            if not leaf.is_floating_point():
+                return leaf.clone()
+            array = next(given)
+            new = torch.from_numpy(np.array(array)).to(dtype or leaf.dtype)
+            return new.requires_grad_(leaf.requires_grad)
+
+        return mapped(made, self.tree)
+
+
+def _arrays(tree: Any) -> list[np.ndarray]:
+    """The floating tensors as arrays, in order; those of 16 bits in float32."""
+    return [as_array(leaf) for _, leaf in items(tree) if is_differentiable(leaf)]
+
+
+def _numbers(arrays: Any) -> list[np.ndarray]:
+    return list(arrays)
+
+
+def as_array(t: torch.Tensor) -> np.ndarray:
+    """A tensor as an array, of 16 bits in float32."""
+    t = t.detach()
+    t = t.to_dense() if t.layout is not torch.strided else t
+    return (t.float() if t.dtype in (torch.bfloat16, torch.float16) else t).numpy(force=True)
+
+
+def evaluated(
+    side: Side, inputs: Inputs, arrays: Sequence[np.ndarray], dtype: torch.dtype | None
+) -> Results:
+    """Outputs, gradients of arguments and wanted parameters, and buffers after the call. In
+    float64, if the arrays are of that, whatever the module casts to on the way."""
+    call, wide = inputs.call, arrays[0].dtype == np.float64
+    native = next((k for k in inputs.kinds if k in NARROW), torch.float64)
+    tensors = inputs.tensors(arrays, torch.float64 if wide else dtype)
+    given, args, kwargs, dys = tensors
+    inside = Wide(native) if wide and native != torch.float64 else contextlib.nullcontext()
+    with kept_generator(call.generator), torch.enable_grad(), inside:
+        state = side.arrange(given)
+        own = {n: state[n].detach().clone() for n in held_by(side.module)}
+        sources = {n: own[n].requires_grad_() for n in side.wanted}
+        copies = mapped(_unleafed, (args, kwargs))
+        cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
+        with swapped(side.module, own), cast:
+            with side.around():
+                y = side.module(*copies[0], **copies[1])
+            outputs = floating(y)
+            pairs = _pairs(outputs, dys)
+            of = _sources(side.module, args, kwargs) | sources
+            if pairs and of:  # by `backward`, for some checkpoints refuse `grad`
+                torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
+    several = len(outputs) > 1
+    found = {f"output {i}" if several else "output": o for i, o in enumerate(outputs)}
+    if any(d is not None for d in dys):
+        grads = {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in of.items()}
+        found |= {f"gradient of {n}": g for n, g in grads.items()}
+    buffers = [n for n in own if n not in parameters_of(side.module)]
+    found |= {f"buffer {n}": own[n] for n in buffers}
+    return {n: as_array(t) for n, t in found.items()}
+
+
+def _pairs(outputs: Sequence[torch.Tensor], dys: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """The outputs of which there is a cotangent, with it. Raises Incomparable for others than
+    there were."""
+    if len(outputs) != len(dys):
+        raise Incomparable(f"it gives {len(outputs)} tensors, not {len(dys)}")
+    pairs = [(o, d) for o, d in zip(outputs, dys, strict=True) if d is not None]
+    for o, d in pairs:
+        if o.shape != d.shape:
+            raise Incomparable(f"it gives shape {tuple(o.shape)}, not {tuple(d.shape)}")
+    return [(o, d.detach().to(o.dtype)) for o, d in pairs if o.requires_grad]
+
+
+def _sources(module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, torch.Tensor]:
+    """The arguments of which a gradient is asked, by name."""
+    names = dict(_named(module, args, kwargs))
+    return {n: t for n, t in names.items() if is_differentiable(t) and t.requires_grad}
+
+
+def _unleafed(leaf: Any) -> Any:
+    """What a module may write to, though a gradient is asked of it."""
+    asked = isinstance(leaf, torch.Tensor) and leaf.requires_grad
+    return leaf.clone() if asked else leaf
+
+
+def _named(module: torch.nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[str, Any]]:
+    """The tensors that it is given, by the names of its arguments."""
+    try:
+        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise Incomparable(f"it takes no such call: {error}") from None
+    except ValueError:
+        bound = {f"argument {i}": a for i, a in enumerate(args)} | kwargs
+    yield from items(bound)

@@ -1,0 +1,191 @@
+"""One forward and backward of the reference, call by call of its submodules."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ....reference.adapters import is_differentiable
+from ..trees import items, mapped
+from .state import State, held_by, modules_of, parameters_of, plain, swapped
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a submodule: what it was given, and which cotangents arrived at its results.
+
+    place       its name, "" for the whole
+    number      which of its calls it is, from 0
+    buffers     before the call
+    dys         of the floating results in order, None where none arrived
+    generator   the state of torch's before the call, if that draws
+    attached    whether gradients were recorded in the forward
+    written     the buffers that the call has changed
+    """
+
+    place: str
+    number: int
+    module: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    buffers: dict[str, torch.Tensor]
+    generator: torch.Tensor | None = None
+    dys: list[torch.Tensor | None] = field(default_factory=list)
+    differentiable: bool = False  # whether a gradient is asked of any of its arguments
+    attached: bool = True
+    written: set[str] = field(default_factory=set)
+
+
+def recorded(
+    module: torch.nn.Module,
+    state: State,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    seed: int,
+) -> list[Call]:
+    """The calls in the order in which they end, the whole last. The state, parameters and buffers,
+    takes the place of the module's own, which stay as they are; so does torch's generator."""
+    calls: list[Call] = []
+    recorder = _Recorder(module, calls)
+    with kept_generator(seed), torch.enable_grad():
+        own = {n: state[n].detach().clone() for n in held_by(module)}
+        for name, parameter in parameters_of(module).items():
+            own[name].requires_grad_(is_differentiable(own[name]) and parameter.requires_grad)
+        args, kwargs = mapped(_fresh, (tuple(args), dict(kwargs)))
+        with swapped(module, own), recorder:
+            y = module(*args, **kwargs)
+            recorder.over = True
+            outputs = [o for o in floating(y) if o.requires_grad]
+            generator = torch.Generator().manual_seed(seed)
+            dys = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
+            if outputs:
+                torch.autograd.backward(outputs, dys)
+    return calls
+
+
+class _Recorder:
+    """Hooks on every submodule, as long as it is entered."""
+
+    def __init__(self, module: torch.nn.Module, calls: list[Call]) -> None:
+        self.module, self.calls = module, calls
+        self.over = False  # with the forward, of which checkpoints repeat parts in the backward
+        self.open: list[Call] = []
+        self.count: Counter[str] = Counter()
+        self.known: dict[tuple[str, int], torch.Tensor] = {}  # buffers by name and version
+
+    def __enter__(self) -> None:
+        self.hooks = [
+            hook
+            for name, module in modules_of(self.module).items()
+            for hook in (
+                module.register_forward_pre_hook(self._before(name), with_kwargs=True),
+                module.register_forward_hook(self._after(name), with_kwargs=True),
+            )
+        ]
+
+    def __exit__(self, *error: Any) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _before(self, place: str) -> Any:
+        def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+            if self.over and not self._lost(place):
+                return
+            taken = mapped(_taken, (tuple(args), dict(kwargs)))
+            call = Call(place, self.count[place], module, *taken, self._buffers(place, module))
+            call.generator = torch.get_rng_state()
+            call.differentiable = any(
+                t.requires_grad for t in floating((tuple(args), dict(kwargs)))
+            )
+            self.count[place] += 1
+            self.open.append(call)
+
+        return hook
+
+    def _buffers(self, place: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """A copy of each version of each."""
+        found = {}
+        for name, buffer in module.named_buffers():
+            key = f"{place}.{plain(name)}".strip("."), len(self.calls)
+            if key not in self.known:
+                self.known[key] = buffer.detach().clone()
+            found[plain(name)] = self.known[key]
+        return found
+
+    def _after(self, place: str) -> Any:
+        def hook(module: torch.nn.Module, args: Any, kwargs: Any, y: Any) -> None:
+            while self.open and self.open[-1].place != place:  # whose forward raised
+                self.open.pop()
+            if not self.open:
+                return
+            call = self.open.pop()
+            if torch.equal(call.generator, torch.get_rng_state()):
+                call.generator = None
+            call.attached = torch.is_grad_enabled()
+            after = {plain(name): b for name, b in module.named_buffers()}
+            call.written = {n for n, b in call.buffers.items() if not torch.equal(b, after[n])}
+            outputs = floating(y)
+            call.dys = [None] * len(outputs)
+            for i, output in enumerate(outputs):
+                if output.requires_grad:
+                    output.register_hook(_Arrival(call, i))
+            if lost := self._lost(place):
+                call.number = lost[0].number
+                self.calls[self.calls.index(lost[0])] = call
+            else:
+                self.calls.append(call)
+
+        return hook
+
+    def _lost(self, place: str) -> list[Call]:
+        """Of a submodule whose calls are being repeated by a checkpoint, those of which nothing is
+        known but the forward."""
+        return [c for c in self.calls if c.place == place and not c.attached] if self.over else []
+
+
+@dataclass
+class _Arrival:
+    """Keeps the cotangent that arrives at a result."""
+
+    call: Call
+    index: int
+
+    def __call__(self, dy: torch.Tensor) -> None:
+        self.call.dys[self.index] = dy.detach().clone()
+
+
+def floating(tree: Any) -> list[torch.Tensor]:
+    """The floating tensors of a tree, in order."""
+    return [t for _, t in items(tree) if is_differentiable(t)]
+
+
+@contextlib.contextmanager
+def kept_generator(state: int | torch.Tensor | None = None) -> Iterator[None]:
+    """Sets the state of torch's generator, or its seed, and puts it back at the end."""
+    before = torch.get_rng_state()
+    if isinstance(state, int):
+        torch.manual_seed(state)
+    elif state is not None:
+        torch.set_rng_state(state)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def _fresh(leaf: Any) -> Any:
+    """A copy of a tensor, of which a gradient is asked if it is floating."""
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return leaf.detach().clone().requires_grad_(leaf.is_floating_point())
+
+
+def _taken(leaf: Any) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return leaf.detach().clone().requires_grad_(leaf.requires_grad)

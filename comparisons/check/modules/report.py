@@ -1,0 +1,119 @@
+"""What two modules were found to be, for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ...verdict.classes import CLASSES, CONVENTION, DIFFERENT, UNDECIDED, Verdict
+from ..findings import NOT_APPLICABLE
+from .recording import Call
+
+BAD = (DIFFERENT, UNDECIDED, CONVENTION)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A result of one call of a submodule, judged; or why the call is not."""
+
+    call: Call
+    kind: str
+    result: str = ""
+    dtype: str = ""
+    verdict: Verdict | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ModulesReport:
+    """What `check` found of two modules. `table` has one row for each result of each call of a
+    submodule, in the order in which the calls end, so that what lies inside comes first.
+
+    notes   what has no partner, or was paired by order and shape
+    """
+
+    subject: str
+    against: str
+    table: pd.DataFrame
+    places: tuple[Place, ...]
+    notes: tuple[str, ...] = ()
+    cause: str = ""
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        return self.table[self.table["class"].isin(BAD)]
+
+    @property
+    def passed(self) -> bool:
+        return self.failed.empty
+
+    @property
+    def first(self) -> str:
+        """Where they part: "gradient of weight in blocks.1.ln_1"; nothing where they do not."""
+        failed = self.failed
+        if failed.empty:
+            return ""
+        row = failed.iloc[0]
+        return f"{row['result']} in {row['place'] or self.against}"
+
+    def raise_for_failure(self) -> None:
+        """AssertionError with the page, unless it passed."""
+        if not self.passed:
+            raise AssertionError(str(self))
+
+    def __str__(self) -> str:
+        return "\n".join(_page(self))
+
+
+def row(place: Place) -> dict[str, Any]:
+    """A place as a row of the table."""
+    call, v = place.call, place.verdict
+    where = call.place + (f" (call {call.number + 1})" if call.number else "")
+    return {
+        "id": f"{where}/{place.result}",
+        "place": call.place,
+        "call": call.number + 1,
+        "module": type(call.module).__name__,
+        "result": place.result,
+        "dtype": place.dtype,
+        "max_ulp": v.ulp if v else None,
+        "index": str(list(v.index)) if v and v.index is not None else "",
+        "port": v.manual if v else math.nan,
+        "original": v.reference if v else math.nan,
+        "error": v.error if v else math.nan,
+        "floor": v.floor if v else math.nan,
+        "margin": v.margin if v else math.nan,
+        "resolution": v.resolution if v else math.nan,
+        "class": place.kind,
+        "note": place.note,
+    }
+
+
+def _page(r: ModulesReport) -> Iterator[str]:
+    yield f"{r.subject} against {r.against}: {'right' if r.passed else 'WRONG'}"
+    for note in r.notes:
+        yield f"  note: {note}"
+    if not r.passed:
+        row = r.failed.iloc[0]
+        yield f"  cause: {r.cause or 'none of those that are known'}"
+        yield f"  first: {r.first}"
+        if not math.isnan(row["port"]):
+            yield f"    the port gives    {row['port']:.17g} at {row['index']}"
+            yield f"    the original has  {row['original']:.17g}"
+        elif row["note"]:
+            yield f"    {row['note']}"
+        for place, part in list(r.failed.groupby("place", sort=False))[:12]:
+            results = ", ".join(part["result"])
+            yield f"  different: {place or 'the whole'} ({part.iloc[0]['module']}): {results}"
+    skipped = r.table[r.table["class"] == NOT_APPLICABLE]
+    for _, row in skipped.iterrows():
+        yield f"  not judged alone: {row['place']} ({row['module']}): {row['note']}"
+    counts = r.table["class"].value_counts()
+    kinds = [f"{counts[k]} {k}" for k in (*CLASSES, NOT_APPLICABLE) if k in counts]
+    resolution = r.table["resolution"].median()
+    sharp = f"; relative errors from {resolution:.1g} on are seen" if resolution > 0 else ""
+    yield f"  {len(r.table)} results of {r.table['place'].nunique()} modules: {', '.join(kinds)}{sharp}"
