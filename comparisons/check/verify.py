@@ -101,9 +101,9 @@ def check(
     progress  a function that is called with the number of steps done, and of those known of
 
     names     of two modules, what is called otherwise in the subject: a mapping from the name of a
-              parameter, buffer or submodule of the subject to that of the other's, which may be cut,
-              turned or joined ("attn.qkv.weight[:64]", "fc.weight.T", "cat(q.weight, k.weight)"); or
-              a function that makes the state of the subject from that of the other
+              parameter, buffer or submodule of the subject to that of the other's, which may be
+              cut, turned or joined ("attn.qkv.weight[:64]", "fc.weight.T", "cat(q.weight,
+              k.weight)"); or a function that makes the state of the subject from that of the other
 
     A torch.nn.Module that is held to another one is given copies of its parameters and buffers,
     and is judged at every submodule that both have, innermost first, from what the other's was

@@ -18,7 +18,7 @@ from ..verify import check
 from .evaluation import Inputs, Side
 from .exchanges import EPS, MOST, Calls, changes
 from .recording import floating, kept_generator
-from .state import held_by, swapped
+from .state import swapped
 
 BUDGET = 20.0  # seconds for the causes of `check`
 SHARES = (0.01, 0.001, 0.1, 0.9, 0.99, 0.999)
@@ -126,9 +126,16 @@ def _changed(failure: Failure) -> Iterator[tuple[str, torch.nn.Module]]:
         where = f" of {name}" if name else ""
         if other is not None and other.training != module.training:
             mode = "train" if other.training else "eval"
-            yield f"mode: the port is in {mode} mode{where}", _with(original, name, "training", other.training)
+            yield (
+                f"mode: the port is in {mode} mode{where}",
+                _with(original, name, "training", other.training),
+            )
         for attribute, value in vars(module).items():
-            if attribute.startswith("_") or attribute == "training" or not isinstance(value, SIMPLE):
+            if (
+                attribute.startswith("_")
+                or attribute == "training"
+                or not isinstance(value, SIMPLE)
+            ):
                 continue
             values = [getattr(other, attribute, value)] if other is not None else []
             for new in (*values, *_others(attribute, value)):
@@ -151,7 +158,17 @@ def _others(attribute: str, value: Any) -> Iterator[Any]:
     elif attribute == "p":
         yield 0.0
     elif attribute in ("scale", "scaling", "theta", "base", "rope_theta", "negative_slope"):
-        yield from (value**0.5, value**2, 1 / value if value else 1.0, 1.0, 1e4, 1e6, 5e5, 0.01, 0.2)
+        yield from (
+            value**0.5,
+            value**2,
+            1 / value if value else 1.0,
+            1.0,
+            1e4,
+            1e6,
+            5e5,
+            0.01,
+            0.2,
+        )
 
 
 def _with(module: torch.nn.Module, name: str, attribute: str, value: Any) -> torch.nn.Module:
@@ -179,7 +196,7 @@ def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
             return leaf.to(dtype) if narrow else leaf
 
         state = side.arrange({n: made(t) for n, t in given.items()})
-        kept = {n: state[n] for n in held_by(side.module)}
+        kept = {n: state[n] for n in side.held}
         kept = {n: t if t.requires_grad else t.clone() for n, t in kept.items()}
         with kept_generator(inputs.call.generator), swapped(side.module, kept):
             y = side.module(*mapped(made, args), **mapped(made, kwargs))
@@ -193,7 +210,9 @@ def arrays_of(inputs: Inputs) -> tuple[list[np.ndarray], list[str]]:
     given, args, kwargs, _ = inputs.tree
     own = {n: t for n, t in given.items() if t.is_floating_point()}
     found = [
-        (path, leaf) for path, leaf in items((args, kwargs)) if getattr(leaf, "requires_grad", False)
+        (path, leaf)
+        for path, leaf in items((args, kwargs))
+        if getattr(leaf, "requires_grad", False)
     ]
     named = [*found, *own.items()]
     return [t.detach().double().numpy() for _, t in named], [n for n, _ in named]

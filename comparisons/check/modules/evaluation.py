@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from ....reference.adapters import is_differentiable
+from ...ops.arguments import signature_of
 from ...verdict.classes import Results
 from ..trees import items, mapped
 from .recording import Call, floating, kept_generator
@@ -38,6 +40,20 @@ class Side:
     arrange: Arrange
     wanted: Sequence[str]
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+
+    @functools.cached_property
+    def held(self) -> list[str]:
+        """The names of its parameters and buffers."""
+        return held_by(self.module)
+
+    @functools.cached_property
+    def buffers(self) -> list[str]:
+        parameters = parameters_of(self.module)
+        return [name for name in self.held if name not in parameters]
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature | None:
+        return signature_of(self.module.forward)
 
 
 class Inputs:
@@ -97,7 +113,7 @@ def evaluated(
     inside = Wide(native) if wide and native != torch.float64 else contextlib.nullcontext()
     with kept_generator(call.generator), torch.enable_grad(), inside:
         state = side.arrange(given)
-        own = {n: state[n].detach().clone() for n in held_by(side.module)}
+        own = {n: state[n].detach().clone() for n in side.held}
         sources = {n: own[n].requires_grad_() for n in side.wanted}
         copies = mapped(_unleafed, (args, kwargs))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
@@ -106,7 +122,7 @@ def evaluated(
                 y = side.module(*copies[0], **copies[1])
             outputs = floating(y)
             pairs = _pairs(outputs, dys)
-            of = _sources(side.module, args, kwargs) | sources
+            of = _sources(side.signature, args, kwargs) | sources
             if pairs and of:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
     several = len(outputs) > 1
@@ -114,8 +130,7 @@ def evaluated(
     if any(d is not None for d in dys):
         grads = {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in of.items()}
         found |= {f"gradient of {n}": g for n, g in grads.items()}
-    buffers = [n for n in own if n not in parameters_of(side.module)]
-    found |= {f"buffer {n}": own[n] for n in buffers}
+    found |= {f"buffer {n}": own[n] for n in side.buffers}
     return {n: as_array(t) for n, t in found.items()}
 
 
@@ -131,24 +146,21 @@ def _pairs(outputs: Sequence[torch.Tensor], dys: Sequence[Any]) -> list[tuple[An
     return [(o, d.detach().to(o.dtype)) for o, d in pairs if o.requires_grad]
 
 
-def _sources(module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, torch.Tensor]:
-    """The arguments of which a gradient is asked, by name."""
-    names = dict(_named(module, args, kwargs))
-    return {n: t for n, t in names.items() if is_differentiable(t) and t.requires_grad}
+def _sources(
+    signature: inspect.Signature | None, args: Any, kwargs: Any
+) -> dict[str, torch.Tensor]:
+    """The arguments of which a gradient is asked, by name. Raises Incomparable for a call that the
+    signature does not allow."""
+    bound = {f"argument {i}": a for i, a in enumerate(args)} | kwargs
+    if signature:
+        try:
+            bound = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise Incomparable(f"it takes no such call: {error}") from None
+    return {n: t for n, t in items(bound) if is_differentiable(t) and t.requires_grad}
 
 
 def _unleafed(leaf: Any) -> Any:
     """What a module may write to, though a gradient is asked of it."""
     asked = isinstance(leaf, torch.Tensor) and leaf.requires_grad
     return leaf.clone() if asked else leaf
-
-
-def _named(module: torch.nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[str, Any]]:
-    """The tensors that it is given, by the names of its arguments."""
-    try:
-        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    except TypeError as error:
-        raise Incomparable(f"it takes no such call: {error}") from None
-    except ValueError:
-        bound = {f"argument {i}": a for i, a in enumerate(args)} | kwargs
-    yield from items(bound)

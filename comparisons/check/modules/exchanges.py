@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,19 @@ from ....reference.adapters import is_differentiable, leaves
 
 EPS = tuple(10.0**-k for k in range(3, 13))
 MOST = 400  # changes that are tried
-Change = Callable[..., Any]  # (function, args, kwargs) → what is given in its place
+
+
+class Called(NamedTuple):
+    """A call of a function of torch's."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    y: Any
+
+
+Change = Callable[..., Any]  # (function, args, kwargs, calls before) → what is given in its place
+Changes = Iterator[tuple[str, Change]]
 
 
 class Calls(TorchFunctionMode):
@@ -25,72 +36,151 @@ class Calls(TorchFunctionMode):
     def __init__(self, at: int | str = -1, change: Change | None = None) -> None:
         super().__init__()
         self.at, self.change = at, change
-        self.seen: list[tuple[str, Any, Any, Any]] = []
-        self.known: list[torch.Tensor] = []  # results so far
+        self.seen: list[Called] = []
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(function, "__name__", "").strip("_")
-        name = name.removeprefix("i") if name in ("iadd", "imul", "isub", "itruediv") else name
-        here = self.change and self.at in (name, len(self.seen))
-        y = self.change(function, args, kwargs, self) if here else function(*args, **kwargs)
-        self.seen.append((name, args, kwargs, y))
+        kwargs, name = kwargs or {}, _name(function)
+        if self.change and self.at in (name, len(self.seen)):
+            y = self.change(function, args, kwargs, self.seen)
+        else:
+            y = function(*args, **kwargs)
+        self.seen.append(Called(name, args, kwargs, y))
         return y
 
 
-def changes(seen: list[tuple[str, Any, Any, Any]], backward_alone: bool) -> Iterator[Any]:
-    """(text, at, change) of each, what is commonest first: other settings and functions, at all
-    calls of a name; then at single calls what is left out, detached or taken from elsewhere."""
-    made: set[tuple[str, str]] = set()
-    if not backward_alone:
-        for name, args, kwargs, _ in seen:
-            for text, change in _others(name, args, kwargs):
-                if (name, text) not in made:
-                    made.add((name, text))
-                    yield text, name, change
-        for k, (name, args, kwargs, _) in enumerate(seen):
-            for text, change in _others(name, args, kwargs):
-                yield text, k, change
-        for k, (name, args, _, y) in enumerate(seen):
-            yield from ((text, k, change) for text, change in _left_out(name, args, y))
-    for k, (name, _, _, y) in enumerate(seen):
-        if any(is_differentiable(t) and t.requires_grad for t in leaves(y)):
-            yield f"detached: the result of {name}", k, _detached
-    if not backward_alone:
-        for k, (name, args, _, _) in enumerate(seen):
-            if name in ("add", "radd", "mul", "matmul", "linear", "sub"):
-                yield from ((text, k, change) for text, change in _taken_elsewhere(args, seen[:k]))
+def _name(function: Any) -> str:
+    name = str(getattr(function, "__name__", "")).strip("_")
+    return {"iadd": "add", "imul": "mul", "isub": "sub", "itruediv": "div", "truediv": "div"}.get(
+        name, name
+    )
 
 
-def _detached(function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
+def changes(
+    seen: Sequence[Called], backward_alone: bool
+) -> Iterator[tuple[str, int | str, Change]]:
+    """(text, where, change) of each, what is commonest first: other settings and functions, at all
+    calls of a name; then at single ones; what is left out, detached, or taken from elsewhere. Where
+    the forward is right, only what is detached."""
+    if not backward_alone:
+        made = set()
+        for call in seen:
+            for text, change in _others(call):
+                if (call.name, text) not in made:
+                    made.add((call.name, text))
+                    yield text, call.name, change
+        for k, call in enumerate(seen):
+            yield from ((text, k, change) for text, change in _others(call))
+            yield from ((text, k, change) for text, change in _left_out(call))
+    for k, call in enumerate(seen):
+        if any(is_differentiable(t) and t.requires_grad for t in leaves(call.y)):
+            yield f"detached: the result of {call.name}", k, _detached
+    if not backward_alone:
+        for k, call in enumerate(seen):
+            if call.name in ("add", "mul", "matmul", "linear", "sub"):
+                elsewhere = _taken_elsewhere(call.args, seen[:k])
+                yield from ((text, k, change) for text, change in elsewhere)
+
+
+# What stands in the place of a call ----------------------------------------------------------
+
+
+def _detached(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
     y = function(*args, **kwargs)
-    return y.detach() if isinstance(y, torch.Tensor) else [t.detach() for t in y]
+    return y.detach() if isinstance(y, torch.Tensor) else type(y)(t.detach() for t in y)
 
 
-def _instead(other: Callable[..., Any]) -> Change:
-    """Another function of the same arguments."""
-    return lambda function, args, kwargs, calls: other(*args, **kwargs)
-
-
-def _of_first(other: Callable[..., Any]) -> Change:
+def _of_first(other: Callable[[Any], Any]) -> Change:
     """Another function of the first argument."""
-    return lambda function, args, kwargs, calls: other(args[0])
+    return lambda function, args, kwargs, seen: other(args[0])
 
 
-def _set(**settings: Any) -> Change:
-    """With other settings by keyword."""
-    return lambda function, args, kwargs, calls: function(*args, **{**kwargs, **settings})
+def _with(**settings: Any) -> Change:
+    """The same with other settings."""
+    return lambda function, args, kwargs, seen: function(*args, **{**kwargs, **settings})
+
+
+def _at(place: int, keyword: str, value: Any) -> Change:
+    """The same with another value of an argument that may come by position."""
+
+    def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+        if len(args) > place:
+            return function(*args[:place], value, *args[place + 1 :], **kwargs)
+        return function(*args, **{**kwargs, keyword: value})
+
+    return change
+
+
+def _corrected(correction: int) -> Change:
+    """A variance over the same axes."""
+
+    def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+        axes = args[1] if len(args) > 1 and not isinstance(args[1], bool) else None
+        kept = kwargs.get("keepdim", False)
+        return function(args[0], dim=kwargs.get("dim", axes), correction=correction, keepdim=kept)
+
+    return change
+
+
+def _shifted(diagonal: int) -> Change:
+    """Attention with the diagonal of a causal mask elsewhere."""
+
+    def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+        shape = args[0].shape[-2], args[1].shape[-2]
+        mask = torch.ones(shape, dtype=torch.bool).tril(diagonal)
+        return function(*args[:3], **{**kwargs, "attn_mask": mask, "is_causal": False})
+
+    return change
+
+
+def _unmasked(function: Any, args: Any, kwargs: Any, seen: Sequence[Called]) -> Any:
+    """Of the scores as they were before a mask was put on them."""
+    for call in reversed(seen):
+        if call.y is args[0] and call.name in ("masked_fill", "masked_fill_", "where", "add"):
+            scores = [t for t in call.args if is_differentiable(t) and t.requires_grad]
+            return function(scores[0], *args[1:], **kwargs)
+    raise LookupError
+
+
+def _as_a_whole(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    """Repeated one after the other, and not each element by itself."""
+    times = args[1] if len(args) > 1 else kwargs["repeats"]
+    axis = kwargs.get("dim", args[2] if len(args) > 2 else None)
+    return torch.cat([args[0]] * times, dim=axis)
+
+
+def _other_heads(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    """Where an axis is parted in two, the first part as the one that varies fastest."""
+    x, y = args[0], function(*args, **kwargs)
+    if y.ndim != x.ndim + 1:
+        raise LookupError
+    axis = next(i for i in range(y.ndim) if i == x.ndim or y.shape[i] != x.shape[i])
+    h, d = y.shape[axis : axis + 2]
+    other = x.reshape(*y.shape[:axis], d, h, *y.shape[axis + 2 :])
+    return other.transpose(axis, axis + 1)
+
+
+def _turned(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    """Parts in the other order."""
+    return function(*args, **kwargs)[::-1]
+
+
+def _joined_otherwise(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    return function(args[0][::-1], *args[1:], **kwargs)
+
+
+# What others may stand for --------------------------------------------------------------------
 
 
 def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[str, Callable[..., Any]] = {
-    "gelu": F.gelu,
-    "gelu(approximate='tanh')": functools.partial(F.gelu, approximate="tanh"),
+GELUS = ("gelu", "gelu(approximate='tanh')")
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    GELUS[0]: F.gelu,
+    GELUS[1]: functools.partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
     "quick gelu": _quick_gelu,
@@ -103,162 +193,176 @@ ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "hardswish": F.hardswish,
     "the identity": lambda x: x,
 }
-NORMS = {"layer_norm": 4, "group_norm": 4, "rms_norm": 3, "batch_norm": 7, "instance_norm": 7}
 
 
-def _others(name: str, args: Any, kwargs: Any) -> Iterator[tuple[str, Change]]:
-    """Other functions and settings that are in use where this one is."""
-    if name in ("gelu", "relu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "mish"):
-        own = f"{name}(approximate='tanh')" if kwargs.get("approximate") == "tanh" else name
-        for other, function in ACTIVATIONS.items():
-            if other != own:
-                what = "approximate" if {own, other} == {"gelu", "gelu(approximate='tanh')"} else "activation"
-                yield f"{what}: {other} instead of {own}", _of_first(function)
-    elif name in NORMS:
-        for eps in EPS:
-            yield f"eps: {eps:g} in {name}", functools.partial(_at, NORMS[name], "eps", eps)
-    elif name in ("var", "std", "var_mean", "std_mean"):
-        for correction in (0, 1):
-            yield f"variance: {name} with correction {correction}", functools.partial(_corrected, correction)
-    elif name in ("tril", "triu"):
-        for diagonal in (-1, 0, 1):
-            yield f"mask: {name} with diagonal {diagonal}", functools.partial(_at, 1, "diagonal", diagonal)
-    elif name == "scaled_dot_product_attention":
-        d, h = args[0].shape[-1], args[0].shape[-3] if args[0].ndim > 2 else 1
-        for scale in (1.0, 1 / d, d**0.5, (d * h) ** -0.5):
-            yield f"scale: {scale:.4g} instead of {d**-0.5:.4g} in attention", _set(scale=scale)
-        yield "mask: is_causal", _set(is_causal=not kwargs.get("is_causal", False))
-        yield "mask: none in attention", _set(attn_mask=None, is_causal=False)
-        for shift in (-1, 1):
-            yield f"mask: causal, off by {shift:+d}", functools.partial(_shifted, shift)
-    elif name == "softmax":
-        yield "mask: none before softmax", _unmasked
-        for axis in range(args[0].ndim):
-            yield f"axes: softmax over axis {axis}", functools.partial(_at, 1, "dim", axis)
-    elif name in ("mul", "truediv", "div", "rmul", "rtruediv") and _scalar(args):
-        c = _scalar(args)
-        yield f"scale: without {name} by {c:.4g}", lambda function, args, kwargs, calls: _tensor(args) + 0
-        yield f"scale: {name} by {c:.4g} twice", lambda function, args, kwargs, calls: function(function(*args), args[1])
-        yield f"scale: the inverse of {c:.4g}", lambda function, args, kwargs, calls: _tensor(args) * (1 / c if "mul" not in name else 1 / c)
-    elif name in ("add", "sub") and _scalar(args) and 0 < abs(_scalar(args)) < 1e-2:
+def _activations(call: Called) -> Changes:
+    own = GELUS[1] if call.kwargs.get("approximate") == "tanh" else call.name
+    for other, function in ACTIVATIONS.items():
+        if other != own:
+            what = "approximate" if {own, other} == set(GELUS) else "activation"
+            yield f"{what}: {other} instead of {own}", _of_first(function)
+
+
+def _norms(call: Called) -> Changes:
+    place = {"rms_norm": 3, "layer_norm": 4, "group_norm": 4}.get(call.name, 7)
+    for eps in EPS:
+        yield f"eps: {eps:g} in {call.name}", _at(place, "eps", eps)
+
+
+def _variances(call: Called) -> Changes:
+    for correction in (0, 1):
+        yield f"variance: {call.name} with correction {correction}", _corrected(correction)
+
+
+def _triangles(call: Called) -> Changes:
+    for diagonal in (-1, 0, 1):
+        yield f"mask: {call.name} from diagonal {diagonal} on", _at(1, "diagonal", diagonal)
+
+
+def _attention(call: Called) -> Changes:
+    d = call.args[0].shape[-1]
+    heads = call.args[0].shape[-3] if call.args[0].ndim > 2 else 1
+    for scale in (1.0, 1 / d, d**0.5, (d * heads) ** -0.5):
+        yield f"scale: {scale:.4g} instead of {d**-0.5:.4g}", _with(scale=scale)
+    causal = not call.kwargs.get("is_causal", False)
+    yield f"mask: is_causal={causal}", _with(is_causal=causal, attn_mask=None)
+    yield "mask: none", _with(attn_mask=None, is_causal=False)
+    for shift in (-1, 1):
+        yield f"mask: causal, off by {shift:+d}", _shifted(shift)
+
+
+def _softmaxes(call: Called) -> Changes:
+    yield "mask: none before the softmax", _unmasked
+    for axis in range(call.args[0].ndim):
+        yield f"order: softmax over axis {axis}", _at(1, "dim", axis)
+
+
+def _factors(call: Called) -> Changes:
+    """A product with, or a quotient by, a number."""
+    if number := _number(call):
+        times = number if "mul" in call.name else 1 / number
+        scaled = {"without": 1.0, "squared": times**2, "inverted": 1 / times, "halved": times / 2}
+        for how, factor in scaled.items():
+            yield f"scale: the factor {times:.4g} {how}", _times(factor)
+
+
+def _times(factor: float) -> Change:
+    return lambda function, args, kwargs, seen: factor * _tensor(args)
+
+
+def _sums(call: Called) -> Changes:
+    """With a small number."""
+    number = _number(call)
+    if 0 < abs(number) < 1e-2:
         for eps in (0.0, *EPS):
-            yield f"eps: {eps:g} instead of {_scalar(args):g}", functools.partial(_at, 1, "other", eps)
-    elif name == "repeat_interleave":
-        yield "repeat: repeated as a whole", _as_a_whole
-    elif name in ("view", "reshape", "unflatten"):
-        yield "heads: split the other way round", _other_heads
-    elif name == "mean":
-        yield "count: a sum in the place of a mean", _summed
-    elif name == "dropout":
-        yield "mode: without dropout", _set(training=False)
-    elif name == "embedding":
-        yield "padding: no padding_idx", functools.partial(_at, 2, "padding_idx", None)
-    elif name == "cross_entropy":
-        for settings in ({"label_smoothing": 0.0}, {"ignore_index": -100}, {"weight": None}, {"reduction": "sum"}):
-            yield f"count: cross_entropy with {settings}", _set(**settings)
-    elif name == "interpolate":
-        for settings in ({"mode": "nearest"}, {"mode": "bilinear", "align_corners": False}, {"mode": "bilinear", "align_corners": True}, {"mode": "nearest-exact"}):
-            yield f"resampling: interpolate with {settings}", _set(**settings)
-    elif name in ("avg_pool2d", "avg_pool1d"):
-        yield "padding: count_include_pad", _set(count_include_pad=not kwargs.get("count_include_pad", True))
-    elif name == "cat" and isinstance(args[0], (list, tuple)):
-        yield "order: cat the other way round", lambda function, args, kwargs, calls: function(args[0][::-1], *args[1:], **kwargs)
-    elif name == "chunk" or name == "split" or name == "unbind":
-        yield f"order: {name} the other way round", lambda function, args, kwargs, calls: function(*args, **kwargs)[::-1]
-    elif name == "neg":
-        yield "sign: without neg", _of_first(lambda x: x + 0)
+            yield f"eps: {eps:g} instead of {number:g}", _plus(eps)
 
 
-def _at(place: int, keyword: str, value: Any, function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    """With another value of an argument that may come by position."""
-    if len(args) > place:
-        args = (*args[:place], value, *args[place + 1 :])
-        return function(*args, **kwargs)
-    return function(*args, **{**kwargs, keyword: value})
+def _plus(number: float) -> Change:
+    return lambda function, args, kwargs, seen: _tensor(args) + number
 
 
-def _corrected(correction: int, function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    axes = kwargs.get("dim", args[1] if len(args) > 1 and not isinstance(args[1], bool) else None)
-    return function(args[0], dim=axes, correction=correction, keepdim=kwargs.get("keepdim", False))
+def _losses(call: Called) -> Changes:
+    several = ({"label_smoothing": 0.0}, {"ignore_index": -100}, {"reduction": "sum"})
+    for settings in several:
+        yield f"count: {call.name} with {settings}", _with(**settings)
 
 
-def _shifted(shift: int, function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    q, k, v = args[:3]
-    mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril(shift)
-    return function(q, k, v, **{**kwargs, "attn_mask": mask, "is_causal": False})
+def _interpolations(call: Called) -> Changes:
+    for mode in ("nearest", "nearest-exact", "bilinear"):
+        for corners in (None, True) if mode == "bilinear" else (None,):
+            settings = {"mode": mode, "align_corners": corners}
+            yield f"operand: interpolate with {settings}", _with(**settings)
 
 
-def _unmasked(function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    """Of the scores before a mask was put on them."""
-    masked = [(a, y) for name, a, _, y in calls.seen if name in ("masked_fill", "where", "add")]
-    for given, y in reversed(masked):
-        if y is args[0]:
-            tensors = [t for t in given if is_differentiable(t) and t.requires_grad]
-            if tensors:
-                return function(tensors[0], *args[1:], **kwargs)
-    raise LookupError
+OTHERS: dict[str, Callable[[Called], Changes]] = {
+    **dict.fromkeys(
+        ("gelu", "relu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus", "mish"),
+        _activations,
+    ),
+    **dict.fromkeys(
+        ("layer_norm", "group_norm", "rms_norm", "batch_norm", "instance_norm"), _norms
+    ),
+    **dict.fromkeys(("var", "std", "var_mean", "std_mean"), _variances),
+    **dict.fromkeys(("tril", "triu"), _triangles),
+    **dict.fromkeys(("mul", "rmul", "div"), _factors),
+    **dict.fromkeys(("add", "radd"), _sums),
+    **dict.fromkeys(("cross_entropy", "nll_loss", "mse_loss"), _losses),
+    "scaled_dot_product_attention": _attention,
+    "softmax": _softmaxes,
+    "interpolate": _interpolations,
+}
+# One each.
+SINGLE: dict[str, tuple[str, Change]] = {
+    "repeat_interleave": ("repeat: as a whole, not each by itself", _as_a_whole),
+    "view": ("heads: parted the other way round", _other_heads),
+    "reshape": ("heads: parted the other way round", _other_heads),
+    "unflatten": ("heads: parted the other way round", _other_heads),
+    "mean": ("count: a sum in the place of a mean", _of_first(torch.sum)),
+    "dropout": ("mode: without dropout", _with(training=False)),
+    "embedding": ("padding: no padding_idx", _at(2, "padding_idx", None)),
+    "cat": ("order: joined the other way round", _joined_otherwise),
+    "chunk": ("order: the parts the other way round", _turned),
+    "split": ("order: the parts the other way round", _turned),
+    "unbind": ("order: the parts the other way round", _turned),
+    "neg": ("rope: without the sign", _of_first(lambda x: x + 0)),
+}
 
 
-def _as_a_whole(function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    x, times = args[0], args[1] if len(args) > 1 else kwargs["repeats"]
-    axis = kwargs.get("dim", args[2] if len(args) > 2 else None)
-    return torch.cat([x] * times, dim=axis)
+def _others(call: Called) -> Changes:
+    """Other functions and settings that are in use where this one is."""
+    if call.name in OTHERS:
+        yield from OTHERS[call.name](call)
+    if call.name in SINGLE:
+        yield SINGLE[call.name]
 
 
-def _other_heads(function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    """Where an axis is split in two, the first part as the fast one."""
-    x = args[0]
-    y = function(*args, **kwargs)
-    if y.ndim != x.ndim + 1:
-        raise LookupError
-    axis = next(i for i in range(y.ndim) if i == x.ndim or y.shape[i] != x.shape[i])
-    h, d = y.shape[axis : axis + 2]
-    return x.reshape(*y.shape[:axis], d, h, *y.shape[axis + 2 :]).transpose(axis, axis + 1)
-
-
-def _summed(function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    return torch.sum(*args, **kwargs)
-
-
-def _scalar(args: Any) -> float:
+def _number(call: Called) -> float:
     """The number that a tensor is combined with, 0 if there is none."""
-    numbers = [a for a in args if isinstance(a, (int, float)) and not isinstance(a, bool)]
-    return float(numbers[0]) if len(args) == 2 and len(numbers) == 1 else 0.0
+    numbers = [a for a in call.args if isinstance(a, (int, float)) and not isinstance(a, bool)]
+    return float(numbers[0]) if len(call.args) == 2 and len(numbers) == 1 else 0.0
 
 
 def _tensor(args: Any) -> torch.Tensor:
     return next(a for a in args if isinstance(a, torch.Tensor))
 
 
-def _left_out(name: str, args: Any, y: Any) -> Iterator[tuple[str, Change]]:
-    """One of two operands of the same shape as the result."""
-    if name in ("add", "sub", "mul") and len(args) == 2:
-        for i in range(2):
-            if isinstance(args[1 - i], torch.Tensor) and args[1 - i].shape == y.shape:
-                yield f"missing: one operand of {name}", functools.partial(_one_operand, 1 - i)
-    if name == "linear" and len(args) > 2 and args[2] is not None:
-        yield "missing: the bias", lambda function, args, kwargs, calls: function(*args[:2])
+def _left_out(call: Called) -> Changes:
+    """One of two operands of the shape of the result; a bias."""
+    if call.name in ("add", "sub", "mul") and len(call.args) == 2:
+        for i, left in enumerate(call.args):
+            if isinstance(left, torch.Tensor) and left.shape == call.y.shape:
+                what = "residual" if call.name == "add" else "missing"
+                yield f"{what}: an operand of {call.name} left out", _one_of(i)
+    if call.name == "linear" and len(call.args) > 2 and call.args[2] is not None:
+        yield "missing: the bias", lambda function, args, kwargs, seen: function(*args[:2])
 
 
-def _one_operand(which: int, function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    return args[which] + 0
+def _one_of(which: int) -> Change:
+    return lambda function, args, kwargs, seen: args[which] + 0
 
 
-def _taken_elsewhere(args: Any, before: Any) -> Iterator[tuple[str, Change]]:
-    """An operand that another tensor of the same shape took the place of: a result from before, or
-    what another function was given."""
+def _taken_elsewhere(args: Any, before: Sequence[Called]) -> Changes:
+    """An operand in the place of which another tensor of its shape is taken: a result from before,
+    or what another function was given."""
     for i, operand in enumerate(args):
         if not is_differentiable(operand) or not operand.requires_grad:
             continue
-        for k, (name, given, _, y) in enumerate(before):
-            if is_differentiable(y) and y.shape == operand.shape and y is not operand:
-                yield f"operand: the result of {name} in another's place", functools.partial(_earlier, i, k, None)
-            for j, other in enumerate(given):
-                if is_differentiable(other) and other.shape == operand.shape and other is not operand:
-                    yield f"operand: what {name} is given in another's place", functools.partial(_earlier, i, k, j)
+        for k, call in enumerate(before):
+            if _fits(call.y, operand):
+                yield f"operand: the result of {call.name}", _earlier(i, k, None)
+            for j, other in enumerate(call.args):
+                if _fits(other, operand):
+                    yield f"operand: what {call.name} is given", _earlier(i, k, j)
 
 
-def _earlier(i: int, k: int, j: int | None, function: Any, args: Any, kwargs: Any, calls: Calls) -> Any:
-    name, given, _, y = calls.seen[k]
-    new = y if j is None else given[j]
-    return function(*args[:i], new, *args[i + 1 :], **kwargs)
+def _fits(other: Any, operand: torch.Tensor) -> bool:
+    return is_differentiable(other) and other.shape == operand.shape and other is not operand
+
+
+def _earlier(i: int, k: int, j: int | None) -> Change:
+    def change(function: Any, args: Any, kwargs: Any, seen: Sequence[Called]) -> Any:
+        new = seen[k].y if j is None else seen[k].args[j]
+        return function(*args[:i], new, *args[i + 1 :], **kwargs)
+
+    return change

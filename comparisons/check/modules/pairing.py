@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from .state import State, modules_of, tensors_of
 Names = Mapping[str, str] | Callable[[State], State] | None
 # What an expression may do to a tensor, all of which only moves its elements.
 METHODS = frozenset(
-    ("T", "mT", "t", "transpose", "permute", "reshape", "view", "flatten", "unflatten", "flip")
-    + ("squeeze", "unsqueeze", "movedim", "contiguous", "chunk", "split", "unbind")
+    (
+        *("T", "mT", "t", "transpose", "permute", "movedim", "flip", "contiguous"),
+        *("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze"),
+    )
 )
 
 
@@ -159,22 +162,24 @@ class _Expression:
     text: str
     known: State = field(repr=False)
 
+    @functools.cached_property
+    def parts(self) -> list[tuple[str, str]]:
+        """Each tensor, and what is done to it."""
+        return list(map(self._split, self._listed()))
+
     @property
     def sources(self) -> tuple[str, ...]:
-        return tuple(name for part in self._parts() for name, _ in [self._split(part)])
+        return tuple(name for name, _ in self.parts)
 
     def __call__(self, state: State) -> torch.Tensor:
-        made = []
-        for part in self._parts():
-            name, rest = self._split(part)
-            made.append(_applied(state[name], rest, self.text))
+        made = [_applied(state[name], rest, self.text) for name, rest in self.parts]
         return torch.cat(made) if self._joined else made[0]
 
     @property
     def _joined(self) -> bool:
         return self.text.strip().startswith("cat(")
 
-    def _parts(self) -> list[str]:
+    def _listed(self) -> list[str]:
         text = self.text.strip()
         if not self._joined:
             return [text]
@@ -212,7 +217,7 @@ def _applied(tensor: torch.Tensor, rest: str, text: str) -> torch.Tensor:
             return getattr(value(node.value), node.attr)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             return value(node.func)(*map(ast.literal_eval, node.args))
-        raise ValueError(f"names: expected a tensor, slices of it and moves, got {text!r}")
+        raise _unknown(text)
 
     def index(node: ast.expr) -> Any:
         if isinstance(node, ast.Tuple):
@@ -222,7 +227,15 @@ def _applied(tensor: torch.Tensor, rest: str, text: str) -> torch.Tensor:
             return slice(*(None if n is None else ast.literal_eval(n) for n in ends))
         return ast.literal_eval(node)
 
+    if not rest:
+        return tensor
     try:
         return value(ast.parse(f"x{rest}", mode="eval").body)
     except SyntaxError:
-        raise ValueError(f"names: expected a tensor, slices of it and moves, got {text!r}") from None
+        raise ValueError(
+            f"names: expected a tensor, slices of it and moves, got {text!r}"
+        ) from None
+
+
+def _unknown(text: str) -> ValueError:
+    return ValueError(f"names: expected a tensor, slices of it and moves, got {text!r}")

@@ -116,4 +116,5 @@ def _page(r: ModulesReport) -> Iterator[str]:
     kinds = [f"{counts[k]} {k}" for k in (*CLASSES, NOT_APPLICABLE) if k in counts]
     resolution = r.table["resolution"].median()
     sharp = f"; relative errors from {resolution:.1g} on are seen" if resolution > 0 else ""
-    yield f"  {len(r.table)} results of {r.table['place'].nunique()} modules: {', '.join(kinds)}{sharp}"
+    modules = r.table["place"].nunique()
+    yield f"  {len(r.table)} results of {modules} modules: {', '.join(kinds)}{sharp}"

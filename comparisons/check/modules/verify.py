@@ -141,7 +141,9 @@ class _Judged:
             there = {f"{other}{n}": t for n, t in given.items()}
             dtype = next((t.dtype for t in given.values() if t.is_floating_point()), None)
             made = pairing.tensors
-            return {n: made[f](there) if f in made else _alone(own[n], dtype) for n, f in full.items()}
+            return {
+                n: made[f](there) if f in made else _alone(own[n], dtype) for n, f in full.items()
+            }
 
         held = (n for n in parameters_of(module) if full[n] in pairing.tensors)
         wanted = [n for n in held if own[n].is_floating_point() and own[n].requires_grad]
@@ -169,7 +171,9 @@ class _Judged:
             yield Place(call, NOT_APPLICABLE, note=str(why))
             return
         except Exception as error:
-            yield Place(call, DIFFERENT, "call", verdict=FAILED, note=f"the port raises {raised(error)}")
+            yield Place(
+                call, DIFFERENT, "call", verdict=FAILED, note=f"the port raises {raised(error)}"
+            )
             return
         dtype = _dtype(inputs)
         known = truth(cast(inputs.arrays, np.float64)), truth(inputs.arrays)
@@ -237,17 +241,14 @@ def _written(subject: Side, inputs: Inputs, results: Results) -> set[str]:
 def _arranged(results: Results, subject: Side, reference: Side) -> Results:
     """Results of the original, its gradients of parameters and its buffers arranged as those of
     the port."""
-    here = {n: t.detach() for n, t in tensors_of(reference.module).items()}
-    rest = dict(results)
-    for name in here:
-        for what in ("gradient of", "buffer"):
-            if (a := rest.pop(f"{what} {name}", None)) is not None and (
-                what == "buffer" or name in reference.wanted
-            ):
-                here[name] = torch.from_numpy(np.array(a))
-    made = subject.arrange(here)
-    known = {n for n in reference.wanted if f"gradient of {n}" in results}
-    buffers = [n for n in made if n not in parameters_of(subject.module)]
-    if known:
+    rest, grads = dict(results), {}
+    for name in reference.wanted:
+        if (gradient := rest.pop(f"gradient of {name}", None)) is not None:
+            grads[name] = torch.from_numpy(np.array(gradient))
+    after = {n: torch.from_numpy(np.array(rest.pop(f"buffer {n}"))) for n in reference.buffers}
+    # Else no more than the shape, and nothing that the module holds: noise moves what it meets.
+    empty = {n: torch.zeros(t.shape) for n, t in tensors_of(reference.module).items()}
+    made = subject.arrange(empty | after | grads)
+    if grads:
         rest |= {f"gradient of {n}": as_array(made[n]) for n in subject.wanted}
-    return rest | {f"buffer {n}": as_array(made[n]) for n in buffers}
+    return rest | {f"buffer {n}": as_array(made[n]) for n in subject.buffers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -39,24 +40,21 @@ class Wide(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        name = function._schema.name.split("::")[1]
-        if torch.Tag.nondeterministic_seeded in function.tags and name not in BESIDE:
-            return self._drawn(function, args, kwargs)
-        if kwargs.get("dtype") in NARROW:
+        draws, written = _known(function)
+        if draws:
+            return self._drawn(function, args, kwargs or {})
+        if any(i not in written and _has_narrow(a) for i, a in enumerate(args)):
+            args = tuple(a if i in written else mapped(_widened, a) for i, a in enumerate(args))
+        if kwargs and kwargs.get("dtype") in NARROW:
             kwargs = {**kwargs, "dtype": torch.float64}
-        written = {i for i, a in enumerate(function._schema.arguments) if a.is_write}
-        args = tuple(a if i in written else mapped(_widened, a) for i, a in enumerate(args))
-        return function(*args, **kwargs)
+        return function(*args, **kwargs) if kwargs else function(*args)
 
     def _drawn(self, function: Any, args: Any, kwargs: Any) -> Any:
         def narrowed(leaf: Any) -> Any:
             real = isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64
             return leaf.to(self.native) if real else leaf
 
-        if kwargs.get("dtype") == torch.float64 or (
-            "dtype" in kwargs and kwargs["dtype"] is None
-        ):
+        if kwargs.get("dtype") == torch.float64 or ("dtype" in kwargs and kwargs["dtype"] is None):
             kwargs = {**kwargs, "dtype": self.native}
         given = mapped(narrowed, tuple(args))
         result = function(*given, **kwargs)
@@ -65,6 +63,21 @@ class Wide(TorchDispatchMode):
                 args[i].copy_(given[i])
                 result = args[i]
         return mapped(_widened, result)
+
+
+@functools.cache
+def _known(function: Any) -> tuple[bool, frozenset[int]]:
+    """Whether an overload draws at random, and which arguments it writes."""
+    schema = function._schema
+    draws = torch.Tag.nondeterministic_seeded in function.tags
+    written = frozenset(i for i, a in enumerate(schema.arguments) if a.is_write)
+    return draws and schema.name.split("::")[1] not in BESIDE, written
+
+
+def _has_narrow(argument: Any) -> bool:
+    if isinstance(argument, torch.Tensor):
+        return argument.dtype in NARROW
+    return isinstance(argument, (list, tuple)) and any(map(_has_narrow, argument))
 
 
 def _widened(leaf: Any) -> Any:
