@@ -104,6 +104,23 @@ Thorough = Annotated[
     bool,
     typer.Option("--thorough", help="Also those that found nothing which others do not find too."),
 ]
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE:NAME",
+        help="Two modules are compared, subject and --against, each a torch.nn.Module or what "
+        "makes one: what both are given, a tuple of positional arguments, a dict of keyword ones, "
+        "or what makes it.",
+    ),
+]
+Names = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE:NAME",
+        help="Beside --inputs, what is called otherwise in the subject: a dict from its names to "
+        "those of --against.",
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(metavar="SECONDS", help="End it after so long, with status 2.", min=0),
@@ -131,6 +148,8 @@ def check_command(
     allow: Allow = 0.0,
     gradient: Gradient = None,
     probe: Probes = None,
+    inputs: Inputs = None,
+    names: Names = None,
     order: Order = 1,
     forward_mode: ForwardMode = False,
     rounds_once: RoundsOnce = False,
@@ -154,6 +173,16 @@ def check_command(
     chosen = settings_of(settings)
     if timeout:
         raise typer.Exit(_within(timeout))
+    if out:  # before all that takes time
+        from ..report import files
+
+        files.folder(out)
+    if inputs or names:
+        from . import modules
+
+        found = modules.examined(given)
+        _write(out, modules.files(found) if out else {})
+        raise typer.Exit(_told(found, modules.plain(found), as_json, quiet))
     from .subjects import loaded, named
 
     rule_or_file = named(against) if against else None
@@ -161,10 +190,7 @@ def check_command(
     import numpy as np
 
     from ..check.verify import check
-    from ..report import files
 
-    if out:
-        files.folder(out)
     rng = np.random.default_rng(seed)
     drawn = [rng.standard_normal(s) for s in shapes]
     arrays = [*drawn, *map(np.array, numbers)] or None
@@ -185,9 +211,16 @@ def check_command(
         raise typer.BadParameter(str(error)) from None
     if (first := found.first) is not None:
         found = replace(found, again=_again_at(given, first["probe"], first["dtype"]))
+    _write(out, _files(found) if out else {})
+    raise typer.Exit(_told(found, _plain(found) if as_json else {}, as_json, quiet))
+
+
+def _write(out: Path | None, contents: Mapping[str, bytes]) -> None:
+    """All files into the folder, or none."""
+    from ..report import files
+
     if out:
-        files.write_all({out / name: content for name, content in _files(found).items()})
-    raise typer.Exit(_told(found, as_json, quiet))
+        files.write_all({out / name: content for name, content in contents.items()})
 
 
 def _again_at(given: Mapping[str, Any], probe: str, dtype: str) -> str:
@@ -204,10 +237,10 @@ def _again_at(given: Mapping[str, Any], probe: str, dtype: str) -> str:
     return shlex.join(words)
 
 
-def _told(found: Report, as_json: bool, quiet: bool) -> int:
+def _told(found: Any, plain: Mapping[str, Any], as_json: bool, quiet: bool) -> int:
     """The exit status, after what was found is shown, and who waits for it knows."""
     if as_json:
-        print(json.dumps(_plain(found)))
+        print(json.dumps(plain))
     else:
         _show(found, quiet)
     sys.stdout.flush()
@@ -288,7 +321,7 @@ def _numbers(text: str) -> list[Any]:
     )
 
 
-def _show(found: Report, quiet: bool) -> None:
+def _show(found: Any, quiet: bool) -> None:
     from ..report.console import Terminal
 
     lines = str(found).splitlines()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...verdict.classes import LIMIT, Results
+from ..causes.case import Cause
 from ..trees import items, mapped
 from ..verify import check
 from .evaluation import Inputs, Side
@@ -23,6 +24,20 @@ from .state import swapped
 BUDGET = 20.0  # seconds for the causes of `check`
 SHARES = (0.01, 0.001, 0.1, 0.9, 0.99, 0.999)
 SIMPLE = (bool, int, float, str)
+# What an attribute is about, where that is not its own name.
+ABOUT = {
+    **dict.fromkeys(("epsilon", "variance_epsilon", "norm_eps", "layer_norm_eps"), "eps"),
+    **dict.fromkeys(("scaling", "softmax_scale", "scale_factor"), "scale"),
+    **dict.fromkeys(("theta", "base", "rope_theta", "rope_base"), "rope"),
+    **dict.fromkeys(("n_head", "num_heads", "n_heads", "heads", "nhead"), "heads"),
+    **dict.fromkeys(("causal", "is_causal", "window"), "mask"),
+    **dict.fromkeys(("p", "dropout"), "mode"),
+    **dict.fromkeys(("padding_idx", "padding_mode"), "padding"),
+    **dict.fromkeys(("negative_slope", "act", "activation", "hidden_act"), "activation"),
+    "unbiased": "variance",
+    "batch_first": "order",
+    "dilation": "stride",
+}
 
 
 @dataclass(frozen=True)
@@ -58,27 +73,33 @@ class Failure:
         return self.floors[name] * np.maximum(more, 1)
 
 
-def cause_of(failure: Failure, arranged: Callable[[Side, Any], Results]) -> str:
+def cause_of(failure: Failure, arranged: Callable[[Side, Any], Results]) -> Cause | None:
     """The first change of the original that makes of it what the port is; else what `check` says of
     the two as functions, where a gradient is wrong and the value is not."""
     if untied := _untied(failure):
-        return untied
+        return _named(untied)
     for text, side in itertools.chain(_attributes(failure), _calls(failure, arranged)):
         try:
             found = arranged(side, failure.inputs.arrays)
         except Exception:  # whatever such a change is refused with, it is none
             continue
         if failure.explained(found):
-            return text
+            return _named(text)
     if not failure.backward_alone:
-        return ""
+        return None
     arrays, _ = arrays_of(failure.inputs)
     sides = (as_function(side, failure.inputs) for side in (failure.subject, failure.reference))
     try:
         report = check(*sides, arrays, dtypes=["float64"], probes=["as given"], budget=BUDGET)
     except (TypeError, ValueError):
-        return ""
-    return str(report.cause or "")
+        return None
+    found: Cause | None = report.cause
+    return found
+
+
+def _named(text: str) -> Cause:
+    name, _, rest = text.partition(": ")
+    return Cause(name, rest)
 
 
 def _untied(failure: Failure) -> str:
@@ -140,7 +161,8 @@ def _changed(failure: Failure) -> Iterator[tuple[str, torch.nn.Module]]:
             values = [getattr(other, attribute, value)] if other is not None else []
             for new in (*values, *_others(attribute, value)):
                 if isinstance(new, SIMPLE) and new != value:
-                    text = f"{attribute} = {new!r} instead of {value!r}{where}"
+                    about = ABOUT.get(attribute, attribute)
+                    text = f"{about}: {attribute} = {new!r} instead of {value!r}{where}"
                     yield text, _with(original, name, attribute, new)
 
 

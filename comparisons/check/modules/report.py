@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ...verdict.classes import CLASSES, CONVENTION, DIFFERENT, UNDECIDED, Verdict
+from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
 from .recording import Call
 
@@ -41,7 +42,7 @@ class ModulesReport:
     table: pd.DataFrame
     places: tuple[Place, ...]
     notes: tuple[str, ...] = ()
-    cause: str = ""
+    cause: Cause | None = None
 
     @property
     def failed(self) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from ...verdict.floor import LOOKS, Floor
 from ...verdict.halves import is_half
 from ...verdict.judge import settle
 from ...verdict.noise import cast
+from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
 from ..pace import Pace, Told
 from ..trees import mapped
@@ -112,10 +113,10 @@ class _Judged:
                 yield from self._settled(call, *sides, inputs)
                 self.seen.add(call.place)
 
-    def cause(self) -> str:
+    def cause(self) -> Cause | None:
         """Of the first that is different."""
         if self.failure is None or self.pace.over:
-            return ""
+            return None
         failure = self.failure
         return cause_of(
             failure,

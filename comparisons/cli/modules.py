@@ -1,0 +1,99 @@
+"""Two modules of the user's, for `gradtwin check`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .waiting import bar
+
+if TYPE_CHECKING:
+    from ..check.modules.report import ModulesReport
+
+# Options of `gradtwin check` that say nothing about two modules.
+UNSAID = (
+    *("shape", "values", "constant", "dtype", "gradient", "probe", "forward_mode", "rounds_once"),
+    *("quick", "thorough", "strict"),
+)
+
+
+def examined(given: Mapping[str, Any]) -> ModulesReport:
+    """What `check` finds of the two modules that the command names. BadParameter for anything
+    else."""
+    from .subjects import loaded, named
+
+    for option in UNSAID:
+        if given[option]:
+            name = option.replace("_", "-")
+            raise typer.BadParameter(f"--{name}: not beside --inputs, which is for two modules")
+    if not given["against"]:
+        raise typer.BadParameter("--inputs: expected --against beside it, the original")
+    port, original = _module(loaded(given["subject"])), _module(named(given["against"]))
+    inputs = _made(loaded(given["inputs"]))
+    args: Any = () if isinstance(inputs, dict) else inputs
+    args = args if isinstance(args, (list, tuple)) else (args,)
+    settings = inputs if isinstance(inputs, dict) else {}
+    from ..check.verify import check
+
+    try:
+        with bar(given["subject"], given["quiet"]) as told:
+            found: ModulesReport = check(
+                port,
+                original,
+                args,
+                settings,
+                names=loaded(given["names"]) if given["names"] else None,
+                seed=given["seed"],
+                budget=given["budget"],
+                progress=told,
+            )
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from None
+    return found
+
+
+def _module(thing: Any) -> Any:
+    """A module, or what makes one without arguments."""
+    import torch
+
+    found = thing if isinstance(thing, torch.nn.Module) else _made(thing)
+    if not isinstance(found, torch.nn.Module):
+        raise typer.BadParameter(
+            f"expected a torch.nn.Module, or what makes one, got a {type(found).__name__}"
+        )
+    return found
+
+
+def _made(thing: Any) -> Any:
+    """The object itself, or what it makes when it is called without arguments."""
+    if not callable(thing):
+        return thing
+    try:
+        return thing()
+    except TypeError as error:
+        raise typer.BadParameter(f"expected what is called without arguments: {error}") from None
+
+
+def files(found: ModulesReport) -> dict[str, bytes]:
+    from ..report import pages, tables
+
+    title = f"{found.subject} against {found.against}"
+    page = pages.page({title: found.table}, {}, "", str(found))
+    return {"check.html": page, **tables.contents(found.table, "check")}
+
+
+def plain(found: ModulesReport) -> dict[str, Any]:
+    from ..report.tables import SCHEMA
+
+    rows = json.loads(found.table.to_json(orient="records", double_precision=15))
+    return {
+        "schema": SCHEMA,
+        "passed": found.passed,
+        "first": found.first,
+        "cause": {"name": found.cause.name, "text": found.cause.text} if found.cause else None,
+        "notes": list(found.notes),
+        "table": rows,
+    }
