@@ -1,6 +1,7 @@
 """A classifier and tagger with an LSTM and a bidirectional GRU over padded sequences (lengths from the padding); the port writes the cells out."""
 
 import torch
+import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
 
