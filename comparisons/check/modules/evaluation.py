@@ -51,9 +51,13 @@ class Side:
         parameters = parameters_of(self.module)
         return [name for name in self.held if name not in parameters]
 
-    @functools.cached_property
-    def signature(self) -> inspect.Signature | None:
-        return signature_of(self.module.forward)
+    def takes(self, args: Any, kwargs: Any) -> None:
+        """Raises Incomparable for a call that its signature does not allow."""
+        if signature := signature_of(self.module.forward):
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise Incomparable(f"it takes no such call: {error}") from None
 
 
 class Inputs:
@@ -63,10 +67,8 @@ class Inputs:
         self.call = call
         self.tree = (dict(state), call.args, call.kwargs, call.dys)
         self.kinds = [leaf.dtype for _, leaf in items(self.tree) if is_differentiable(leaf)]
-        self.asked = {
-            id(leaf) for _, leaf in items(self.tree) if getattr(leaf, "requires_grad", False)
-        }
         self.arrays = _arrays(self.tree)
+        self.names = _names(signature_of(call.module.forward), call.args, call.kwargs)
 
     def tensors(self, arrays: Any, dtype: torch.dtype | None) -> Any:
         """The tree of tensors, of this dtype or of those that they had; what is no array of
@@ -115,6 +117,7 @@ def evaluated(
         state = side.arrange(given)
         own = {n: state[n].detach().clone() for n in side.held}
         sources = {n: own[n].requires_grad_() for n in side.wanted}
+        side.takes(args, kwargs)
         copies = mapped(_unleafed, (args, kwargs))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
         with swapped(side.module, own), cast:
@@ -122,7 +125,7 @@ def evaluated(
                 y = side.module(*copies[0], **copies[1])
             outputs = floating(y)
             pairs = _pairs(outputs, dys)
-            of = _sources(side.signature, args, kwargs) | sources
+            of = dict(zip(inputs.names, _asked((args, kwargs)), strict=True)) | sources
             if pairs and of:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
     several = len(outputs) > 1
@@ -146,18 +149,18 @@ def _pairs(outputs: Sequence[torch.Tensor], dys: Sequence[Any]) -> list[tuple[An
     return [(o, d.detach().to(o.dtype)) for o, d in pairs if o.requires_grad]
 
 
-def _sources(
-    signature: inspect.Signature | None, args: Any, kwargs: Any
-) -> dict[str, torch.Tensor]:
-    """The arguments of which a gradient is asked, by name. Raises Incomparable for a call that the
-    signature does not allow."""
-    bound = {f"argument {i}": a for i, a in enumerate(args)} | kwargs
+def _asked(tree: Any) -> list[torch.Tensor]:
+    """The tensors of which a gradient is asked."""
+    return [t for _, t in items(tree) if is_differentiable(t) and t.requires_grad]
+
+
+def _names(signature: inspect.Signature | None, args: Any, kwargs: Any) -> list[str]:
+    """How the arguments of which a gradient is asked are called where the call was recorded."""
+    bound: Mapping[str, Any] = {f"argument {i}": a for i, a in enumerate(args)} | kwargs
     if signature:
-        try:
-            bound = signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise Incomparable(f"it takes no such call: {error}") from None
-    return {n: t for n, t in items(bound) if is_differentiable(t) and t.requires_grad}
+        bound = signature.bind(*args, **kwargs).arguments
+    names = {id(t): n for n, t in items(bound)}
+    return [names[id(t)] for t in _asked((args, kwargs))]
 
 
 def _unleafed(leaf: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,21 +25,18 @@ METHODS = frozenset(
 
 @dataclass(frozen=True)
 class Pairing:
-    """`tensors` makes the state of the port from that of the original, or gradients of the one from
-    those of the other; `modules` has the name of a submodule of the original for one of the port.
+    """What of the port is made of what of the original.
 
+    made     (state or gradients of the original, names) → these tensors of the port
     sources  the names of the original's tensors that each of the port's is made of
+    modules  the name of a submodule of the original for one of the port
     notes    what has no partner, or was paired by order and shape
     """
 
-    tensors: Mapping[str, Callable[[State], torch.Tensor]]
+    made: Callable[[State, Iterable[str]], dict[str, torch.Tensor]]
     sources: Mapping[str, tuple[str, ...]]
     modules: Mapping[str, str]
     notes: tuple[str, ...] = ()
-    alone: tuple[str, ...] = ()  # tensors of the port without a partner
-
-    def state(self, original: State) -> dict[str, torch.Tensor]:
-        return {name: made(original) for name, made in self.tensors.items()}
 
 
 def paired(port: torch.nn.Module, original: torch.nn.Module, names: Names) -> Pairing:
@@ -83,15 +80,19 @@ def paired(port: torch.nn.Module, original: torch.nn.Module, names: Names) -> Pa
                 f"names: {name} of the port has shape {tuple(ours[name].shape)}, {expression.text} "
                 f"of the original {tuple(found)}"
             )
-    alone = tuple(n for n in ours if n not in chosen)
-    for name in alone:
-        notes.append(f"{name} of the port has no partner in the original")
+    for name in ours:
+        if name not in chosen:
+            notes.append(f"{name} of the port has no partner in the original")
     for name in theirs:
         if name not in used and not _twin(name, used, theirs):
             notes.append(f"{name} of the original has no partner in the port")
     modules = {left: right for left, right in modules.items() if right in others}
     sources = {name: e.sources for name, e in chosen.items()}
-    return Pairing(chosen, sources, modules, tuple(notes), alone)
+
+    def made(state: State, wanted: Iterable[str]) -> dict[str, torch.Tensor]:
+        return {name: chosen[name](state) for name in wanted}
+
+    return Pairing(made, sources, modules, tuple(notes))
 
 
 def _twin(name: str, used: set[str], theirs: State) -> bool:
@@ -129,15 +130,14 @@ def _by_function(
             f"names: {wrong[0]} of the port has shape {tuple(ours[wrong[0]].shape)}, the function "
             f"makes {tuple(made[wrong[0]].shape)}"
         )
-    alone = tuple(n for n in ours if n not in made)
-    tensors = {name: _of_function(names, name) for name in made}
-    sources = _sources(names, theirs, made)
-    notes = tuple(f"{n} of the port has no partner in the original" for n in alone)
-    return Pairing(tensors, sources, modules, notes, alone)
+    notes = tuple(f"{n} of the port has no partner in the original" for n in ours if n not in made)
+    empty = {n: torch.zeros(t.shape) for n, t in theirs.items()}
 
+    def given(state: State, wanted: Iterable[str]) -> dict[str, torch.Tensor]:
+        found = names({**empty, **state})
+        return {name: found[name] for name in wanted}
 
-def _of_function(names: Callable[[State], State], name: str) -> Callable[[State], torch.Tensor]:
-    return lambda state: names(dict(state))[name]
+    return Pairing(given, _sources(names, theirs, made), modules, notes)
 
 
 def _sources(

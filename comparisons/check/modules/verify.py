@@ -141,12 +141,10 @@ class _Judged:
         def arranged(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             there = {f"{other}{n}": t for n, t in given.items()}
             dtype = next((t.dtype for t in given.values() if t.is_floating_point()), None)
-            made = pairing.tensors
-            return {
-                n: made[f](there) if f in made else _alone(own[n], dtype) for n, f in full.items()
-            }
+            made = pairing.made(there, [f for f in full.values() if f in pairing.sources])
+            return {n: made[f] if f in made else _alone(own[n], dtype) for n, f in full.items()}
 
-        held = (n for n in parameters_of(module) if full[n] in pairing.tensors)
+        held = (n for n in parameters_of(module) if full[n] in pairing.sources)
         wanted = [n for n in held if own[n].is_floating_point() and own[n].requires_grad]
         theirs = [n for n, p in parameters_of(call.module).items() if p.requires_grad]
         if call.place and call.differentiable:

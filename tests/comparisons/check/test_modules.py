@@ -87,9 +87,9 @@ def port(attention=ByHand, **attributes):
 
 
 def test_a_right_port_is_right_and_nothing_is_changed():
-    original, generator = Gpt(), torch.get_rng_state()
-    before = copy.deepcopy(original.state_dict())
-    report = check(port(), original, tokens())
+    original, subject = Gpt(), port()
+    before, generator = copy.deepcopy(original.state_dict()), torch.get_rng_state()
+    report = check(subject, original, tokens())
     assert report.passed, str(report)
     assert not report.first
     assert report.cause is None
@@ -247,13 +247,22 @@ NAMES = {
 }
 
 
+class Product(nn.Module):
+    """A linear layer whose weight is laid out the other way round."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3 + 4, 4 * 4))
+        self.bias = nn.Parameter(torch.zeros(4 * 4))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
 class Turned(ByCells):
     def __init__(self):
         super().__init__()
-        self.both = nn.ParameterDict(
-            {"weight": torch.zeros(3 + 4, 4 * 4), "bias": torch.zeros(4 * 4)}
-        )
-        self.both.forward = lambda x: x @ self.both.weight + self.both.bias
+        self.both = Product()
 
 
 def test_names_cut_turn_and_join():
