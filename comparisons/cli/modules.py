@@ -95,5 +95,6 @@ def plain(found: ModulesReport) -> dict[str, Any]:
         "first": found.first,
         "cause": {"name": found.cause.name, "text": found.cause.text} if found.cause else None,
         "notes": list(found.notes),
+        "warnings": list(found.warnings),
         "table": rows,
     }

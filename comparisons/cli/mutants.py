@@ -48,6 +48,10 @@ def mutants_command(
             help="Instead, a set of mistakes written blind: third to sixth. Repeatable.",
         ),
     ] = None,
+    ports: Annotated[
+        bool,
+        typer.Option("--ports", help="Instead, ports of modules written blind."),
+    ] = False,
     speed: Annotated[bool, typer.Option(help="Measure the two ratios of speed.")] = True,
     out: Out = RESULTS,
     as_json: Json = False,
@@ -61,7 +65,8 @@ def mutants_command(
     torch.testing.assert_close: with every step rounded, rounded once, and known to be. With
     --no-reference, each right rule on another of its rows at each seed, and those mistakes whose
     forward is right. With --set, mistakes written blind beside the right functions that they are
-    made in, at first sight and now.
+    made in, at first sight and now. With --ports, faults of re-implementations of whole networks,
+    and other right ways to write these.
 
     Exit status: 0 all caught and no alarm, 1 something missed or an alarm, 2 wrong usage.
     """
@@ -71,6 +76,10 @@ def mutants_command(
     known("op", ops, dict.fromkeys([*AGAINST, *names()]) if alone else AGAINST)
     if blind:
         raise typer.Exit(_of_sets(blind, seed, out, as_json, quiet, jobs))
+    if ports:
+        from .ports import shown
+
+        raise typer.Exit(shown(out, as_json, quiet, jobs))
     if half and alone:
         raise typer.BadParameter("expected one of --half and --no-reference, got both")
     if half or alone:
@@ -131,11 +140,11 @@ def _of_mistakes(
     tables.save(frame, "mutants", runner.out)
     speeds = list(table.speeds(chosen)) if speed else []
     if as_json:
-        _print_json(frame, speed=speeds)
+        print_json(frame, speed=speeds)
     else:
         for shown in _summaries(frame, speeds):
             runner.console.print(shown)
-        runner.last.print(_outcome(frame))
+        runner.last.print(outcome(frame))
     return int(frame["class"].isin(["missed", "alarm"]).any())
 
 
@@ -172,7 +181,7 @@ def _in_16_bits(
     missed = int((visible & ~frame["found"]).sum())
     alarms = int((frame["found"] & (frame["effect"] == 0)).sum())
     if as_json:
-        _print_json(frame)
+        print_json(frame)
     else:
         runner.console.print(_by_kernel(frame, visible))
         runner.last.print(
@@ -205,9 +214,9 @@ def _of_sets(chosen: list[str], seed: int, out: Path, as_json: bool, quiet: bool
     frame = tables.table(rows)
     tables.save(frame, "mutants_written_blind", runner.out)
     if as_json:
-        _print_json(frame)
+        print_json(frame)
     else:
-        shown = _titled("\nWritten blind")
+        shown = titled("\nWritten blind")
         for head in ("set", "seen", *sets.counted(rows)):
             shown.add_column(head, justify="left" if head in ("set", "seen") else "right")
         for name in chosen:
@@ -220,7 +229,7 @@ def _of_sets(chosen: list[str], seed: int, out: Path, as_json: bool, quiet: bool
             part = frame[frame["set"] == name]
             mistakes = part["kind"] == "mistake"
             runner.console.print(_judges(f"\n{name}: who objects", part[mistakes], part[~mistakes]))
-        runner.last.print(_outcome(frame, "mutants_written_blind"))
+        runner.last.print(outcome(frame, "mutants_written_blind"))
     return int(frame["class"].isin(["missed", "alarm"]).any())
 
 
@@ -229,7 +238,7 @@ def _judges(title: str, mistakes: pd.DataFrame, right: pd.DataFrame) -> Table:
     calls and seconds of one mistake, by the median."""
     from ..mutants.judges import JUDGES
 
-    shown = _titled(title)
+    shown = titled(title)
     for head in ("judge", "mistakes", "found", "right", "alarms", "calls", "seconds"):
         shown.add_column(head, justify="left" if head == "judge" else "right")
     sides = [(mistakes, mistakes["class"] == "caught"), (right, right["class"] == "alarm")]
@@ -277,16 +286,16 @@ def _without_reference(
     frame = tables.table(rows)
     tables.save(frame, "mutants_without_reference", runner.out)
     if as_json:
-        _print_json(frame)
+        print_json(frame)
     else:
         for shown in _held_to_nothing(frame):
             runner.console.print(shown)
-        runner.last.print(_outcome(frame, "mutants_without_reference"))
+        runner.last.print(outcome(frame, "mutants_without_reference"))
     return int(frame["class"].isin(["missed", "alarm"]).any())
 
 
 def _held_to_nothing(frame: pd.DataFrame) -> list[Table]:
-    counts = _titled("\nHeld to nothing")
+    counts = titled("\nHeld to nothing")
     heads = ("what", "checks", "classes", "own results", "judged", "at other probes", "judged")
     for head in heads:
         counts.add_column(head, justify="left" if head in ("what", "classes") else "right")
@@ -312,7 +321,7 @@ def _held_to_nothing(frame: pd.DataFrame) -> list[Table]:
 
 def _counted(title: str, what: str, texts: pd.Series) -> list[Table]:
     """How often each text occurs, if any does."""
-    shown = _titled(f"\n{title}")
+    shown = titled(f"\n{title}")
     shown.add_column("results" if what == "reason" else "checks", justify="right")
     shown.add_column(what, min_width=len(title))
     for text, n in texts.value_counts().items():
@@ -320,7 +329,7 @@ def _counted(title: str, what: str, texts: pd.Series) -> list[Table]:
     return [shown] if len(texts) else []
 
 
-def _print_json(frame: pd.DataFrame, **more: Any) -> None:
+def print_json(frame: pd.DataFrame, **more: Any) -> None:
     from ..report.tables import SCHEMA
 
     rows = json.loads(frame.to_json(orient="records"))
@@ -328,7 +337,7 @@ def _print_json(frame: pd.DataFrame, **more: Any) -> None:
 
 
 def _by_kernel(frame: pd.DataFrame, visible: pd.Series) -> Table:
-    shown = _titled("\nResults of kernels in 16 bits")
+    shown = titled("\nResults of kernels in 16 bits")
     heads = (
         *("dtype", "kernel", "right", "alarms", "assert_close", "resolution"),
         *("mistakes", "found", "assert_close", "above resolution", "found"),
@@ -351,7 +360,7 @@ def _by_kernel(frame: pd.DataFrame, visible: pd.Series) -> Table:
     return shown
 
 
-def _outcome(frame: pd.DataFrame, name: str = "mutants") -> str:
+def outcome(frame: pd.DataFrame, name: str = "mutants") -> str:
     counts = {kind: int((frame["class"] == kind).sum()) for kind in ("caught", "missed", "alarm")}
     text = (
         f"{counts['caught']} mistakes caught, {counts['missed']} missed, {counts['alarm']} alarms."
@@ -374,14 +383,14 @@ def _summaries(frame: pd.DataFrame, speeds: Sequence[dict[str, Any]]) -> list[An
     ):
         if len(part):
             shown.append(_rates(f"\n{title}", part))
-    quiet = _titled("\nRight rules")
+    quiet = titled("\nRight rules")
     for column in ("what", "checks", "alarms", "not judged"):
         quiet.add_column(column, justify="left" if column == "what" else "right")
     for what, part in frame[frame["kind"] != "mutant"].groupby("kind", sort=False):
         alarms, missing = (part["class"] == k for k in ("alarm", "n/a"))
         quiet.add_row(str(what), str(len(part)), str(alarms.sum()), str(missing.sum()))
     took = mutants[["seconds", "slow_seconds", "fast_seconds"]].sum()
-    times = _titled("\nSpeed")
+    times = titled("\nSpeed")
     for column in ("what", "check", "slow gradcheck", "ratio"):
         times.add_column(column, justify="left" if column == "what" else "right")
     for s in speeds:
@@ -404,7 +413,7 @@ def _summaries(frame: pd.DataFrame, speeds: Sequence[dict[str, Any]]) -> list[An
 
 
 def _rates(title: str, part: pd.DataFrame) -> Table:
-    rates = _titled(title)
+    rates = titled(title)
     for column in ("cause", "mutants", "caught", "cause named", "slow gradcheck", "fast"):
         rates.add_column(column, justify="left" if column == "cause" else "right")
     first = part["planted"].str.partition(" / ")[0]
@@ -425,7 +434,7 @@ def _rates(title: str, part: pd.DataFrame) -> Table:
     return rates
 
 
-def _titled(title: str) -> Table:
+def titled(title: str) -> Table:
     from rich.table import Table
 
     return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)

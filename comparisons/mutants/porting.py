@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -57,8 +57,9 @@ def made(architecture: str, old: str = "", new: str = "") -> ModuleType:
     return module
 
 
-def _checked(module: ModuleType, names: Mapping[str, str], dtype: torch.dtype) -> ModulesReport:
+def _checked(module: ModuleType, names: Mapping[str, str], kind: str) -> ModulesReport:
     torch.manual_seed(0)
+    dtype = getattr(torch, kind)
     original = module.Original().to(dtype)
     port = module.Port().to(dtype)
     arrays = [
@@ -69,48 +70,79 @@ def _checked(module: ModuleType, names: Mapping[str, str], dtype: torch.dtype) -
     return found
 
 
-def faults(architecture: str, dtype: torch.dtype = torch.float32) -> Iterator[dict[str, Any]]:
-    """A row for each fault: whether it was found, where it was said to be first, and why."""
-    whole = made(architecture)
-    for fault in whole.FAULTS:
-        start = time.process_time()
-        report = _checked(made(architecture, fault.old, fault.new), whole.NAMES, dtype)
-        bad = report.failed
-        first = "" if bad.empty else bad.iloc[0]["place"]
-        cause = report.cause.name if report.cause else ""
-        found = not report.passed
-        yield {
-            "id": f"{architecture}/{fault.name}/{str(dtype).removeprefix('torch.')}",
-            "found": found,
-            "first": first,
-            "expected": fault.first,
-            "there": found and first == fault.first,
-            "cause": str(report.cause or ""),
-            "planted": fault.cause,
-            "named": cause == fault.cause or cause in SAME.get(fault.cause, ()),
-            "seconds": time.process_time() - start,
-        }
+def faults(architecture: str) -> range:
+    """The numbers of those of an architecture."""
+    return range(len(made(architecture).FAULTS))
 
 
-def rights(architecture: str, dtype: torch.dtype = torch.float32) -> Iterator[dict[str, Any]]:
-    """A row for each right way to write it, the port as it stands among them. An alarm is also a
-    submodule of the same name on both sides that was not judged."""
+def rights(architecture: str) -> range:
+    """The numbers of the right ways to write it, of which 0 is the port as it stands."""
+    return range(1 + len(made(architecture).RIGHT))
+
+
+def fault_row(architecture: str, number: int, dtype: str = "float32") -> dict[str, Any]:
+    """Whether a fault was found, where it was said to be first, and why."""
     whole = made(architecture)
-    plain = [("as it stands", "", "", False, whole.NAMES)]
-    others = [(r.name, r.old, r.new, r.fused, r.names or whole.NAMES) for r in whole.RIGHT]
-    for name, old, new, fused, names in plain + others:
-        start = time.process_time()
-        module = made(architecture, old, new)
-        report = _checked(module, names, dtype)
-        skipped = report.table[report.table["class"] == NOT_APPLICABLE]
-        own = {n for n, _ in module.Port().named_modules()}
-        unjudged = [p for p in skipped["place"] if p in own]
-        yield {
-            "id": f"{architecture}/{name}/{str(dtype).removeprefix('torch.')}",
-            "fused": fused,
-            "right": report.passed,
-            "first": report.first,
-            "cause": str(report.cause or ""),
-            "not judged": ", ".join(unjudged),
-            "seconds": time.process_time() - start,
-        }
+    fault = whole.FAULTS[number]
+    start = time.process_time()
+    report = _checked(made(architecture, fault.old, fault.new), whole.NAMES, dtype)
+    first = "" if report.passed else report.failed.iloc[0]["place"]
+    cause = report.cause.name if report.cause else ""
+    return {
+        "id": f"{architecture}/{fault.name}/{dtype}",
+        "kind": "fault",
+        "architecture": architecture,
+        "class": "missed" if report.passed else "caught",
+        "planted": fault.cause,
+        "named": cause,
+        "rightly": cause == fault.cause or cause in SAME.get(fault.cause, ()),
+        "first": report.first,
+        "expected": f"{fault.what} in {fault.first or 'the whole'}",
+        "there": not report.passed and first == fault.first,
+        "says": report.cause.text if report.cause else "",
+        "skipped": "",
+        "seconds": time.process_time() - start,
+    }
+
+
+def right_row(architecture: str, number: int, dtype: str = "float32") -> dict[str, Any]:
+    """Whether a right way to write it is quiet. An alarm is also a submodule that both have by name
+    and that was not judged."""
+    whole = made(architecture)
+    right = whole.RIGHT[number - 1] if number else None
+    start = time.process_time()
+    module = made(architecture, right.old, right.new) if right else whole
+    report = _checked(module, (right and right.names) or whole.NAMES, dtype)
+    skipped = report.table[report.table["class"] == NOT_APPLICABLE]["place"]
+    own = {name for name, _ in module.Port().named_modules()}
+    unjudged = [place for place in skipped if place in own]
+    return {
+        "id": f"{architecture}/{right.name if right else 'as it stands'}/{dtype}",
+        "kind": "right",
+        "architecture": architecture,
+        "class": "quiet" if report.passed and not unjudged else "alarm",
+        "planted": "fused" if right and right.fused else "",
+        "named": "",
+        "rightly": False,
+        "first": report.first,
+        "expected": "",
+        "there": False,
+        "says": str(report.cause or ""),
+        "skipped": ", ".join(unjudged),
+        "seconds": time.process_time() - start,
+    }
+
+
+def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """What the table says in a line."""
+    wrong = [r for r in rows if r["kind"] == "fault"]
+    right = [r for r in rows if r["kind"] == "right"]
+    return {
+        "faults": len(wrong),
+        "found": sum(r["class"] == "caught" for r in wrong),
+        "first place": sum(bool(r["there"]) for r in wrong),
+        "named": sum(bool(r["rightly"]) for r in wrong),
+        "wrongly": sum(bool(r["named"]) and not r["rightly"] for r in wrong),
+        "right": len(right),
+        "alarms": sum(r["class"] == "alarm" for r in right),
+    }

@@ -14,6 +14,7 @@ from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
 from .recording import Call
 
+LINES = 8  # of a kind that the page shows
 BAD = (DIFFERENT, UNDECIDED, CONVENTION)
 
 
@@ -43,6 +44,7 @@ class ModulesReport:
     places: tuple[Place, ...]
     notes: tuple[str, ...] = ()
     cause: Cause | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -96,8 +98,10 @@ def row(place: Place) -> dict[str, Any]:
 
 def _page(r: ModulesReport) -> Iterator[str]:
     yield f"{r.subject} against {r.against}: {'right' if r.passed else 'WRONG'}"
-    for note in r.notes:
-        yield f"  note: {note}"
+    yield from (f"  warning: {warning}" for warning in r.warnings)
+    yield from (f"  note: {note}" for note in r.notes[:LINES])
+    if len(r.notes) > LINES:
+        yield f"  … and {len(r.notes) - LINES} more notes"
     if not r.passed:
         row = r.failed.iloc[0]
         yield f"  cause: {r.cause or 'none of those that are known'}"
@@ -107,12 +111,12 @@ def _page(r: ModulesReport) -> Iterator[str]:
             yield f"    the original has  {row['original']:.17g}"
         elif row["note"]:
             yield f"    {row['note']}"
-        for place, part in list(r.failed.groupby("place", sort=False))[:12]:
-            results = ", ".join(part["result"])
+        for place, part in list(r.failed.groupby("place", sort=False))[:LINES]:
+            results = ", ".join(part["result"][:LINES])
             yield f"  different: {place or 'the whole'} ({part.iloc[0]['module']}): {results}"
     skipped = r.table[r.table["class"] == NOT_APPLICABLE]
-    for _, row in skipped.iterrows():
-        yield f"  not judged alone: {row['place']} ({row['module']}): {row['note']}"
+    for note, part in skipped.groupby("note", sort=False):
+        yield f"  not judged alone: {', '.join(dict.fromkeys(part['place']))}: {note}"
     counts = r.table["class"].value_counts()
     kinds = [f"{counts[k]} {k}" for k in (*CLASSES, NOT_APPLICABLE) if k in counts]
     resolution = r.table["resolution"].median()

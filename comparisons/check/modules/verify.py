@@ -63,6 +63,7 @@ def check_modules(
         judged = _Judged(port, pairing, pace)
         places = [place for call in calls for place in judged.of(call)]
         cause = judged.cause()
+        warned = tuple(judged.warnings())
     return ModulesReport(
         type(port).__name__,
         type(original).__name__,
@@ -70,6 +71,7 @@ def check_modules(
         tuple(places),
         pairing.notes,
         cause,
+        warned,
     )
 
 
@@ -93,6 +95,7 @@ class _Judged:
         self.port, self.pairing, self.pace = port, pairing, pace
         self.seen: set[str] = set()  # submodules that were judged
         self.failure: Failure | None = None  # the first
+        self.whole: Results = {}  # what is true of the module itself
 
     def of(self, call: Call) -> Iterator[Place]:
         """A place for each result of a call, or one that says why there are none."""
@@ -124,6 +127,16 @@ class _Judged:
                 evaluated(side, failure.inputs, arrays, None), failure.subject, side
             ),
         )
+
+    def warnings(self) -> Iterator[str]:
+        """What makes agreement say less than it seems to."""
+        grads = [a for n, a in self.whole.items() if n.startswith("gradient")]
+        if self.whole and not grads:
+            yield "of the original no gradient can be asked: only values are judged"
+        elif grads and not any(a.any() for a in grads):
+            yield "every gradient of the original is zero, with which anything agrees"
+        if any(np.isnan(a).all() for a in self.whole.values() if a.size):
+            yield "the original gives NaN alone, with which anything agrees"
 
     def _sides(self, call: Call, ours: str) -> tuple[Side, Side] | None:
         """The submodules of both, the port's state made of what the original's holds.
@@ -182,6 +195,8 @@ class _Judged:
             if name not in results:
                 yield Place(call, DIFFERENT, name, verdict=FAILED, note="the port has none")
         both = [n for n in names if n in results]
+        if not call.place:
+            self.whole = known[0]
         known, given = tuple(_some(k, both) for k in known), _some(results, both)
         floor = Floor(only(both, truth), inputs.arrays, dtype, known, looks=LOOKS)
         verdicts = settle(

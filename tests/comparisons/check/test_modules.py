@@ -300,6 +300,23 @@ def test_names_that_say_something_else(names, said):
         check(ByCells(), Lstm(), [torch.randn(3, 5, 3)], names=names)
 
 
+class Dead(Net):
+    def forward(self, x):
+        return super().forward(x) * 0
+
+
+class Frozen(Net):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+@pytest.mark.parametrize(("made", "said"), [(Dead, "is zero"), (Frozen, "only values")])
+def test_a_model_that_does_not_train_agrees_with_anything(made, said):
+    (warning,) = check(made(), made(), [torch.randn(5, 2, 6, 6)]).warnings
+    assert said in warning
+    assert not check(Net(), Net(), [torch.randn(5, 2, 6, 6)]).warnings
+
+
 def test_what_says_nothing_about_modules():
     with pytest.raises(TypeError, match="quick: expected no such argument"):
         check(Net(), Net(), [torch.randn(5, 2, 6, 6)], quick=True)
