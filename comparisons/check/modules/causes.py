@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from .state import swapped
 
 BUDGET = 20.0  # seconds for the causes of `check`
 SHARES = (0.01, 0.001, 0.1, 0.9, 0.99, 0.999)
+Given = Callable[[Side, bool], Results]  # what a side gives, with its gradients or without
 SIMPLE = (bool, int, float, str)
 # What an attribute is about, where that is not its own name.
 ABOUT = {
@@ -42,7 +44,8 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Failure:
-    """A call at which the two part: both sides, what the port gave, the truth, and the floors."""
+    """A call at which the two part: both sides, what the port gave, the truth, and the floors; the
+    names of what is wrong."""
 
     subject: Side
     reference: Side
@@ -51,6 +54,7 @@ class Failure:
     truth: Results
     floors: Results
     wrong: tuple[str, ...]
+    right: tuple[torch.nn.Module, ...]  # the submodules inside that are right
 
     @property
     def backward_alone(self) -> bool:
@@ -58,12 +62,12 @@ class Failure:
         return all(n.startswith("gradient") for n in self.wrong)
 
     def explained(self, other: Results) -> bool:
-        """Whether these results are what the port gave, wherever that is wrong."""
+        """Whether these results are what the port gave."""
         return all(
-            n in other
-            and other[n].shape == self.ours[n].shape
-            and bool(np.all(abs(other[n].astype(float) - self.ours[n]) <= LIMIT * self._floor(n)))
-            for n in self.ours
+            a.shape == self.ours[n].shape
+            and bool(np.all(abs(a.astype(float) - self.ours[n]) <= LIMIT * self._floor(n)))
+            for n, a in other.items()
+            if n in self.ours
         )
 
     def _floor(self, name: str) -> np.ndarray:
@@ -73,18 +77,18 @@ class Failure:
         return self.floors[name] * np.maximum(more, 1)
 
 
-def cause_of(failure: Failure, arranged: Callable[[Side, Any], Results]) -> Cause | None:
+def cause_of(failure: Failure, given: Given) -> Cause | None:
     """The first change of the original that makes of it what the port is; else what `check` says of
     the two as functions, where a gradient is wrong and the value is not."""
     if untied := _untied(failure):
         return _named(untied)
-    for text, side in itertools.chain(_attributes(failure), _calls(failure, arranged)):
-        try:
-            found = arranged(side, failure.inputs.arrays)
-        except Exception:  # whatever such a change is refused with, it is none
-            continue
-        if failure.explained(found):
-            return _named(text)
+    for text, side in itertools.chain(_attributes(failure), _calls(failure, given)):
+        with contextlib.suppress(Exception):  # whatever a change is refused with, it is none
+            if not failure.backward_alone and not failure.explained(given(side, False)):
+                continue
+            found = given(side, True)
+            if failure.ours.keys() <= found.keys() and failure.explained(found):
+                return _named(text)
     if not failure.backward_alone:
         return None
     arrays, _ = arrays_of(failure.inputs)
@@ -126,15 +130,13 @@ def _attributes(failure: Failure) -> Iterator[tuple[str, Side]]:
         yield text, replace(failure.reference, module=module)
 
 
-def _calls(
-    failure: Failure, arranged: Callable[[Side, Any], Results]
-) -> Iterator[tuple[str, Side]]:
+def _calls(failure: Failure, given: Given) -> Iterator[tuple[str, Side]]:
     """The original with one of its calls exchanged."""
-    seen = Calls()
-    arranged(replace(failure.reference, around=lambda: seen), failure.inputs.arrays)
+    seen = Calls(failure.right)
+    given(replace(failure.reference, around=lambda: seen), False)
     found = changes(seen.seen, failure.backward_alone)
     for text, at, change in itertools.islice(found, MOST):
-        yield text, replace(failure.reference, around=partial(Calls, at, change))
+        yield text, replace(failure.reference, around=partial(Calls, failure.right, at, change))
 
 
 def _changed(failure: Failure) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -143,6 +145,8 @@ def _changed(failure: Failure) -> Iterator[tuple[str, torch.nn.Module]]:
     original, port = failure.reference.module, failure.subject.module
     ours = dict(port.named_modules())
     for name, module in original.named_modules():
+        if module in failure.right:
+            continue
         other = ours.get(name)
         where = f" of {name}" if name else ""
         if other is not None and other.training != module.training:

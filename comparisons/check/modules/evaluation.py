@@ -104,10 +104,15 @@ def as_array(t: torch.Tensor) -> np.ndarray:
 
 
 def evaluated(
-    side: Side, inputs: Inputs, arrays: Sequence[np.ndarray], dtype: torch.dtype | None
+    side: Side,
+    inputs: Inputs,
+    arrays: Sequence[np.ndarray],
+    dtype: torch.dtype | None = None,
+    backward: bool = True,
 ) -> Results:
     """Outputs, gradients of arguments and wanted parameters, and buffers after the call. In
-    float64, if the arrays are of that, whatever the module casts to on the way."""
+    float64, if the arrays are of that, whatever the module casts to on the way; without the
+    `backward`, no gradients."""
     call, wide = inputs.call, arrays[0].dtype == np.float64
     native = next((k for k in inputs.kinds if k in NARROW), torch.float64)
     tensors = inputs.tensors(arrays, torch.float64 if wide else dtype)
@@ -126,11 +131,11 @@ def evaluated(
             outputs = floating(y)
             pairs = _pairs(outputs, dys)
             of = dict(zip(inputs.names, _asked((args, kwargs)), strict=True)) | sources
-            if pairs and of:  # by `backward`, for some checkpoints refuse `grad`
+            if pairs and of and backward:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
     several = len(outputs) > 1
     found = {f"output {i}" if several else "output": o for i, o in enumerate(outputs)}
-    if any(d is not None for d in dys):
+    if backward and any(d is not None for d in dys):
         grads = {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in of.items()}
         found |= {f"gradient of {n}": g for n, g in grads.items()}
     found |= {f"buffer {n}": own[n] for n in side.buffers}

@@ -27,26 +27,58 @@ class Called(NamedTuple):
 
 Change = Callable[..., Any]  # (function, args, kwargs, calls before) → what is given in its place
 Changes = Iterator[tuple[str, Change]]
+Where = int | str | tuple[str, float]  # the number of a call, its name, or that and its number
 
 
 class Calls(TorchFunctionMode):
-    """Notes the calls of torch's functions, in order; at one of them, or at all of a name, another
-    is made in its place."""
+    """Notes the calls of torch's functions, in order, and those of some submodules, each as one; in
+    the place of those `at` which it is asked for, others are made."""
 
-    def __init__(self, at: int | str = -1, change: Change | None = None) -> None:
+    def __init__(
+        self,
+        whole: Sequence[torch.nn.Module] = (),
+        at: Where = -1,
+        change: Change | None = None,
+    ) -> None:
         super().__init__()
-        self.at, self.change = at, change
+        self.whole, self.at, self.change = whole, at, change
         self.seen: list[Called] = []
+        self._within = 0  # how many of those submodules
+
+    def __enter__(self) -> Calls:
+        self._hooks = [module.register_forward_pre_hook(self._before) for module in self.whole]
+        self._hooks += [module.register_forward_hook(self._after) for module in self.whole]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(self, module: torch.nn.Module, args: Any) -> None:
+        self._within += 1
+
+    def _after(self, module: torch.nn.Module, args: Any, y: Any) -> Any:
+        self._within -= 1
+        if self._within:
+            return y
+        return self._noted(type(module).__name__, lambda *args, **kwargs: y, args, {})
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs, name = kwargs or {}, _name(function)
-        if self.change and self.at in (name, len(self.seen)):
+        if self._within:
+            return function(*args, **(kwargs or {}))
+        return self._noted(_name(function), function, args, kwargs or {})
+
+    def _noted(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+        call = Called(name, args, kwargs, None)
+        if self.change and self.at in (len(self.seen), name, (name, _number(call))):
             y = self.change(function, args, kwargs, self.seen)
         else:
             y = function(*args, **kwargs)
-        self.seen.append(Called(name, args, kwargs, y))
+        self.seen.append(call._replace(y=y))
         return y
 
 
@@ -69,7 +101,8 @@ def changes(
             for text, change in _others(call):
                 if (call.name, text) not in made:
                     made.add((call.name, text))
-                    yield text, call.name, change
+                    number = _number(call)
+                    yield text, (call.name, number) if number else call.name, change
         for k, call in enumerate(seen):
             yield from ((text, k, change) for text, change in _others(call))
             yield from ((text, k, change) for text, change in _left_out(call))

@@ -121,12 +121,12 @@ class _Judged:
         if self.failure is None or self.pace.over:
             return None
         failure = self.failure
-        return cause_of(
-            failure,
-            lambda side, arrays: _arranged(
-                evaluated(side, failure.inputs, arrays, None), failure.subject, side
-            ),
-        )
+
+        def given(side: Side, backward: bool) -> Results:
+            found = evaluated(side, failure.inputs, failure.inputs.arrays, backward=backward)
+            return _arranged(found, failure.subject, side)
+
+        return cause_of(failure, given)
 
     def warnings(self) -> Iterator[str]:
         """What makes agreement say less than it seems to."""
@@ -168,11 +168,17 @@ class _Judged:
             wanted = [n for n in wanted if not within.issuperset(pairing.sources[full[n]])]
         return Side(module, arranged, wanted), Side(call.module, dict, theirs)
 
+    def _right(self, call: Call) -> tuple[torch.nn.Module, ...]:
+        """The submodules inside of a call, the first that is wrong, that were judged."""
+        prefix = f"{call.place}." if call.place else ""
+        names = (n for n in self.seen if n.startswith(prefix) and n != call.place)
+        return tuple(call.module.get_submodule(n.removeprefix(prefix)) for n in names)
+
     def _settled(
         self, call: Call, subject: Side, reference: Side, inputs: Inputs
     ) -> Iterator[Place]:
         def truth(arrays: Any) -> Results:
-            return _arranged(evaluated(reference, inputs, arrays, None), subject, reference)
+            return _arranged(evaluated(reference, inputs, arrays), subject, reference)
 
         def ours(arrays: Any, kind: torch.dtype | None = None) -> Results:
             return evaluated(subject, inputs, arrays, kind)
@@ -209,8 +215,9 @@ class _Judged:
         )
         wrong = tuple(n for n, v in verdicts.items() if v.kind == DIFFERENT)
         if wrong and self.failure is None:
+            right = self._right(call)
             self.failure = Failure(
-                subject, reference, inputs, given, floor.truth, floor.values, wrong
+                subject, reference, inputs, given, floor.truth, floor.values, wrong, right
             )
         for name, verdict in verdicts.items():
             kind = str(given[name].dtype)
