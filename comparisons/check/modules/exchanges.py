@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from ....reference.adapters import is_differentiable, leaves
 
 EPS = tuple(10.0**-k for k in range(3, 13))
-MOST = 400  # changes that are tried
+MOST = 800  # changes that are tried
 
 
 class Called(NamedTuple):
@@ -23,6 +24,7 @@ class Called(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     y: Any
+    whole: bool = False  # whether it is a submodule's
 
 
 Change = Callable[..., Any]  # (function, args, kwargs, calls before) → what is given in its place
@@ -56,14 +58,19 @@ class Calls(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
 
-    def _before(self, module: torch.nn.Module, args: Any) -> None:
+    def _before(self, module: torch.nn.Module, args: Any) -> Any:
+        """What it is given instead, if its operands are to be changed: a change is asked what it
+        would give to a function that gives back its arguments."""
         self._within += 1
+        if self._within == 1 and self.change and self.at == len(self.seen):
+            return self.change(lambda *args: args, args, {}, self.seen)
+        return args
 
     def _after(self, module: torch.nn.Module, args: Any, y: Any) -> Any:
         self._within -= 1
-        if self._within:
-            return y
-        return self._noted(type(module).__name__, lambda *args, **kwargs: y, args, {})
+        if not self._within:
+            self.seen.append(Called(type(module).__name__, args, {}, y, True))
+        return y
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -107,11 +114,17 @@ def changes(
             yield from ((text, k, change) for text, change in _others(call))
             yield from ((text, k, change) for text, change in _left_out(call))
     for k, call in enumerate(seen):
-        if any(is_differentiable(t) and t.requires_grad for t in leaves(call.y)):
+        if any(map(_asked, leaves(call.y))):
             yield f"detached: the result of {call.name}", k, _detached
+    for k, call in enumerate(seen):
+        for i, operand in enumerate(call.args):
+            if _asked(operand):
+                yield f"detached: what {call.name} is given", k, _detached_operand(i)
+    for k, call in enumerate(seen):
+        yield from ((text, k, change) for text, change in _other_norms(call))
     if not backward_alone:
         for k, call in enumerate(seen):
-            if call.name in ("add", "mul", "matmul", "linear", "sub"):
+            if call.name in ("add", "mul", "matmul", "linear", "sub", "cat") or call.whole:
                 elsewhere = _taken_elsewhere(call.args, seen[:k])
                 yield from ((text, k, change) for text, change in elsewhere)
 
@@ -122,6 +135,13 @@ def changes(
 def _detached(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
     y = function(*args, **kwargs)
     return y.detach() if isinstance(y, torch.Tensor) else type(y)(t.detach() for t in y)
+
+
+def _detached_operand(i: int) -> Change:
+    def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+        return function(*args[:i], args[i].detach(), *args[i + 1 :], **kwargs)
+
+    return change
 
 
 def _of_first(other: Callable[[Any], Any]) -> Change:
@@ -184,14 +204,41 @@ def _as_a_whole(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
 
 
 def _other_heads(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-    """Where an axis is parted in two, the first part as the one that varies fastest."""
+    """Where an axis is parted in two, or two become one, the first as the one that varies
+    fastest."""
     x, y = args[0], function(*args, **kwargs)
-    if y.ndim != x.ndim + 1:
+    if abs(y.ndim - x.ndim) != 1:
         raise LookupError
-    axis = next(i for i in range(y.ndim) if i == x.ndim or y.shape[i] != x.shape[i])
+    wide, narrow = (y, x) if y.ndim > x.ndim else (x, y)
+    fits = (i for i in range(narrow.ndim) if wide.shape[i] != narrow.shape[i])
+    axis = next(fits, narrow.ndim)
+    if y is narrow:
+        return x.transpose(axis, axis + 1).reshape(y.shape)
     h, d = y.shape[axis : axis + 2]
     other = x.reshape(*y.shape[:axis], d, h, *y.shape[axis + 2 :])
     return other.transpose(axis, axis + 1)
+
+
+def _viewed(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    """The shape that transposing gives, without moving an element."""
+    return args[0].reshape(function(*args, **kwargs).shape)
+
+
+def _weight_turned(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    return function(args[0], args[1].mT, *args[2:], **kwargs)
+
+
+def _eps_outside(function: Any, args: Any, kwargs: Any, seen: Sequence[Called]) -> Any:
+    """The root of a sum with a small number, added behind it."""
+    for call in reversed(seen):
+        if call.y is args[0] and call.name in ("add", "radd") and (eps := _number(call)):
+            root = _tensor(call.args).sqrt() + eps
+            return 1 / root if function(torch.full((), 4.0)) < 1 else root
+    raise LookupError
+
+
+def _further(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    return function(*args, **kwargs) + 1
 
 
 def _turned(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
@@ -266,6 +313,7 @@ def _attention(call: Called) -> Changes:
 
 def _softmaxes(call: Called) -> Changes:
     yield "mask: none before the softmax", _unmasked
+    yield "activation: sigmoid instead of softmax", _of_first(torch.sigmoid)
     for axis in range(call.args[0].ndim):
         yield f"order: softmax over axis {axis}", _at(1, "dim", axis)
 
@@ -277,6 +325,15 @@ def _factors(call: Called) -> Changes:
         scaled = {"without": 1.0, "squared": times**2, "inverted": 1 / times, "halved": times / 2}
         for how, factor in scaled.items():
             yield f"scale: the factor {times:.4g} {how}", _times(factor)
+        yield f"scale: the factor {times:.4g} doubled", _times(2 * times)
+        yield f"scale: the factor {times:.4g}, its root", _times(abs(times) ** 0.5)
+        lengths = {n for t in call.args if isinstance(t, torch.Tensor) for n in t.shape if n > 1}
+        for n in sorted(lengths):
+            for power in (-1.0, -0.5, 0.5):
+                yield f"scale: {n}^{power:g} instead of {times:.4g}", _times(n**power)
+        if 0 < times < 1:
+            yield f"count: 1 / n instead of 1 / (n − 1), {times:.4g}", _times(1 / (1 / times + 1))
+            yield f"count: 1 / (n − 1) instead of 1 / n, {times:.4g}", _times(1 / (1 / times - 1))
 
 
 def _times(factor: float) -> Change:
@@ -293,6 +350,107 @@ def _sums(call: Called) -> Changes:
 
 def _plus(number: float) -> Change:
     return lambda function, args, kwargs, seen: _tensor(args) + number
+
+
+def _powers(call: Called) -> Changes:
+    """Of a number, as frequencies are."""
+    if (number := _number(call)) > 10:
+        for base in (1e2, 1e3, 1e4, 1e5, 5e5, 1e6, 1e7):
+            yield f"rope: base {base:g} instead of {number:g}", _raised(base)
+
+
+def _raised(base: float) -> Change:
+    return lambda function, args, kwargs, seen: base ** _tensor(args)
+
+
+def _comparisons(call: Called) -> Changes:
+    for other in ("lt", "le", "gt", "ge"):
+        if other != call.name:
+            yield f"mask: {other} instead of {call.name}", _compared(other)
+
+
+def _compared(other: str) -> Change:
+    return lambda function, args, kwargs, seen: getattr(torch, other)(*args)
+
+
+def _top(call: Called) -> Changes:
+    k = call.args[1] if len(call.args) > 1 else call.kwargs["k"]
+    for other in (k - 1, k + 1):
+        yield f"count: the {other} largest instead of {k}", _at(1, "k", other)
+    yield "operand: the smallest instead of the largest", _with(largest=False)
+
+
+def _pools(call: Called) -> Changes:
+    counts = not call.kwargs.get("count_include_pad", True)
+    yield f"count: count_include_pad={counts}", _with(count_include_pad=counts)
+
+
+def _turns(call: Called) -> Changes:
+    yield "heads: viewed where it should be transposed", _viewed
+    if call.args[0].shape == getattr(call.y, "shape", None):
+        yield f"transposed: without {call.name}", _of_first(lambda x: x + 0)
+
+
+def _matrices(call: Called) -> Changes:
+    weight = call.args[1] if len(call.args) > 1 else None
+    if (
+        isinstance(weight, torch.Tensor)
+        and weight.ndim > 1
+        and weight.shape[-1] == weight.shape[-2]
+    ):
+        yield "transposed: the weight", _weight_turned
+
+
+def _other_norms(call: Called) -> Changes:
+    """A norm of torch's, written by hand in another way."""
+    if call.name in ("layer_norm", "rms_norm", "batch_norm") and is_differentiable(call.args[0]):
+        for text, how in NORMS_BY_HAND.items():
+            yield text, functools.partial(_by_hand, call.name, how)
+
+
+NORMS_BY_HAND: dict[str, dict[str, Any]] = {
+    "variance: over n − 1": {"correction": 1},
+    "eps: added to the deviation": {"outside": True},
+    "detached: the mean": {"detached": "mean"},
+    "detached: the deviation": {"detached": "deviation"},
+    "detached: mean and deviation": {"detached": "both"},
+    "missing: not centred": {"centred": False},
+}
+
+
+def _by_hand(
+    name: str, how: dict[str, Any], function: Any, args: Any, kwargs: Any, seen: Any
+) -> Any:
+    names = {
+        "layer_norm": ("x", "normalized_shape", "weight", "bias", "eps"),
+        "rms_norm": ("x", "normalized_shape", "weight", "eps"),
+        "batch_norm": ("x", "mean", "var", "weight", "bias", "training", "momentum", "eps"),
+    }[name]
+    given = {"eps": 1e-5, "weight": None, "bias": None} | dict(zip(names, args, strict=False))
+    given |= kwargs
+    x, along = given["x"], [1, -1]
+    if name == "batch_norm":
+        if not given["training"]:
+            raise LookupError
+        axes = [i for i in range(x.ndim) if i != 1]
+        along = [1, -1, *[1] * (x.ndim - 2)]
+        function(*args, **kwargs)  # which keeps its statistics
+    else:
+        axes = list(range(x.ndim - len(given["normalized_shape"]), x.ndim))
+        along = list(x.shape[axes[0] :])
+    detached = how.get("detached", "")
+    mean = x.mean(axes, keepdim=True)
+    if name == "rms_norm" or not how.get("centred", True):
+        mean = torch.zeros_like(mean)
+    mean = mean.detach() if detached in ("mean", "both") else mean
+    n = math.prod(x.shape[axis] for axis in axes)
+    square = ((x - mean) ** 2).sum(axes, keepdim=True) / (n - how.get("correction", 0))
+    eps = given["eps"] if given["eps"] is not None else torch.finfo(x.dtype).eps
+    deviation = square.sqrt() + eps if how.get("outside") else (square + eps).sqrt()
+    deviation = deviation.detach() if detached in ("deviation", "both") else deviation
+    y = (x - mean) / deviation
+    y = y if given["weight"] is None else y * given["weight"].reshape(along)
+    return y if given["bias"] is None else y + given["bias"].reshape(along)
 
 
 def _losses(call: Called) -> Changes:
@@ -321,6 +479,12 @@ OTHERS: dict[str, Callable[[Called], Changes]] = {
     **dict.fromkeys(("mul", "rmul", "div"), _factors),
     **dict.fromkeys(("add", "radd"), _sums),
     **dict.fromkeys(("cross_entropy", "nll_loss", "mse_loss"), _losses),
+    **dict.fromkeys(("pow", "rpow"), _powers),
+    **dict.fromkeys(("lt", "le", "gt", "ge"), _comparisons),
+    **dict.fromkeys(("transpose", "permute", "swapaxes", "movedim"), _turns),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d"), _pools),
+    **dict.fromkeys(("linear", "conv1d", "conv2d"), _matrices),
+    "topk": _top,
     "scaled_dot_product_attention": _attention,
     "softmax": _softmaxes,
     "interpolate": _interpolations,
@@ -338,6 +502,9 @@ SINGLE: dict[str, tuple[str, Change]] = {
     "chunk": ("order: the parts the other way round", _turned),
     "split": ("order: the parts the other way round", _turned),
     "unbind": ("order: the parts the other way round", _turned),
+    "arange": ("initial: counted from one further on", _further),
+    "rsqrt": ("eps: added to the root", _eps_outside),
+    "sqrt": ("eps: added to the root", _eps_outside),
     "neg": ("rope: without the sign", _of_first(lambda x: x + 0)),
 }
 
@@ -379,7 +546,7 @@ def _taken_elsewhere(args: Any, before: Sequence[Called]) -> Changes:
     """An operand in the place of which another tensor of its shape is taken: a result from before,
     or what another function was given."""
     for i, operand in enumerate(args):
-        if not is_differentiable(operand) or not operand.requires_grad:
+        if not _asked(operand):
             continue
         for k, call in enumerate(before):
             if _fits(call.y, operand):
@@ -387,6 +554,11 @@ def _taken_elsewhere(args: Any, before: Sequence[Called]) -> Changes:
             for j, other in enumerate(call.args):
                 if _fits(other, operand):
                     yield f"operand: what {call.name} is given", _earlier(i, k, j)
+
+
+def _asked(leaf: Any) -> bool:
+    """Whether a gradient is asked of it."""
+    return is_differentiable(leaf) and leaf.requires_grad
 
 
 def _fits(other: Any, operand: torch.Tensor) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .state import State, modules_of, tensors_of
+from .state import State, loaded_by, modules_of, tensors_of
 
 Names = Mapping[str, str] | Callable[[State], State] | None
 # What an expression may do to a tensor, all of which only moves its elements.
@@ -42,7 +42,8 @@ class Pairing:
 def paired(port: torch.nn.Module, original: torch.nn.Module, names: Names) -> Pairing:
     """By name; by `names`, where those of the port stand there; what is left by order and shape,
     where that is unique. Raises TypeError or ValueError for names that say something else."""
-    ours, theirs = tensors_of(port), tensors_of(original)
+    ours, theirs = loaded_by(port), tensors_of(original)
+    brought = loaded_by(original)
     mine, others = modules_of(port), modules_of(original)
     if callable(names):
         same = {name: name for name in mine if name in others}
@@ -72,7 +73,7 @@ def paired(port: torch.nn.Module, original: torch.nn.Module, names: Names) -> Pa
         if name not in chosen and name in theirs and theirs[name].shape == ours[name].shape:
             chosen[name] = _Expression(name, theirs)
             used.add(name)
-    notes = list(_by_shape(ours, theirs, chosen, used))
+    notes = list(_by_shape(ours, theirs, brought, chosen, used))
     for name, expression in chosen.items():
         found = expression(theirs).shape
         if found != ours[name].shape:
@@ -83,7 +84,7 @@ def paired(port: torch.nn.Module, original: torch.nn.Module, names: Names) -> Pa
     for name in ours:
         if name not in chosen:
             notes.append(f"{name} of the port has no partner in the original")
-    for name in theirs:
+    for name in brought:
         if name not in used and not _twin(name, used, theirs):
             notes.append(f"{name} of the original has no partner in the port")
     modules = {left: right for left, right in modules.items() if right in others}
@@ -100,10 +101,12 @@ def _twin(name: str, used: set[str], theirs: State) -> bool:
     return any(theirs[other] is theirs[name] for other in used)
 
 
-def _by_shape(ours: State, theirs: State, chosen: dict[str, Any], used: set[str]) -> Iterator[str]:
+def _by_shape(
+    ours: State, theirs: State, brought: State, chosen: dict[str, Any], used: set[str]
+) -> Iterator[str]:
     """Pairs what is left in order, of each shape of which there are as many on both sides."""
     left = [n for n in ours if n not in chosen]
-    right = [n for n in theirs if n not in used and not _twin(n, used, theirs)]
+    right = [n for n in brought if n not in used and not _twin(n, used, theirs)]
     for shape in dict.fromkeys(ours[n].shape for n in left):
         mine = [n for n in left if ours[n].shape == shape]
         other = [n for n in right if theirs[n].shape == shape]

@@ -31,6 +31,12 @@ def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {plain(name): t for name, t in found.items()}
 
 
+def loaded_by(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that a state dict brings: all but the buffers that are not persistent."""
+    known = {plain(name) for name in module.state_dict(keep_vars=True)}
+    return {name: t for name, t in tensors_of(module).items() if name in known}
+
+
 def parameters_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The parameters, of tied ones the first."""
     return {plain(name): t for name, t in module.named_parameters()}
