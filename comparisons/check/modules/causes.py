@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -54,41 +54,53 @@ class Failure:
     truth: Results
     floors: Results
     wrong: tuple[str, ...]
-    right: tuple[torch.nn.Module, ...]  # the submodules inside that are right
+    right: tuple[torch.nn.Module, ...]  # the submodules inside that are right, of the original
+    right_here: tuple[torch.nn.Module, ...]  # and of the port
 
     @property
     def backward_alone(self) -> bool:
         """Whether what it gives is right, and a gradient is not."""
         return all(n.startswith("gradient") for n in self.wrong)
 
-    def explained(self, other: Results) -> bool:
-        """Whether these results are what the port gave."""
+    def gives(self, found: Results, wanted: Results) -> bool:
+        """Whether some of these results are what is wanted, within the floors."""
         return all(
-            a.shape == self.ours[n].shape
-            and bool(np.all(abs(a.astype(float) - self.ours[n]) <= LIMIT * self._floor(n)))
-            for n, a in other.items()
-            if n in self.ours
+            a.shape == wanted[n].shape
+            and bool(np.all(abs(a.astype(float) - wanted[n]) <= LIMIT * self._floor(n)))
+            for n, a in found.items()
+            if n in wanted
         )
 
-    def _floor(self, name: str) -> np.ndarray:
-        """Of results that are further from 0 than the truth is, as much more."""
-        size, far = abs(self.truth[name]), abs(self.ours[name].astype(float))
-        more = np.divide(far, size, out=np.ones(size.shape), where=(size > 0) & (far > size))
-        return self.floors[name] * np.maximum(more, 1)
+    def _floor(self, name: str) -> float:
+        """Of a tensor as a whole: the largest of its elements, and as much more as it is larger
+        than the truth."""
+        size, ours = (
+            float(np.max(abs(np.nan_to_num(of[name].astype(float))), initial=0))
+            for of in (self.truth, self.ours)
+        )
+        largest = float(np.max(self.floors[name], initial=0))
+        return largest * max(ours / size, 1.0) if size else largest
 
 
 def cause_of(failure: Failure, given: Given) -> Cause | None:
-    """The first change of the original that makes of it what the port is; else what `check` says of
-    the two as functions, where a gradient is wrong and the value is not."""
+    """The first change of the original that makes of it what the port is, or of the port that makes
+    the original of it; else what `check` says of the two as functions, where a gradient is wrong
+    and the value is not."""
     if untied := _untied(failure):
         return _named(untied)
-    for text, side in itertools.chain(_attributes(failure), _calls(failure, given)):
-        with contextlib.suppress(Exception):  # whatever a change is refused with, it is none
-            if not failure.backward_alone and not failure.explained(given(side, False)):
-                continue
-            found = given(side, True)
-            if failure.ours.keys() <= found.keys() and failure.explained(found):
-                return _named(text)
+    for side, wanted, how in (
+        (failure.reference, failure.ours, ""),
+        (failure.subject, failure.truth, ", with which the port would be right"),
+    ):
+        for text, other in itertools.chain(
+            _attributes(failure, side), _calls(failure, side, given)
+        ):
+            with contextlib.suppress(Exception):  # whatever a change is refused with, it is none
+                if not failure.backward_alone and not failure.gives(given(other, False), wanted):
+                    continue
+                found = given(other, True)
+                if wanted.keys() <= found.keys() and failure.gives(found, wanted):
+                    return _named(text + how)
     if not failure.backward_alone:
         return None
     arrays, _ = arrays_of(failure.inputs)
@@ -125,27 +137,30 @@ def _untied(failure: Failure) -> str:
     return ""
 
 
-def _attributes(failure: Failure) -> Iterator[tuple[str, Side]]:
-    for text, module in _changed(failure):
-        yield text, replace(failure.reference, module=module)
+def _attributes(failure: Failure, side: Side) -> Iterator[tuple[str, Side]]:
+    other = failure.subject if side is failure.reference else failure.reference
+    for text, module in _changed(side.module, other.module, failure.right):
+        yield text, replace(side, module=module)
 
 
-def _calls(failure: Failure, given: Given) -> Iterator[tuple[str, Side]]:
-    """The original with one of its calls exchanged."""
-    seen = Calls(failure.right)
-    given(replace(failure.reference, around=lambda: seen), False)
+def _calls(failure: Failure, side: Side, given: Given) -> Iterator[tuple[str, Side]]:
+    """A side with one of its calls exchanged."""
+    right = failure.right if side is failure.reference else failure.right_here
+    seen = Calls(right)
+    given(replace(side, around=lambda: seen), False)
     found = changes(seen.seen, failure.backward_alone)
     for text, at, change in itertools.islice(found, MOST):
-        yield text, replace(failure.reference, around=partial(Calls, failure.right, at, change))
+        yield text, replace(side, around=partial(Calls, right, at, change))
 
 
-def _changed(failure: Failure) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The original with one simple attribute of one of its submodules changed: to what the port
+def _changed(
+    original: torch.nn.Module, port: torch.nn.Module, right: Sequence[torch.nn.Module]
+) -> Iterator[tuple[str, torch.nn.Module]]:
+    """A module with one simple attribute of one of its submodules changed: to what the other one
     has there, in the other mode, or to a value that is in use elsewhere."""
-    original, port = failure.reference.module, failure.subject.module
     ours = dict(port.named_modules())
     for name, module in original.named_modules():
-        if module in failure.right:
+        if module in right:
             continue
         other = ours.get(name)
         where = f" of {name}" if name else ""

@@ -111,6 +111,7 @@ def changes(
                     number = _number(call)
                     yield text, (call.name, number) if number else call.name, change
         for k, call in enumerate(seen):
+            yield from ((text, k, change) for text, change in _lengths(call, seen))
             yield from ((text, k, change) for text, change in _others(call))
             yield from ((text, k, change) for text, change in _left_out(call))
     for k, call in enumerate(seen):
@@ -208,7 +209,7 @@ def _other_heads(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
     fastest."""
     x, y = args[0], function(*args, **kwargs)
     if abs(y.ndim - x.ndim) != 1:
-        raise LookupError
+        return y
     wide, narrow = (y, x) if y.ndim > x.ndim else (x, y)
     fits = (i for i in range(narrow.ndim) if wide.shape[i] != narrow.shape[i])
     axis = next(fits, narrow.ndim)
@@ -244,6 +245,31 @@ def _further(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
 def _turned(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
     """Parts in the other order."""
     return function(*args, **kwargs)[::-1]
+
+
+def _in_pairs(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    """Of a rotation by halves, that of neighbours: angles twice each, and (−x₁, x₀) of each pair."""
+    first, second = args[0]
+    if first is second:
+        return first.repeat_interleave(2, -1)
+    x = torch.cat((second, -first), -1)
+    return torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
+
+
+def _each_by_itself(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    """Repeated each element by itself along the one axis that is repeated."""
+    x, y = args[0], function(*args, **kwargs)
+    (axis,) = (i for i in range(x.ndim) if x.shape[i] != y.shape[i])
+    return x.repeat_interleave(y.shape[axis] // x.shape[axis], axis)
+
+
+def _then_transposed(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    """Heads in front of the places, not by a view: (…, t, n d) → (…, n, t, d)."""
+    x, y = args[0], function(*args, **kwargs)
+    *_, n, t, d = y.shape
+    if x.shape[-2:] != (t, n * d):
+        return y
+    return x.reshape(*x.shape[:-1], n, d).transpose(-3, -2)
 
 
 def _joined_otherwise(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
@@ -327,13 +353,20 @@ def _factors(call: Called) -> Changes:
             yield f"scale: the factor {times:.4g} {how}", _times(factor)
         yield f"scale: the factor {times:.4g} doubled", _times(2 * times)
         yield f"scale: the factor {times:.4g}, its root", _times(abs(times) ** 0.5)
-        lengths = {n for t in call.args if isinstance(t, torch.Tensor) for n in t.shape if n > 1}
-        for n in sorted(lengths):
-            for power in (-1.0, -0.5, 0.5):
-                yield f"scale: {n}^{power:g} instead of {times:.4g}", _times(n**power)
         if 0 < times < 1:
             yield f"count: 1 / n instead of 1 / (n − 1), {times:.4g}", _times(1 / (1 / times + 1))
             yield f"count: 1 / (n − 1) instead of 1 / n, {times:.4g}", _times(1 / (1 / times - 1))
+
+
+def _lengths(call: Called, seen: Sequence[Called]) -> Changes:
+    """A factor made of another length than it is."""
+    if call.name in ("mul", "rmul", "div") and (number := _number(call)):
+        lengths = {
+            n for c in seen for t in leaves(c.y) if isinstance(t, torch.Tensor) for n in t.shape
+        }
+        for n in sorted(lengths - {1}):
+            for power in (-1.0, -0.5, 0.5):
+                yield f"scale: {n}^{power:g} in the place of {number:.4g}", _times(n**power)
 
 
 def _times(factor: float) -> Change:
@@ -378,6 +411,21 @@ def _top(call: Called) -> Changes:
     for other in (k - 1, k + 1):
         yield f"count: the {other} largest instead of {k}", _at(1, "k", other)
     yield "operand: the smallest instead of the largest", _with(largest=False)
+
+
+def _joined(call: Called) -> Changes:
+    yield "order: joined the other way round", _joined_otherwise
+    yield "rope: in pairs instead of halves", _in_pairs
+    yield "rope: turned the other way round", _negative
+
+
+def _negative(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+    return -function(*args, **kwargs)
+
+
+def _shapes(call: Called) -> Changes:
+    yield "heads: parted or joined the other way round", _other_heads
+    yield "heads: parted, then transposed", _then_transposed
 
 
 def _pools(call: Called) -> Changes:
@@ -484,6 +532,8 @@ OTHERS: dict[str, Callable[[Called], Changes]] = {
     **dict.fromkeys(("transpose", "permute", "swapaxes", "movedim"), _turns),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d"), _pools),
     **dict.fromkeys(("linear", "conv1d", "conv2d"), _matrices),
+    **dict.fromkeys(("view", "reshape", "unflatten", "flatten"), _shapes),
+    "cat": _joined,
     "topk": _top,
     "scaled_dot_product_attention": _attention,
     "softmax": _softmaxes,
@@ -492,13 +542,10 @@ OTHERS: dict[str, Callable[[Called], Changes]] = {
 # One each.
 SINGLE: dict[str, tuple[str, Change]] = {
     "repeat_interleave": ("repeat: as a whole, not each by itself", _as_a_whole),
-    "view": ("heads: parted the other way round", _other_heads),
-    "reshape": ("heads: parted the other way round", _other_heads),
-    "unflatten": ("heads: parted the other way round", _other_heads),
+    "repeat": ("repeat: each by itself, not as a whole", _each_by_itself),
     "mean": ("count: a sum in the place of a mean", _of_first(torch.sum)),
     "dropout": ("mode: without dropout", _with(training=False)),
     "embedding": ("padding: no padding_idx", _at(2, "padding_idx", None)),
-    "cat": ("order: joined the other way round", _joined_otherwise),
     "chunk": ("order: the parts the other way round", _turned),
     "split": ("order: the parts the other way round", _turned),
     "unbind": ("order: the parts the other way round", _turned),

@@ -124,7 +124,8 @@ class _Judged:
 
         def given(side: Side, backward: bool) -> Results:
             found = evaluated(side, failure.inputs, failure.inputs.arrays, backward=backward)
-            return _arranged(found, failure.subject, side)
+            own = side.arrange is failure.subject.arrange
+            return found if own else _arranged(found, failure.subject, side)
 
         return cause_of(failure, given)
 
@@ -168,11 +169,15 @@ class _Judged:
             wanted = [n for n in wanted if not within.issuperset(pairing.sources[full[n]])]
         return Side(module, arranged, wanted), Side(call.module, dict, theirs)
 
-    def _right(self, call: Call) -> tuple[torch.nn.Module, ...]:
-        """The submodules inside of a call, the first that is wrong, that were judged."""
+    def _right(self, call: Call) -> tuple[tuple[torch.nn.Module, ...], ...]:
+        """The submodules inside of a call, the first that is wrong, that were judged: those of the
+        original, and those of the port."""
         prefix = f"{call.place}." if call.place else ""
-        names = (n for n in self.seen if n.startswith(prefix) and n != call.place)
-        return tuple(call.module.get_submodule(n.removeprefix(prefix)) for n in names)
+        names = [n for n in self.seen if n.startswith(prefix) and n != call.place]
+        theirs = tuple(modules_of(call.module)[n.removeprefix(prefix)] for n in names)
+        port = modules_of(self.port)
+        ours = tuple(port[mine] for mine, n in self.pairing.modules.items() if n in names)
+        return theirs, ours
 
     def _settled(
         self, call: Call, subject: Side, reference: Side, inputs: Inputs
@@ -215,9 +220,9 @@ class _Judged:
         )
         wrong = tuple(n for n, v in verdicts.items() if v.kind == DIFFERENT)
         if wrong and self.failure is None:
-            right = self._right(call)
             self.failure = Failure(
-                subject, reference, inputs, given, floor.truth, floor.values, wrong, right
+                *(subject, reference, inputs, given, floor.truth, floor.values, wrong),
+                *self._right(call),
             )
         for name, verdict in verdicts.items():
             kind = str(given[name].dtype)

@@ -146,6 +146,11 @@ def test_a_function_of_torch_causes_no_alarm(name, one):
     assert row["class"] == "quiet", row["says"]
 
 
+@pytest.mark.parametrize("one", [False, True])
+def test_a_function_of_torch_without_samples_is_not_judged(one):
+    assert table.torch_row("sparse.sampled_addmm", 1, one, timed=False)["class"] == "n/a"
+
+
 def test_an_element_that_the_first_draws_of_noise_leave_alone_causes_no_alarm():
     """y(1 − y) is 0 in torch where y rounds to 1; only noise in y tells, and a small draw of it may
     round away."""

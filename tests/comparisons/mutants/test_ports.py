@@ -1,0 +1,38 @@
+"""Ports that were written blind: each fault can be planted; some of them are found where they are,
+and what is right is quiet."""
+
+import pytest
+from gradtwin.comparisons.mutants import porting
+
+ARCHITECTURES = porting.architectures()
+SAMPLE = 9  # every so many faults are tried here, and all by `gradtwin mutants --ports`
+
+
+def test_there_are_nine():
+    assert len(ARCHITECTURES) == 9
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_fault_can_be_planted(architecture):
+    module = porting.made(architecture)
+    for fault in (*module.FAULTS, *module.RIGHT):
+        assert porting.made(architecture, fault.old, fault.new).Port().parameters()
+
+
+def test_what_stands_nowhere_is_not_planted():
+    with pytest.raises(ValueError, match="stands there 0 times"):
+        porting.made("gpt", "nothing of that kind", "")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_port_as_it_stands_is_quiet(architecture):
+    row = porting.right_row(architecture, 0)
+    assert row["class"] == "quiet", row
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_faults_are_found_where_they_are(architecture):
+    for number in porting.faults(architecture)[::SAMPLE]:
+        row = porting.fault_row(architecture, number)
+        assert row["class"] == "caught", row
+        assert row["there"], row
