@@ -248,7 +248,7 @@ def _turned(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
 
 
 def _in_pairs(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-    """Of a rotation by halves, that of neighbours: angles twice each, and (−x₁, x₀) of each pair."""
+    """Of a rotation by halves, that of neighbours: each angle twice, and (−x₁, x₀) of a pair."""
     first, second = args[0]
     if first is second:
         return first.repeat_interleave(2, -1)

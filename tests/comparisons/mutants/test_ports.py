@@ -5,7 +5,7 @@ import pytest
 from gradtwin.comparisons.mutants import porting
 
 ARCHITECTURES = porting.architectures()
-SAMPLE = 9  # every so many faults are tried here, and all by `gradtwin mutants --ports`
+SAMPLE = 26  # every so many faults are tried here, and all by `gradtwin mutants --ports`
 
 
 def test_there_are_nine():
