@@ -103,14 +103,17 @@ def cause_of(failure: Failure, given: Given) -> Cause | None:
                     return _named(text + how)
     if not failure.backward_alone:
         return None
-    arrays, _ = arrays_of(failure.inputs)
-    sides = (as_function(side, failure.inputs) for side in (failure.subject, failure.reference))
+    subject, reference = (
+        as_function(side, failure.inputs) for side in (failure.subject, failure.reference)
+    )
+    arrays = arrays_of(failure.inputs)
+    own = ["as given"]
     try:
-        report = check(*sides, arrays, dtypes=["float64"], probes=["as given"], budget=BUDGET)
+        report = check(subject, reference, arrays, dtypes=["float64"], probes=own, budget=BUDGET)
     except (TypeError, ValueError):
         return None
-    found: Cause | None = report.cause
-    return found
+    cause: Cause | None = report.cause
+    return cause
 
 
 def _named(text: str) -> Cause:
@@ -246,14 +249,9 @@ def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
     return function
 
 
-def arrays_of(inputs: Inputs) -> tuple[list[np.ndarray], list[str]]:
-    """What such a function is called with, and the names of it."""
+def arrays_of(inputs: Inputs) -> list[np.ndarray]:
+    """What such a function is called with."""
     given, args, kwargs, _ = inputs.tree
-    own = {n: t for n, t in given.items() if t.is_floating_point()}
-    found = [
-        (path, leaf)
-        for path, leaf in items((args, kwargs))
-        if getattr(leaf, "requires_grad", False)
-    ]
-    named = [*found, *own.items()]
-    return [t.detach().double().numpy() for _, t in named], [n for n, _ in named]
+    own = [t for t in given.values() if t.is_floating_point()]
+    asked = [leaf for _, leaf in items((args, kwargs)) if getattr(leaf, "requires_grad", False)]
+    return [t.detach().double().numpy() for t in (*asked, *own)]

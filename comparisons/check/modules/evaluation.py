@@ -132,7 +132,7 @@ def evaluated(
             pairs = _pairs(outputs, dys)
             of = dict(zip(inputs.names, _asked((args, kwargs)), strict=True)) | sources
             if pairs and of and backward:  # by `backward`, for some checkpoints refuse `grad`
-                torch.autograd.backward(*map(list, zip(*pairs, strict=True)))
+                torch.autograd.backward([o for o, _ in pairs], [d for _, d in pairs])
     several = len(outputs) > 1
     found = {f"output {i}" if several else "output": o for i, o in enumerate(outputs)}
     if backward and any(d is not None for d in dys):

@@ -96,9 +96,7 @@ def _name(function: Any) -> str:
     )
 
 
-def changes(
-    seen: Sequence[Called], backward_alone: bool
-) -> Iterator[tuple[str, int | str, Change]]:
+def changes(seen: Sequence[Called], backward_alone: bool) -> Iterator[tuple[str, Where, Change]]:
     """(text, where, change) of each, what is commonest first: other settings and functions, at all
     calls of a name; then at single ones; what is left out, detached, or taken from elsewhere. Where
     the forward is right, only what is detached."""
@@ -109,7 +107,8 @@ def changes(
                 if (call.name, text) not in made:
                     made.add((call.name, text))
                     number = _number(call)
-                    yield text, (call.name, number) if number else call.name, change
+                    where: Where = (call.name, number) if number else call.name
+                    yield text, where, change
         for k, call in enumerate(seen):
             yield from ((text, k, change) for text, change in _lengths(call, seen))
             yield from ((text, k, change) for text, change in _others(call))

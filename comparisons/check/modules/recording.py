@@ -76,7 +76,7 @@ class _Recorder:
         self.over = False  # with the forward, of which checkpoints repeat parts in the backward
         self.open: list[Call] = []
         self.count: Counter[str] = Counter()
-        self.known: dict[tuple[str, int], torch.Tensor] = {}  # buffers by name and version
+        self.known: dict[str, torch.Tensor] = {}  # the last copy of each buffer
 
     def __enter__(self) -> None:
         self.hooks = [
@@ -96,23 +96,22 @@ class _Recorder:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             if self.over and not self._lost(place):
                 return
-            taken = mapped(_taken, (tuple(args), dict(kwargs)))
-            call = Call(place, self.count[place], module, *taken, self._buffers(place, module))
+            taken, settings = mapped(_taken, (tuple(args), dict(kwargs)))
+            buffers = self._buffers(place, module)
+            call = Call(place, self.count[place], module, taken, settings, buffers)
             call.generator = torch.get_rng_state()
-            call.differentiable = any(
-                t.requires_grad for t in floating((tuple(args), dict(kwargs)))
-            )
+            call.differentiable = any(t.requires_grad for t in floating((args, kwargs)))
             self.count[place] += 1
             self.open.append(call)
 
         return hook
 
     def _buffers(self, place: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """A copy of each version of each."""
+        """A copy of each, which calls share between which it does not change."""
         found = {}
         for name, buffer in module.named_buffers():
-            key = f"{place}.{plain(name)}".strip("."), len(self.calls)
-            if key not in self.known:
+            key = f"{place}.{plain(name)}".strip(".")
+            if key not in self.known or not torch.equal(self.known[key], buffer):
                 self.known[key] = buffer.detach().clone()
             found[plain(name)] = self.known[key]
         return found
@@ -124,8 +123,8 @@ class _Recorder:
             if not self.open:
                 return
             call = self.open.pop()
-            if torch.equal(call.generator, torch.get_rng_state()):
-                call.generator = None
+            if call.generator is not None and torch.equal(call.generator, torch.get_rng_state()):
+                call.generator = None  # it draws nothing
             call.attached = torch.is_grad_enabled()
             after = {plain(name): b for name, b in module.named_buffers()}
             call.written = {n for n, b in call.buffers.items() if not torch.equal(b, after[n])}

@@ -113,7 +113,7 @@ def _page(r: ModulesReport) -> Iterator[str]:
             yield f"    {row['note']}"
         for place, part in list(r.failed.groupby("place", sort=False))[:LINES]:
             results = ", ".join(part["result"][:LINES])
-            yield f"  different: {place or 'the whole'} ({part.iloc[0]['module']}): {results}"
+            yield f"  different: {str(place) or 'the whole'} ({part.iloc[0]['module']}): {results}"
     skipped = r.table[r.table["class"] == NOT_APPLICABLE]
     for note, part in skipped.groupby("note", sort=False):
         yield f"  not judged alone: {', '.join(dict.fromkeys(part['place']))}: {note}"

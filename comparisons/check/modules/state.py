@@ -26,9 +26,9 @@ def modules_of(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """All parameters and buffers, tied ones under each of their names."""
-    found = dict(module.named_parameters(remove_duplicate=False))
-    found |= dict(module.named_buffers(remove_duplicate=False))
-    return {plain(name): t for name, t in found.items()}
+    parameters = module.named_parameters(remove_duplicate=False)
+    buffers = module.named_buffers(remove_duplicate=False)
+    return {plain(name): t for name, t in (*parameters, *buffers)}
 
 
 def loaded_by(module: torch.nn.Module) -> dict[str, torch.Tensor]:

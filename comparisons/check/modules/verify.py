@@ -208,8 +208,9 @@ class _Judged:
         both = [n for n in names if n in results]
         if not call.place:
             self.whole = known[0]
-        known, given = tuple(_some(k, both) for k in known), _some(results, both)
-        floor = Floor(only(both, truth), inputs.arrays, dtype, known, looks=LOOKS)
+        given = _some(results, both)
+        wide, native = (_some(k, both) for k in known)
+        floor = Floor(only(both, truth), inputs.arrays, dtype, (wide, native), looks=LOOKS)
         verdicts = settle(
             floor,
             only(both, ours),
