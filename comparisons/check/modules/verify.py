@@ -114,7 +114,6 @@ class _Judged:
             inputs = Inputs(call, {n: t.detach() for n, t in of_call.items()})
             if inputs.arrays:
                 yield from self._settled(call, *sides, inputs)
-                self.seen.add(call.place)
 
     def cause(self) -> Cause | None:
         """Of the first that is different."""
@@ -191,13 +190,16 @@ class _Judged:
         try:
             results = dict(ours(inputs.arrays))
         except Incomparable as why:
-            yield Place(call, NOT_APPLICABLE, note=str(why))
+            if call.place:
+                yield Place(call, NOT_APPLICABLE, note=str(why))
+            else:  # around which nothing else is judged
+                yield Place(call, DIFFERENT, "call", verdict=FAILED, note=str(why))
             return
         except Exception as error:
-            yield Place(
-                call, DIFFERENT, "call", verdict=FAILED, note=f"the port raises {raised(error)}"
-            )
+            note = f"the port raises {raised(error)}"
+            yield Place(call, DIFFERENT, "call", verdict=FAILED, note=note)
             return
+        self.seen.add(call.place)
         dtype = _dtype(inputs)
         known = truth(cast(inputs.arrays, np.float64)), truth(inputs.arrays)
         written = {f"buffer {n}" for n in _written(subject, inputs, results)}
@@ -232,7 +234,6 @@ class _Judged:
 
 def only(names: Sequence[str], function: Function) -> Function:
     """A function that gives some of its results."""
-
     return lambda arrays: _some(function(arrays), names)
 
 

@@ -300,6 +300,24 @@ def test_names_that_say_something_else(names, said):
         check(ByCells(), Lstm(), [torch.randn(3, 5, 3)], names=names)
 
 
+class Another(Net):
+    def forward(self, x):
+        y = super().forward(x)
+        return y, y
+
+
+class Renamed(Net):
+    def forward(self, images, *, scale):
+        return super().forward(images) * scale
+
+
+@pytest.mark.parametrize(("made", "said"), [(Another, "2 tensors, not 1"), (Renamed, "no such")])
+def test_the_whole_is_judged_or_wrong(made, said):
+    report = check(made(), Net(), [torch.randn(5, 2, 6, 6)])
+    assert report.first == "call in Net"
+    assert said in str(report)
+
+
 class Dead(Net):
     def forward(self, x):
         return super().forward(x) * 0
