@@ -326,19 +326,20 @@ class Trials:
         names = iter([*self.order, *(["dy"] * dys)])
         for a, b in zip(arrays(inputs), arrays(passed), strict=True):
             what = next(names) if is_floating(a) else "an array of whole numbers"
-            if a.tobytes() != b.tobytes() and not self._written(what):
+            if a.tobytes() != b.tobytes() and not self._written(what, probe):
                 self.fail(findings.MUTATED, probe, what, dtype, inputs)
 
-    def _written(self, name: str) -> bool:
-        """Whether the reference writes into this argument itself: running statistics."""
+    def _written(self, name: str, probe: Probe) -> bool:
+        """Whether the reference writes into this argument itself, there or at the caller's own
+        point: running statistics."""
         if not self.reference or name not in self.sample.constant:
             return False
-        return any(name == n for n, a, b in self._touched if not np.array_equal(a, b))
+        touched = (*self._touched(self.own), *self._touched(probe))
+        return any(name == n and not np.array_equal(a, b) for n, a, b in touched)
 
-    @functools.cached_property
-    def _touched(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    def _touched(self, probe: Probe) -> list[tuple[str, np.ndarray, np.ndarray]]:
         """Each floating argument by name, before and after a call of the reference."""
-        before = self.sample.args, self.sample.kwargs
+        before = probe.args, probe.kwargs
         after = private(before)
         self._sharing.run(*after)
         return list(zip(self.order, floating(before), floating(after), strict=True))

@@ -259,7 +259,7 @@ class _Judge:
         nevertheless."""
         t = self.t
         if not is_floating(trial.results[name]):
-            return None
+            return self._as_chosen(trial, name)
         if trial.lay and t.reference:
             theirs = t.as_torch_lays(trial.lay(trial.inputs))[name]
             if theirs is not None and np.array_equal(theirs, trial.results[name], equal_nan=True):
@@ -279,6 +279,20 @@ class _Judge:
             return IMPRECISE, Reason(findings.DIGITS_LOST, lost)
         if way := self._otherwise(trial, name, outside):
             return REFERENCE_IMPRECISE, Reason(findings.AS_COMPOSED, way)
+        return None
+
+    def _as_chosen(self, trial: Trial, name: str) -> tuple[str, Reason] | None:
+        """An index, or another whole number, that torch chooses in this dtype as well: of numbers
+        that are equal there, and not in float64."""
+        if not self.t.reference or trial.dtype == "float64":
+            return None
+        t, half = self.t, is_half(trial.dtype)
+        try:
+            theirs = t.as_torch_in(trial.dtype, trial.inputs) if half else t.truth(trial.inputs)
+        except Exception:  # torch does not know it in this dtype
+            return None
+        if name in theirs and np.array_equal(theirs[name], trial.results[name]):
+            return REFERENCE_IMPRECISE, Reason(findings.AS_ITSELF, trial.dtype)
         return None
 
     def _cut_off(self, trial: Trial, name: str, outside: np.ndarray) -> float | None:
