@@ -60,7 +60,7 @@ class Subject:
         args, kwargs, dy = inputs
         names = array_names(args, kwargs, self.signature)
         y, pullback = self.run(args, kwargs)
-        return self.results(y, pullback(dy), names, pullback.whole)
+        return self.results(y, pullback(dy), names)
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
         """y and pullback of one call: y is the floating result, or a tuple of several, however

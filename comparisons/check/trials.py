@@ -294,7 +294,8 @@ class Trials:
 
     def as_torch_lays(self, laid: Any) -> Results:
         """The reference over the memory of the arrays themselves."""
-        return self._sharing(laid)
+        y, pullback = self._sharing.run(*laid[:2])
+        return self._sharing.results(y, pullback(laid[2]), self.order, pullback.whole)
 
     def as_torch_in(self, dtype: str, inputs: Any) -> Results:
         """The reference in a type of 16 bits itself; nothing where torch does not know that."""
@@ -334,15 +335,14 @@ class Trials:
         point: running statistics."""
         if not self.reference or name not in self.sample.constant:
             return False
-        touched = (*self._touched(self.own), *self._touched(probe))
-        return any(name == n and not np.array_equal(a, b) for n, a, b in touched)
-
-    def _touched(self, probe: Probe) -> list[tuple[str, np.ndarray, np.ndarray]]:
-        """Each floating argument by name, before and after a call of the reference."""
-        before = probe.args, probe.kwargs
-        after = private(before)
-        self._sharing.run(*after)
-        return list(zip(self.order, floating(before), floating(after), strict=True))
+        for point in (self.own, probe):
+            before = point.args, point.kwargs
+            after = private(before)
+            self._sharing.run(*after)
+            pairs = zip(self.order, floating(before), floating(after), strict=True)
+            if any(n == name and not np.array_equal(a, b) for n, a, b in pairs):
+                return True
+        return False
 
     # Noted -------------------------------------------------------------------------------------
 
