@@ -336,8 +336,7 @@ class Trials:
         if not self.reference or name not in self.sample.constant:
             return False
         for point in (self.own, probe):
-            before = point.args, point.kwargs
-            after = private(before)
+            after = private(before := (point.args, point.kwargs))
             self._sharing.run(*after)
             pairs = zip(self.order, floating(before), floating(after), strict=True)
             if any(n == name and not np.array_equal(a, b) for n, a, b in pairs):
