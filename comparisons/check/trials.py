@@ -314,11 +314,9 @@ class Trials:
 
     def _refuses_layout(self, laid: Any) -> bool:
         try:
-            if self.reference:
-                self._sharing(laid)
+            return self.reference is not None and not self._sharing(laid)
         except Exception:
             return True
-        return False
 
     # What was written to -----------------------------------------------------------------------
 
