@@ -117,7 +117,8 @@ def check(
     """
     given = dict(locals())
     _refuse(given)
-    if isinstance(subject, torch.nn.Module) and isinstance(against, torch.nn.Module):
+    two = isinstance(subject, torch.nn.Module) and isinstance(against, torch.nn.Module)
+    if two and subject is not against:  # held to itself, it is a function like any other
         from .modules.verify import check_modules  # which looks for causes by this
 
         _refuse_for_modules(given)
