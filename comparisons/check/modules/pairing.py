@@ -123,7 +123,10 @@ def _by_function(
     names: Callable[[State], State],
     modules: Mapping[str, str],
 ) -> Pairing:
-    made = names(dict(theirs))
+    try:
+        made = names(dict(theirs))
+    except (TypeError, KeyError) as error:
+        raise TypeError(f"names: expected a function of the original's state: {error}") from None
     if not isinstance(made, Mapping) or (unknown := sorted(set(made) - set(ours))):
         what = f"a state with {unknown[0]!r}" if isinstance(made, Mapping) else type(made).__name__
         raise ValueError(f"names: expected the state of the port from the function, got {what}")

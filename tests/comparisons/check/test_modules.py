@@ -298,6 +298,8 @@ def test_names_cut_turn_and_join():
         ({"bias": "lstm.bias_ih_l0[:3]"}, "has shape"),
         ({"bias": "lstm.bias_ih_l0.exp()"}, "slices of it and moves"),
         (3, "expected a mapping or a function"),
+        (lambda: {}, "expected a function of the original's state"),
+        (lambda state: {"nothing": state["out.bias"]}, "a state with 'nothing'"),
     ],
 )
 def test_names_that_say_something_else(names, said):
