@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..report import tables
 from ..report.text import digits
-from ..verdict.classes import CLASSES, CONVENTION, DIFFERENT, IMPRECISE, UNDECIDED
+from ..verdict.classes import CLASSES, CONVENTION, DIFFERENT, IMPRECISE, UNDECIDED, Verdict
 from . import findings
 from .causes import Cause
 from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome, Smallest
@@ -93,24 +93,31 @@ class Report:
 
 def row(subject: str, sample: str, outcome: Outcome) -> dict[str, Any]:
     """An outcome as a row of the table."""
-    probe, v = outcome.probe.name, outcome.verdict
+    probe = outcome.probe.name
     return {
         "id": f"{subject}({sample})/{probe}/{outcome.name}/{outcome.dtype}",
         "sample": sample,
         "probe": probe,
         "argument": outcome.name,
         "dtype": outcome.dtype,
+        **measured(outcome.verdict, "subject", "reference"),
+        "class": outcome.kind,
+        "accepted": outcome.accepted,
+        "note": note(outcome),
+    }
+
+
+def measured(v: Verdict | None, ours: str, truth: str) -> dict[str, Any]:
+    """What a verdict measured, in columns of which two have these names."""
+    return {
         "max_ulp": v.ulp if v else None,
         "index": str(list(v.index)) if v and v.index is not None else "",
-        "subject": v.manual if v else math.nan,
-        "reference": v.reference if v else math.nan,
+        ours: v.manual if v else math.nan,
+        truth: v.reference if v else math.nan,
         "error": v.error if v else math.nan,
         "floor": v.floor if v else math.nan,
         "margin": v.margin if v else math.nan,
         "resolution": v.resolution if v else math.nan,
-        "class": outcome.kind,
-        "accepted": outcome.accepted,
-        "note": note(outcome),
     }
 
 

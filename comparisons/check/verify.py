@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,9 +123,10 @@ def check(
         from .modules.verify import check_modules  # which looks for causes by this
 
         _refuse_for_modules(given)
-        return check_modules(
-            subject, against, arrays or (), settings or {}, names, seed, budget, progress
-        )
+        with _silenced():
+            return check_modules(
+                subject, against, arrays or (), settings or {}, names, seed, budget, progress
+            )
     if names is not None:
         raise TypeError("names: expected two modules of torch beside them")
     pace = Pace(budget, progress)
@@ -144,8 +146,7 @@ def check(
         pace,
         rounds_once,
     )
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
+    with _silenced():
         judged = judging(subject, target, asked)
         done = [(t, judged) for t in tried(subject, target, calls, asked, judged)]
         first = tuple(t for t, _ in done if t.base)
@@ -158,6 +159,14 @@ def check(
         if not pace.over:  # else no probe may have been asked for
             chosen.look_back()
         return _reported(done, given, target, pace)
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """What a subject warns of, at points that nobody may have meant it for, was not asked."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _refuse(given: Mapping[str, Any]) -> None:

@@ -181,7 +181,7 @@ def check_command(
         from . import modules
 
         found = modules.examined(given)
-        _write(out, modules.files(found) if out else {})
+        _write(out, found)
         raise typer.Exit(_told(found, modules.plain(found), as_json, quiet))
     from .subjects import loaded, named
 
@@ -211,16 +211,16 @@ def check_command(
         raise typer.BadParameter(str(error)) from None
     if (first := found.first) is not None:
         found = replace(found, again=_again_at(given, first["probe"], first["dtype"]))
-    _write(out, _files(found) if out else {})
+    _write(out, found)
     raise typer.Exit(_told(found, _plain(found) if as_json else {}, as_json, quiet))
 
 
-def _write(out: Path | None, contents: Mapping[str, bytes]) -> None:
+def _write(out: Path | None, found: Any) -> None:
     """All files into the folder, or none."""
     from ..report import files
 
     if out:
-        files.write_all({out / name: content for name, content in contents.items()})
+        files.write_all({out / name: content for name, content in _files(found).items()})
 
 
 def _again_at(given: Mapping[str, Any], probe: str, dtype: str) -> str:
@@ -328,7 +328,7 @@ def _show(found: Any, quiet: bool) -> None:
     Terminal().print("\n".join(lines[:1] if quiet else lines), soft_wrap=True)
 
 
-def _files(found: Report) -> dict[str, bytes]:
+def _files(found: Any) -> dict[str, bytes]:
     from ..report import pages, tables
 
     page = pages.page({f"check of {found.subject}": found.table}, {}, "", str(found))

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .check import AS_THEY_ARE
 from .waiting import bar
 
 if TYPE_CHECKING:
     from ..check.modules.report import ModulesReport
 
-# Options of `gradtwin check` that say nothing about two modules.
-UNSAID = (
-    *("shape", "values", "constant", "dtype", "gradient", "probe", "forward_mode", "rounds_once"),
-    *("quick", "thorough", "strict"),
-)
+# Options of `gradtwin check` that say nothing about two modules, beside those that `check` refuses.
+UNSAID = ("shape", "values", "dtype", "gradient", "probe")
 
 
 def examined(given: Mapping[str, Any]) -> ModulesReport:
@@ -27,8 +25,9 @@ def examined(given: Mapping[str, Any]) -> ModulesReport:
 
     for option in UNSAID:
         if given[option]:
-            name = option.replace("_", "-")
-            raise typer.BadParameter(f"--{name}: not beside --inputs, which is for two modules")
+            raise typer.BadParameter(f"--{option}: not beside --inputs, which is for two modules")
+    if not given["inputs"]:
+        raise typer.BadParameter("--names: expected --inputs beside it, what both are given")
     if not given["against"]:
         raise typer.BadParameter("--inputs: expected --against beside it, the original")
     port, original = _module(loaded(given["subject"])), _module(named(given["against"]))
@@ -46,9 +45,8 @@ def examined(given: Mapping[str, Any]) -> ModulesReport:
                 args,
                 settings,
                 names=loaded(given["names"]) if given["names"] else None,
-                seed=given["seed"],
-                budget=given["budget"],
                 progress=told,
+                **{name: given[name] for name in AS_THEY_ARE},
             )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -75,14 +73,6 @@ def _made(thing: Any) -> Any:
         return thing()
     except TypeError as error:
         raise typer.BadParameter(f"expected what is called without arguments: {error}") from None
-
-
-def files(found: ModulesReport) -> dict[str, bytes]:
-    from ..report import pages, tables
-
-    title = f"{found.subject} against {found.against}"
-    page = pages.page({title: found.table}, {}, "", str(found))
-    return {"check.html": page, **tables.contents(found.table, "check")}
 
 
 def plain(found: ModulesReport) -> dict[str, Any]:

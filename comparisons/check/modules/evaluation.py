@@ -73,7 +73,7 @@ class Inputs:
     def tensors(self, arrays: Any, dtype: torch.dtype | None) -> Any:
         """The tree of tensors, of this dtype or of those that they had; what is no array of
         numbers is what was recorded."""
-        given = iter(_numbers(arrays))
+        given = iter(arrays)
 
         def made(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
@@ -90,10 +90,6 @@ class Inputs:
 def _arrays(tree: Any) -> list[np.ndarray]:
     """The floating tensors as arrays, in order; those of 16 bits in float32."""
     return [as_array(leaf) for _, leaf in items(tree) if is_differentiable(leaf)]
-
-
-def _numbers(arrays: Any) -> list[np.ndarray]:
-    return list(arrays)
 
 
 def as_array(t: torch.Tensor) -> np.ndarray:

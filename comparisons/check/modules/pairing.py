@@ -149,13 +149,13 @@ def _by_function(
 def _sources(
     names: Callable[[State], State], theirs: State, made: State
 ) -> dict[str, tuple[str, ...]]:
-    """Of what each tensor is made: what changes with it."""
+    """Of what each tensor, which the names have made, is made: what changes with it."""
     plain = {n: t.detach() for n, t in theirs.items()}
     found: dict[str, list[str]] = {name: [] for name in made}
     for source, tensor in plain.items():
         other = names({**plain, source: tensor + 1})
         for name in made:
-            if not torch.equal(other[name], names(plain)[name]):
+            if not torch.equal(other[name], made[name]):
                 found[name].append(source)
     return {name: tuple(sources) for name, sources in found.items()}
 
@@ -238,9 +238,7 @@ def _applied(tensor: torch.Tensor, rest: str, text: str) -> torch.Tensor:
     try:
         return value(ast.parse(f"x{rest}", mode="eval").body)
     except SyntaxError:
-        raise ValueError(
-            f"names: expected a tensor, slices of it and moves, got {text!r}"
-        ) from None
+        raise _unknown(text) from None
 
 
 def _unknown(text: str) -> ValueError:

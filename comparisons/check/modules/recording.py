@@ -166,15 +166,12 @@ def floating(tree: Any) -> list[torch.Tensor]:
 @contextlib.contextmanager
 def kept_generator(state: int | torch.Tensor | None = None) -> Iterator[None]:
     """Sets the state of torch's generator, or its seed, and puts it back at the end."""
-    before = torch.get_rng_state()
-    if isinstance(state, int):
-        torch.manual_seed(state)
-    elif state is not None:
-        torch.set_rng_state(state)
-    try:
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(state, int):
+            torch.manual_seed(state)
+        elif state is not None:
+            torch.set_rng_state(state)
         yield
-    finally:
-        torch.set_rng_state(before)
 
 
 def _fresh(leaf: Any) -> Any:

@@ -12,6 +12,7 @@ import pandas as pd
 from ...verdict.classes import CLASSES, CONVENTION, DIFFERENT, UNDECIDED, Verdict
 from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
+from ..report import measured
 from .recording import Call
 
 LINES = 8  # of a kind that the page shows
@@ -74,7 +75,7 @@ class ModulesReport:
 
 def row(place: Place) -> dict[str, Any]:
     """A place as a row of the table."""
-    call, v = place.call, place.verdict
+    call = place.call
     where = call.place + (f" (call {call.number + 1})" if call.number else "")
     return {
         "id": f"{where}/{place.result}",
@@ -83,14 +84,7 @@ def row(place: Place) -> dict[str, Any]:
         "module": type(call.module).__name__,
         "result": place.result,
         "dtype": place.dtype,
-        "max_ulp": v.ulp if v else None,
-        "index": str(list(v.index)) if v and v.index is not None else "",
-        "port": v.manual if v else math.nan,
-        "original": v.reference if v else math.nan,
-        "error": v.error if v else math.nan,
-        "floor": v.floor if v else math.nan,
-        "margin": v.margin if v else math.nan,
-        "resolution": v.resolution if v else math.nan,
+        **measured(place.verdict, "port", "original"),
         "class": place.kind,
         "note": place.note,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -54,13 +55,14 @@ def swapped(module: torch.nn.Module, state: State) -> Iterator[None]:
     new = {id(t): state[name] for name, t in tensors_of(module).items() if name in state}
     before = []
     for inner in module.modules():
-        for held in (inner._parameters, inner._buffers):
+        places: tuple[dict[str, Any], ...] = (inner._parameters, inner._buffers)
+        for held in places:
             for name, t in held.items():
                 if t is not None and id(t) in new:
                     before.append((held, name, t))
-                    held[name] = new[id(t)]  # type: ignore[assignment]
+                    held[name] = new[id(t)]
     try:
         yield
     finally:
         for held, name, t in before:
-            held[name] = t  # type: ignore[assignment]
+            held[name] = t

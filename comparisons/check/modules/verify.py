@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -52,18 +51,16 @@ def check_modules(
     buffers are held to those in float64, within a measured floor.
     """
     pace = Pace(budget, progress)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        pairing = paired(port, original, names)
-        state = tensors_of(original)
-        args = mapped(_tensor(original), tuple(arrays))
-        kwargs = mapped(_tensor(original), dict(settings))
-        calls = recorded(original, state, args, kwargs, seed)
-        pace.expect(len(calls))
-        judged = _Judged(port, pairing, pace)
-        places = [place for call in calls for place in judged.of(call)]
-        cause = judged.cause()
-        warned = tuple(judged.warnings())
+    pairing = paired(port, original, names)
+    state = tensors_of(original)
+    args = mapped(_tensor(original), tuple(arrays))
+    kwargs = mapped(_tensor(original), dict(settings))
+    calls = recorded(original, state, args, kwargs, seed)
+    pace.expect(len(calls))
+    judged = _Judged(port, pairing, pace)
+    places = [place for call in calls for place in judged.of(call)]
+    cause = judged.cause()
+    warned = tuple(judged.warnings())
     return ModulesReport(
         type(port).__name__,
         type(original).__name__,
@@ -195,7 +192,7 @@ class _Judged:
             else:  # around which nothing else is judged
                 yield Place(call, DIFFERENT, "call", verdict=FAILED, note=str(why))
             return
-        except Exception as error:
+        except Exception as error:  # whatever it raises on what the original takes is a finding
             note = f"the port raises {raised(error)}"
             yield Place(call, DIFFERENT, "call", verdict=FAILED, note=note)
             return
