@@ -133,6 +133,12 @@ def rule(function, **facts):
     return twin
 
 
+@functools.lru_cache(maxsize=256)
+def holding(twin, names):
+    """The mirror that differentiates none of these arguments either."""
+    return rule(twin.__wrapped__, **vars(twin.facts) | {"constant": (*twin.facts.constant, *names)})
+
+
 def of_each_draw(function, together):
     """A torch function that is applied to each draw by torch.func.vmap; `together` says for every
     leaf of its arguments whether that is all the draws of one tensor. Outside of it, autograd sees

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ...reference.adapters import Draws, leaves, tensor, tree_map
+from ...manual import binding
+from ...reference.adapters import Draws, holding, leaves, tensor, tree_map
 from ..samples import Call
 from ..verdict.classes import Results, Verdict
 from ..verdict.floor import Floor
@@ -58,6 +59,19 @@ def evaluate(rule: Callable[..., Any], names: Sequence[str], inputs: Any) -> Res
     if any(isinstance(a, Draws) for a in found.values()):
         return found
     return {name: np.asarray(a) for name, a in found.items()}
+
+
+def asking(
+    op: str, names: Sequence[str], wanted: Collection[str]
+) -> tuple[Callable[..., Any], list[str]]:
+    """The mirror that asks torch for no gradient of the arguments of which none is wanted, and the
+    names that are left. One without a signature knows them by their places."""
+    ours, twin = named(op).pair
+    arguments = {name: name.removeprefix("argument ").split(".")[0] for name in names}
+    asked = {arguments[name] for name in wanted if name in arguments}
+    held = set(arguments.values()) - asked
+    places = (i for i, name in enumerate(binding.signature_of(ours).parameters) if name in held)
+    return holding(twin, frozenset((*held, *places))), [n for n in names if arguments[n] in asked]
 
 
 def cotangent(y: Any, constant: Sequence[bool], seed: int) -> Any:

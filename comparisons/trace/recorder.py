@@ -23,7 +23,7 @@ from .. import ops
 from ..exact import SOON
 from ..ops import Op, arguments, evaluate
 from ..report.text import said
-from ..verdict.classes import CLASSES, DIFFERENT, EMPTY, Exact, Results, Verdict
+from ..verdict.classes import CLASSES, DIFFERENT, EMPTY, Exact, Function, Results, Verdict
 from ..verdict.floor import LOOKS, Floor
 from ..verdict.judge import judge, settle
 from ..verdict.noise import is_floating
@@ -56,9 +56,12 @@ def trace(module: Callable[..., Any], inputs: Any, seed: int = 0) -> Trace:
     ]
     sent, got = _backward(outputs, cotangents)
     arrivals = {end: _arrival(grad, sent[end]) for end, grad in got.items() if is_floating(grad)}
+    arrived_at: dict[Any, list[Verdict]] = defaultdict(list)
+    for (node, _), verdict in arrivals.items():
+        arrived_at[node].append(verdict)
     for step in recorder.steps:
         _judge(step, sent, got, arrivals)
-        arrived = _worse(v for (node, _), v in arrivals.items() if node in step.nodes)
+        arrived = _worse(v for node in step.nodes for v in arrived_at[node])
         if step.op or arrived.kind == DIFFERENT:
             step.verdicts["cotangent"] = arrived
     return Trace([step for step in recorder.steps if step.nodes])
@@ -241,10 +244,18 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
             together[end].append(name)
     ends = {" + ".join(parts): end for end, parts in together.items()}
 
-    def evaluated(rule: Callable[..., Any], inputs: Any) -> Results:
+    def evaluated(
+        rule: Callable[..., Any], inputs: Any, names: Sequence[str] = tuple(names)
+    ) -> Results:
         found = evaluate.evaluate(rule, names, inputs)
-        sums = {name: sum(found[part] for part in name.split(" + ")) for name in ends}
+        parts = {name: name.split(" + ") for name in ends}
+        sums = {name: sum(found[p] for p in of) for name, of in parts.items() if of[0] in found}
         return {**found, **{name: np.asarray(total) for name, total in sums.items()}}
+
+    def some(wanted: Collection[str]) -> Function:
+        parts = [part for name in wanted for part in name.split(" + ")]
+        mirror, left = evaluate.asking(step.op, names, parts)
+        return partial(evaluated, mirror, names=left)
 
     def exactly(inputs: Any) -> Exact:
         oracle = ops.named(step.op).oracle(inputs, kinks=False, work=SOON)
@@ -252,13 +263,14 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
 
     subject = partial(evaluated, ours)
     try:
-        step.kept = kept(ours(*args, **kwargs)[1])
-        results = subject(inputs)
+        answer = ours(*args, **kwargs)
+        step.kept = kept(answer[1])
+        results = evaluated(lambda *_, **__: answer, inputs)
     except Exception as error:  # whatever the rule raises on a call that torch took is a finding
         step.note = f"{type(error).__name__}: {said(error)}"
         step.verdicts = {"rule": replace(EMPTY, kind=DIFFERENT, margin=math.inf)}
         return
-    floor = Floor(partial(evaluated, twin), inputs, dtype, looks=LOOKS)
+    floor = Floor(partial(evaluated, twin), inputs, dtype, looks=LOOKS, some=some)
     step.verdicts = settle(floor, subject, inputs, results, exactly)
     torchs = dict(floor.native)
     for name, end in ends.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
@@ -48,7 +48,8 @@ class Floor:
     LIMIT, which is to say one rounding, and all that float32 makes.
 
     Noise costs ten evaluations, what torch loses at a point nearby, which is a part of each draw,
-    but two: there are so many `looks` for it before any noise is drawn.
+    but two: there are so many `looks` for it before any noise is drawn. `some` gives the reference
+    of fewer results, by their names, at less cost.
 
     `together` is what the reference is made of, if that takes several draws at once, as Draws.
     Where it cannot after all, each is evaluated by itself, and it is not asked again.
@@ -65,6 +66,7 @@ class Floor:
         together: Hashable = None,
         once: bool = False,
         looks: int = 0,
+        some: Callable[[Collection[str]], Function] | None = None,
     ) -> None:
         self.half = dtype if is_half(dtype) else ""
         self.once = once and bool(self.half)
@@ -72,7 +74,7 @@ class Floor:
         # What is single on purpose beside a float64 subject, like NAdam's product, remains so.
         as_given = not self.half and np.dtype(dtype) == np.float64
         self.inputs = inputs if as_given else cast(inputs, np.float64)
-        self.reference, self.dtype = reference, dtype
+        self.reference, self.some, self.dtype = reference, some, dtype
         self._u = unit_roundoff(np.float32 if self.once else dtype)  # the size of the noise
         self.draws = 0
         self._looks = looks if self._loses else 0
@@ -120,18 +122,22 @@ class Floor:
 
     def narrow(self, outside: Mapping[str, np.ndarray]) -> None:
         """From now on only the floor of these elements grows, if they are few, and a call cut to
-        them gives them back to the bit."""
+        them gives them back to the bit; or that of the results that have any."""
         large = any(mask.size >= MANY for mask in outside.values())
         free = self.dtype == np.float32 and not self._knows_own  # what is widened next
         if self._part or self.draws or free or not large:
             return
+        part = copy.copy(self)
         if smaller := cut(self.reference, self.inputs, self.truth, outside):
-            part = copy.copy(self)
             part.inputs, self._places = smaller.of(self.inputs), smaller.places
-            part._restrict(self._places)
-            self._part = part
-            self.noise = {name: a.copy() for name, a in self.noise.items()}  # to be written
-            self._own = {name: a.copy() for name, a in self._own.items()}
+        elif self.some and len(outside) < len(self.truth):
+            part.reference, self._places = self.some(outside), dict.fromkeys(outside, ...)
+        else:
+            return
+        part._restrict(self._places)
+        self._part = part
+        for name in self._places:  # to be written
+            self.noise[name], self._own[name] = self.noise[name].copy(), self._own[name].copy()
 
     def _restrict(self, places: Places) -> None:
         """Keeps what is known of these elements of these results."""
