@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...reference.adapters import tensor
 from .. import ops
 from ..verdict.classes import Function, Results
+from ..verdict.dispatch import Dispatch
 from .adapt import of_torch
 from .traced import traced
 from .trials import Trials
@@ -32,7 +32,7 @@ def of_attention(t: Trials) -> Function:
     return _of(t, composed)
 
 
-class Whole(TorchDispatchMode):
+class Whole(Dispatch):
     """Operations of torch that are cut off, and an approximation from there on, as a whole:
     softplus is linear above 20, though e⁻²⁰ is 2·10⁻⁹. They are cut off where they overflow."""
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ml_dtypes import finfo
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...reference.adapters import leaves, tree_map
 from .classes import Fixed
+from .dispatch import Dispatch
 from .halves import BITS, is_half, rounded
 from .kernels import MOVES, Terms, parts
 from .ulps import by_blocks
@@ -180,7 +180,7 @@ def _moved(up_by: float, down_by: float, leaf: np.ndarray, up: np.ndarray) -> np
     return (leaf * np.where(up, up_by, down_by)).astype(leaf.dtype, copy=False)
 
 
-class OneUlpNoise(TorchDispatchMode):
+class OneUlpNoise(Dispatch):
     """Multiplies every floating result that torch computes, in place or not, by 1 + a random number
     of that size.
 

@@ -6,8 +6,8 @@ import functools
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...verdict.dispatch import Dispatch
 from ..trees import mapped
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
@@ -15,7 +15,7 @@ NARROW = (torch.float32, torch.bfloat16, torch.float16)
 BESIDE = frozenset(("native_dropout", "rrelu_with_noise", "rrelu_with_noise_functional"))
 
 
-class Wide(TorchDispatchMode):
+class Wide(Dispatch):
     """Makes float64 of every narrower dtype: of casts, of what is made anew, and of tensors that a
     module keeps beside its parameters and buffers. It works below autograd.
 

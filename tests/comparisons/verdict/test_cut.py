@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gradtwin.comparisons.ops import evaluate
 from gradtwin.comparisons.verdict.cut import BLOCK, cut
 from gradtwin.comparisons.verdict.floor import MANY, Floor
 from gradtwin.comparisons.verdict.judge import judge, settle
@@ -160,3 +161,38 @@ def test_settling_a_larger_call_asks_for_no_more_elements(floors, dtype):
     assert [counted.pop(0) for counted in asked.values()] == [300 * 100, 3000 * 100]  # the subject
     assert asked[300] == asked[3000]
     assert set(asked[300]) <= {BLOCK}
+
+
+def test_results_that_are_settled_are_not_asked_again():
+    """Where no cut is possible, as of a sum over rows."""
+    inputs = drawn((300, 40), (300, 40), (300,), (300, 300))
+    asked = []
+
+    def some(names):
+        def of(given):
+            asked.append(tuple(names))
+            return {name: LINEAR(given)[name] for name in names}
+
+        return of
+
+    whole, part = (Floor(LINEAR, inputs, np.dtype(float), some=s) for s in (None, some))
+    part.narrow({"d1": np.ones((300, 40), bool)})
+    before = part.values
+    while whole.widen() | part.widen():
+        pass
+    assert set(asked) == {("d1",)}
+    assert np.array_equal(part.values["d1"], whole.values["d1"])
+    assert np.array_equal(part.values["d0"], before["d0"])
+
+
+@pytest.mark.parametrize("wanted", [["weight"], ["x", "bias"]])
+def test_a_mirror_is_asked_for_some_gradients(wanted):
+    x, weight, bias, dy = drawn((30, 4), (10, 4), (10,), (30, 10))
+    names = ["x", "weight", "bias"]
+    mirror, left = evaluate.asking("linear", names, wanted)
+    given = (x, weight, bias), {}, dy
+    whole = evaluate.evaluate(reference.linear.linear, names, given)
+    found = evaluate.evaluate(mirror, left, given)
+    assert left == wanted
+    assert set(found) == {"value", *wanted}
+    assert all(np.array_equal(found[name], whole[name]) for name in found)
