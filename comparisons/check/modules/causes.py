@@ -242,7 +242,7 @@ def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
         state = side.arrange({n: made(t) for n, t in given.items()})
         kept = {n: state[n] for n in side.held}
         kept = {n: t if t.requires_grad else t.clone() for n, t in kept.items()}
-        with kept_generator(inputs.call.generator), swapped(side.module, kept):
+        with kept_generator(inputs.call.generator), swapped(side.slots, kept):
             y = side.module(*mapped(made, args), **mapped(made, kwargs))
         return tuple(floating(y))
 

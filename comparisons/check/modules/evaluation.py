@@ -17,7 +17,7 @@ from ...ops.arguments import signature_of
 from ...verdict.classes import Results
 from ..trees import items, mapped
 from .recording import Call, floating, kept_generator
-from .state import held_by, parameters_of, swapped
+from .state import Slots, held_by, parameters_of, slots_of, swapped, tensors_of
 from .wide import NARROW, Wide
 
 Arrange = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
@@ -45,6 +45,15 @@ class Side:
     def held(self) -> list[str]:
         """The names of its parameters and buffers."""
         return held_by(self.module)
+
+    @functools.cached_property
+    def slots(self) -> Slots:
+        return slots_of(self.module)
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, torch.Tensor]:
+        """Zeros in the place of all that it holds."""
+        return {n: torch.zeros(t.shape) for n, t in tensors_of(self.module).items()}
 
     @functools.cached_property
     def buffers(self) -> list[str]:
@@ -121,7 +130,7 @@ def evaluated(
         side.takes(args, kwargs)
         copies = mapped(_unleafed, (args, kwargs))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
-        with swapped(side.module, own), cast:
+        with swapped(side.slots, own), cast:
             with side.around():
                 y = side.module(*copies[0], **copies[1])
             outputs = floating(y)

@@ -12,7 +12,7 @@ import torch
 
 from ....reference.adapters import is_differentiable
 from ..trees import items, mapped
-from .state import State, held_by, modules_of, parameters_of, plain, swapped
+from .state import State, held_by, modules_of, parameters_of, plain, slots_of, swapped
 
 
 @dataclass(eq=False)
@@ -57,7 +57,7 @@ def recorded(
         for name, parameter in parameters_of(module).items():
             own[name].requires_grad_(is_differentiable(own[name]) and parameter.requires_grad)
         args, kwargs = mapped(_fresh, (tuple(args), dict(kwargs)))
-        with swapped(module, own), recorder:
+        with swapped(slots_of(module), own), recorder:
             y = module(*args, **kwargs)
             recorder.over = True
             outputs = [o for o in floating(y) if o.requires_grad]

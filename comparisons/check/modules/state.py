@@ -49,20 +49,32 @@ def held_by(module: torch.nn.Module) -> list[str]:
     return [*parameters_of(module), *(plain(name) for name, _ in module.named_buffers())]
 
 
+Slots = list[tuple[dict[str, Any], str, str]]  # what holds a tensor, under which key, its name
+
+
+def slots_of(module: torch.nn.Module) -> Slots:
+    """Where a module keeps its tensors, tied ones in several places."""
+    names: dict[int, str] = {}
+    for name, t in tensors_of(module).items():
+        names.setdefault(id(t), name)
+    return [
+        (held, key, names[id(t)])
+        for inner in module.modules()
+        for held in (inner._parameters, inner._buffers)
+        for key, t in held.items()
+        if t is not None
+    ]
+
+
 @contextlib.contextmanager
-def swapped(module: torch.nn.Module, state: State) -> Iterator[None]:
+def swapped(slots: Slots, state: State) -> Iterator[None]:
     """With these tensors in the place of those that have their names, tied ones included."""
-    new = {id(t): state[name] for name, t in tensors_of(module).items() if name in state}
-    before = []
-    for inner in module.modules():
-        places: tuple[dict[str, Any], ...] = (inner._parameters, inner._buffers)
-        for held in places:
-            for name, t in held.items():
-                if t is not None and id(t) in new:
-                    before.append((held, name, t))
-                    held[name] = new[id(t)]
+    wanted = [(held, key, state[name]) for held, key, name in slots if name in state]
+    before = [(held, key, held[key]) for held, key, _ in wanted]
+    for held, key, t in wanted:
+        held[key] = t
     try:
         yield
     finally:
-        for held, name, t in before:
-            held[name] = t
+        for held, key, t in before:
+            held[key] = t

@@ -272,8 +272,7 @@ def _arranged(results: Results, subject: Side, reference: Side) -> Results:
             grads[name] = torch.from_numpy(np.array(gradient))
     after = {n: torch.from_numpy(np.array(rest.pop(f"buffer {n}"))) for n in reference.buffers}
     # Else no more than the shape, and nothing that the module holds: noise moves what it meets.
-    empty = {n: torch.zeros(t.shape) for n, t in tensors_of(reference.module).items()}
-    made = subject.arrange(empty | after | grads)
+    made = subject.arrange(reference.shapes | after | grads)
     if grads:
         rest |= {f"gradient of {n}": as_array(made[n]) for n in subject.wanted}
     return rest | {f"buffer {n}": as_array(made[n]) for n in subject.buffers}
