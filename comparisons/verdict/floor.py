@@ -416,7 +416,8 @@ def _wider(
 def nearby(inputs: Any, seed: int, dtype: Any = np.float32) -> Any:
     """The inputs in float32, or in a type of 16 bits, moved by one ulp of it."""
     rng = np.random.default_rng(seed)
-    return cast(moved(cast(inputs, dtype), 2 * unit_roundoff(dtype), rng), dtype)
+    near = moved(cast(inputs, dtype), 2 * unit_roundoff(dtype), rng)
+    return cast(near, dtype) if is_half(dtype) else near
 
 
 def stacked(points: Sequence[Any]) -> Any:

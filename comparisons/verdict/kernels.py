@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch._decomp import decomposition_table
 
+SHORT = 64  # terms up to which a sum is one operation
+
 
 def parts(function: Any) -> Callable[..., Any] | None:
     """What an overload computes, in simple operations; None where it is one."""
@@ -37,6 +39,7 @@ OWN_PARTS: dict[Any, Callable[..., Any]] = {
 # How far a result moves, to first order, when each of the operations that it is made of moves by
 # one: a term for each, or for several alike, which count as the root of their number. That takes
 # some few passes over it, where to evaluate all operations, with noise and without, takes twenty.
+# Elements that a term is broadcast to move together; there are none where nothing is known.
 Terms = list[tuple[torch.Tensor, float]]
 
 
@@ -75,7 +78,29 @@ def _softplus_backward(
     return [(moves, math.sqrt(3)), (share, 1), (share * z, 1)]
 
 
+def _log_softmax(y: torch.Tensor, x: torch.Tensor, dim: int, to_float: bool) -> Terms:
+    """s − L, where s = x − max x and L = log Σ eˢ: of a row, L moves by the share p of what each eˢ
+    does, which is by itself and by s, and by itself and by the sum."""
+    if to_float or (y.ndim and y.shape[dim] > SHORT):
+        return []
+    s, p = x - x.amax(dim, keepdim=True), y.exp()
+    total = (s - y).amax(dim, keepdim=True)
+    row = (p * p + (p * s).nan_to_num_(0.0, 0.0, 0.0).square_()).sum(dim, keepdim=True)
+    return [(y, 1), (s * (1 - p), 1), (row.add_(total.square_()).add_(1).sqrt_(), 1)]
+
+
+def _log_softmax_backward(
+    dx: torch.Tensor, dy: torch.Tensor, y: torch.Tensor, dim: int, dtype: torch.dtype
+) -> Terms:
+    """dy − p Σ dy, where p = eʸ."""
+    if y.ndim and y.shape[dim] > SHORT:
+        return []
+    return [(dx, 1), (y.exp().mul_(dy.sum(dim, keepdim=True)), math.sqrt(3))]
+
+
 MOVES: dict[Any, Callable[..., Terms]] = {
+    torch.ops.aten._log_softmax.default: _log_softmax,
+    torch.ops.aten._log_softmax_backward_data.default: _log_softmax_backward,
     torch.ops.aten.sigmoid.default: _sigmoid,
     torch.ops.aten.sigmoid_backward.default: _sigmoid_backward,
     torch.ops.aten.tanh_backward.default: _tanh_backward,

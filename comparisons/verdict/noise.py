@@ -17,7 +17,7 @@ from ...reference.adapters import leaves, tree_map
 from .classes import Fixed
 from .dispatch import Dispatch
 from .halves import BITS, is_half, rounded
-from .kernels import MOVES, Terms, parts
+from .kernels import MOVES, SHORT, Terms, parts
 from .ulps import by_blocks
 
 # Results that are copies, selections or comparisons of what went in: exact, so left alone.
@@ -112,12 +112,13 @@ SUMS = {
     torch.ops.aten.sum.default: "sum",
     torch.ops.aten.sum.dim_IntList: "sum",
 }
-PIECES, SHORT = 8, 64  # a sum of more terms than SHORT is added up in so many pieces
+PIECES = 8  # in so many a sum of more terms than SHORT is added up
 NEAR = 64  # sizes of the noise, within which the largest of a tensor is near 1
 POOL = 65_521  # random numbers, over and over: a prime, so that no two rows or columns fit
 HALVES = (torch.float16, torch.bfloat16)
 
 
+@functools.cache
 def unit_roundoff(dtype: Any) -> float:
     """u, the largest relative error of one rounding in this dtype, or type of 16 bits."""
     return 2.0 ** -BITS[dtype] if is_half(dtype) else float(finfo(dtype).eps) / 2
@@ -225,8 +226,10 @@ class OneUlpNoise(Dispatch):
             return result
         given = _tensors((args, *kwargs.values()))
         if way == "known" and _is_real(result) and result.dtype not in HALVES:
-            self._shift(result, MOVES[function](result, *args, **kwargs))
-            return result
+            if terms := MOVES[function](result, *args, **kwargs):
+                self._shift(result, terms)
+                return result
+            way = "fused"
         if way == "fused" and all(t.numel() for t in given):
             self._follow(result, parts(function), keeps, args, kwargs)
             return result
@@ -259,10 +262,10 @@ class OneUlpNoise(Dispatch):
             self._take_off(t, here - there)
 
     def _shift(self, t: torch.Tensor, terms: Terms) -> None:
-        """Moves each element by a random number of its own times each term."""
+        """Moves each element of a term by a random number of its own times that."""
         move = torch.zeros((), dtype=t.dtype)  # and never −0
         for scale, times in terms:
-            move = torch.addcmul(move, scale, self._numbers(t), value=times * self.size)
+            move = torch.addcmul(move, scale, self._numbers(scale), value=times * self.size)
         self._take_off(t, move)
 
     def _take_off(self, t: torch.Tensor, move: torch.Tensor) -> None:
@@ -468,4 +471,4 @@ def is_floating(leaf: Any) -> bool:
     """Whether the leaf is a floating array; NumPy has bfloat16 from ml_dtypes, of another kind."""
     if not isinstance(leaf, np.ndarray):
         return False
-    return leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"
+    return leaf.dtype.kind == "f" or (leaf.dtype.kind == "V" and leaf.dtype.name == "bfloat16")

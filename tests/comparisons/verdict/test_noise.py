@@ -175,8 +175,13 @@ def _of_kernel(function):
     """Arguments of a kernel, and what it computes, in simple operations."""
     x = torch.linspace(-18, 18, 501, dtype=torch.float64)
     dy = torch.randn(501, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    aten = torch.ops.aten
+    rows, aten = x[:-1].reshape(100, 5) / 6, torch.ops.aten
+    rows = rows.T.reshape(25, 20)  # from −3 to 3 in each
+    drows, log_softmax = dy[:-1].reshape(25, 20), aten._log_softmax.default
+    back = aten._log_softmax_backward_data.default
     return {
+        log_softmax: (parts(log_softmax), (rows, 1, False)),
+        back: (parts(back), (drows, log_softmax(rows, 1, False), 1, torch.float64)),
         aten.sigmoid.default: (_sigmoid, (x,)),
         aten.sigmoid_backward.default: (lambda dy, y: (1 - y) * y * dy, (dy, torch.sigmoid(x))),
         aten.tanh_backward.default: (lambda dy, y: (1 - y * y) * dy, (dy, torch.tanh(x / 4))),
