@@ -416,13 +416,14 @@ def device():
 
 
 def tensor(leaf):
-    """An array, or all draws of one, as a tensor of its own memory, NumPy's dtype as torch's;
-    anything else as it is."""
-    leaf = leaf.array if isinstance(leaf, Draws) else leaf
+    """An array as a tensor of its own memory, all draws of one, which are made for one evaluation,
+    in theirs, NumPy's dtype as torch's; anything else as it is."""
     if isinstance(leaf, np.dtype):
         return torch.bfloat16 if leaf == BFLOAT16 else torch.from_numpy(np.empty(0, leaf)).dtype
-    if isinstance(leaf, (np.ndarray, np.generic)):
-        own = np.array(leaf, order="C")  # some of torch refuses another order
+    drawn = isinstance(leaf, Draws)
+    if drawn or isinstance(leaf, (np.ndarray, np.generic)):
+        # Some of torch refuses another order.
+        own = np.ascontiguousarray(leaf.array) if drawn else np.array(leaf, order="C")
         if own.dtype == BFLOAT16:  # which torch does not know from NumPy: the same bits
             made = torch.from_numpy(own.view(np.int16)).view(torch.bfloat16)
         else:

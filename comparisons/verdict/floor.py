@@ -405,12 +405,14 @@ def _wider(
 ) -> np.ndarray:
     """The noise, with how far a draw has moved a result, unless it moves no further with noise that
     is larger by this ratio."""
-    movement = difference(near, truth) / units
+    movement = difference(near, truth)
+    movement /= units
     if far is not None:
-        smooth = movement <= difference(far, truth) / units / math.sqrt(ratio)
-        smooth |= movement <= small * abs(finite_part(truth))
-        movement = np.where(smooth, movement, 0)
-    return np.maximum(noise, movement)
+        further = difference(far, truth)
+        further /= units * math.sqrt(ratio)
+        np.maximum(further, small * abs(finite_part(truth)), out=further)
+        movement[movement > further] = 0
+    return np.maximum(noise, movement, out=movement)
 
 
 def nearby(inputs: Any, seed: int, dtype: Any = np.float32) -> Any:

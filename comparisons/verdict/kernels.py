@@ -63,8 +63,8 @@ def _softplus(y: torch.Tensor, x: torch.Tensor, beta: float = 1, threshold: floa
     threshold."""
     z = x if beta == 1 else x * beta
     itself = z > threshold
-    slope = torch.sigmoid(z).masked_fill_(itself, 0)
-    return [(y.masked_fill(itself, 0), math.sqrt(2)), (slope, 1 / beta), (slope * x, 1)]
+    slope = _but(itself, torch.sigmoid(z))
+    return [(_but(itself, y), math.sqrt(2)), (slope, 1 / beta), (slope * x, 1)]
 
 
 def _softplus_backward(
@@ -73,9 +73,14 @@ def _softplus_backward(
     """dy z / (z + 1), where z = e^βx, moves by the share 1 − σ(βx) of what z does; above the
     threshold it is dy itself."""
     z = x if beta == 1 else x * beta
-    moves = dx.masked_fill(z > threshold, 0)
+    moves = _but(z > threshold, dx)
     share = torch.neg(z).sigmoid_().mul_(moves)
     return [(moves, math.sqrt(3)), (share, 1), (share * z, 1)]
+
+
+def _but(places: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """A tensor, with 0 in these places."""
+    return t.masked_fill(places, 0) if places.any() else t
 
 
 def _log_softmax(y: torch.Tensor, x: torch.Tensor, dim: int, to_float: bool) -> Terms:
