@@ -100,9 +100,9 @@ class _Rounding(OneUlpNoise):
         super()._scale(t, size)
         self._round(t)
 
-    def _follow(self, result: Any, *how: Any) -> None:
-        super()._follow(result, *how)
-        tree_map(lambda t: self._round(t) if isinstance(t, torch.Tensor) else None, result)
+    def _take_off(self, t: torch.Tensor, move: torch.Tensor) -> None:
+        super()._take_off(t, move)
+        self._round(t)
 
     def _round(self, t: torch.Tensor) -> None:
         if t.dtype == self.wide:

@@ -267,7 +267,7 @@ def test_every_step_is_rounded():
         t = torch.from_numpy(np.array(x)) * 0.1
         t += t.exp()
         t = torch.softmax(t, -1)
-        steps += [total, t.numpy(), torch.log_softmax(t @ t.T, -1).numpy()]
+        steps += [total, t.numpy(), torch.log_softmax(t @ t.T, -1).numpy(), t.sigmoid().numpy()]
         seen.append(len(steps))
         return {str(i): np.asarray(a) for i, a in enumerate(steps)}
 
