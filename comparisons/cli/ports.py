@@ -36,11 +36,14 @@ def shown(out: Path, as_json: bool, quiet: bool, jobs: int) -> int:
         counts = titled("\nPorts")
         for head in ("architecture", *porting.counted(rows)):
             counts.add_column(head, justify="left" if head == "architecture" else "right")
-        for name in porting.architectures():
-            part = porting.counted([r for r in rows if r["architecture"] == name])
-            counts.add_row(name, *map(str, part.values()))
-        counts.add_row("all, at first sight", *map(str, porting.FIRST_SIGHT.values()))
-        counts.add_row("all, now", *map(str, porting.counted(rows).values()))
+        for title, at_first in porting.FIRST_SIGHT.items():
+            names = porting.architectures(title)
+            for name in names:
+                part = porting.counted([r for r in rows if r["architecture"] == name])
+                counts.add_row(name, *map(str, part.values()))
+            now = porting.counted([r for r in rows if r["architecture"] in names])
+            counts.add_row(f"{title}, at first sight", *map(str, at_first.values()))
+            counts.add_row(f"{title}, now", *map(str, now.values()), end_section=True)
         runner.console.print(counts)
         runner.last.print(outcome(frame, "mutants_of_modules"))
     return int(frame["class"].isin(["missed", "alarm"]).any())

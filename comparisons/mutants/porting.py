@@ -18,14 +18,17 @@ from ..check.verify import check
 # What was found when all was tried for the first time, by the code of the commit that added it.
 # Every alarm, and most of the places, were one mistake: the gradient of an argument that has
 # another name in the port was looked for under that of the original.
-FIRST_SIGHT = {
-    "faults": 257,
-    "found": 257,
-    "first place": 141,
-    "named": 75,
-    "wrongly": 20,
-    "right": 140,
-    "alarms": 76,
+FIRST_SIGHT: dict[str, dict[str, int]] = {
+    "ports": {
+        "faults": 257,
+        "found": 257,
+        "first place": 141,
+        "named": 75,
+        "wrongly": 20,
+        "right": 140,
+        "alarms": 76,
+    },
+    "ports_second": {},  # not yet tried
 }
 PORT = "# The port"  # behind this line stands what faults are planted in
 # Names of causes that say the same.
@@ -43,17 +46,20 @@ SAME = {
 }
 
 
-def architectures() -> list[str]:
-    """The names of all."""
-    folder = Path(__file__).with_name("ports")
+def architectures(of: str = "") -> list[str]:
+    """The names of those of a set, or of all."""
+    if not of:
+        return [name for each in FIRST_SIGHT for name in architectures(each)]
+    folder = Path(__file__).with_name(of)
     return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "kinds"))
 
 
 def made(architecture: str, old: str = "", new: str = "") -> ModuleType:
     """The module of an architecture, with one text exchanged in its port. Raises ValueError for one
     that does not stand there once."""
-    name = f"{__package__}.ports.{architecture}"
-    spec = find_spec(name)
+    sets = [each for each in FIRST_SIGHT if architecture in architectures(each)]
+    name = f"{__package__}.{sets[0]}.{architecture}" if sets else ""
+    spec = find_spec(name) if sets else None
     if spec is None or spec.origin is None:
         raise ValueError(f"architecture: expected one of {', '.join(architectures())}")
     text = Path(spec.origin).read_text(encoding="utf-8")
@@ -64,7 +70,7 @@ def made(architecture: str, old: str = "", new: str = "") -> ModuleType:
             raise ValueError(f"{architecture}: {old!r} stands there {above.count(old)} times")
         port = above.replace(old, new) + names + below
     module = ModuleType(name)
-    module.__package__ = f"{__package__}.ports"
+    module.__package__ = name.rpartition(".")[0]
     exec(compile(original + line + port, spec.origin, "exec"), module.__dict__)
     return module
 

@@ -1,0 +1,1 @@
+"""A second set of originals and ports, written blind."""
