@@ -78,6 +78,36 @@ def _softplus_backward(
     return [(moves, math.sqrt(3)), (share, 1), (share * z, 1)]
 
 
+def _gelu(y: torch.Tensor, x: torch.Tensor, approximate: str = "none") -> Terms:
+    """(x / 2) (1 + e), where e = erf(x / √2), of which the inside moves y by x² φ(x)."""
+    if approximate != "none":
+        return []
+    return [(y, math.sqrt(3)), (torch.sub(y, x, alpha=0.5), 1), (_density(x).mul_(x).mul_(x), 1)]
+
+
+def _gelu_backward(
+    dx: torch.Tensor, dy: torch.Tensor, x: torch.Tensor, approximate: str = "none"
+) -> Terms:
+    """dy (Φ + x φ): Φ = (1 + e) / 2, whose e moves by itself and, as its inside does, by x φ; and
+    x φ, whose exponent −x² / 2 are two products."""
+    if approximate != "none":
+        return []
+    part = _density(x).mul_(x).mul_(dy)
+    rest = dx - part
+    return [
+        (dx, math.sqrt(2)),
+        (rest, math.sqrt(2)),
+        (torch.sub(rest, dy, alpha=0.5), 1),
+        (part, 2),
+        (part * x * x, math.sqrt(1 / 2)),
+    ]
+
+
+def _density(x: torch.Tensor) -> torch.Tensor:
+    """φ, that of a normal distribution."""
+    return torch.square(x).mul_(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
+
+
 def _but(places: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """A tensor, with 0 in these places."""
     return t.masked_fill(places, 0) if places.any() else t
@@ -106,6 +136,8 @@ def _log_softmax_backward(
 MOVES: dict[Any, Callable[..., Terms]] = {
     torch.ops.aten._log_softmax.default: _log_softmax,
     torch.ops.aten._log_softmax_backward_data.default: _log_softmax_backward,
+    torch.ops.aten.gelu.default: _gelu,
+    torch.ops.aten.gelu_backward.default: _gelu_backward,
     torch.ops.aten.sigmoid.default: _sigmoid,
     torch.ops.aten.sigmoid_backward.default: _sigmoid_backward,
     torch.ops.aten.tanh_backward.default: _tanh_backward,

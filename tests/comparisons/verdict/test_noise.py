@@ -182,6 +182,8 @@ def _of_kernel(function):
     return {
         log_softmax: (parts(log_softmax), (rows, 1, False)),
         back: (parts(back), (drows, log_softmax(rows, 1, False), 1, torch.float64)),
+        aten.gelu.default: (parts(aten.gelu.default), (x / 3,)),
+        aten.gelu_backward.default: (parts(aten.gelu_backward.default), (dy, x / 3)),
         aten.sigmoid.default: (_sigmoid, (x,)),
         aten.sigmoid_backward.default: (lambda dy, y: (1 - y) * y * dy, (dy, torch.sigmoid(x))),
         aten.tanh_backward.default: (lambda dy, y: (1 - y * y) * dy, (dy, torch.tanh(x / 4))),
