@@ -214,6 +214,20 @@ def test_what_is_known_of_a_kernel_is_what_its_operations_make_of_it(function, m
         assert unlike_its_parts(function)
 
 
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("axes", [(7,), (3, 7)])
+def test_parts_of_our_own_compute_what_the_kernel_does(axes, given):
+    function = torch.ops.aten.native_layer_norm.default
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, 7, dtype=torch.float64, generator=generator)
+    more = [torch.randn(axes, dtype=torch.float64, generator=generator) if given else None] * 2
+    for ours, torchs in zip(
+        parts(function)(x, axes, *more, 0.1), function(x, axes, *more, 0.1), strict=True
+    ):
+        assert ours.shape == torchs.shape
+        assert torch.allclose(ours, torchs, rtol=0, atol=1e-14)
+
+
 def test_a_matrix_exponential_moves_by_what_its_squarings_make_of_it():
     """exp of a rotation by 64 is squared six times, that of one by 2⁻⁶ never."""
 
