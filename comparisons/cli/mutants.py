@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,13 @@ from .options import RESULTS, Jobs, Json, Out, Quiet, Seed, known
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
+
+
+class Precision(StrEnum):
+    SINGLE = "float32"
+    DOUBLE = "float64"
+    BRAIN = "bfloat16"
+    HALF = "float16"
 
 
 def mutants_command(
@@ -50,8 +58,13 @@ def mutants_command(
     ] = None,
     ports: Annotated[
         bool,
-        typer.Option("--ports", help="Instead, ports of modules written blind."),
+        typer.Option(
+            "--ports", help="Instead, ports of modules written blind; an OP is a network then."
+        ),
     ] = False,
+    dtype: Annotated[
+        Precision, typer.Option(help="With --ports, in which the networks are.")
+    ] = Precision.SINGLE,
     speed: Annotated[bool, typer.Option(help="Measure the two ratios of speed.")] = True,
     out: Out = RESULTS,
     as_json: Json = False,
@@ -73,13 +86,13 @@ def mutants_command(
     from ..mutants.corpus import AGAINST
     from ..ops import names
 
-    known("op", ops, dict.fromkeys([*AGAINST, *names()]) if alone else AGAINST)
-    if blind:
-        raise typer.Exit(_of_sets(blind, seed, out, as_json, quiet, jobs))
     if ports:
         from .ports import shown
 
-        raise typer.Exit(shown(out, as_json, quiet, jobs))
+        raise typer.Exit(shown(ops, dtype.value, out, as_json, quiet, jobs))
+    known("op", ops, dict.fromkeys([*AGAINST, *names()]) if alone else AGAINST)
+    if blind:
+        raise typer.Exit(_of_sets(blind, seed, out, as_json, quiet, jobs))
     if half and alone:
         raise typer.BadParameter("expected one of --half and --no-reference, got both")
     if half or alone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ import torch
 from ..check.findings import NOT_APPLICABLE
 from ..check.modules.report import ModulesReport
 from ..check.verify import check
+from ..verdict.halves import is_half
 
 # What was found when all was tried for the first time, by the code of the commit that added it.
 # Every alarm, and most of the places, were one mistake: the gradient of an argument that has
@@ -30,6 +32,8 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
     },
     "ports_second": {},  # not yet tried
 }
+SINGLE = "float32"
+BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show
 PORT = "# The port"  # behind this line stands what faults are planted in
 # Names of causes that say the same.
 SAME = {
@@ -98,19 +102,22 @@ def rights(architecture: str) -> range:
     return range(1 + len(made(architecture).RIGHT))
 
 
-def fault_row(architecture: str, number: int, dtype: str = "float32") -> dict[str, Any]:
+def fault_row(architecture: str, number: int, dtype: str = SINGLE) -> dict[str, Any]:
     """Whether a fault was found, where it was said to be first, and why."""
     whole = made(architecture)
     fault = whole.FAULTS[number]
     start = time.process_time()
-    report = _checked(made(architecture, fault.old, fault.new), whole.NAMES, dtype)
+    wrong = made(architecture, fault.old, fault.new)
+    report = _checked(wrong, whole.NAMES, dtype)
+    caught = not report.passed
+    small = not caught and is_half(dtype) and _below(_checked(wrong, whole.NAMES, SINGLE), report)
     first = "" if report.passed else report.failed.iloc[0]["place"]
     cause = report.cause.name if report.cause else ""
     return {
         "id": f"{architecture}/{fault.name}/{dtype}",
         "kind": "fault",
         "architecture": architecture,
-        "class": "missed" if report.passed else "caught",
+        "class": "caught" if caught else BELOW if small else "missed",
         "planted": fault.cause,
         "named": cause,
         "rightly": cause == fault.cause or cause in SAME.get(fault.cause, ()),
@@ -123,7 +130,15 @@ def fault_row(architecture: str, number: int, dtype: str = "float32") -> dict[st
     }
 
 
-def right_row(architecture: str, number: int, dtype: str = "float32") -> dict[str, Any]:
+def _below(fine: ModulesReport, coarse: ModulesReport) -> bool:
+    """Whether no result that is wrong is so by more than an element must be to be seen in 16
+    bits."""
+    seen = coarse.table.set_index("id")["resolution"]
+    wrong = fine.failed.set_index("id")["error"]
+    return not any(error > seen.get(name, math.nan) for name, error in wrong.items())
+
+
+def right_row(architecture: str, number: int, dtype: str = SINGLE) -> dict[str, Any]:
     """Whether a right way to write it is quiet. An alarm is also a submodule that both have by name
     and that was not judged."""
     whole = made(architecture)
@@ -152,8 +167,9 @@ def right_row(architecture: str, number: int, dtype: str = "float32") -> dict[st
 
 
 def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """What the table says in a line."""
-    wrong = [r for r in rows if r["kind"] == "fault"]
+    """What the table says in a line, without the faults that 16 bits are too coarse for."""
+    rows = list(rows)
+    wrong = [r for r in rows if r["kind"] == "fault" and r["class"] != BELOW]
     right = [r for r in rows if r["kind"] == "right"]
     return {
         "faults": len(wrong),
