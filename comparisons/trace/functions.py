@@ -19,6 +19,8 @@ from ..ops.torch_samples import text
 from ..report.text import raised
 from ..verdict.classes import CLASSES, DIFFERENT, DTYPES, EMPTY, Verdict, worst
 from ..verdict.noise import is_floating
+from .batched import rows_of
+from .judging import many
 from .steps import Step
 
 Record = Callable[[Any, Callable[..., Any], tuple[Any, ...]], Any]
@@ -51,10 +53,12 @@ class Examinations:
 
     def of(self, step: Step) -> None:
         """Gives the step its report, a verdict for each argument of it, and the cause in a word."""
-        constant = _constant(step)
-        key = step.custom, text(step.args, step.kwargs), step.half, constant
+        constant, call = _constant(step), (step.args, step.kwargs)
+        if step.batched:
+            call = next(rows_of(call, many(step, call)))
+        key = step.custom, text(*call), step.half, constant
         if key not in self.known:
-            self.known[key] = self._report(step, constant)
+            self.known[key] = self._report(step, *call, constant)
         found = self.known[key]
         if isinstance(found, str):
             step.note = found
@@ -64,12 +68,12 @@ class Examinations:
         why = found.cause or "; ".join(found.facts)
         step.note = "examined by check" if found.passed else f"check: {why}".removesuffix(": ")
 
-    def _report(self, step: Step, constant: str) -> Any:
+    def _report(self, step: Step, args: Any, kwargs: Any, constant: str) -> Any:
         """A Report, or why there is none."""
         dtypes = (step.half,) if step.half else DTYPES
         try:
             return check(
-                *(step.custom, None, step.args, step.kwargs, dtypes),
+                *(step.custom, None, args, kwargs, dtypes),
                 constant=constant,
                 seed=self.seed,
                 quick=True,

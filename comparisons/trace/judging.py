@@ -32,6 +32,7 @@ from ..verdict.floor import LOOKS, Floor
 from ..verdict.judge import judge, settle
 from ..verdict.noise import is_floating
 from ..verdict.ulps import same_bits
+from .batched import of_each, rows_of
 from .steps import Edge, End, Sent, Step, is_leaf
 
 
@@ -72,8 +73,10 @@ def judged(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
             return None if end is None else np.zeros_like(leaf)
         parts = [(node in step.nodes, carried(grad)) for node, grad in sent[end]]
         if any(own for own, _ in parts):  # one result is made of another
-            return sum((grad for own, grad in parts if not own), np.zeros_like(leaf))
-        return carried(got[end])
+            others = sum((grad for own, grad in parts if not own), np.zeros_like(got[end]))
+        else:
+            others = got[end]
+        return _many_first(step, leaf, carried(others))
 
     step.dy = tree_map(cotangent, step.y)
     call = None if step.note else _call(step)
@@ -83,15 +86,16 @@ def judged(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
         step.note = "no gradient came back to it"
         return
     op, args, kwargs = call
+    one = next(rows_of((args, kwargs), many(step, (args, kwargs)))) if step.batched else call[1:]
     floats = [a.dtype for a in leaves((args, kwargs)) if is_floating(a)]
     if not floats or any(dtype not in (np.float32, np.float64) for dtype in floats):
         step.note = "of another dtype"
         return
     twin = op.mirror
-    if hasattr(twin, "draw") and twin.draw(*args, **kwargs)[twin.draw.keyword] is not None:
+    if hasattr(twin, "draw") and twin.draw(*one[0], **one[1])[twin.draw.keyword] is not None:
         again, given = (
             [a for a in leaves(y) if isinstance(a, np.ndarray)]
-            for y in (twin(*args, **kwargs)[0], step.y)
+            for y in (twin(*one[0], **one[1])[0], step.y)
         )
         if not all(map(np.array_equal, again, given)):
             step.note = "draws at random"
@@ -99,7 +103,7 @@ def judged(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
         kwargs = kwargs | twin.draw(*args, **kwargs)
     args, kwargs = op.held(args, kwargs)
     try:
-        y, _ = twin(*args, **kwargs)
+        y, _ = twin(*one[0], **one[1])
     except NotAsked as reason:
         step.note = said(reason)
         return
@@ -111,6 +115,17 @@ def judged(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verd
     _settle(step, (args, kwargs, step.dy), floats[0], sent, arrivals)
 
 
+def many(step: Step, tree: Any) -> list[bool]:
+    """Of each leaf of a call, whether it holds one for each of those that vmap goes through."""
+    return [id(leaf) in step.batched for leaf in leaves(tree)]
+
+
+def _many_first(step: Step, leaf: Any, grad: np.ndarray) -> np.ndarray:
+    """A gradient of what the leaf was in torch, as one of the leaf."""
+    axis = step.batched.get(id(leaf))
+    return grad if axis is None else np.ascontiguousarray(np.moveaxis(grad, axis, 0))
+
+
 def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> None:
     """The verdicts on the rule and on what torch's nodes passed on, against one floor. Of a step in
     16 bits, which no rule computes in, the rule is judged in float32, on the same numbers."""
@@ -120,14 +135,22 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
     bound = leaves_by_name(dict(signature_of(ours).bind(*args, **kwargs).arguments))
     leaving = {end for node in step.nodes for end in node.next_functions}
     together: dict[Any, list[str]] = defaultdict(list)  # the arguments that are one tensor
+
+    def given(name: str) -> Any:
+        return bound.get(name.removeprefix("argument "))
+
     for name in names:
-        end = step.ends.get(id(bound.get(name.removeprefix("argument "))))
+        end = step.ends.get(id(given(name)))
         if end in leaving:
             together[end].append(name)
     ends = {" + ".join(parts): end for end, parts in together.items()}
 
+    flags = many(step, (args, kwargs)) + [isinstance(d, np.ndarray) for d in leaves(inputs[2])]
+    alone = [n for n in names if id(given(n)) not in step.batched]
+
     def evaluated(rule: Callable[..., Any], inputs: Any) -> Results:
-        found = evaluate.evaluate(rule, names, inputs)
+        once = partial(evaluate.evaluate, rule, names)
+        found = of_each(once, inputs, flags, alone) if step.batched else once(inputs)
         sums = {name: sum(found[part] for part in name.split(" + ")) for name in ends}
         return {**found, **{name: np.asarray(total) for name, total in sums.items()}}
 
@@ -137,19 +160,23 @@ def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> N
 
     subject = partial(evaluated, ours)
     try:
-        step.kept = kept(ours(*args, **kwargs)[1])
+        if not step.batched:
+            step.kept = kept(ours(*args, **kwargs)[1])
         results = subject(inputs)
     except Exception as error:  # whatever the rule raises on a call that torch took is a finding
         step.note = f"{type(error).__name__}: {said(error)}"
         step.verdicts = {"rule": replace(EMPTY, kind=DIFFERENT, margin=math.inf)}
         return
     floor = Floor(partial(evaluated, twin), inputs, dtype, looks=LOOKS)
-    step.verdicts = settle(floor, subject, inputs, results, exactly)
+    exact = None if step.batched else exactly
+    step.verdicts = settle(floor, subject, inputs, results, exact)
     if step.half:
         floor = Floor(partial(evaluated, twin), inputs, step.half)
     torchs = dict(floor.native)
     for name, end in ends.items():
-        parts = (carried(grad) for node, grad in sent.get(end, ()) if node in step.nodes)
+        leaf = given(together[end][0])
+        passed = (carried(grad) for node, grad in sent.get(end, ()) if node in step.nodes)
+        parts = (_many_first(step, leaf, grad) for grad in passed)
         torchs[name] = sum(parts, np.zeros_like(torchs[name]))
     settled: dict[str, Verdict] = {}
     if not all(same_bits(torchs[name], floor.native[name]) for name in ends):

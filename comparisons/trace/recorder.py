@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from torch._functorch.autograd_function import custom_function_call
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
@@ -20,12 +22,13 @@ from ..check.trees import items
 from ..report.text import raised
 from ..verdict.classes import DIFFERENT, HALF_DTYPES
 from ..verdict.noise import is_floating
+from .batched import axis_of, is_wrapped, unwrapped
 from .compiled import uncompiled
 from .functions import Examinations, calls_of_functions
 from .judging import arrival, carried, judged, worse
 from .steps import End, Sent, Step, Trace, is_leaf, named
 
-IN_FUNC = "inside of torch.func or vmap, where a tensor is not an array"
+IN_FUNC = "inside of a transform of torch.func that is not one vmap alone"
 UNSEEN = "called by nothing that Python sees"
 
 
@@ -121,6 +124,9 @@ class _Recorder(TorchFunctionMode):
         step = Step(name, method=inspect.ismethoddescriptor(function))
         if isinstance(function, torch._ops.OpOverload) and function.namespace != "aten":
             step.name, step.custom = function.name().partition("::")[2], function
+        if function is custom_function_call:  # as `Function.apply` goes inside of torch.func
+            step.name, step.custom = args[0].__name__, args[0]
+            return self._recorded(step, partial(function, args[0]), args[1:], kwargs or {})
         return self._recorded(step, function, args, kwargs or {})
 
     def _function(self, function: Any, call: Callable[..., Any], args: Any) -> Any:
@@ -137,7 +143,7 @@ class _Recorder(TorchFunctionMode):
         if self.inside or not torch.is_grad_enabled():  # where it makes no nodes
             return function(*args, **kwargs)
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        if any(map(_is_wrapped, tensors)):
+        if any(is_wrapped(t) and axis_of(t) is None for t in tensors):
             step.note, step.custom = IN_FUNC, None
         else:  # before the call: a function in place gives its argument another node
             step.args, step.kwargs = tree_map(partial(_taken, step), (tuple(args), dict(kwargs)))
@@ -147,11 +153,12 @@ class _Recorder(TorchFunctionMode):
             y = function(*args, **kwargs)
         finally:
             self.inside = False
-        outputs = [_unwrapped(o) for o in leaves(y) if isinstance(o, torch.Tensor)]
+        outputs = [unwrapped(o) for o in leaves(y) if isinstance(o, torch.Tensor)]
         self.claim(made_before)
         step.nodes = self._new([o.grad_fn for o in outputs if o.grad_fn is not None])
         if step.nodes:
             step.y = None if step.note else tree_map(partial(_taken, step), y)
+            step.half = step.half or _cast_to(step, outputs[0].device.type)
             step.saved = dict(item for node in step.nodes for item in _saved(node))
             self.steps.append(step)
         return y
@@ -171,6 +178,8 @@ def _taken(step: Step, leaf: Any) -> Any:
     has."""
     if not isinstance(leaf, torch.Tensor):
         return carried(array(leaf))
+    axis = axis_of(leaf)
+    leaf = unwrapped(leaf)
     try:
         taken = array(leaf)
     except (RuntimeError, TypeError, NotImplementedError) as error:
@@ -182,21 +191,22 @@ def _taken(step: Step, leaf: Any) -> Any:
     if taken.dtype.name in HALF_DTYPES:
         step.half = step.half or taken.dtype.name
         taken = carried(taken)
+    if axis is not None:
+        taken = np.ascontiguousarray(np.moveaxis(taken, axis, 0))
+        step.batched[id(taken)] = axis
     if leaf.requires_grad:
         edge = get_gradient_edge(leaf)
         step.ends[id(taken)] = edge.node, edge.output_nr
     return taken
 
 
-def _is_wrapped(t: torch.Tensor) -> bool:
-    """Whether it is one of many, or of another level, as a transform of torch.func has them."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(t))
-
-
-def _unwrapped(t: torch.Tensor) -> torch.Tensor:
-    while _is_wrapped(t):
-        t = torch._C._functorch.get_unwrapped(t)
-    return t
+def _cast_to(step: Step, device: str) -> str:
+    """To which 16 bits autocast has cast some of it, that came and went in more."""
+    casts = any(named(node).startswith("ToCopyBackward") for node in step.nodes)
+    if not (casts and torch.is_autocast_enabled(device)):
+        return ""
+    name = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+    return name if name in HALF_DTYPES else ""
 
 
 def _backward(
@@ -245,6 +255,7 @@ def _behind(nodes: Sequence[Any], known: Collection[Any] = ()) -> list[Any]:
 def _saved(node: Any) -> list[tuple[str, int]]:
     names = [name for name in dir(node) if name.startswith("_saved_")]
     saved = [(name.removeprefix("_saved_"), getattr(node, name)) for name in names]
+    saved += [("saved_tensors", t) for t in getattr(node, "saved_tensors", ())]  # of a Function
     return [
         (f"{named(node)}.{name}", t.numel() * t.element_size())
         for name, t in saved

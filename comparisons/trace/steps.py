@@ -64,6 +64,8 @@ class Step:
     edges: list[Edge] = field(default_factory=list)
     note: str = ""
     half: str = ""  # of 16 bits, which that has something of: arrays of float32 carry its numbers
+    batched: dict[int, int] = field(default_factory=dict)  # inside of vmap: of the arrays that hold
+    # many along their first axis, by their id, where that was
     custom: Any = None  # the autograd.Function or the operator of torch.library, if it is one
     report: Report | None = None  # of `check`, on that
 
