@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,15 @@ COMPILED = (
     "{} is compiled, and was traced as what it was compiled from; "
     "check(compiled, original, …) holds the two to each other"
 )
+HOOKS = r"Using `torch.compile\(module\)` when there are global hooks"
+
+
+def _compiled(thing: Any) -> Any:
+    """What it was compiled from; None if it was not."""
+    if isinstance(thing, torch.nn.Module) and thing._compiled_call_impl is not None:
+        return thing  # in its place
+    given = getattr(thing, "_orig_mod", None)
+    return getattr(thing, "_torchdynamo_orig_callable", None) if given is None else given
 
 
 @contextlib.contextmanager
@@ -29,10 +39,7 @@ def uncompiled(module: Any) -> Iterator[list[str]]:
                 f"module: expected what Python runs, got {name!r} made by torch.jit, which calls "
                 "its functions by itself; trace what it was made from"
             )
-        original = getattr(thing, "_orig_mod", None) or getattr(
-            thing, "_torchdynamo_orig_callable", None
-        )
-        if original is not None:
+        if (original := _compiled(thing)) is not None:
             name = getattr(original, "__name__", type(original).__name__)
             if (note := COMPILED.format(name)) not in notes:
                 notes.append(note)
@@ -43,7 +50,8 @@ def uncompiled(module: Any) -> Iterator[list[str]]:
     known = "torch._dynamo" in sys.modules
     stance: Any = torch.compiler.set_stance("force_eager") if known else contextlib.nullcontext()
     try:
-        with stance:
+        with warnings.catch_warnings(), stance:
+            warnings.filterwarnings("ignore", message=HOOKS)  # which is this one
             yield notes
     finally:
         hook.remove()

@@ -12,6 +12,7 @@ import torch
 from torch.autograd.function import _SingleLevelFunction
 
 from ...reference.adapters import leaves
+from ..check.probes import AS_GIVEN
 from ..check.torch_subjects import applied
 from ..check.verify import check
 from ..ops.arguments import array_names, signature_of
@@ -70,9 +71,9 @@ class Examinations:
 
     def _report(self, step: Step, args: Any, kwargs: Any, constant: str) -> Any:
         """A Report, or why there is none."""
-        dtypes = (step.half,) if step.half else DTYPES
+        dtypes = (*DTYPES, step.half) if step.half else DTYPES
         try:
-            return check(
+            found = check(
                 *(step.custom, None, args, kwargs, dtypes),
                 constant=constant,
                 seed=self.seed,
@@ -80,6 +81,9 @@ class Examinations:
             )
         except (TypeError, ValueError) as error:  # what it says of arguments that it cannot take
             return f"check: {raised(error)}"
+        # It was called, so what it refuses is another dtype, which the differences need.
+        refused = found.failed["argument"].eq("") & found.failed["probe"].eq(AS_GIVEN)
+        return f"not examined: {found.cause}" if refused.any() else found
 
 
 def _constant(step: Step) -> str:

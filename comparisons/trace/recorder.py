@@ -103,6 +103,10 @@ def _every_cast_anew() -> Iterator[None]:
         torch.set_autocast_cache_enabled(before)
 
 
+class NotAnArray(TypeError):
+    """A tensor whose numbers cannot be had as one array."""
+
+
 class _Recorder(TorchFunctionMode):
     """Every function of torch that the module calls, with the nodes that it made."""
 
@@ -122,8 +126,10 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         name = getattr(function, "__name__", str(function)).strip("_")
         step = Step(name, method=inspect.ismethoddescriptor(function))
-        if isinstance(function, torch._ops.OpOverload) and function.namespace != "aten":
-            step.name, step.custom = function.name().partition("::")[2], function
+        packet = getattr(function, "overloadpacket", function)
+        if isinstance(packet, torch._ops.OpOverloadPacket):  # an operator, maybe of torch.library
+            library, _, step.name = packet._qualified_op_name.partition("::")
+            step.custom = None if library == "aten" else function
         if function is custom_function_call:  # as `Function.apply` goes inside of torch.func
             step.name, step.custom = args[0].__name__, args[0]
             return self._recorded(step, partial(function, args[0]), args[1:], kwargs or {})
@@ -134,7 +140,8 @@ class _Recorder(TorchFunctionMode):
         if function is CheckpointFunction and torch.is_grad_enabled():
             raise TypeError(
                 "module: expected checkpoints with use_reentrant=False, got a reentrant one, whose "
-                "functions are called by the backward alone; the gradients are the same"
+                "functions are called by its backward, where a trace sees none; with "
+                "use_reentrant=False the gradients are the same"
             )
         with torch._C.DisableTorchFunction():  # as it is in `__torch_function__`
             return self._recorded(Step(function.__name__, custom=function), call, args, {})
@@ -142,25 +149,35 @@ class _Recorder(TorchFunctionMode):
     def _recorded(self, step: Step, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if self.inside or not torch.is_grad_enabled():  # where it makes no nodes
             return function(*args, **kwargs)
+        self.inside = True
+        try:
+            return self._called(step, function, args, kwargs)
+        finally:
+            self.inside = False
+
+    def _called(self, step: Step, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        fault = None
         if any(is_wrapped(t) and axis_of(t) is None for t in tensors):
             step.note, step.custom = IN_FUNC, None
         else:  # before the call: a function in place gives its argument another node
-            step.args, step.kwargs = tree_map(partial(_taken, step), (tuple(args), dict(kwargs)))
+            try:
+                step.args, step.kwargs = tree_map(partial(_taken, step), (tuple(args), kwargs))
+            except NotAnArray as error:  # which does not matter where no node is made
+                fault = error
         made_before = [node for node, _ in step.ends.values()]
-        self.inside = True
-        try:
-            y = function(*args, **kwargs)
-        finally:
-            self.inside = False
+        y = function(*args, **kwargs)
         outputs = [unwrapped(o) for o in leaves(y) if isinstance(o, torch.Tensor)]
         self.claim(made_before)
         step.nodes = self._new([o.grad_fn for o in outputs if o.grad_fn is not None])
-        if step.nodes:
-            step.y = None if step.note else tree_map(partial(_taken, step), y)
-            step.half = step.half or _cast_to(step, outputs[0].device.type)
-            step.saved = dict(item for node in step.nodes for item in _saved(node))
-            self.steps.append(step)
+        if not step.nodes:
+            return y
+        if fault:
+            raise fault
+        step.y = None if step.note else tree_map(partial(_taken, step), y)
+        step.half = step.half or _cast_to(step, outputs[0].device.type)
+        step.saved = dict(item for node in step.nodes for item in _saved(node))
+        self.steps.append(step)
         return y
 
     def claim(self, nodes: Sequence[Any]) -> None:
@@ -184,7 +201,7 @@ def _taken(step: Step, leaf: Any) -> Any:
         taken = array(leaf)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         kind = type(leaf).__name__ if leaf.layout is torch.strided else f"of {leaf.layout}"
-        raise TypeError(
+        raise NotAnArray(
             f"module: expected tensors that are arrays, {step.name} has one that is not "
             f"({kind}, on {leaf.device}): {raised(error)}"
         ) from error
