@@ -37,11 +37,12 @@ def calls_of_functions(record: Record) -> Iterator[None]:
     def apply(cls: Any, *args: Any) -> Any:
         return record(cls, super(_SingleLevelFunction, cls).apply, args)
 
-    _SingleLevelFunction.apply = classmethod(apply)
+    between: Any = _SingleLevelFunction
+    between.apply = classmethod(apply)
     try:
         yield
     finally:
-        del _SingleLevelFunction.apply
+        del between.apply
 
 
 class Examinations:

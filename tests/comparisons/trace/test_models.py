@@ -3,21 +3,16 @@ said by name why they are not."""
 
 import contextlib
 import dataclasses
-import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons.cli.app import app
-from gradtwin.comparisons.trace import functions
 from gradtwin.comparisons.verdict.classes import DIFFERENT, IDENTICAL, REFERENCE_IMPRECISE, ROUNDING
 from torch import nn
 from torch.autograd.function import _SingleLevelFunction
 from torch.nn.modules import module as modules
 from torch.utils.checkpoint import checkpoint
-from typer.testing import CliRunner
 
 from gradtwin import manual, trace
 
@@ -283,88 +278,6 @@ def test_other_transforms_are_no_rules_business():
     }
 
 
-OPERATORS = torch.library.Library("gradtwin_tests", "DEF")
-OPERATORS.define("cube(Tensor x, float factor) -> Tensor")
-OPERATORS.impl("cube", lambda x, factor: x**3, "CompositeExplicitAutograd")
-
-
-def _kept(ctx, inputs, output):
-    x, ctx.factor = inputs
-    ctx.save_for_backward(x)
-
-
-torch.library.register_autograd(
-    "gradtwin_tests::cube",
-    lambda ctx, dy: (ctx.factor * dy * ctx.saved_tensors[0] ** 2, None),
-    setup_context=_kept,
-    lib=OPERATORS,
-)
-
-
-@pytest.mark.parametrize(("factor", "wrong"), [(3.0, []), (3.003, ["cube"])])
-def test_operators_of_a_library_are_examined(factor, wrong):
-    cube = torch.ops.gradtwin_tests.cube
-    found = trace(lambda x: cube(x * 2, factor), drawn(4, 3).requires_grad_())
-    assert [step.name for step in found.steps] == ["mul", "cube"]
-    assert [step.name for step in found.wrong] == wrong
-    assert len(found.examined) == 1
-
-
-class Scaled(torch.autograd.Function):
-    """x w; asked of w, its gradient is wrong."""
-
-    @staticmethod
-    def forward(ctx, x, w):
-        if x.dtype == torch.float64:
-            raise TypeError("float32 alone")
-        ctx.save_for_backward(w)
-        return x * w
-
-    @staticmethod
-    def backward(ctx, dy):
-        return dy * ctx.saved_tensors[0], None
-
-
-class Wide(Scaled):
-    @staticmethod
-    def forward(ctx, x, w):
-        ctx.save_for_backward(w)
-        return x * w
-
-
-def test_of_what_no_gradient_is_asked_none_is_missed():
-    layer, w = nn.Linear(5, 3), drawn(3)
-    assert not trace(lambda x: Wide.apply(layer(x), w), x).wrong
-    (wrong,) = trace(lambda x: Wide.apply(layer(x), layer.bias), x).wrong
-    assert "w" in wrong.verdicts
-    assert wrong.verdicts["w"].kind == DIFFERENT
-    assert wrong.verdicts["x"].kind in RIGHT
-
-
-def test_what_takes_no_other_dtype_is_not_examined():
-    found = trace(lambda x: Scaled.apply(x * 2, drawn(3)), drawn(4, 3).requires_grad_())
-    assert found.missing == ["ScaledBackward"]
-    assert found.steps[1].note.startswith("not examined: raises")
-
-
-def test_calls_that_differ_in_their_numbers_are_examined_once(monkeypatch):
-    asked = []
-    check = functions.check
-    monkeypatch.setattr(functions, "check", lambda *a, **k: asked.append(a) or check(*a, **k))
-    found = trace(
-        lambda x: square(square(x * 2, 2), 2) + square(x, 2.0)[:1], drawn(3).requires_grad_()
-    )
-    assert len(found.examined) == 3
-    assert len(asked) == 2
-
-
-def test_a_function_with_the_name_of_a_rule_is_not_taken_for_it():
-    other = type("exp", (Square,), {})
-    found = trace(lambda x: other.apply(x * 2, 2), drawn(3).requires_grad_())
-    assert [(step.name, step.op) for step in found.steps] == [("mul", "mul"), ("exp", "")]
-    assert not found.wrong
-
-
 def quietly(make, *arguments):
     """torch.jit warns that it is deprecated."""
     with warnings.catch_warnings(action="ignore"):
@@ -429,76 +342,6 @@ def test_a_trace_is_saved_and_shown(tmp_path):
     assert trace(nn.Linear(5, 3), x)._repr_html_().count("<tr") == 2
     with pytest.raises(OSError, match="there is no folder"):
         found.save(tmp_path / "missing" / "trace.html")
-
-
-FILE = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(5, 3)
-
-    def forward(self, x, scale=1.0):
-        return {"y": self.layer(x) * scale}
-
-def made():
-    return Net()
-
-def function(x):
-    return x.exp() * x
-
-net, x = Net(), torch.ones(2, 5, requires_grad=True)
-named = {"x": x, "scale": 3.0}
-
-def both():
-    return (x,), {"scale": x.sum()}
-"""
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch):
-    (tmp_path / "net.py").write_text(FILE, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(app, ["trace", *arguments])
-
-
-@pytest.mark.parametrize("model", ["Net", "made", "net", "function"])
-def test_the_command_traces_a_model_of_a_file(command, model):
-    result = command(f"net.py:{model}", "--inputs", "net.py:x", "--save", "page.html", "-q")
-    assert result.exit_code == 0, result.output
-    assert result.output == "100% of torch's nodes have a rule here.\n"
-    assert "<svg" in Path("page.html").read_text(encoding="utf-8")
-    assert Path(f"results/net+{model}/trace.csv").exists()
-
-
-@pytest.mark.parametrize("inputs", ["x", "named", "both"])
-def test_the_command_takes_arguments_in_each_form(command, inputs):
-    result = command("net.py:net", "--inputs", f"net.py:{inputs}", "--json")
-    rows = json.loads(result.stdout)
-    assert [row["rule"] for row in rows if row["function"] in ("linear", "mul")] == [
-        "linear",
-        "mul",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["net.py:Net"], "--inputs: expected it beside FILE:NAME"),
-        (["mlp", "--inputs", "net.py:x"], "--inputs: expected FILE:NAME beside it"),
-        (["net.py:Net", "--inputs", "net.py:x", "--data", "digits"], "--data: not beside"),
-        (["net.py:Net", "--inputs", "net.py:x", "--activation", "tanh"], "--activation: not"),
-        (["net.py:Nett", "--inputs", "net.py:x"], "did you mean Net?"),
-        (["net.py:x", "--inputs", "net.py:x"], "module: expected a torch callable, got a Tensor"),
-        (["net.py:net", "--inputs", "net.py:function"], "expected what is called without"),
-    ],
-)
-def test_the_command_says_what_was_wrong(command, arguments, words):
-    result = command(*arguments)
-    assert result.exit_code == 2
-    assert words in " ".join(result.output.split())
 
 
 def test_numbers_of_16_bits_are_shown():
