@@ -46,12 +46,31 @@ def uncompiled(module: Any) -> Iterator[list[str]]:
 
     seen(module)
     hook = register_module_forward_pre_hook(seen)
-    # Nothing was compiled where it was not imported, and that takes a second.
-    known = "torch._dynamo" in sys.modules
-    stance: Any = torch.compiler.set_stance("force_eager") if known else contextlib.nullcontext()
     try:
-        with warnings.catch_warnings(), stance:
+        with warnings.catch_warnings(), _eager():
             warnings.filterwarnings("ignore", message=HOOKS)  # which is this one
             yield notes
     finally:
         hook.remove()
+
+
+@contextlib.contextmanager
+def _eager() -> Iterator[None]:
+    """What is compiled already, or is in here, runs as what it was compiled from. The compiler is
+    not imported for that, which takes a second: it was, if anything is compiled."""
+    compiler = torch.compile
+    with contextlib.ExitStack() as stances:
+
+        def late(*args: Any, **settings: Any) -> Any:
+            stances.enter_context(torch.compiler.set_stance("force_eager"))
+            return compiler(*args, **settings)
+
+        if "torch._dynamo" in sys.modules:
+            stances.enter_context(torch.compiler.set_stance("force_eager"))
+            yield
+            return
+        torch.compile = late
+        try:
+            yield
+        finally:
+            torch.compile = compiler

@@ -49,7 +49,7 @@ def trace(
 
     A step in 16 bits, by itself or under autocast, is judged by the u of its dtype. A custom
     Function, or an operator of torch.library, is examined by `check`, as its own report says. What
-    torch.compile made is traced as what it was made from, and the trace's notes say so. No
+    torch.compile made is traced as what it was made from; of a module the notes say so. No
     gradient is left behind anywhere. Raises TypeError if nothing of the result requires a gradient,
     and for what cannot be seen from Python: torch.jit, a reentrant checkpoint.
     """
