@@ -110,7 +110,7 @@ Inputs = Annotated[
         metavar="FILE:NAME",
         help="Two modules are compared, subject and --against, each a torch.nn.Module or what "
         "makes one: what both are given, a tuple of positional arguments, a dict of keyword ones, "
-        "or what makes it.",
+        "both as (tuple, dict), or what makes it.",
     ),
 ]
 Names = Annotated[

@@ -31,10 +31,7 @@ def examined(given: Mapping[str, Any]) -> ModulesReport:
     if not given["against"]:
         raise typer.BadParameter("--inputs: expected --against beside it, the original")
     port, original = _module(loaded(given["subject"])), _module(named(given["against"]))
-    inputs = _made(loaded(given["inputs"]))
-    args: Any = () if isinstance(inputs, dict) else inputs
-    args = args if isinstance(args, (list, tuple)) else (args,)
-    settings = inputs if isinstance(inputs, dict) else {}
+    args, settings = call_of(given["inputs"])
     from ..check.verify import check
 
     try:
@@ -53,11 +50,26 @@ def examined(given: Mapping[str, Any]) -> ModulesReport:
     return found
 
 
+def call_of(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and the keyword arguments that FILE:NAME holds, or makes without arguments: a
+    tuple or list of the former, a dict of the latter, a tuple of such two, or one argument."""
+    from .subjects import loaded
+
+    inputs = made(loaded(text))
+    if isinstance(inputs, dict):
+        return (), inputs
+    if not isinstance(inputs, (list, tuple)):
+        return (inputs,), {}
+    if tuple(map(type, inputs)) in ((tuple, dict), (list, dict)):
+        return tuple(inputs[0]), inputs[1]
+    return tuple(inputs), {}
+
+
 def _module(thing: Any) -> Any:
     """A module, or what makes one without arguments."""
     import torch
 
-    found = thing if isinstance(thing, torch.nn.Module) else _made(thing)
+    found = thing if isinstance(thing, torch.nn.Module) else made(thing)
     if not isinstance(found, torch.nn.Module):
         raise typer.BadParameter(
             f"expected a torch.nn.Module, or what makes one, got a {type(found).__name__}"
@@ -65,7 +77,7 @@ def _module(thing: Any) -> Any:
     return found
 
 
-def _made(thing: Any) -> Any:
+def made(thing: Any) -> Any:
     """The object itself, or what it makes when it is called without arguments."""
     if not callable(thing):
         return thing

@@ -12,7 +12,7 @@ import numpy as np
 from ...reference.adapters import leaves
 from .. import ops
 from ..verdict.classes import DIFFERENT
-from .steps import Step, Trace, named
+from .steps import Step, Trace, named, told
 
 PAGE = Path(__file__).with_name("page.html")
 ACROSS, DOWN = 300, 90  # pixels from one step to the next
@@ -46,6 +46,7 @@ def page(trace: Trace) -> bytes:
         width=30 + ACROSS * max(taken, default=1),
         height=30 + DOWN * len(taken),
         summary=f"{trace.covered:.0%} of torch's nodes have a rule here.",
+        beside=trace.beside(),
     ).encode()
 
 
@@ -63,7 +64,8 @@ def _described(step: Step) -> dict[str, Any]:
         "title": step.op or step.name,
         "shape": ", ".join(shapes),
         "kind": step.kind,
-        "note": step.note,
+        "note": told(step),
+        "report": str(step.report) if step.report else "",
         "verdicts": step.verdicts,
         "edges": step.edges,
         "nodes": [named(node) for node in step.nodes],

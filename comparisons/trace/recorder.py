@@ -2,69 +2,112 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch._functorch.autograd_function import custom_function_call
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
-from ...manual.binding import named as leaves_by_name
-from ...manual.binding import signature_of
-from ...manual.trees import kept
-from ...reference.adapters import NotAsked, array, leaves, listed, tensor, tree_map
-from .. import ops
-from ..exact import SOON
-from ..ops import Op, arguments, evaluate
-from ..report.text import said
-from ..verdict.classes import CLASSES, DIFFERENT, EMPTY, Exact, Function, Results, Verdict
-from ..verdict.floor import LOOKS, Floor
-from ..verdict.judge import judge, settle
+from ...reference.adapters import array, leaves, listed, tree_map
+from ..check.misuse import described
+from ..check.trees import items
+from ..report.text import raised
+from ..verdict.classes import DIFFERENT, HALF_DTYPES, Verdict
 from ..verdict.noise import is_floating
-from ..verdict.ulps import same_bits
-from .steps import Edge, End, Sent, Step, Trace, named
+from .batched import axis_of, is_wrapped, unwrapped
+from .compiled import uncompiled
+from .functions import Examinations, calls_of_functions
+from .judging import arrival, carried, judged, worse
+from .steps import End, Sent, Step, Trace, is_leaf, named
+
+IN_FUNC = "inside of a transform of torch.func that is not one vmap alone"
+UNSEEN = "called by nothing that Python sees"
 
 
-def trace(module: Callable[..., Any], inputs: Any, seed: int = 0) -> Trace:
+def trace(
+    module: Callable[..., Any],
+    inputs: Any = (),
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Trace:
     """Runs the module, a torch callable, forward and backward, and each of its functions once more
     by hand, from the same inputs and cotangent. What torch's nodes really passed on is judged too,
     with all that the module's own hooks make of it.
 
-    `inputs` is a tensor, or a list of the positional arguments. The backward starts from a random
-    cotangent, or from 1 where the result is one number. No gradient is left behind anywhere. Raises
-    TypeError if nothing of the result requires a gradient.
+    module    a torch callable; its result is a tensor, or some in lists, tuples, dicts, dataclasses
+    inputs    a tensor, or a list of the positional arguments
+    seed      of the cotangent that the backward starts from; it is 1 where a result is one number
+    settings  the keyword arguments
+
+    A step in 16 bits, by itself or under autocast, is judged by the u of its dtype. A custom
+    Function, or an operator of torch.library, is examined by `check`, as its own report says. What
+    torch.compile made is traced as what it was made from; of a module the notes say so. No
+    gradient is left behind anywhere. Raises TypeError if nothing of the result requires a gradient,
+    and for what cannot be seen from Python: torch.jit, a reentrant checkpoint.
     """
     if not callable(module):
         raise TypeError(f"module: expected a torch callable, got a {type(module).__name__}")
+    if not isinstance(settings or {}, Mapping):
+        raise TypeError(f"settings: expected a mapping, got a {type(settings).__name__}")
     recorder = _Recorder()
-    with recorder:
-        y = module(*listed(inputs))
-    outputs = [o for o in leaves(y) if isinstance(o, torch.Tensor) and o.grad_fn is not None]
+    with uncompiled(module) as notes, _every_cast_anew(), recorder.recording():
+        y = module(*listed(inputs), **(settings or {}))
+    outputs = [o for _, o in items(y) if isinstance(o, torch.Tensor) and o.grad_fn is not None]
     if not outputs:
-        raise TypeError("module: expected a result that was computed and requires a gradient")
+        raise TypeError(
+            "module: expected a result that was computed and requires a gradient, got "
+            f"{described(y)}"
+        )
     recorder.claim([o.grad_fn for o in outputs])
     generator = torch.Generator().manual_seed(seed)
     cotangents = [
         torch.ones_like(o) if o.numel() == 1 else torch.randn(o.shape, generator=generator).to(o)
         for o in outputs
     ]
-    sent, got = _backward(outputs, cotangents)
-    arrivals = {end: _arrival(grad, sent[end]) for end, grad in got.items() if is_floating(grad)}
-    arrived_at: dict[Any, list[Verdict]] = defaultdict(list)
-    for (node, _), verdict in arrivals.items():
-        arrived_at[node].append(verdict)
-    for step in recorder.steps:
-        _judge(step, sent, got, arrivals)
-        arrived = _worse(v for node in step.nodes for v in arrived_at[node])
-        if step.op or arrived.kind == DIFFERENT:
-            step.verdicts["cotangent"] = arrived
-    return Trace([step for step in recorder.steps if step.nodes])
+    # What is judged is computed in the dtypes that it has, whatever the caller is in.
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        sent, got = _backward(outputs, cotangents)
+        arrivals = {end: arrival(grad, sent[end]) for end, grad in got.items() if _judges(grad)}
+        examinations = Examinations(seed)
+        arrived_at: dict[Any, list[Verdict]] = defaultdict(list)
+        for (node, _), verdict in arrivals.items():
+            arrived_at[node].append(verdict)
+        for step in recorder.steps:
+            judged(step, sent, got, arrivals)
+            if step.custom is not None:
+                examinations.of(step)
+            arrived = worse(v for node in step.nodes for v in arrived_at[node])
+            if step.op or step.report or arrived.kind == DIFFERENT:
+                step.verdicts["cotangent"] = arrived
+    return Trace([step for step in recorder.steps if step.nodes], tuple(notes))
+
+
+def _judges(grad: Any) -> bool:
+    return is_floating(carried(grad))
+
+
+@contextlib.contextmanager
+def _every_cast_anew() -> Iterator[None]:
+    """Else autocast casts a parameter once, and the node of that belongs to several steps."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+class NotAnArray(TypeError):
+    """A tensor whose numbers cannot be had as one array."""
 
 
 class _Recorder(TorchFunctionMode):
@@ -74,43 +117,116 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.steps: list[Step] = []
         self.claimed: set[Any] = set()
+        self.inside = False  # a function that is recorded: what that calls belongs to it
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        with calls_of_functions(self._function), self:
+            yield
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
         name = getattr(function, "__name__", str(function)).strip("_")
         step = Step(name, method=inspect.ismethoddescriptor(function))
-        # Before the call: a function in place gives its argument another node.
-        step.args, step.kwargs = tree_map(partial(_taken, step), (tuple(args), dict(kwargs)))
+        packet = getattr(function, "overloadpacket", function)
+        if isinstance(packet, torch._ops.OpOverloadPacket):  # an operator, maybe of torch.library
+            library, _, step.name = packet._qualified_op_name.partition("::")
+            step.custom = None if library == "aten" else function
+        if function is custom_function_call:  # as `Function.apply` goes inside of torch.func
+            step.name, step.custom = args[0].__name__, args[0]
+            return self._recorded(step, partial(function, args[0]), args[1:], kwargs or {})
+        return self._recorded(step, function, args, kwargs or {})
+
+    def _function(self, function: Any, call: Callable[..., Any], args: Any) -> Any:
+        """A call of a torch.autograd.Function."""
+        if function is CheckpointFunction and torch.is_grad_enabled():
+            raise TypeError(
+                "module: expected checkpoints with use_reentrant=False, got a reentrant one, whose "
+                "functions are called by its backward, where a trace sees none; with "
+                "use_reentrant=False the gradients are the same"
+            )
+        with torch._C.DisableTorchFunction():  # as it is in `__torch_function__`
+            return self._recorded(Step(function.__name__, custom=function), call, args, {})
+
+    def _recorded(self, step: Step, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.inside or not torch.is_grad_enabled():  # where it makes no nodes
+            return function(*args, **kwargs)
+        self.inside = True
+        try:
+            return self._called(step, function, args, kwargs)
+        finally:
+            self.inside = False
+
+    def _called(self, step: Step, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        fault = None
+        if any(is_wrapped(t) and axis_of(t) is None for t in tensors):
+            step.note, step.custom = IN_FUNC, None
+        else:  # before the call: a function in place gives its argument another node
+            try:
+                step.args, step.kwargs = tree_map(partial(_taken, step), (tuple(args), kwargs))
+            except NotAnArray as error:  # which does not matter where no node is made
+                fault = error
         made_before = [node for node, _ in step.ends.values()]
         y = function(*args, **kwargs)
-        outputs = [o for o in leaves(y) if isinstance(o, torch.Tensor) and o.grad_fn is not None]
+        outputs = [unwrapped(o) for o in leaves(y) if isinstance(o, torch.Tensor)]
         self.claim(made_before)
-        step.nodes = self._new([o.grad_fn for o in outputs])
-        if step.nodes:
-            step.y = tree_map(partial(_taken, step), y)
-            step.saved = dict(item for node in step.nodes for item in _saved(node))
-            self.steps.append(step)
+        step.nodes = self._new([o.grad_fn for o in outputs if o.grad_fn is not None])
+        if not step.nodes:
+            return y
+        if fault:
+            raise fault
+        step.y = None if step.note else tree_map(partial(_taken, step), y)
+        step.half = step.half or _cast_to(step, outputs[0].device.type)
+        step.saved = dict(item for node in step.nodes for item in _saved(node))
+        self.steps.append(step)
         return y
 
     def claim(self, nodes: Sequence[Any]) -> None:
-        """What was made unseen, as by an autograd.Function, is a step without a function."""
-        self.steps += [Step(named(node), nodes=[node]) for node in self._new(nodes)]
+        """What was made unseen, as by a loop in C++, is a step without a function."""
+        self.steps += [Step(named(n), nodes=[n], note=UNSEEN) for n in self._new(nodes)]
 
     def _new(self, nodes: Sequence[Any]) -> list[Any]:
         new = _behind(nodes, self.claimed)
         self.claimed.update(new)
-        return [node for node in new if not _is_leaf(node)]
+        return [node for node in new if not is_leaf(node)]
 
 
 def _taken(step: Step, leaf: Any) -> Any:
-    """The leaf as an array; the step notes to which end its gradient goes."""
-    taken = array(leaf)
-    if isinstance(leaf, torch.Tensor) and leaf.requires_grad:
+    """The leaf as an array; the step notes to which end its gradient goes, and which 16 bits it
+    has."""
+    if not isinstance(leaf, torch.Tensor):
+        return carried(array(leaf))
+    axis = axis_of(leaf)
+    leaf = unwrapped(leaf)
+    try:
+        taken = array(leaf)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        kind = type(leaf).__name__ if leaf.layout is torch.strided else f"of {leaf.layout}"
+        raise NotAnArray(
+            f"module: expected tensors that are arrays, {step.name} has one that is not "
+            f"({kind}, on {leaf.device}): {raised(error)}"
+        ) from error
+    if taken.dtype.name in HALF_DTYPES:
+        step.half = step.half or taken.dtype.name
+        taken = carried(taken)
+    if axis is not None:
+        taken = np.ascontiguousarray(np.moveaxis(taken, axis, 0))
+        step.batched[id(taken)] = axis
+    if leaf.requires_grad:
         edge = get_gradient_edge(leaf)
         step.ends[id(taken)] = edge.node, edge.output_nr
     return taken
+
+
+def _cast_to(step: Step, device: str) -> str:
+    """To which 16 bits autocast has cast some of it, that came and went in more."""
+    casts = any(named(node).startswith("ToCopyBackward") for node in step.nodes)
+    if not (casts and torch.is_autocast_enabled(device)):
+        return ""
+    name = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+    return name if name in HALF_DTYPES else ""
 
 
 def _backward(
@@ -130,8 +246,8 @@ def _backward(
                 sent[end].append((node, array(grad)))
 
     nodes = _behind([o.grad_fn for o in outputs])
-    ends = [node for node in nodes if _is_leaf(node)]
-    inner = [node for node in nodes if not _is_leaf(node)]
+    ends = [node for node in nodes if is_leaf(node)]
+    inner = [node for node in nodes if not is_leaf(node)]
     hooks = [node.register_prehook(partial(receive, node)) for node in inner]
     hooks += [node.register_hook(partial(send, node)) for node in inner]
     for o, dy in zip(outputs, cotangents, strict=True):
@@ -142,21 +258,6 @@ def _backward(
     for hook in hooks:
         hook.remove()
     return sent, got
-
-
-def _arrival(grad: np.ndarray, sent: Sequence[tuple[Any, np.ndarray]]) -> Verdict:
-    """Whether what an end got is the sum of what it was sent."""
-    if len(sent) == 1 and same_bits(grad, sent[0][1]):
-        return EMPTY
-
-    def total(parts: Any) -> Results:
-        return {"sum": array(sum(map(tensor, parts), tensor(np.zeros_like(grad))))}
-
-    return judge(lambda _: {"sum": grad}, total, [part for _, part in sent], grad.dtype)["sum"]
-
-
-def _worse(verdicts: Iterable[Verdict]) -> Verdict:
-    return max(verdicts, key=lambda v: (CLASSES.index(v.kind), v.margin), default=EMPTY)
 
 
 def _behind(nodes: Sequence[Any], known: Collection[Any] = ()) -> list[Any]:
@@ -171,131 +272,12 @@ def _behind(nodes: Sequence[Any], known: Collection[Any] = ()) -> list[Any]:
     return found
 
 
-def _is_leaf(node: Any) -> bool:
-    return hasattr(node, "variable")
-
-
 def _saved(node: Any) -> list[tuple[str, int]]:
     names = [name for name in dir(node) if name.startswith("_saved_")]
     saved = [(name.removeprefix("_saved_"), getattr(node, name)) for name in names]
+    saved += [("saved_tensors", t) for t in getattr(node, "saved_tensors", ())]  # of a Function
     return [
         (f"{named(node)}.{name}", t.numel() * t.element_size())
         for name, t in saved
         if isinstance(t, torch.Tensor)
     ]
-
-
-def _judge(step: Step, sent: Sent, got: dict[End, Any], arrivals: dict[End, Verdict]) -> None:
-    """Runs the rule of the step's name on what torch was given, and judges both."""
-
-    def cotangent(leaf: Any) -> Any:  # zero for what of several results was not used
-        end = step.ends.get(id(leaf))
-        if end is None or got.get(end) is None:
-            return None if end is None else np.zeros_like(leaf)
-        parts = [(node in step.nodes, grad) for node, grad in sent[end]]
-        if any(own for own, _ in parts):  # one result is made of another
-            return sum((grad for own, grad in parts if not own), np.zeros_like(leaf))
-        return got[end]
-
-    step.dy = tree_map(cotangent, step.y)
-    call = _call(step)
-    if call is None or not any(step.ends.get(id(leaf)) in got for leaf in leaves(step.y)):
-        return
-    op, args, kwargs = call
-    floats = [a.dtype for a in leaves((args, kwargs)) if is_floating(a)]
-    if not floats or any(dtype not in (np.float32, np.float64) for dtype in floats):
-        step.note = "of another dtype"
-        return
-    twin = op.mirror
-    if hasattr(twin, "draw") and twin.draw(*args, **kwargs)[twin.draw.keyword] is not None:
-        again, given = (
-            [a for a in leaves(y) if isinstance(a, np.ndarray)]
-            for y in (twin(*args, **kwargs)[0], step.y)
-        )
-        if not all(map(np.array_equal, again, given)):
-            step.note = "draws at random"
-            return
-        kwargs = kwargs | twin.draw(*args, **kwargs)
-    args, kwargs = op.held(args, kwargs)
-    try:
-        y, _ = twin(*args, **kwargs)
-    except NotAsked as reason:
-        step.note = said(reason)
-        return
-    step.op = op.name
-    if isinstance(y, tuple) and not isinstance(step.y, tuple):  # what torch writes in place
-        step.dy = step.dy, *[None] * (len(y) - 1)
-    elif isinstance(step.y, tuple) and not isinstance(y, tuple):  # torch's others are None
-        step.dy = step.dy[0]
-    _settle(step, (args, kwargs, step.dy), floats[0], sent, arrivals)
-
-
-def _settle(step: Step, inputs: Any, dtype: Any, sent: Sent, arrivals: Any) -> None:
-    """The verdicts on the rule and on what torch's nodes passed on, against one floor."""
-    args, kwargs, _ = inputs
-    ours, twin = ops.named(step.op).pair
-    names = arguments.argument_names(ours, args, kwargs, twin.facts.constant)
-    bound = leaves_by_name(dict(signature_of(ours).bind(*args, **kwargs).arguments))
-    leaving = {end for node in step.nodes for end in node.next_functions}
-    together: dict[Any, list[str]] = defaultdict(list)  # the arguments that are one tensor
-    for name in names:
-        end = step.ends.get(id(bound.get(name.removeprefix("argument "))))
-        if end in leaving:
-            together[end].append(name)
-    ends = {" + ".join(parts): end for end, parts in together.items()}
-
-    def evaluated(
-        rule: Callable[..., Any], inputs: Any, names: Sequence[str] = tuple(names)
-    ) -> Results:
-        found = evaluate.evaluate(rule, names, inputs)
-        parts = {name: name.split(" + ") for name in ends}
-        sums = {name: sum(found[p] for p in of) for name, of in parts.items() if of[0] in found}
-        return {**found, **{name: np.asarray(total) for name, total in sums.items()}}
-
-    def some(wanted: Collection[str]) -> Function:
-        parts = [part for name in wanted for part in name.split(" + ")]
-        mirror, left = evaluate.asking(step.op, names, parts)
-        return partial(evaluated, mirror, names=left)
-
-    def exactly(inputs: Any) -> Exact:
-        oracle = ops.named(step.op).oracle(inputs, kinks=False, work=SOON)
-        return lambda name, index: sum(oracle(part, index) for part in name.split(" + "))
-
-    subject = partial(evaluated, ours)
-    try:
-        answer = ours(*args, **kwargs)
-        step.kept = kept(answer[1])
-        results = evaluated(lambda *_, **__: answer, inputs)
-    except Exception as error:  # whatever the rule raises on a call that torch took is a finding
-        step.note = f"{type(error).__name__}: {said(error)}"
-        step.verdicts = {"rule": replace(EMPTY, kind=DIFFERENT, margin=math.inf)}
-        return
-    floor = Floor(partial(evaluated, twin), inputs, dtype, looks=LOOKS, some=some)
-    step.verdicts = settle(floor, subject, inputs, results, exactly)
-    torchs = dict(floor.native)
-    for name, end in ends.items():
-        parts = (grad for node, grad in sent.get(end, ()) if node in step.nodes)
-        torchs[name] = sum(parts, np.zeros_like(torchs[name]))
-    settled: dict[str, Verdict] = {}
-    if not all(same_bits(torchs[name], floor.native[name]) for name in ends):
-        # One that answers the same to all inputs is never excused as having lost only digits.
-        settled = settle(floor, lambda _: torchs, inputs, torchs)
-    for name, end in ends.items():
-        arrived = arrivals.get(end, EMPTY) if _is_leaf(end[0]) else EMPTY
-        verdict = _worse((step.verdicts[name], settled.get(name, EMPTY), arrived))
-        step.edges.append(Edge(name, end[0], float(np.linalg.norm(torchs[name])), verdict))
-
-
-def _call(step: Step) -> tuple[Op, Any, dict[str, Any]] | None:
-    """The op of a step, and the call in its rule's signature; None if there is none."""
-    name = step.name.removesuffix("_")
-    op = ops.called(name)
-    if op is None or (step.method and op.facts.entry):
-        return None
-    args, kwargs = op.traced(name, step.args, step.kwargs, step.method)
-    try:
-        signature_of(op.rule).bind(*args, **kwargs)
-    except TypeError as error:
-        step.note = said(error)
-        return None
-    return op, args, kwargs

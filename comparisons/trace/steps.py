@@ -1,18 +1,27 @@
-"""One call of a torch function, its nodes and its verdicts."""
+"""One call of a torch function, its nodes and its verdicts; and all of them."""
 
 from __future__ import annotations
 
+import difflib
+import html
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ...reference.adapters import leaves
-from ..report import tables
+from .. import ops
+from ..report import files, tables
 from ..verdict.classes import DIFFERENT, Verdict, worst
 
+if TYPE_CHECKING:
+    from ..check.report import Report
+
 NO_RULE = "no rule"
+NEAR = 0.7  # of names: two of three letters in common is chance
 End = tuple[Any, int]  # of an edge: a node, and the number of the result whose gradient it takes
 Sent = dict[End, list[tuple[Any, np.ndarray]]]  # to each end: by which node, and what
 
@@ -54,6 +63,11 @@ class Step:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     note: str = ""
+    half: str = ""  # of 16 bits, which that has something of: arrays of float32 carry its numbers
+    batched: dict[int, int] = field(default_factory=dict)  # inside of vmap: of the arrays that hold
+    # many along their first axis, by their id, where that was
+    custom: Any = None  # the autograd.Function or the operator of torch.library, if it is one
+    report: Report | None = None  # of `check`, on that
 
     @property
     def judged(self) -> dict[str, Verdict]:
@@ -64,7 +78,25 @@ class Step:
     def kind(self) -> str:
         """The worst class of its verdicts. Without a rule only its cotangent can be different."""
         kind = worst(v.kind for v in self.judged.values())
-        return kind if self.op or kind == DIFFERENT else NO_RULE
+        return kind if self.op or self.report or kind == DIFFERENT else NO_RULE
+
+    @property
+    def nearest(self) -> str:
+        """Of a function that has no rule, the rule with the nearest name, that of a node which was
+        made unseen included; "" if none is near."""
+        called = _function(self.name)
+        if self.op or self.report or (ops.called(called) and called == self.name):
+            return ""
+        same = ops.called(called)
+        near = difflib.get_close_matches(called, ops.names(), 1, cutoff=NEAR)
+        return same.name if same else next(iter(near), "")
+
+    @property
+    def is_another(self) -> bool:
+        """Whether it is a method of a tensor that shares its name with a rule, of something
+        else."""
+        op = ops.called(self.name.removesuffix("_")) if self.method else None
+        return op is not None and bool(op.facts.entry)
 
     @property
     def next(self) -> list[str]:
@@ -75,9 +107,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """All steps in the order of execution; `table` has one row for each."""
+    """All steps in the order of execution; `table` has one row for each. `notes` say what was
+    traced as something else."""
 
     steps: list[Step]
+    notes: tuple[str, ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -91,27 +125,66 @@ class Trace:
         return sum(n for n, known in counts if known) / total if total else 1.0
 
     @property
+    def examined(self) -> list[str]:
+        """The names of the nodes that `check` answers for."""
+        return [named(n) for s in self.steps if s.report for n in s.nodes]
+
+    @property
     def missing(self) -> list[str]:
-        """The names of the nodes that have no rule here."""
-        return [named(n) for s in self.steps if not s.op for n in s.nodes]
+        """The names of the nodes that neither a rule nor `check` answers for."""
+        return [named(n) for s in self.steps if not (s.op or s.report) for n in s.nodes]
 
     @property
     def wrong(self) -> list[Step]:
         """The steps where something is different: the rule, the cotangent, or an edge."""
         return [s for s in self.steps if s.kind == DIFFERENT]
 
+    def save(self, path: str | Path) -> Path:
+        """Writes the trace as one page, whole or not at all. Raises OSError."""
+        from .page import page
+
+        return files.write(Path(path), page(self))
+
     def __str__(self) -> str:
         lines = []
         for i, s in enumerate(self.steps, 1):
             wrong = [name for name, v in s.judged.items() if v.kind == DIFFERENT]
-            said = f"{s.kind}: {', '.join(filter(None, [*wrong, s.note]))}".removesuffix(": ")
+            said = f"{s.kind}: {', '.join(filter(None, [*wrong, told(s)]))}".removesuffix(": ")
             lines.append(f"{i:>3} {s.name:<20} {', '.join(map(named, s.nodes)):<40} {said}")
-        return "\n".join([*lines, f"{self.covered:.0%} of the nodes have a rule"])
+        return "\n".join([*lines, f"{self.covered:.0%} of the nodes have a rule", *self.beside()])
+
+    def beside(self) -> list[str]:
+        """What is said beside the share of nodes that a rule answers for."""
+        found = [f"examined by check: {', '.join(self.examined)}"] if self.examined else []
+        return [*found, *(f"note: {note}" for note in self.notes)]
+
+    def _repr_html_(self) -> str:
+        rows = self.table.drop(columns=["schema", "id"])
+        rows = rows[rows["class"] == DIFFERENT] if self.wrong else rows
+        shown = rows.to_html(index=False, na_rep="", float_format="{:.4g}".format)
+        return f"<pre>{html.escape(str(self))}</pre>{shown}"
+
+
+def told(step: Step) -> str:
+    """What there is to be said of a step beside its verdicts."""
+    near = f"the nearest rule is {step.nearest}" if step.nearest else ""
+    return "; ".join(filter(None, [step.note, near]))
+
+
+def _function(node: str) -> str:
+    """How the function is called that makes such nodes: log_softmax of LogSoftmaxBackward0."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"Backward\d*$", "", node))
+    return words.lower()
 
 
 def named(node: Any) -> str:
     """A node's name, without its namespace."""
     return str(node.name()).rpartition("::")[2]
+
+
+def is_leaf(node: Any) -> bool:
+    """Whether a node stands for a tensor that gradients are accumulated in."""
+    return hasattr(node, "variable")
 
 
 def _row(number: int, step: Step) -> dict[str, Any]:

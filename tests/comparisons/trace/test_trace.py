@@ -359,14 +359,15 @@ def test_what_has_no_rule_is_named():
 
         @staticmethod
         def backward(ctx, dy):
-            return 2.002 * dy * ctx.saved_tensors[0]  # nobody here knows better
+            return 2 * dy * ctx.saved_tensors[0]
 
     net, x = network()
     found = trace(lambda x: torch.sin(Square.apply(net(x))) + F.dropout(net(x), 0.5), x)
-    assert {"SquareBackward", "SinBackward0"} <= set(found.missing)
+    assert "SinBackward0" in found.missing
+    assert found.examined == ["SquareBackward"]
     assert found.covered < 1
     assert next(s for s in found.steps if s.name == "dropout").note == "draws at random"
-    assert str(found).count(NO_RULE) == 3
+    assert str(found).count(NO_RULE) == 2
     assert not found.wrong
 
 
