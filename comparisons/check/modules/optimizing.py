@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from ...report.text import raised
 from .state import parameters_of, swapped
 
+# Attributes of any optimizer that say nothing about its next step.
+OF_ANY = frozenset(vars(torch.optim.SGD([torch.zeros(1)], lr=0.0)))
 # Makes an optimizer of a list of parameters or of a module; with it, in a tuple, a scheduler.
 Maker = Callable[[Any], Any]
 OfEach = Mapping[str, Any]  # something of each parameter, by name
@@ -24,31 +26,35 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Before:
-    """What a step sees: of each parameter its value, its gradient (None where there is none) and
-    what the optimizer keeps of it; the settings of each group; the state of the scheduler."""
+    """What a step sees.
+
+    parameters   by name
+    gradients    of each, None where there is none
+    state        what the optimizer keeps of each
+    kept         what else it goes on with: the settings of its groups, the state of its scheduler,
+                 and the numbers among its own attributes
+    """
 
     parameters: OfEach
     gradients: OfEach
     state: Mapping[str, OfEach]
-    settings: Sequence[Mapping[str, Any]]
-    schedule: Mapping[str, Any]
+    kept: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class After:
-    """What a step leaves, or what stands before the first one, as Before.
+    """What a step leaves, or what stands before the first one.
 
-    used    the settings with which each parameter was moved, once for each time that it stands in
-            a group; nothing where it does not, or is frozen
-    kind    the class of the optimizer
+    used   the settings with which each parameter was moved, once for each time that it stands in a
+           group; nothing where it does not, or is frozen
+    kind   the class of the optimizer
     """
 
     parameters: OfEach
     state: Mapping[str, OfEach]
-    settings: list[dict[str, Any]]
-    schedule: dict[str, Any]
+    kept: Mapping[str, Any]
     used: Mapping[str, list[dict[str, Any]]]
-    kind: str = ""
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -69,10 +75,7 @@ class Machine:
         with swapped(self.module, own):
             optimizer, scheduler = _made(self.maker, self.module)
             names = {id(p): n for n, p in own.items()}
-            for group, settings in zip(optimizer.param_groups, before.settings, strict=True):
-                group.update(copy.deepcopy(dict(settings)))
-            if scheduler and before.schedule:
-                scheduler.load_state_dict(copy.deepcopy(dict(before.schedule)))
+            _go_on(optimizer, scheduler, copy.deepcopy(dict(before.kept)))
             groups = list(optimizer.param_groups)
             self.group(optimizer, own)
             used: dict[str, list[dict[str, Any]]] = {n: [] for n in own}
@@ -81,9 +84,9 @@ class Machine:
                     used[names[id(p)]].append(settings)
             for name, p in own.items():
                 gradient = before.gradients.get(name)
-                p.grad = None if gradient is None or not p.requires_grad else gradient.clone()
+                p.grad = None if gradient is None or not p.requires_grad else _own(gradient)
                 if name in before.state:
-                    optimizer.state[p] = copy.deepcopy(dict(before.state[name]))
+                    optimizer.state[p] = {k: _own(v) for k, v in before.state[name].items()}
             optimizer.step()
             optimizer.param_groups[:] = groups
             if scheduler:
@@ -91,8 +94,7 @@ class Machine:
         return After(
             {n: p.detach() for n, p in own.items()},
             {names[id(p)]: dict(kept) for p, kept in optimizer.state.items() if id(p) in names},
-            [_settings(group) for group in optimizer.param_groups],
-            dict(scheduler.state_dict()) if scheduler else {},
+            _kept(optimizer, scheduler),
             used,
             type(optimizer).__name__,
         )
@@ -108,45 +110,52 @@ class Machine:
                 asked = parameter.default is parameter.empty
                 if asked and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
                     raise Refused(f"a step of {type(thing).__name__} asks for its {parameter.name}")
-        settings = [_settings(group) for group in optimizer.param_groups]
-        return After({}, {}, settings, dict(scheduler.state_dict()) if scheduler else {}, {})
+        return After({}, {}, _kept(optimizer, scheduler), {}, type(optimizer).__name__)
 
 
 def regrouped(changes: Mapping[str, list[dict[str, Any]]]) -> Callable[..., None]:
-    """A `group` of a Machine that puts each parameter into groups of its own, as often as changes
-    of its settings stand here."""
+    """A `group` of a Machine that has each parameter in as many groups as changes of its settings
+    stand here; those in a row that have the same settings are one group."""
 
     def group(optimizer: torch.optim.Optimizer, own: OfEach) -> None:
         known = {id(p): settings for p, settings in _grouped(optimizer)}
-        optimizer.param_groups[:] = [
-            {**optimizer.defaults, **known.get(id(own[name]), {}), **change, "params": [own[name]]}
-            for name, every in changes.items()
-            for change in every
-        ]
+        groups: list[dict[str, Any]] = []
+        for name, every in changes.items():
+            for change in every:
+                settings = {**optimizer.defaults, **known.get(id(own[name]), {}), **change}
+                if not groups or _settings(groups[-1]) != settings:
+                    groups.append({**settings, "params": []})
+                groups[-1]["params"].append(own[name])
+        optimizer.param_groups[:] = groups
 
     return group
 
 
 def _copied(t: torch.Tensor, like: torch.Tensor) -> torch.nn.Parameter:
     """A parameter of its own memory, with what the other one is marked with."""
-    own = t.clone(memory_format=torch.contiguous_format)
-    made = torch.nn.Parameter(own, requires_grad=like.requires_grad)
+    made = torch.nn.Parameter(_own(t), requires_grad=like.requires_grad)
     vars(made).update(vars(like))
     return made
+
+
+def _own(value: Any) -> Any:
+    """A copy, of a tensor in the one layout that a parameter has beside its gradient and state:
+    fused kernels go through their memory side by side."""
+    if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+        return value.detach().clone(memory_format=torch.contiguous_format)
+    return copy.deepcopy(value)
 
 
 def _made(maker: Maker, module: torch.nn.Module) -> tuple[torch.optim.Optimizer, Any]:
     """The optimizer, and the scheduler or None."""
     try:
-        made = maker(list(module.parameters()))
-    except AttributeError:  # of a list is asked what a module has
         try:
+            made = maker(list(module.parameters()))
+        except AttributeError:  # of a list is asked what a module has
             made = maker(module)
-        except AttributeError as error:
-            raise TypeError(
-                "optimizer: expected a function of the parameters, or of the module: it "
-                f"raises {raised(error)}"
-            ) from None
+    except (AttributeError, TypeError, ValueError) as error:
+        what = "a function of the parameters, or of the module"
+        raise TypeError(f"optimizer: expected {what}, but it raises {raised(error)}") from error
     optimizer, scheduler = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(optimizer, torch.optim.Optimizer):
         kind = type(optimizer).__name__
@@ -168,3 +177,30 @@ def _grouped(optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch.Tensor, d
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name not in ("params", "param_names")}
+
+
+def _kept(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
+    return {
+        "settings": [_settings(group) for group in optimizer.param_groups],
+        "schedule": dict(scheduler.state_dict()) if scheduler else {},
+        "rest": {n: v for n, v in vars(optimizer).items() if n not in OF_ANY and _plain(v)},
+    }
+
+
+def _go_on(optimizer: torch.optim.Optimizer, scheduler: Any, kept: Mapping[str, Any]) -> None:
+    """As if it had come to this; or another one, with other groups, which is tried in its place."""
+    for group, settings in zip(optimizer.param_groups, kept["settings"], strict=False):
+        group.update(settings)
+    if scheduler:
+        scheduler.load_state_dict(kept["schedule"])
+    vars(optimizer).update(kept["rest"])
+
+
+def _plain(value: Any) -> bool:
+    """Whether it is a number, a tensor that is no parameter, or a container of such."""
+    if isinstance(value, (list, tuple, dict)):
+        every = value.values() if isinstance(value, dict) else value
+        named = not isinstance(value, dict) or all(isinstance(n, (str, int)) for n in value)
+        return named and all(map(_plain, every))
+    tensor = isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter)
+    return tensor or isinstance(value, (int, float))

@@ -32,8 +32,9 @@ class NotInThatDtype(Exception):
 
 
 class Step:
-    """One step on both sides, from what the original's sees. The port's has its own settings and
-    schedule, and what it keeps and the original does not, as its `last` one left them."""
+    """One step on both sides, from what the original's sees. What the port's goes on with beside
+    that, and what it keeps of a parameter and the original does not, is as its `last` one left it.
+    """
 
     def __init__(
         self, arranging: Arranging, port: Machine, original: Machine, before: Before, last: After
@@ -44,7 +45,7 @@ class Step:
             "parameters": before.parameters,
             "gradients": before.gradients,
             "state": before.state,
-            "settings": before.settings,
+            "kept": before.kept,
         }
         # A number beside a larger parameter is counted, or single on purpose: it stays as it is.
         state = {
@@ -76,7 +77,7 @@ class Step:
     def alone(self) -> set[str]:
         """The names of the state of either that is not judged."""
         _, unlike = self.arranging.state(self.theirs.state)
-        return unlike | {
+        return unlike.union(self._elsewhere) | {
             key
             for name in self.arranging.sources
             for key, value in self.ours.state.get(name, {}).items()
@@ -85,7 +86,7 @@ class Step:
 
     def verdicts(self, hopeless: bool) -> dict[str, Verdict]:
         """On each result; of what is `hopeless` only whether it is in the floor. State that the
-        port has not is different, unless it has other state of that parameter."""
+        port has not is different, unless it has other state of that parameter, or elsewhere."""
         wanted = self._known[1]
         others = {n.rpartition(" of ")[2] for n in self.given.keys() - wanted.keys()}
         found = self._held(self.original, self._known, hopeless)
@@ -93,7 +94,7 @@ class Step:
         return {
             n: found.get(n, missing)
             for n in wanted
-            if n in found or n.rpartition(" of ")[2] not in others
+            if n in found or not (self._elsewhere or n.rpartition(" of ")[2] in others)
         }
 
     def cause(self) -> Cause | None:
@@ -142,6 +143,12 @@ class Step:
         except NotInThatDtype:  # in which it would be asked whether it lost but digits
             return settled(names)
 
+    @property
+    def _elsewhere(self) -> list[str]:
+        """The attributes of the port's optimizer that hold tensors."""
+        kept = self.ours.kept["rest"].items()
+        return [n for n, v in kept if any(isinstance(leaf, torch.Tensor) for leaf in leaves(v))]
+
     @cached_property
     def _known(self) -> tuple[Results, Results]:
         return self._gives(self.original)
@@ -170,7 +177,7 @@ class Step:
                 own = _cast(self.last.state.get(name, {}), tree["parameters"][source].dtype)
                 if kept := own | tree["state"].get(source, {}):
                     tree["state"][source] = kept
-        after = original(Before(**tree, schedule=self.before.schedule))
+        after = original(Before(**tree))
         state, _ = self.arranging.state(after.state)
         return self._results(self.arranging.made(after.parameters, self._names), state)
 
@@ -184,8 +191,8 @@ class Step:
             name: {**_cast(kept, parameters[name].dtype), **_only(given.get(name, {}), kept)}
             for name, kept in self.last.state.items()
         }
-        before = Before(parameters, gradients, state, self.last.settings, self.last.schedule)
-        return self.port(before)
+        kind = next((p.dtype for p in parameters.values()), None)
+        return self.port(Before(parameters, gradients, state, _cast(self.last.kept, kind)))
 
     def _tensors(self, inputs: Any, finer: bool = False) -> Any:
         """The tree of tensors. What was of 16 bits, and comes in float32, is of them again, unless
@@ -270,7 +277,7 @@ def _only(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in names}
 
 
-def _cast(kept: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+def _cast(kept: Mapping[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
     """State in the dtype of its parameter, but for numbers."""
 
     def made(leaf: Any) -> Any:

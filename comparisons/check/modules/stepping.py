@@ -27,6 +27,7 @@ from .state import State, modules_of, swapped
 from .stepped import Step
 
 Makers = tuple[Maker, Maker]  # for the port and for the original
+STILL = "no step moves a parameter of the original, with which anything agrees"
 ALONE = "the original has none that could be arranged for it: the port goes on with its own"
 
 
@@ -86,7 +87,7 @@ class Stepping:
     ) -> Iterator[Place]:
         """A place for each result of each step, from the first run of the original on; and of the
         whole before each, if something judges it, as long as that is right. Where nothing does, it
-        is different already."""
+        is different already. Raises ValueError for an optimizer that cannot step the original."""
         self._failed = whole is None
         try:
             ours, theirs = self.port.begun(), self.original.begun()
@@ -108,9 +109,13 @@ class Stepping:
                     yield from (replace(p, result=f"{p.result} in step {number}") for p in places)
                     whole = None if any(p.kind in BAD for p in places) else whole
             now = {name: state[name].detach() for name in call.gradients}
-            before = Before(now, call.gradients, theirs.state, theirs.settings, theirs.schedule)
+            before = Before(now, call.gradients, theirs.state, theirs.kept)
             step = Step(self.arranging, self.port, self.original, before, ours)
-            theirs = step.theirs
+            try:
+                theirs = step.theirs
+            except Exception as error:  # of any kind: there is nothing to hold the port's to
+                said = f"optimizer: that of the original raises {raised(error)}"
+                raise ValueError(said) from error
             moved |= any(not torch.equal(now[n], p) for n, p in theirs.parameters.items())
             state = self.arranging.whole({**state, **call.after, **theirs.parameters})
             try:
@@ -121,7 +126,7 @@ class Stepping:
                 return
             yield from self._settled(step, number, call)
         if not moved:
-            self.warnings += ("no step moves a parameter of the original",)
+            self.warnings += (STILL,)
 
     def _run(self, call: Call, state: State, seed: int) -> Call:
         """The original once more, with what it was given and what its state is now."""
