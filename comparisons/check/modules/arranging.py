@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ class Arranging:
     """
 
     def __init__(self, port: torch.nn.Module, original: torch.nn.Module, pairing: Pairing) -> None:
-        self._pairing = pairing
+        self._port, self._pairing = port, pairing
         self._own, self._theirs = parameters_of(port), tensors_of(original)
         names: dict[int, str] = {}
         for name, t in self._theirs.items():
@@ -45,19 +45,35 @@ class Arranging:
 
     def parameters(self, given: OfEach) -> dict[str, torch.Tensor]:
         """All of the port's; what has no partner is its own."""
-        made = self.made(given, list(self.sources))
-        kind = next((t.dtype for t in made.values()), None)
-        rest = {n: p.detach() for n, p in self._own.items() if n not in made}
-        return made | {n: t.to(kind) if t.is_floating_point() else t for n, t in rest.items()}
+        return self._with_own(self.made(given, list(self.sources)), self._own)
 
-    def gradients(self, given: OfEach) -> dict[str, torch.Tensor]:
-        """Of those that have one; sparse where the original's is."""
+    def ported(self, state: State) -> dict[str, torch.Tensor]:
+        """All parameters and buffers of the port from those of the original."""
+        held = tensors_of(self._port)
+        made = self._pairing.made(state, [n for n in held if n in self._pairing.sources])
+        return self._with_own(made, held)
+
+    @staticmethod
+    def _with_own(made: State, held: State) -> dict[str, torch.Tensor]:
+        kind = next((t.dtype for t in made.values() if t.is_floating_point()), None)
+        rest = {n: t.detach() for n, t in held.items() if n not in made}
+        cast = {n: t.to(kind) if t.is_floating_point() else t for n, t in rest.items()}
+        return {**cast, **made}
+
+    def gradients(self, given: OfEach, reached: Collection[str]) -> dict[str, torch.Tensor]:
+        """Of those that a gradient reaches; sparse where the original's is, and 0 where it has
+        none."""
         dense = {n: g.to_dense() for n, g in given.items() if g is not None}
-        names = [n for n, sources in self.sources.items() if not dense.keys().isdisjoint(sources)]
-        made = self.made(dense, names)
-        kinds = {n: given[self.sources[n][0]] for n in names}
+        names = [n for n in self.sources if n in reached]
+        made = self.made(dense, names) if dense else {}
+        kinds = {n: given[self.sources[n][0]] for n in made}
         rows = [n for n, g in kinds.items() if g is not None and g.layout is torch.sparse_coo]
         return made | {n: made[n].to_sparse(1) for n in rows}
+
+    def has(self, given: OfEach) -> set[str]:
+        """The port's parameters of which the original has something given."""
+        there = {name for name, value in given.items() if value is not None}
+        return {n for n, sources in self.sources.items() if not there.isdisjoint(sources)}
 
     def state(self, given: Mapping[str, OfEach]) -> tuple[dict[str, dict[str, Any]], set[str]]:
         """What is kept of the port's parameters, and the names of what cannot be arranged: neither

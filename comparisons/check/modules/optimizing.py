@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ OF_ANY = frozenset(vars(torch.optim.SGD([torch.zeros(1)], lr=0.0)))
 # Makes an optimizer of a list of parameters or of a module; with it, in a tuple, a scheduler.
 Maker = Callable[[Any], Any]
 OfEach = Mapping[str, Any]  # something of each parameter, by name
+Change = Callable[[torch.optim.Optimizer, OfEach], None]
 
 
 class Refused(Exception):
@@ -61,32 +62,33 @@ class After:
 class Machine:
     """A module and what makes its optimizer.
 
-    group   is asked before the step for other groups, with the optimizer and the parameters
+    change   of the optimizer and the parameters, made before each step
     """
 
     module: torch.nn.Module
     maker: Maker
-    group: Callable[[torch.optim.Optimizer, OfEach], None] = field(default=lambda *_: None)
+    change: Change = field(default=lambda optimizer, own: None)
 
     def __call__(self, before: Before) -> After:
         """One step from there; what is given stays as it is, and so do the module's parameters.
         Raises TypeError or ValueError for a maker that makes something else."""
-        own = {n: _copied(before.parameters[n], p) for n, p in parameters_of(self.module).items()}
+        like = parameters_of(self.module)
+        own: dict[str, Any] = {n: _copied(before.parameters[n], p) for n, p in like.items()}
         with swapped(self.module, own):
             optimizer, scheduler = _made(self.maker, self.module)
             names = {id(p): n for n, p in own.items()}
             _go_on(optimizer, scheduler, copy.deepcopy(dict(before.kept)))
-            groups = list(optimizer.param_groups)
-            self.group(optimizer, own)
-            used: dict[str, list[dict[str, Any]]] = {n: [] for n in own}
-            for p, settings in _grouped(optimizer):
-                if p.requires_grad:
-                    used[names[id(p)]].append(settings)
             for name, p in own.items():
                 gradient = before.gradients.get(name)
                 p.grad = None if gradient is None or not p.requires_grad else _own(gradient)
                 if name in before.state:
                     optimizer.state[p] = {k: _own(v) for k, v in before.state[name].items()}
+            groups = list(optimizer.param_groups)
+            self.change(optimizer, own)
+            used: dict[str, list[dict[str, Any]]] = {n: [] for n in own}
+            for p, settings in _grouped(optimizer):
+                if p.requires_grad:
+                    used[names[id(p)]].append(settings)
             optimizer.step()
             optimizer.param_groups[:] = groups
             if scheduler:
@@ -113,22 +115,34 @@ class Machine:
         return After({}, {}, _kept(optimizer, scheduler), {}, type(optimizer).__name__)
 
 
-def regrouped(changes: Mapping[str, list[dict[str, Any]]]) -> Callable[..., None]:
-    """A `group` of a Machine that has each parameter in as many groups as changes of its settings
-    stand here; those in a row that have the same settings are one group."""
+def regrouped(changes: Mapping[str, list[dict[str, Any]]]) -> Change:
+    """Puts each parameter into as many groups as changes of its settings stand here; those in a row
+    that have the same settings are one group."""
 
-    def group(optimizer: torch.optim.Optimizer, own: OfEach) -> None:
+    def change(optimizer: torch.optim.Optimizer, own: OfEach) -> None:
         known = {id(p): settings for p, settings in _grouped(optimizer)}
         groups: list[dict[str, Any]] = []
         for name, every in changes.items():
-            for change in every:
-                settings = {**optimizer.defaults, **known.get(id(own[name]), {}), **change}
+            for new in every:
+                settings = {**optimizer.defaults, **known.get(id(own[name]), {}), **new}
                 if not groups or _settings(groups[-1]) != settings:
                     groups.append({**settings, "params": []})
                 groups[-1]["params"].append(own[name])
         optimizer.param_groups[:] = groups
 
-    return group
+    return change
+
+
+def reached(zero: Collection[str], none: Collection[str]) -> Change:
+    """Gives these parameters a gradient that is 0, and those none."""
+
+    def change(optimizer: torch.optim.Optimizer, own: OfEach) -> None:
+        for name in zero:
+            own[name].grad = torch.zeros_like(own[name])
+        for name in none:
+            own[name].grad = None
+
+    return change
 
 
 def _copied(t: torch.Tensor, like: torch.Tensor) -> torch.nn.Parameter:

@@ -1,9 +1,8 @@
-"""One step of two optimizers, judged, and why they are not one."""
+"""One step of two optimizers, from the same parameters, gradients and state, judged."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -18,13 +17,10 @@ from ...verdict.halves import is_half
 from ...verdict.judge import settle
 from ...verdict.noise import cast
 from ...verdict.ulps import same_bits
-from ..causes.case import Cause
 from .arranging import Arranging, number
 from .evaluation import LOW, as_array, judged_in
-from .optimizing import After, Before, Machine, Maker, regrouped
+from .optimizing import After, Before, Machine
 from .report import FAILED
-
-SHOWN = 3  # parameters that a cause names
 
 
 class NotInThatDtype(Exception):
@@ -33,14 +29,21 @@ class NotInThatDtype(Exception):
 
 class Step:
     """One step on both sides, from what the original's sees. What the port's goes on with beside
-    that, and what it keeps of a parameter and the original does not, is as its `last` one left it.
+    that, and what it keeps of a parameter and the original does not, is as its `last` one left it;
+    a gradient have those of its parameters which one has `reached`.
     """
 
     def __init__(
-        self, arranging: Arranging, port: Machine, original: Machine, before: Before, last: After
+        self,
+        arranging: Arranging,
+        port: Machine,
+        original: Machine,
+        before: Before,
+        last: After,
+        reached: Set[str],
     ) -> None:
         self.arranging, self.port, self.original = arranging, port, original
-        self.before, self.last = before, last
+        self.before, self.last, self.reached = before, last, reached
         self._tree = {
             "parameters": before.parameters,
             "gradients": before.gradients,
@@ -97,16 +100,13 @@ class Step:
             if n in found or not (self._elsewhere or n.rpartition(" of ")[2] in others)
         }
 
-    def cause(self) -> Cause | None:
-        """The first change of the original's optimizer that makes of it what the port's is."""
-        for name, text, machine in self._changes():
-            with contextlib.suppress(Exception):  # whatever a change is refused with, it is none
-                known = self._gives(machine)
-                if known[1].keys() <= self.given.keys() or self.alone:
-                    found = self._held(machine, known, hopeless=True)
-                    if all(v.kind != DIFFERENT for v in found.values()):
-                        return Cause(name, text)
-        return None
+    def gives(self, original: Machine) -> bool:
+        """Whether such an original gives all that the port does, within its own floor."""
+        known = self._gives(original)
+        if not (known[1].keys() <= self.given.keys() or self.alone):
+            return False
+        found = self._held(original, known, hopeless=True)
+        return all(v.kind != DIFFERENT for v in found.values())
 
     def _held(
         self, original: Machine, known: tuple[Results, Results], hopeless: bool
@@ -185,7 +185,7 @@ class Step:
         """What the port's step leaves."""
         tree = self._tensors(inputs, finer)
         parameters = self.arranging.parameters(tree["parameters"])
-        gradients = self.arranging.gradients(tree["gradients"])
+        gradients = self.arranging.gradients(tree["gradients"], self.reached)
         given, _ = self.arranging.state(tree["state"])
         state = {
             name: {**_cast(kept, parameters[name].dtype), **_only(given.get(name, {}), kept)}
@@ -223,47 +223,6 @@ class Step:
                     found[f"{key} of {name}"] = np.asarray(value)
         return found
 
-    def _changes(self) -> Iterator[tuple[str, str, Machine]]:
-        """(name, text, the original's optimizer changed): other parameters in its groups, one other
-        setting, all of them, one that counts for nothing, a step made twice, another class."""
-        theirs = self.theirs.used
-        ours = {**theirs}
-        for name, sources in self.arranging.sources.items():
-            ours |= dict.fromkeys(sources, self.ours.used[name])
-
-        def changed(groups: Mapping[str, list[Any]], maker: Maker | None = None) -> Machine:
-            return Machine(self.original.module, maker or self.original.maker, regrouped(groups))
-
-        def other(change: Mapping[str, Any]) -> Machine:
-            return changed({n: [change.get(n, {})] * len(every) for n, every in theirs.items()})
-
-        as_often = changed({n: [{}] * len(every) for n, every in ours.items()})
-        if left := [n for n in theirs if len(ours[n]) < len(theirs[n])]:
-            yield "left out", f"the port's optimizer does not move {_listed(left)}", as_often
-        if more := [n for n in theirs if len(ours[n]) > len(theirs[n])]:
-            yield "too often", f"the port's optimizer has {_listed(more)} once more", as_often
-        pairs = {n: (ours[n][0], theirs[n][0]) for n in theirs if ours[n] and theirs[n]}
-        keys = dict.fromkeys(key for _, settings in pairs.values() for key in settings)
-        told = []
-        for key in keys:
-            new = {n: a[key] for n, (a, b) in pairs.items() if key in a and a[key] != b[key]}
-            if new:
-                name, value = next(iter(new.items()))
-                old = pairs[name][1][key]
-                where = "" if new.keys() == pairs.keys() else f" for {_listed(list(new))}"
-                told.append(f"{key} = {value!r} instead of {old!r}{where}")
-                yield key, told[-1], other({n: {key: v} for n, v in new.items()})
-        if told:
-            yield "settings", "; ".join(told), changed(ours)
-        for key in keys:
-            if any(isinstance(b[key], float) and b[key] for _, b in pairs.values()):
-                yield key, f"as if {key} were 0", other({n: {key: 0.0} for n in pairs})
-        twice = changed({n: [{}] * 2 * len(every) for n, every in theirs.items()})
-        yield "too often", "each step is made twice", twice
-        if self.ours.kind != self.theirs.kind:
-            text = f"{self.ours.kind} instead of {self.theirs.kind}"
-            yield "optimizer", text, changed(ours, self.port.maker)
-
 
 def _arrays(tree: Any) -> Any:
     return tree_map(lambda leaf: as_array(leaf) if is_differentiable(leaf) else leaf, tree)
@@ -284,8 +243,3 @@ def _cast(kept: Mapping[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
         return leaf.to(dtype) if is_differentiable(leaf) and leaf.ndim else leaf
 
     return {name: tree_map(made, value) for name, value in kept.items()}
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -24,6 +24,7 @@ from .pairing import Pairing
 from .recording import Call, recorded
 from .report import BAD, FAILED, Place
 from .state import State, modules_of, swapped
+from .step_causes import cause_of, other_settings
 from .stepped import Step
 
 Makers = tuple[Maker, Maker]  # for the port and for the original
@@ -63,6 +64,7 @@ class Stepping:
     """Judges steps, in order.
 
     cause      of the first that is different
+    notes      the settings that are not alike, which need not be seen in what a step gives
     warnings   what makes agreement say less than it seems to
     """
 
@@ -78,6 +80,7 @@ class Stepping:
         self.pairing, self.pace = pairing, pace
         self.arranging = Arranging(port, original, pairing)
         self.cause: Cause | None = None
+        self.notes: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self._failed = False  # from then on, no cause is looked for
         self._told: set[str] = set()  # state of which it was said that it is not judged
@@ -108,9 +111,10 @@ class Stepping:
                     places = self._wholes(call, state, whole)
                     yield from (replace(p, result=f"{p.result} in step {number}") for p in places)
                     whole = None if any(p.kind in BAD for p in places) else whole
+            reached = self._reached(call, state, seed + number - 1, whole is not None)
             now = {name: state[name].detach() for name in call.gradients}
             before = Before(now, call.gradients, theirs.state, theirs.kept)
-            step = Step(self.arranging, self.port, self.original, before, ours)
+            step = Step(self.arranging, self.port, self.original, before, ours, reached)
             try:
                 theirs = step.theirs
             except Exception as error:  # of any kind: there is nothing to hold the port's to
@@ -124,6 +128,8 @@ class Stepping:
                 note = f"the port's optimizer raises {raised(error)}"
                 yield Place(call, DIFFERENT, f"step {number}", verdict=FAILED, note=note)
                 return
+            told = (f"{text} in the optimizer" for text, _ in other_settings(step).values())
+            self.notes = tuple(dict.fromkeys((*self.notes, *told)))
             yield from self._settled(step, number, call)
         if not moved:
             self.warnings += (STILL,)
@@ -131,6 +137,15 @@ class Stepping:
     def _run(self, call: Call, state: State, seed: int) -> Call:
         """The original once more, with what it was given and what its state is now."""
         return recorded(self.original.module, state, call.args, call.kwargs, seed, kept=True)[-1]
+
+    def _reached(self, call: Call, state: State, seed: int, right: bool) -> set[str]:
+        """The parameters of the port that have a gradient, be it 0; where the two are different,
+        those whose partners have."""
+        if not right:
+            return self.arranging.has(call.gradients)
+        own = self.arranging.ported(state)
+        run = recorded(self.port.module, own, call.args, call.kwargs, seed, kept=True)[-1]
+        return {name for name, gradient in run.gradients.items() if gradient is not None}
 
     def _wholes(self, call: Call, state: State, whole: Whole) -> list[Place]:
         with swapped(self.original.module, state):
@@ -152,7 +167,7 @@ class Stepping:
         wrong = any(v.kind == DIFFERENT for v in verdicts.values())
         if wrong and not self._failed:
             self._failed = True
-            self.cause = None if self.pace.over else step.cause()
+            self.cause = None if self.pace.over else cause_of(step)
 
     def _placed(self, name: str) -> tuple[Call, str]:
         """The innermost submodule that both have in which a parameter of the port lies, and what is

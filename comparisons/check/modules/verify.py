@@ -58,19 +58,19 @@ def check_modules(
     pace.expect(len(calls))
     judged = _Judged(port, pairing, pace)
     places = [place for call in calls for place in judged.of(call)]
-    cause, warned = judged.cause(), tuple(judged.warnings())
+    cause, notes, warned = judged.cause(), pairing.notes, tuple(judged.warnings())
     if both:
         right = not any(place.kind in BAD for place in places)
         stepping = Stepping(port, original, pairing, both, pace)
         places += stepping.places(steps, calls[-1], state, seed, judged if right else None)
         cause = cause or stepping.cause
-        warned += stepping.warnings
+        notes, warned = notes + stepping.notes, warned + stepping.warnings
     return ModulesReport(
         type(port).__name__,
         type(original).__name__,
         tables.table(row(p) for p in places),
         tuple(places),
-        pairing.notes,
+        notes,
         cause,
         warned,
     )

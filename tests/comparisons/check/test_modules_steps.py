@@ -246,6 +246,13 @@ def test_a_setting_that_explains_but_a_part_is_no_cause():
     assert stepped((wrong, AdamW), steps=1).cause.name == "optimizer"
 
 
+def test_settings_are_told_where_they_are_not_seen():
+    """In 16 bits, a decay of 1e-5 of a parameter is far below its last place."""
+    report = stepped((lambda p: AdamW(p, weight_decay=0.0), AdamW), dtype=torch.bfloat16)
+    assert report.passed
+    assert report.notes == ("weight_decay = 0.0 instead of 0.01 in the optimizer",)
+
+
 class Frozen(Tied):
     def __init__(self):
         super().__init__()
@@ -381,6 +388,25 @@ def test_gradients_may_be_sparse_or_missing():
     report = stepped((SparseAdam, lambda p: SparseAdam(p, lr=2e-3)), Sparse, Sparse)
     assert report.first == "weight after step 1 in words"
     assert report.cause.name == "lr"
+
+
+class Dense(Sparse):
+    sparse = False
+
+
+class Zero(Dense):
+    def forward(self, tokens):
+        return super().forward(tokens) + 0 * self.unused.sum()
+
+
+def test_a_gradient_of_0_is_a_gradient():
+    """By which torch decays, where it passes over a parameter that has none."""
+    for pair, told in (((Zero, Dense), "only the port"), ((Dense, Zero), "only the original")):
+        report = stepped(AdamW, *pair)
+        assert report.first == f"unused after step 1 in {pair[1].__name__}"
+        assert report.cause.name == "no gradient"
+        assert told in str(report)
+    assert stepped(Adam, Zero, Dense).passed
 
 
 class Raising(AdamW):
