@@ -64,7 +64,6 @@ class Stepping:
     """Judges steps, in order.
 
     cause      of the first that is different
-    notes      the settings that are not alike, which need not be seen in what a step gives
     warnings   what makes agreement say less than it seems to
     """
 
@@ -80,9 +79,9 @@ class Stepping:
         self.pairing, self.pace = pairing, pace
         self.arranging = Arranging(port, original, pairing)
         self.cause: Cause | None = None
-        self.notes: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self._failed = False  # from then on, no cause is looked for
+        self._unlike: dict[str, None] = {}  # the settings that are not alike, in order
         self._told: set[str] = set()  # state of which it was said that it is not judged
 
     def places(
@@ -128,11 +127,16 @@ class Stepping:
                 note = f"the port's optimizer raises {raised(error)}"
                 yield Place(call, DIFFERENT, f"step {number}", verdict=FAILED, note=note)
                 return
-            told = (f"{text} in the optimizer" for text, _ in other_settings(step).values())
-            self.notes = tuple(dict.fromkeys((*self.notes, *told)))
+            self._unlike |= dict.fromkeys(text for text, _ in other_settings(step).values())
             yield from self._settled(step, number, call)
         if not moved:
             self.warnings += (STILL,)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The settings that are not alike, and no cause: in few bits they need not be seen."""
+        said = self.cause.text if self.cause else ""
+        return tuple(f"{text} in the optimizer" for text in self._unlike if text not in said)
 
     def _run(self, call: Call, state: State, seed: int) -> Call:
         """The original once more, with what it was given and what its state is now."""

@@ -340,6 +340,12 @@ def test_state_is_arranged_as_its_parameter(names):
     assert not stepped(NAdam, Turned, names=swapped).passed
 
 
+def test_what_is_turned_lies_in_memory_as_its_parameter_does():
+    """A fused kernel goes through both side by side."""
+    report = stepped((lambda p: AdamW(p, fused=True), AdamW), Turned, names=NAMES, steps=2)
+    assert report.passed, str(report)
+
+
 def test_what_is_not_laid_out_as_its_parameter_is_told():
     report = stepped(Adafactor, Turned, names=NAMES)
     told = report.table[report.table["class"] == "n/a"]
