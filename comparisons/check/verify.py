@@ -59,6 +59,8 @@ def check(
     budget: float | None = None,
     progress: Told | None = None,
     names: Any = None,
+    steps: int = 0,
+    optimizer: Any = None,
 ) -> Any:
     """Examines a backward pass, and names what is wrong with it, in a Report; of two modules
     of torch, a ModulesReport says whether the one is the other (below).
@@ -105,11 +107,16 @@ def check(
               parameter, buffer or submodule of the subject to that of the other's, which may be
               cut, turned or joined ("attn.qkv.weight[:64]", "fc.weight.T", "cat(q.weight,
               k.weight)"); or a function that makes the state of the subject from that of the other
+    steps     of two modules, how many steps both are trained on, each from the other's own state
+    optimizer   makes the optimizer of either from the list of its parameters, or from the module;
+              or a pair of such functions, for the subject and for the other; with the optimizer,
+              in a tuple, it may give a scheduler
 
     A torch.nn.Module that is held to another one is given copies of its parameters and buffers,
     and is judged at every submodule that both have, innermost first, from what the other's was
-    given there: outputs, gradients of inputs and parameters, buffers. Of the arguments above,
-    arrays, settings, seed, budget, progress and names say something about that.
+    given there: outputs, gradients of inputs and parameters, buffers; then the parameters and the
+    optimizer's state after each step. Of the arguments above, arrays, settings, seed, budget,
+    progress, names, steps and optimizer say something about that.
 
     The number of calls does not grow with the arrays. What goes beyond the shapes and sizes of the
     call is tried in a process of its own, because kernels may end theirs. Raises TypeError or
@@ -124,11 +131,11 @@ def check(
 
         _refuse_for_modules(given)
         with _silenced():
-            return check_modules(
-                subject, against, arrays or (), settings or {}, names, seed, budget, progress
-            )
-    if names is not None:
-        raise TypeError("names: expected two modules of torch beside them")
+            pair, call = (subject, against), (arrays or (), settings or {})
+            return check_modules(*pair, *call, names, seed, budget, progress, steps, optimizer)
+    for name in ("names", "steps", "optimizer"):
+        if given[name] not in (None, 0):
+            raise TypeError(f"{name}: expected two modules of torch beside them")
     pace = Pace(budget, progress)
     target = target_of(against, gradient)
     named = [*target.constant, *constant.replace(",", " ").split()]
@@ -188,7 +195,10 @@ def _refuse(given: Mapping[str, Any]) -> None:
         raise ValueError("quick, thorough: expected one of them at most, got both")
 
 
-OF_MODULES = ("subject", "against", "arrays", "settings", "seed", "budget", "progress", "names")
+OF_MODULES = (
+    *("subject", "against", "arrays", "settings", "seed", "budget", "progress", "names"),
+    *("steps", "optimizer"),
+)
 
 
 def _refuse_for_modules(given: Mapping[str, Any]) -> None:

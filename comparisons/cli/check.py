@@ -121,6 +121,20 @@ Names = Annotated[
         "those of --against.",
     ),
 ]
+Steps = Annotated[
+    int,
+    typer.Option(
+        metavar="N", help="Beside --inputs: so many steps, of which each is judged.", min=0
+    ),
+]
+Optimizer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE:NAME",
+        help="Beside --steps: a function that makes an optimizer of a list of parameters or of a "
+        "module; or FILE:NAME,NAME, for the subject and for --against.",
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(metavar="SECONDS", help="End it after so long, with status 2.", min=0),
@@ -150,6 +164,8 @@ def check_command(
     probe: Probes = None,
     inputs: Inputs = None,
     names: Names = None,
+    steps: Steps = 0,
+    optimizer: Optimizer = None,
     order: Order = 1,
     forward_mode: ForwardMode = False,
     rounds_once: RoundsOnce = False,
@@ -177,7 +193,7 @@ def check_command(
         from ..report import files
 
         files.folder(out)
-    if inputs or names:
+    if inputs or names or steps or optimizer:
         from . import modules
 
         found = modules.examined(given)

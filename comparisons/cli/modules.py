@@ -27,7 +27,8 @@ def examined(given: Mapping[str, Any]) -> ModulesReport:
         if given[option]:
             raise typer.BadParameter(f"--{option}: not beside --inputs, which is for two modules")
     if not given["inputs"]:
-        raise typer.BadParameter("--names: expected --inputs beside it, what both are given")
+        option = next(name for name in ("names", "steps", "optimizer") if given[name])
+        raise typer.BadParameter(f"--{option}: expected --inputs beside it, what both are given")
     if not given["against"]:
         raise typer.BadParameter("--inputs: expected --against beside it, the original")
     port, original = _module(loaded(given["subject"])), _module(named(given["against"]))
@@ -42,6 +43,8 @@ def examined(given: Mapping[str, Any]) -> ModulesReport:
                 args,
                 settings,
                 names=loaded(given["names"]) if given["names"] else None,
+                steps=given["steps"],
+                optimizer=loaded(given["optimizer"]) if given["optimizer"] else None,
                 progress=told,
                 **{name: given[name] for name in AS_THEY_ARE},
             )

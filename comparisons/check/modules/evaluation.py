@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from .recording import Call, floating, kept_generator
 from .state import Slots, held_by, parameters_of, slots_of, swapped, tensors_of
 from .wide import NARROW, Wide
 
+LOW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 Arrange = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
@@ -96,6 +97,14 @@ class Inputs:
         return mapped(made, self.tree)
 
 
+def judged_in(kinds: Collection[torch.dtype]) -> Any:
+    """In which dtype that is judged which has numbers of these: the narrowest."""
+    for kind, name in LOW.items():
+        if kind in kinds:
+            return name
+    return np.float32 if torch.float32 in kinds else np.float64
+
+
 def _arrays(tree: Any) -> list[np.ndarray]:
     """The floating tensors as arrays, in order; those of 16 bits in float32."""
     return [as_array(leaf) for _, leaf in items(tree) if is_differentiable(leaf)]
@@ -105,7 +114,7 @@ def as_array(t: torch.Tensor) -> np.ndarray:
     """A tensor as an array, of 16 bits in float32."""
     t = t.detach()
     t = t.to_dense() if t.layout is not torch.strided else t
-    return (t.float() if t.dtype in (torch.bfloat16, torch.float16) else t).numpy(force=True)
+    return (t.float() if t.dtype in LOW else t).numpy(force=True)
 
 
 def evaluated(

@@ -26,6 +26,8 @@ class Call:
     generator   the state of torch's before the call, if that draws
     attached    whether gradients were recorded in the forward
     written     the buffers that the call has changed
+    gradients   of the whole, if they are kept: those of its parameters, None where there is none
+    after       of the whole, if they are kept: its buffers after the call
     """
 
     place: str
@@ -39,6 +41,8 @@ class Call:
     differentiable: bool = False  # whether a gradient is asked of any of its arguments
     attached: bool = True
     written: set[str] = field(default_factory=set)
+    gradients: dict[str, torch.Tensor | None] = field(default_factory=dict)
+    after: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def recorded(
@@ -47,9 +51,11 @@ def recorded(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     seed: int,
+    kept: bool = False,
 ) -> list[Call]:
     """The calls in the order in which they end, the whole last. The state, parameters and buffers,
-    takes the place of the module's own, which stay as they are; so does torch's generator."""
+    takes the place of the module's own, which stay as they are; so does torch's generator. What the
+    run leaves is kept with the whole if that is wanted."""
     calls: list[Call] = []
     recorder = _Recorder(module, calls)
     with kept_generator(seed), torch.enable_grad():
@@ -65,6 +71,10 @@ def recorded(
             dys = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
             if outputs:
                 torch.autograd.backward(outputs, dys)
+        if kept:
+            parameters = parameters_of(module)
+            calls[-1].gradients = {name: own[name].grad for name in parameters}
+            calls[-1].after = {n: t.detach() for n, t in own.items() if n not in parameters}
     return calls
 
 

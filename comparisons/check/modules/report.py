@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from ...verdict.classes import CLASSES, CONVENTION, DIFFERENT, UNDECIDED, Verdict
+from ...verdict.classes import CLASSES, CONVENTION, DIFFERENT, EMPTY, UNDECIDED, Verdict
 from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
 from ..report import measured
@@ -17,6 +17,7 @@ from .recording import Call
 
 LINES = 8  # of a kind that the page shows
 BAD = (DIFFERENT, UNDECIDED, CONVENTION)
+FAILED = replace(EMPTY, kind=DIFFERENT, margin=math.inf)  # what has no numbers to compare
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def _page(r: ModulesReport) -> Iterator[str]:
             yield f"  different: {str(place) or 'the whole'} ({part.iloc[0]['module']}): {results}"
     skipped = r.table[r.table["class"] == NOT_APPLICABLE]
     for note, part in skipped.groupby("note", sort=False):
-        yield f"  not judged alone: {', '.join(dict.fromkeys(part['place']))}: {note}"
+        where = (p or r or "the whole" for p, r in zip(part["place"], part["result"], strict=True))
+        yield f"  not judged alone: {', '.join(dict.fromkeys(where))}: {note}"
     counts = r.table["class"].value_counts()
     kinds = [f"{counts[k]} {k}" for k in (*CLASSES, NOT_APPLICABLE) if k in counts]
     resolution = r.table["resolution"].median()

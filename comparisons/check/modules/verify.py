@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 
 from ...report import tables
 from ...report.text import raised
-from ...verdict.classes import DIFFERENT, EMPTY, Function, Results
+from ...verdict.classes import DIFFERENT, Function, Results
 from ...verdict.floor import LOOKS, Floor
 from ...verdict.halves import is_half
 from ...verdict.judge import settle
@@ -23,14 +21,12 @@ from ..findings import NOT_APPLICABLE
 from ..pace import Pace, Told
 from ..trees import mapped
 from .causes import Failure, cause_of
-from .evaluation import Incomparable, Inputs, Side, as_array, evaluated
+from .evaluation import Incomparable, Inputs, Side, as_array, evaluated, judged_in
 from .pairing import Names, Pairing, paired
 from .recording import Call, recorded
-from .report import ModulesReport, Place, row
+from .report import BAD, FAILED, ModulesReport, Place, row
 from .state import modules_of, parameters_of, tensors_of
-
-FAILED = replace(EMPTY, kind=DIFFERENT, margin=math.inf)
-LOW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+from .stepping import Stepping, makers
 
 
 def check_modules(
@@ -42,31 +38,39 @@ def check_modules(
     seed: int = 0,
     budget: float | None = None,
     progress: Told | None = None,
+    steps: int = 0,
+    optimizer: Any = None,
 ) -> ModulesReport:
     """Whether a module is another one; see `check`.
 
     The port gets copies of the parameters and buffers of the original; neither is changed. The
     original runs once; at each call of a submodule that both have, innermost first, the port's is
     given what the original's was, with the cotangents that arrived there: outputs, gradients and
-    buffers are held to those in float64, within a measured floor.
+    buffers are held to those in float64, within a measured floor. Then come the steps.
     """
+    both = makers(steps, optimizer)
     pace = Pace(budget, progress)
     pairing = paired(port, original, names)
     state = tensors_of(original)
     args = mapped(_tensor(original), tuple(arrays))
     kwargs = mapped(_tensor(original), dict(settings))
-    calls = recorded(original, state, args, kwargs, seed)
+    calls = recorded(original, state, args, kwargs, seed, kept=both is not None)
     pace.expect(len(calls))
     judged = _Judged(port, pairing, pace)
     places = [place for call in calls for place in judged.of(call)]
-    cause = judged.cause()
-    warned = tuple(judged.warnings())
+    cause, notes, warned = judged.cause(), pairing.notes, tuple(judged.warnings())
+    if both:
+        right = not any(place.kind in BAD for place in places)
+        stepping = Stepping(port, original, pairing, both, pace)
+        places += stepping.places(steps, calls[-1], state, seed, judged if right else None)
+        cause = cause or stepping.cause
+        notes, warned = notes + stepping.notes, warned + stepping.warnings
     return ModulesReport(
         type(port).__name__,
         type(original).__name__,
         tables.table(row(p) for p in places),
         tuple(places),
-        pairing.notes,
+        notes,
         cause,
         warned,
     )
@@ -197,7 +201,7 @@ class _Judged:
             yield Place(call, DIFFERENT, "call", verdict=FAILED, note=note)
             return
         self.seen.add(call.place)
-        dtype = _dtype(inputs)
+        dtype = judged_in(inputs.kinds)
         known = truth(cast(inputs.arrays, np.float64)), truth(inputs.arrays)
         written = {f"buffer {n}" for n in _written(subject, inputs, results)}
         names = [n for n in known[0] if not n.startswith("buffer") or n in written]
@@ -243,14 +247,6 @@ def _alone(t: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     return own.to(dtype) if dtype and own.is_floating_point() else own
 
 
-def _dtype(inputs: Inputs) -> Any:
-    """In which a call is judged: the narrowest of its numbers."""
-    for kind, name in LOW.items():
-        if kind in inputs.kinds:
-            return name
-    return np.float32 if torch.float32 in inputs.kinds else np.float64
-
-
 def _written(subject: Side, inputs: Inputs, results: Results) -> set[str]:
     """The buffers of the port that it changes, or the original its own."""
     given = inputs.tree[0]
@@ -270,6 +266,11 @@ def _arranged(results: Results, subject: Side, reference: Side) -> Results:
     for name in reference.wanted:
         if (gradient := rest.pop(f"gradient of {name}", None)) is not None:
             grads[name] = torch.from_numpy(np.array(gradient))
+    names: dict[int, str] = {}  # of tied ones the first
+    for name, t in tensors_of(reference.module).items():
+        first = names.setdefault(id(t), name)
+        if first in grads:
+            grads[name] = grads[first]
     after = {n: torch.from_numpy(np.array(rest.pop(f"buffer {n}"))) for n in reference.buffers}
     # Else no more than the shape, and nothing that the module holds: noise moves what it meets.
     made = subject.arrange(reference.shapes | after | grads)

@@ -49,6 +49,39 @@ def test_function():
     assert_gradient(right, "tanh")
 """
 
+MODULES = """
+import torch
+
+class Net(torch.nn.Sequential):
+    def __init__(self, eps=1e-5):
+        super().__init__(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4, eps=eps))
+
+def other():
+    return Net(1e-3)
+
+def batch():
+    return torch.arange(6.0).reshape(2, 3)
+
+def adamw(parameters):
+    return torch.optim.AdamW(parameters)
+
+def partly(parameters):
+    return torch.optim.AdamW(parameters[:-1])
+"""
+MODULE_TESTS = """
+from gradtwin import assert_gradient
+from modules import Net, adamw, batch, other, partly
+
+def test_right(check_gradient):
+    assert check_gradient(Net(), Net(), [batch()], steps=2, optimizer=adamw).passed
+
+def test_wrong(assert_gradient):
+    assert_gradient(other(), Net(), [batch()])
+
+def test_steps():
+    assert_gradient(Net(), Net(), [batch()], steps=1, optimizer=(partly, adamw))
+"""
+
 
 @pytest.fixture
 def gradtwin(monkeypatch):
@@ -155,6 +188,50 @@ def test_the_plug_in(folder, workers):
     assert "test_rules.py::test_wrong" in page
     table = pd.read_csv(folder / "out" / "report.csv")
     assert table["test"].nunique() == 3
+
+
+def test_the_plug_in_takes_two_modules(folder):
+    (folder / "modules.py").write_text(MODULES)
+    (folder / "test_rules.py").write_text(MODULE_TESTS)
+    files = "--gradient-report=report", "--junitxml=junit.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *files]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert "2 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "gradient report: 3 checks, 2 wrong" in done.stdout
+    table = pd.read_csv(folder / "report.csv")
+    assert {"output", "bias after step 1", "exp_avg of weight after step 2"} <= set(table["result"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    junit = (folder / "junit.xml").read_text(encoding="utf-8")
+    for text in (page, junit):
+        assert "first: output in 1" in text
+        assert "first: bias after step 1 in 1" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ([], 0, "right"),
+        (["--optimizer", "modules.py:adamw", "--steps", "2"], 0, "right"),
+        (["--optimizer", "modules.py:partly,adamw", "--steps", "1"], 1, "bias after step 1 in 1"),
+        (["--steps", "2"], 2, "steps: expected an optimizer beside them"),
+        (["--optimizer", "modules.py:adamw"], 2, "optimizer: expected steps beside it"),
+        (["--optimizer", "modules.py:batch", "--steps", "1"], 2, "but it raises TypeError"),
+    ],
+)
+def test_two_modules(gradtwin, folder, arguments, status, words):
+    (folder / "modules.py").write_text(MODULES)
+    pair = "modules.py:Net", "--against", "modules.py:Net", "--inputs", "modules.py:batch"
+    done = gradtwin("check", *pair, *arguments, cwd=folder)
+    assert done.exit_code == status, done.stdout + done.stderr
+    assert words in (done.stdout if status < 2 else done.stderr)
+    assert status < 2 or len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", [("--steps", "1"), ("--optimizer", "modules.py:adamw")])
+def test_steps_are_for_two_modules(gradtwin, folder, option):
+    done = gradtwin("check", "rules.py:right", *option, cwd=folder)
+    assert done.exit_code == 2
+    assert f"{option[0]}: expected --inputs beside it" in done.stderr
 
 
 def test_the_plug_in_does_not_import_torch(folder):
