@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...report.text import raised
-from .state import parameters_of, swapped
+from .state import parameters_of, slots_of, swapped
 
 # Attributes of any optimizer that say nothing about its next step.
 OF_ANY = frozenset(vars(torch.optim.SGD([torch.zeros(1)], lr=0.0)))
@@ -74,7 +74,7 @@ class Machine:
         Raises TypeError or ValueError for a maker that makes something else."""
         like = parameters_of(self.module)
         own: dict[str, Any] = {n: _copied(before.parameters[n], p) for n, p in like.items()}
-        with swapped(self.module, own):
+        with swapped(slots_of(self.module), own):
             optimizer, scheduler = _made(self.maker, self.module)
             names = {id(p): n for n, p in own.items()}
             _go_on(optimizer, scheduler, copy.deepcopy(dict(before.kept)))
@@ -104,7 +104,7 @@ class Machine:
     def begun(self) -> After:
         """What stands before the first step. Raises as a step does, and Refused."""
         own = {n: _copied(p.detach(), p) for n, p in parameters_of(self.module).items()}
-        with swapped(self.module, own):
+        with swapped(slots_of(self.module), own):
             optimizer, scheduler = _made(self.maker, self.module)
         for thing in filter(None, (optimizer, scheduler)):
             _, *taken = inspect.signature(type(thing).step).parameters.values()

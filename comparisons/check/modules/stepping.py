@@ -23,7 +23,7 @@ from .optimizing import Before, Machine, Maker, Refused
 from .pairing import Pairing
 from .recording import Call, recorded
 from .report import BAD, FAILED, Place
-from .state import State, modules_of, swapped
+from .state import State, modules_of, slots_of, swapped
 from .step_causes import cause_of, other_settings
 from .stepped import Step
 
@@ -152,7 +152,7 @@ class Stepping:
         return {name for name, gradient in run.gradients.items() if gradient is not None}
 
     def _wholes(self, call: Call, state: State, whole: Whole) -> list[Place]:
-        with swapped(self.original.module, state):
+        with swapped(slots_of(self.original.module), state):
             places = list(whole.of(call))
             if any(p.kind in BAD for p in places) and not self._failed:
                 self._failed, self.cause = True, whole.cause()
