@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,9 @@ def check(
     A torch.nn.Module that is held to another one is given copies of its parameters and buffers,
     and is judged at every submodule that both have, innermost first, from what the other's was
     given there: outputs, gradients of inputs and parameters, buffers. Of the arguments above,
-    arrays, settings, seed, budget, progress and names say something about that.
+    arrays, settings, seed, budget, progress and names say something about that. Instead of the
+    other one, `against` may be the file that `record_module` has made of it, a path or a name that
+    ends in .npz, which holds the arrays, settings and seed as well.
 
     The number of calls does not grow with the arrays. What goes beyond the shapes and sizes of the
     call is tried in a process of its own, because kernels may end theirs. Raises TypeError or
@@ -118,18 +121,13 @@ def check(
     """
     given = dict(locals())
     _refuse(given)
+    pace = Pace(budget, progress)
     two = isinstance(subject, torch.nn.Module) and isinstance(against, torch.nn.Module)
-    if two and subject is not against:  # held to itself, it is a function like any other
-        from .modules.verify import check_modules  # which looks for causes by this
-
-        _refuse_for_modules(given)
-        with _silenced():
-            return check_modules(
-                subject, against, arrays or (), settings or {}, names, seed, budget, progress
-            )
+    if is_record(against) or (two and subject is not against):
+        with _silenced():  # held to itself, a module is a function like any other
+            return _two_modules(given, pace)
     if names is not None:
         raise TypeError("names: expected two modules of torch beside them")
-    pace = Pace(budget, progress)
     target = target_of(against, gradient)
     named = [*target.constant, *constant.replace(",", " ").split()]
     frozen = frozenset(map(gradient_name, named))
@@ -188,14 +186,40 @@ def _refuse(given: Mapping[str, Any]) -> None:
         raise ValueError("quick, thorough: expected one of them at most, got both")
 
 
-OF_MODULES = ("subject", "against", "arrays", "settings", "seed", "budget", "progress", "names")
+OF_RECORD = ("subject", "against", "budget", "progress", "names")
+OF_MODULES = (*OF_RECORD, "arrays", "settings", "seed")
 
 
-def _refuse_for_modules(given: Mapping[str, Any]) -> None:
-    """Raises TypeError for what is said and has no meaning for two modules."""
+def is_record(against: Any) -> bool:
+    """Whether this is the file of a module that was recorded."""
+    return isinstance(against, Path) or (isinstance(against, str) and against.endswith(".npz"))
+
+
+def _two_modules(given: Mapping[str, Any], pace: Pace) -> Any:
+    """Whether a module is another one, which is here or was recorded."""
+    from .modules.original import Here
+    from .modules.record import Record
+    from .modules.verify import check_modules  # which looks for causes by `check`
+
+    subject, against = given["subject"], given["against"]
+    if not is_record(against):
+        _refuse_beside(given, OF_MODULES, "two modules of torch")
+        arrays, settings = given["arrays"] or (), given["settings"] or {}
+        return check_modules(
+            subject, Here(against, arrays, settings, given["seed"]), given["names"], pace
+        )
+    if not isinstance(subject, torch.nn.Module):
+        kind = type(subject).__name__
+        raise TypeError(f"subject: expected a torch.nn.Module beside a record, got a {kind}")
+    _refuse_beside(given, OF_RECORD, "a record, which holds what was given")
+    return check_modules(subject, Record(Path(against)), given["names"], pace)
+
+
+def _refuse_beside(given: Mapping[str, Any], meant: Sequence[str], what: str) -> None:
+    """Raises TypeError for what is said and has no meaning there."""
     for name, parameter in inspect.signature(check).parameters.items():
-        if name not in OF_MODULES and given[name] != parameter.default:
-            raise TypeError(f"{name}: expected no such argument beside two modules of torch")
+        if name not in meant and given[name] != parameter.default:
+            raise TypeError(f"{name}: expected no such argument beside {what}")
 
 
 def _reported(
