@@ -13,6 +13,7 @@ import torch
 from ...environment import fingerprint
 from ...report import files
 from ...report.parquet import Damaged
+from ...report.text import line
 from ...verdict.classes import Results
 from ...verdict.floor import Floor
 from ...verdict.noise import cast
@@ -221,7 +222,8 @@ class Record:
                 self.gave[call] = kept["asked"], _results(kept["results"], reader)
             where = f"torch {made['torch']} and numpy {made['numpy']} on {made['system']}"
         except BROKEN as error:
-            raise Damaged(f"{path}: expected a record of a module: {error}") from None
+            text = line(str(error))
+            raise Damaged(f"{path}: expected a record of a module: {text}") from None
         self.calls: Sequence[Call] = list(self.gave)
         self.note = f"judged by a record, without the original's code, made by {where}"
 

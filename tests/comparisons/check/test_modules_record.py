@@ -57,6 +57,13 @@ class Naive(ByHand):
         return (x - mean) / (variance + self.eps).sqrt() * self.weight + self.bias
 
 
+class Narrow(nn.LayerNorm):
+    """Rounds to 16 bits on its way."""
+
+    def forward(self, x):
+        return super().forward(x.bfloat16().float())
+
+
 class Unfused(nn.Module):
     """Joined, turned and called otherwise."""
 
@@ -125,6 +132,7 @@ PAIRS = {
         lambda: by_hand(norm__eps=1.0).bfloat16(),
         *(lambda: Norm().bfloat16(), SHORT, None),
     ),
+    "narrow": (lambda: by_hand(Narrow), Norm, ROWS.view(4, 6) / 3, None),
     "turned": (Unfused, Gated, ROWS.view(6, 4), TURNED),
     "counts": (Counting, Gated, ROWS.view(6, 4), NAMES),
 }
