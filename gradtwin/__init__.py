@@ -3,8 +3,9 @@ and compared.
 
 `check` examines a backward pass and gives a `Report`, which names the `Cause` of what is wrong;
 `assert_gradient` raises if something is; `functional` makes a layer a function of its parameters.
-`trace` goes through the backward pass of a torch module and gives a `Trace`. `record_run` records a
-training loop; `compare_curves` trains a `Cell` by hand and by torch.
+`record_module` keeps a module in a file that `check` holds ports to. `trace` goes through the
+backward pass of a torch module and gives a `Trace`. `record_run` records a training loop;
+`compare_curves` trains a `Cell` by hand and by torch.
 """
 
 from importlib import import_module
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .comparisons.check.causes import Cause
     from .comparisons.check.functional import functional
+    from .comparisons.check.modules.record import record_module
     from .comparisons.check.report import Report
     from .comparisons.check.verify import check
     from .comparisons.curves.divergence import compare as compare_curves
@@ -32,6 +34,7 @@ __all__ = [
     "check",
     "compare_curves",
     "functional",
+    "record_module",
     "record_run",
     "trace",
 ]
@@ -46,6 +49,7 @@ PLACES = {
     "check": ("comparisons.check.verify", "check"),
     "compare_curves": ("comparisons.curves.divergence", "compare"),
     "functional": ("comparisons.check.functional", "functional"),
+    "record_module": ("comparisons.check.modules.record", "record_module"),
     "record_run": ("comparisons.runs.record_run", "record_run"),
     "trace": ("comparisons.trace.recorder", "trace"),
 }

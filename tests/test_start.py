@@ -10,7 +10,8 @@ import gradtwin
 HEAVY = ("torch", "pandas", "scipy", "matplotlib", "sklearn", "pyarrow", "joblib")
 PUBLIC = {
     *("Cause", "Cell", "Report", "Trace"),
-    *("assert_gradient", "check", "compare_curves", "functional", "record_run", "trace"),
+    *("assert_gradient", "check", "compare_curves", "functional"),
+    *("record_module", "record_run", "trace"),
 }
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,9 @@ def check(
     and is judged at every submodule that both have, innermost first, from what the other's was
     given there: outputs, gradients of inputs and parameters, buffers; then the parameters and the
     optimizer's state after each step. Of the arguments above, arrays, settings, seed, budget,
-    progress, names, steps and optimizer say something about that.
+    progress, names, steps and optimizer say something about that. Instead of the other one,
+    `against` may be the file that `record_module` has made of it, a path or a name that ends in
+    .npz, which holds the arrays, settings and seed as well; then there are no steps.
 
     The number of calls does not grow with the arrays. What goes beyond the shapes and sizes of the
     call is tried in a process of its own, because kernels may end theirs. Raises TypeError or
@@ -125,18 +128,14 @@ def check(
     """
     given = dict(locals())
     _refuse(given)
+    pace = Pace(budget, progress)
     two = isinstance(subject, torch.nn.Module) and isinstance(against, torch.nn.Module)
-    if two and subject is not against:  # held to itself, it is a function like any other
-        from .modules.verify import check_modules  # which looks for causes by this
-
-        _refuse_for_modules(given)
-        with _silenced():
-            pair, call = (subject, against), (arrays or (), settings or {})
-            return check_modules(*pair, *call, names, seed, budget, progress, steps, optimizer)
+    if is_record(against) or (two and subject is not against):
+        with _silenced():  # held to itself, a module is a function like any other
+            return _two_modules(given, pace)
     for name in ("names", "steps", "optimizer"):
         if given[name] not in (None, 0):
             raise TypeError(f"{name}: expected two modules of torch beside them")
-    pace = Pace(budget, progress)
     target = target_of(against, gradient)
     named = [*target.constant, *constant.replace(",", " ").split()]
     frozen = frozenset(map(gradient_name, named))
@@ -195,17 +194,41 @@ def _refuse(given: Mapping[str, Any]) -> None:
         raise ValueError("quick, thorough: expected one of them at most, got both")
 
 
-OF_MODULES = (
-    *("subject", "against", "arrays", "settings", "seed", "budget", "progress", "names"),
-    *("steps", "optimizer"),
-)
+OF_RECORD = ("subject", "against", "budget", "progress", "names")
+OF_MODULES = (*OF_RECORD, "arrays", "settings", "seed", "steps", "optimizer")
 
 
-def _refuse_for_modules(given: Mapping[str, Any]) -> None:
-    """Raises TypeError for what is said and has no meaning for two modules."""
+def is_record(against: Any) -> bool:
+    """Whether this is the file of a module that was recorded."""
+    return isinstance(against, Path) or (isinstance(against, str) and against.endswith(".npz"))
+
+
+def _two_modules(given: Mapping[str, Any], pace: Pace) -> Any:
+    """Whether a module is another one, which is here or was recorded."""
+    from .modules.original import Here
+    from .modules.record import Record
+    from .modules.stepping import training_of
+    from .modules.verify import check_modules  # which looks for causes by `check`
+
+    subject, against, names = (given[name] for name in ("subject", "against", "names"))
+    if not is_record(against):
+        _refuse_beside(given, OF_MODULES, "two modules of torch")
+        training = training_of(given["steps"], given["optimizer"], given["seed"])
+        call = given["arrays"] or (), given["settings"] or {}
+        here = Here(against, *call, given["seed"], kept=training is not None)
+        return check_modules(subject, here, names, pace, training)
+    if not isinstance(subject, torch.nn.Module):
+        kind = type(subject).__name__
+        raise TypeError(f"subject: expected a torch.nn.Module beside a record, got a {kind}")
+    _refuse_beside(given, OF_RECORD, "a record, which holds what was given")
+    return check_modules(subject, Record(Path(against)), names, pace)
+
+
+def _refuse_beside(given: Mapping[str, Any], meant: Sequence[str], what: str) -> None:
+    """Raises TypeError for what is said and has no meaning there."""
     for name, parameter in inspect.signature(check).parameters.items():
-        if name not in OF_MODULES and given[name] != parameter.default:
-            raise TypeError(f"{name}: expected no such argument beside two modules of torch")
+        if name not in meant and given[name] != parameter.default:
+            raise TypeError(f"{name}: expected no such argument beside {what}")
 
 
 def _reported(

@@ -49,7 +49,7 @@ Against = Annotated[
     str | None,
     typer.Option(
         help="A torch callable by its full name or as FILE:NAME, or one of our rules; without, "
-        "differences."
+        "differences. Of a torch.nn.Module also the file that --record has made of the original."
     ),
 ]
 Shape = Annotated[
@@ -135,6 +135,21 @@ Optimizer = Annotated[
         "module; or FILE:NAME,NAME, for the subject and for --against.",
     ),
 ]
+Record = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz",
+        help="Beside --inputs: the subject is the original, and all that a port is held to is kept "
+        "in this file, for --against elsewhere. Nothing is judged.",
+    ),
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.html",
+        help="Of two modules, save a page: the tree of submodules, and all results of each.",
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(metavar="SECONDS", help="End it after so long, with status 2.", min=0),
@@ -166,6 +181,8 @@ def check_command(
     names: Names = None,
     steps: Steps = 0,
     optimizer: Optimizer = None,
+    record: Record = None,
+    save: Save = None,
     order: Order = 1,
     forward_mode: ForwardMode = False,
     rounds_once: RoundsOnce = False,
@@ -193,11 +210,14 @@ def check_command(
         from ..report import files
 
         files.folder(out)
-    if inputs or names or steps or optimizer:
+    of_two = inputs or names or steps or optimizer or record or save
+    if of_two or str(against).endswith(".npz"):
         from . import modules
 
+        if record:
+            raise typer.Exit(_told(modules.recorded(given), {"file": str(record)}, as_json, quiet))
         found = modules.examined(given)
-        _write(out, found)
+        _write(out, found, save)
         raise typer.Exit(_told(found, modules.plain(found), as_json, quiet))
     from .subjects import loaded, named
 
@@ -231,12 +251,16 @@ def check_command(
     raise typer.Exit(_told(found, _plain(found) if as_json else {}, as_json, quiet))
 
 
-def _write(out: Path | None, found: Any) -> None:
-    """All files into the folder, or none."""
+def _write(out: Path | None, found: Any, save: Path | None = None) -> None:
+    """All files into the folder, and a page of two modules, or none."""
     from ..report import files
 
-    if out:
-        files.write_all({out / name: content for name, content in _files(found).items()})
+    contents = {out / name: content for name, content in _files(found).items()} if out else {}
+    if save:
+        from ..check.modules.page import page
+
+        contents[save] = page(found)
+    files.write_all(contents)
 
 
 def _again_at(given: Mapping[str, Any], probe: str, dtype: str) -> str:

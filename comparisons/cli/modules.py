@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
 # Options of `gradtwin check` that say nothing about two modules, beside those that `check` refuses.
 UNSAID = ("shape", "values", "dtype", "gradient", "probe")
+OF_A_PORT = ("against", "names", "steps", "optimizer", "save", "budget", "out")  # not of one alone
+BESIDE_INPUTS = ("record", "names", "steps", "optimizer", "save")
+
+
+class Recorded(NamedTuple):
+    """What is said of an original that was recorded."""
+
+    path: Path
+    passed: bool = True
+
+    def __str__(self) -> str:
+        return f"recorded in {self.path}; --against {self.path} holds a port to it"
 
 
 def examined(given: Mapping[str, Any]) -> ModulesReport:
@@ -23,34 +36,76 @@ def examined(given: Mapping[str, Any]) -> ModulesReport:
     else."""
     from .subjects import loaded, named
 
-    for option in UNSAID:
-        if given[option]:
-            raise typer.BadParameter(f"--{option}: not beside --inputs, which is for two modules")
-    if not given["inputs"]:
-        option = next(name for name in ("names", "steps", "optimizer") if given[name])
-        raise typer.BadParameter(f"--{option}: expected --inputs beside it, what both are given")
-    if not given["against"]:
-        raise typer.BadParameter("--inputs: expected --against beside it, the original")
-    port, original = _module(loaded(given["subject"])), _module(named(given["against"]))
-    args, settings = call_of(given["inputs"])
+    _refuse(given)
+    against = given["against"]
+    call: dict[str, Any] = {}
+    if against and against.endswith(".npz"):
+        if given["inputs"]:
+            raise typer.BadParameter("--inputs: not beside a record, which holds what was given")
+        original: Any = Path(against)
+    else:
+        _needs_inputs(given)
+        if not against:
+            raise typer.BadParameter("--inputs: expected --against beside it, the original")
+        original = _module(named(against))
+        call = _inputs(given)
     from ..check.verify import check
+    from ..report import files
 
+    if given["save"]:
+        files.writable(given["save"])
+    port = _module(loaded(given["subject"]))
     try:
         with bar(given["subject"], given["quiet"]) as told:
             found: ModulesReport = check(
                 port,
                 original,
-                args,
-                settings,
                 names=loaded(given["names"]) if given["names"] else None,
                 steps=given["steps"],
                 optimizer=loaded(given["optimizer"]) if given["optimizer"] else None,
                 progress=told,
+                **call,
                 **{name: given[name] for name in AS_THEY_ARE},
             )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
     return found
+
+
+def recorded(given: Mapping[str, Any]) -> Recorded:
+    """The original that the command names, kept in a file. BadParameter for anything else."""
+    from .subjects import loaded
+
+    _refuse(given)
+    for option in OF_A_PORT:
+        if given[option]:
+            raise typer.BadParameter(f"--{option}: not beside --record, which is of an original")
+    _needs_inputs(given)
+    from ..check.modules.record import record_module
+
+    original, path = _module(loaded(given["subject"])), given["record"]
+    try:
+        with bar(given["subject"], given["quiet"]) as told:
+            record_module(original, path, **_inputs(given), seed=given["seed"], progress=told)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from None
+    return Recorded(path)
+
+
+def _refuse(given: Mapping[str, Any]) -> None:
+    for option in UNSAID:
+        if given[option]:
+            raise typer.BadParameter(f"--{option}: not beside --inputs, which is for two modules")
+
+
+def _needs_inputs(given: Mapping[str, Any]) -> None:
+    if not given["inputs"]:
+        option = next(name for name in BESIDE_INPUTS if given[name])
+        raise typer.BadParameter(f"--{option}: expected --inputs beside it, what both are given")
+
+
+def _inputs(given: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(zip(("arrays", "settings"), call_of(given["inputs"]), strict=True))
 
 
 def call_of(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -71,7 +71,11 @@ class Gaps(NamedTuple):
 
 
 def only_digits_lost(
-    ways: Ways, reference: Function, inputs: Any, outside: Mapping[str, np.ndarray]
+    ways: Ways,
+    reference: Function,
+    inputs: Any,
+    outside: Mapping[str, np.ndarray],
+    alone: bool = False,
 ) -> list[str]:
     """The results whose error is rounding: it shrinks with u, as that of a mistake does not; and no
     more than u does, as that of a mistake does which is made in few bits alone.
@@ -82,20 +86,24 @@ def only_digits_lost(
     or underflows in float32, or decides by a digit that is lost, shrinks by more: there the formula
     is asked what it gives in float64 with each of its steps rounded to float32. In 16 bits the
     same holds, but that their range is so small that a formula has to mind it.
+
+    With `alone`, the reference is known at the inputs and nowhere else: all is seen there.
     """
     if ways.high is None:
         return []
-    first = cast(inputs, ways.dtype)
-    points = [nearby(inputs, k, ways.dtype) if k else first for k in range(DRAWS + 1)]
+    first = inputs if alone else cast(inputs, ways.dtype)
+    others = range(1, 1 if alone else DRAWS + 1)
+    points = [first, *(nearby(inputs, k, ways.dtype) for k in others)]
     found: list[dict[str, Gaps]] = []
     for k, point in enumerate(points):
-        found.append(_gaps(ways, reference, point, outside, k))
+        found.append(_gaps(ways, reference, point, outside, k, alone))
         if k == FEW - 1 and not _shrinking(ways, _columns(found), LITTLE):
             break
     columns = _columns(found)
     shrinking = _shrinking(ways, columns)
     rest = {name: where for name, where in outside.items() if name not in shrinking}
-    lost = shrinking + (_drowned(ways, reference, inputs, rest) if rest else [])
+    drowned = _drowned(ways, reference, inputs, rest) if rest and not alone else []
+    lost = shrinking + drowned
     more = [name for name in lost if _excess(ways, columns[name]) > 1]
     if more:
         asked = {name: outside[name] for name in more}
@@ -209,19 +217,24 @@ def _scaled(a: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _gaps(
-    ways: Ways, reference: Function, low: Any, outside: Mapping[str, np.ndarray], seed: int
+    ways: Ways,
+    reference: Function,
+    low: Any,
+    outside: Mapping[str, np.ndarray],
+    seed: int,
+    alone: bool = False,
 ) -> dict[str, Gaps]:
     """The gaps at these inputs.
 
     The error in more bits is the larger of two: on the same inputs, because a kink is at a single
     point; and so near to them that fewer bits could not hold the difference, because what is
     computed in few shows nothing on its own numbers. A third, anywhere up to the next number of few
-    bits, tells what more bits lose where the first two are alike.
+    bits, tells what more bits lose where the first two are alike. With `alone`, the first is all.
     """
     assert ways.high
     wide = cast(low, ways.wide)
     rng = np.random.default_rng(seed)
-    sizes = 0.0, ways.u / 4, ways.u * rng.uniform()
+    sizes = (0.0,) * 3 if alone else (0.0, ways.u / 4, ways.u * rng.uniform())
     truths, ours = [], []
     for size in sizes:
         point = moved(wide, size, rng) if size else wide

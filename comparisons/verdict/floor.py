@@ -53,6 +53,9 @@ class Floor:
 
     `together` is what the reference is made of, if that takes several draws at once, as Draws.
     Where it cannot after all, each is evaluated by itself, and it is not asked again.
+
+    With `moves`, own and noise together, all is measured already, and `alone` is true: of the
+    reference nothing is known but what it gave here.
     """
 
     _can: ClassVar[dict[tuple[Hashable, str], bool]] = {}  # which could, and the kind of call
@@ -67,6 +70,7 @@ class Floor:
         once: bool = False,
         looks: int = 0,
         some: Callable[[Collection[str]], Function] | None = None,
+        moves: Results | None = None,
     ) -> None:
         self.half = dtype if is_half(dtype) else ""
         self.once = once and bool(self.half)
@@ -98,6 +102,9 @@ class Floor:
         self._knows_own = not self._loses
         self._part: Floor | None = None  # that of the elements which need more, and where they are
         self._places: Places = {}
+        self.alone = moves is not None
+        if moves is not None:
+            self.noise, self._knows_own, self.draws = dict(moves), True, DRAWS
         if not known:
             self.widen()
 
@@ -186,6 +193,12 @@ class Floor:
     @property
     def values(self) -> Results:
         return {n: self._rounding[n] + self._own[n] + self.noise[n] for n in self.truth}
+
+    def moves(self) -> Results:
+        """What is measured, all of it: own and noise of each element."""
+        while self.widen(thorough=True):
+            pass
+        return {n: self._own[n] + self.noise[n] for n in self.truth}
 
     def draw(self, at_most: int = DRAWS) -> None:
         """Further draws, as many as are evaluated together: of noise, at two sizes with the same

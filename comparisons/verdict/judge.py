@@ -175,7 +175,7 @@ def _kinds(
             inputs = smaller.of(inputs)
             undecided = {name: mask[smaller.places[name]] for name, mask in undecided.items()}
         ways = Ways(subject, finer, floor.half) if floor.half else Ways(subject, subject)
-        lost = only_digits_lost(ways, floor.reference, inputs, undecided)
+        lost = only_digits_lost(ways, floor.reference, inputs, undecided, floor.alone)
         kinds |= dict.fromkeys(lost, IMPRECISE)
     return kinds
 

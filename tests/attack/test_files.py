@@ -14,7 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from gradtwin.comparisons.baselines import file as baseline
+from gradtwin.comparisons.check.modules.record import Record, record_module
+from gradtwin.comparisons.check.modules.stored import Reader, Writer
 from gradtwin.comparisons.cli.app import COMMANDS, app
 from gradtwin.comparisons.dialects import trajectory
 from gradtwin.comparisons.report import files, parquet
@@ -48,6 +51,11 @@ def kept(path):
     path.write_bytes(arrays.encoded(found, "here"))
 
 
+def held(path):
+    torch.manual_seed(0)
+    record_module(torch.nn.Sequential(torch.nn.Linear(2, 2)), path, [torch.ones(3, 2)])
+
+
 def of_baseline(path):
     found = baseline.read(path)
     return found.about | {"rows": len(found.quantities)}
@@ -62,12 +70,19 @@ def of_trajectory(path):
     return trajectory.read(path).tensors
 
 
+def of_module(path):
+    found = Record(path)
+    calls = [{n: repr(v) for n, v in vars(c).items() if n != "module"} for c in found.calls]
+    return calls, found.module.state_dict(), list(found.gave.values()), found.note
+
+
 # A reader: what writes a file that it reads, its suffix, and what it gives, to be compared.
 READERS = {
     "baselines/file.py": (recorded, ".parquet", of_baseline),
     "runs/recording.py": (trained, ".parquet", of_recording),
     "dialects/trajectory.py": (stepped, ".npz", of_trajectory),
     "snapshots/arrays.py": (kept, ".npz", arrays.load),
+    "check/modules/stored.py": (held, ".npz", of_module),
 }
 EACH_READER = pytest.mark.parametrize("name", READERS)
 
@@ -201,6 +216,23 @@ def test_strange_cells_are_refused(name, kind, tmp_path):
     for wrong in strange:
         parquet.write(path, kind, wrong, header)
         assert outcome(read, path) is None, wrong.schema
+
+
+def test_a_strange_header_of_a_module_is_refused_or_understood(tmp_path, sweep):
+    path = tmp_path / "file.npz"
+    held(path)
+    reader = Reader(path)
+    every = list(changed(reader.header))
+    chosen = every if sweep else every[:: max(1, len(every) // 150)]
+    refused = 0
+    for strange in chosen:
+        writer = Writer()
+        for array in reader.arrays.values():
+            writer.array(array)
+        writer.write(path, strange)
+        refused += outcome(of_module, path) is None
+    assert len(chosen) >= 100
+    assert refused > len(chosen) / 2
 
 
 @EACH_READER

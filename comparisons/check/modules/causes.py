@@ -92,6 +92,8 @@ def cause_of(failure: Failure, given: Given) -> Cause | None:
         (failure.reference, failure.ours, ""),
         (failure.subject, failure.truth, ", with which the port would be right"),
     ):
+        if not side.runs:
+            continue
         for text, other in itertools.chain(
             _attributes(failure, side), _calls(failure, side, given)
         ):
@@ -101,7 +103,7 @@ def cause_of(failure: Failure, given: Given) -> Cause | None:
                 found = given(other, True)
                 if wanted.keys() <= found.keys() and failure.gives(found, wanted):
                     return _named(text + how)
-    if not failure.backward_alone:
+    if not (failure.backward_alone and failure.reference.runs):
         return None
     subject, reference = (
         as_function(side, failure.inputs) for side in (failure.subject, failure.reference)
@@ -168,9 +170,9 @@ def _changed(
         other = ours.get(name)
         where = f" of {name}" if name else ""
         if other is not None and other.training != module.training:
-            mode = "train" if other.training else "eval"
+            mode, own = (("eval", "train")[m.training] for m in (other, module))
             yield (
-                f"mode: the port is in {mode} mode{where}",
+                f"mode: {mode} mode instead of {own} mode{where}",
                 _with(original, name, "training", other.training),
             )
         for attribute, value in vars(module).items():

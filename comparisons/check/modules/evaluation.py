@@ -14,7 +14,7 @@ import torch
 
 from ....reference.adapters import is_differentiable
 from ...ops.arguments import signature_of
-from ...verdict.classes import Results
+from ...verdict.classes import Function, Results
 from ..trees import items, mapped
 from .recording import Call, floating, kept_generator
 from .state import Slots, held_by, parameters_of, slots_of, swapped, tensors_of
@@ -35,12 +35,14 @@ class Side:
     arrange   makes its state from that of the original's module
     wanted    its parameters of which a gradient is asked
     around    what is entered for its forward
+    runs      whether its code is here
     """
 
     module: torch.nn.Module
     arrange: Arrange
     wanted: Sequence[str]
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    runs: bool = True
 
     @functools.cached_property
     def held(self) -> list[str]:
@@ -71,14 +73,19 @@ class Side:
 
 
 class Inputs:
-    """What a recorded call is evaluated with, as a tree of arrays, and back."""
+    """What a recorded call is evaluated with, as a tree of arrays, and back. The names are those of
+    the arguments of which a gradient is asked; without, the module's signature tells them."""
 
-    def __init__(self, call: Call, state: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self, call: Call, state: Mapping[str, torch.Tensor], names: Sequence[str] | None = None
+    ) -> None:
         self.call = call
         self.tree = (dict(state), call.args, call.kwargs, call.dys)
         self.kinds = [leaf.dtype for _, leaf in items(self.tree) if is_differentiable(leaf)]
         self.arrays = _arrays(self.tree)
-        self.names = _names(signature_of(call.module.forward), call.args, call.kwargs)
+        if names is None:
+            names = _names(signature_of(call.module.forward), call.args, call.kwargs)
+        self.names = list(names)
 
     def tensors(self, arrays: Any, dtype: torch.dtype | None) -> Any:
         """The tree of tensors, of this dtype or of those that they had; what is no array of
@@ -186,3 +193,32 @@ def _unleafed(leaf: Any) -> Any:
     """What a module may write to, though a gradient is asked of it."""
     asked = isinstance(leaf, torch.Tensor) and leaf.requires_grad
     return leaf.clone() if asked else leaf
+
+
+def only(names: Sequence[str], function: Function) -> Function:
+    """A function that gives some of its results."""
+    return lambda arrays: some(function(arrays), names)
+
+
+def some(results: Results, names: Sequence[str]) -> Results:
+    return {n: results[n] for n in names}
+
+
+def arranged(results: Results, subject: Side, reference: Side) -> Results:
+    """Results of the original, its gradients of parameters and its buffers arranged as those of
+    the port."""
+    rest, grads = dict(results), {}
+    for name in reference.wanted:
+        if (gradient := rest.pop(f"gradient of {name}", None)) is not None:
+            grads[name] = torch.from_numpy(np.array(gradient))
+    names: dict[int, str] = {}  # of tied ones the first
+    for name, t in tensors_of(reference.module).items():
+        first = names.setdefault(id(t), name)
+        if first in grads:
+            grads[name] = grads[first]
+    after = {n: torch.from_numpy(np.array(rest.pop(f"buffer {n}"))) for n in reference.buffers}
+    # Else no more than the shape, and nothing that the module holds: noise moves what it meets.
+    made = subject.arrange(reference.shapes | after | grads)
+    if grads:
+        rest |= {f"gradient of {n}": as_array(made[n]) for n in subject.wanted}
+    return rest | {f"buffer {n}": as_array(made[n]) for n in subject.buffers}

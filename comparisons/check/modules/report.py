@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ...report import files
 from ...verdict.classes import CLASSES, CONVENTION, DIFFERENT, EMPTY, UNDECIDED, Verdict
 from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
 from ..report import measured
+from .page import page, part
 from .recording import Call
 
 LINES = 8  # of a kind that the page shows
@@ -32,12 +35,21 @@ class Place:
     note: str = ""
 
 
+class Source(NamedTuple):
+    """Lines of a file: whose they are, and the number of the first."""
+
+    what: str
+    first: int
+    lines: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class ModulesReport:
     """What `check` found of two modules. `table` has one row for each result of each call of a
     submodule, in the order in which the calls end, so that what lies inside comes first.
 
-    notes   what has no partner, or was paired by order and shape
+    notes   what has no partner, or was paired by order and shape; whether the original is a record
+    source  the port's forward at the first place that is different, if its file is there
     """
 
     subject: str
@@ -47,6 +59,7 @@ class ModulesReport:
     notes: tuple[str, ...] = ()
     cause: Cause | None = None
     warnings: tuple[str, ...] = ()
+    source: Source | None = None
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -70,8 +83,16 @@ class ModulesReport:
         if not self.passed:
             raise AssertionError(str(self))
 
+    def save(self, path: str | Path) -> Path:
+        """Writes a page that stands alone: the tree of submodules, and all results of each.
+        OSError."""
+        return files.write(Path(path), page(self))
+
     def __str__(self) -> str:
         return "\n".join(_page(self))
+
+    def _repr_html_(self) -> str:
+        return part(self)
 
 
 def row(place: Place) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -40,9 +40,17 @@ class Whole(Protocol):
     def cause(self) -> Cause | None: ...
 
 
-def makers(steps: Any, optimizer: Any) -> Makers | None:
-    """What makes the optimizers of both; None if there is no step. Raises TypeError or ValueError
-    for what is no number of steps, and for a missing or wrong optimizer."""
+class Training(NamedTuple):
+    """How often both are stepped, by what, and the seed of what each run draws."""
+
+    steps: int
+    makers: Makers
+    seed: int
+
+
+def training_of(steps: Any, optimizer: Any, seed: int) -> Training | None:
+    """None if there is no step. Raises TypeError or ValueError for what is no number of steps, and
+    for a missing or wrong optimizer."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ValueError(f"steps: expected how many, 0 or more, got {steps!r}")
     if not steps and optimizer is None:
@@ -57,7 +65,7 @@ def makers(steps: Any, optimizer: Any) -> Makers | None:
             "optimizer: expected a function of parameters, or a pair of them, for the port and for "
             f"the original, got {optimizer!r}"
         )
-    return both
+    return Training(steps, both, seed)
 
 
 class Stepping:
@@ -72,10 +80,12 @@ class Stepping:
         port: torch.nn.Module,
         original: torch.nn.Module,
         pairing: Pairing,
-        both: Makers,
+        training: Training,
         pace: Pace,
     ) -> None:
-        self.port, self.original = Machine(port, both[0]), Machine(original, both[1])
+        ours, theirs = training.makers
+        self.port, self.original = Machine(port, ours), Machine(original, theirs)
+        self.steps, self.seed = training.steps, training.seed
         self.pairing, self.pace = pairing, pace
         self.arranging = Arranging(port, original, pairing)
         self.cause: Cause | None = None
@@ -84,9 +94,7 @@ class Stepping:
         self._unlike: dict[str, None] = {}  # the settings that are not alike, in order
         self._told: set[str] = set()  # state of which it was said that it is not judged
 
-    def places(
-        self, steps: int, call: Call, state: State, seed: int, whole: Whole | None
-    ) -> Iterator[Place]:
+    def places(self, call: Call, state: State, whole: Whole | None) -> Iterator[Place]:
         """A place for each result of each step, from the first run of the original on; and of the
         whole before each, if something judges it, as long as that is right. Where nothing does, it
         is different already. Raises ValueError for an optimizer that cannot step the original."""
@@ -97,20 +105,20 @@ class Stepping:
             self.warnings += (f"no step is judged: {why}",)
             yield Place(call, NOT_APPLICABLE, "steps", note=str(why))
             return
-        self.pace.expect(steps)
+        self.pace.expect(self.steps)
         moved = False
-        for number in range(1, steps + 1):
+        for number in range(1, self.steps + 1):
             self.pace.step()
             if self.pace.over:
                 yield Place(call, NOT_APPLICABLE, f"step {number}", note="no time was left for it")
                 return
             if number > 1:
-                call = self._run(call, state, seed + number - 1)
+                call = self._run(call, state, self.seed + number - 1)
                 if whole:
                     places = self._wholes(call, state, whole)
                     yield from (replace(p, result=f"{p.result} in step {number}") for p in places)
                     whole = None if any(p.kind in BAD for p in places) else whole
-            reached = self._reached(call, state, seed + number - 1, whole is not None)
+            reached = self._reached(call, state, self.seed + number - 1, whole is not None)
             now = {name: state[name].detach() for name in call.gradients}
             before = Before(now, call.gradients, theirs.state, theirs.kept)
             step = Step(self.arranging, self.port, self.original, before, ours, reached)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,89 +13,78 @@ import torch
 
 from ...report import tables
 from ...report.text import raised
-from ...verdict.classes import DIFFERENT, Function, Results
-from ...verdict.floor import LOOKS, Floor
+from ...verdict.classes import DIFFERENT, Results
 from ...verdict.halves import is_half
 from ...verdict.judge import settle
-from ...verdict.noise import cast
 from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
-from ..pace import Pace, Told
-from ..trees import mapped
+from ..pace import Pace
 from .causes import Failure, cause_of
-from .evaluation import Incomparable, Inputs, Side, as_array, evaluated, judged_in
+from .evaluation import (
+    Incomparable,
+    Inputs,
+    Side,
+    arranged,
+    as_array,
+    evaluated,
+    judged_in,
+    only,
+    some,
+)
+from .original import Original
 from .pairing import Names, Pairing, paired
-from .recording import Call, recorded
-from .report import BAD, FAILED, ModulesReport, Place, row
+from .recording import Call
+from .report import BAD, FAILED, ModulesReport, Place, Source, row
 from .state import modules_of, parameters_of, tensors_of
-from .stepping import Stepping, makers
+from .stepping import Stepping, Training
 
 
 def check_modules(
     port: torch.nn.Module,
-    original: torch.nn.Module,
-    arrays: Sequence[Any],
-    settings: Mapping[str, Any],
-    names: Names = None,
-    seed: int = 0,
-    budget: float | None = None,
-    progress: Told | None = None,
-    steps: int = 0,
-    optimizer: Any = None,
+    original: Original,
+    names: Names,
+    pace: Pace,
+    training: Training | None = None,
 ) -> ModulesReport:
     """Whether a module is another one; see `check`.
 
-    The port gets copies of the parameters and buffers of the original; neither is changed. The
-    original runs once; at each call of a submodule that both have, innermost first, the port's is
+    The port gets copies of the parameters and buffers of the original; it is not changed. The
+    original ran once; at each call of a submodule that both have, innermost first, the port's is
     given what the original's was, with the cotangents that arrived there: outputs, gradients and
     buffers are held to those in float64, within a measured floor. Then come the steps.
     """
-    both = makers(steps, optimizer)
-    pace = Pace(budget, progress)
-    pairing = paired(port, original, names)
-    state = tensors_of(original)
-    args = mapped(_tensor(original), tuple(arrays))
-    kwargs = mapped(_tensor(original), dict(settings))
-    calls = recorded(original, state, args, kwargs, seed, kept=both is not None)
-    pace.expect(len(calls))
-    judged = _Judged(port, pairing, pace)
-    places = [place for call in calls for place in judged.of(call)]
-    cause, notes, warned = judged.cause(), pairing.notes, tuple(judged.warnings())
-    if both:
+    pairing = paired(port, original.module, names)
+    pace.expect(len(original.calls))
+    judged = _Judged(port, original, pairing, pace)
+    places = [place for call in original.calls for place in judged.of(call)]
+    cause, warned = judged.cause(), tuple(judged.warnings())
+    notes = (original.note, *pairing.notes) if original.note else pairing.notes
+    if training:
         right = not any(place.kind in BAD for place in places)
-        stepping = Stepping(port, original, pairing, both, pace)
-        places += stepping.places(steps, calls[-1], state, seed, judged if right else None)
+        stepping = Stepping(port, original.module, pairing, training, pace)
+        state = tensors_of(original.module)
+        places += stepping.places(original.calls[-1], state, judged if right else None)
         cause = cause or stepping.cause
         notes, warned = notes + stepping.notes, warned + stepping.warnings
     return ModulesReport(
         type(port).__name__,
-        type(original).__name__,
+        original.name,
         tables.table(row(p) for p in places),
         tuple(places),
         notes,
         cause,
         warned,
+        judged.source(places),
     )
-
-
-def _tensor(original: torch.nn.Module) -> Callable[[Any], Any]:
-    """Arrays as tensors in the dtype of the original; tensors stay."""
-    dtype = next((p.dtype for p in original.parameters() if p.is_floating_point()), None)
-
-    def made(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            t = torch.from_numpy(np.array(leaf))
-            return t.to(dtype) if dtype and t.is_floating_point() else t
-        return leaf
-
-    return made
 
 
 class _Judged:
     """Judges calls, in order."""
 
-    def __init__(self, port: torch.nn.Module, pairing: Pairing, pace: Pace) -> None:
-        self.port, self.pairing, self.pace = port, pairing, pace
+    def __init__(
+        self, port: torch.nn.Module, original: Original, pairing: Pairing, pace: Pace
+    ) -> None:
+        self.port, self.original, self.pairing, self.pace = port, original, pairing, pace
         self.seen: set[str] = set()  # submodules that were judged
         self.failure: Failure | None = None  # the first
         self.whole: Results = {}  # what is true of the module itself
@@ -101,8 +92,7 @@ class _Judged:
     def of(self, call: Call) -> Iterator[Place]:
         """A place for each result of a call, or one that says why there are none."""
         self.pace.step()
-        theirs = self.pairing.modules.items()
-        ours = next((ours for ours, other in theirs if other == call.place), None)
+        ours = self._partner(call)
         if ours is None:
             yield Place(call, NOT_APPLICABLE, note="the port has no such submodule")
         elif self.pace.over:
@@ -111,10 +101,14 @@ class _Judged:
             yield Place(call, NOT_APPLICABLE, note="made of what lies outside of it")
         elif call.dys:
             self.pace.first = self.pace.first or call
-            of_call = tensors_of(call.module) | call.buffers
-            inputs = Inputs(call, {n: t.detach() for n, t in of_call.items()})
+            inputs = self.original.inputs(call)
             if inputs.arrays:
                 yield from self._settled(call, *sides, inputs)
+
+    def _partner(self, call: Call) -> str | None:
+        """The name of the port's submodule that is held to a call's."""
+        theirs = self.pairing.modules.items()
+        return next((ours for ours, other in theirs if other == call.place), None)
 
     def cause(self) -> Cause | None:
         """Of the first that is different."""
@@ -125,9 +119,23 @@ class _Judged:
         def given(side: Side, backward: bool) -> Results:
             found = evaluated(side, failure.inputs, failure.inputs.arrays, backward=backward)
             own = side.arrange is failure.subject.arrange
-            return found if own else _arranged(found, failure.subject, side)
+            return found if own else arranged(found, failure.subject, side)
 
         return cause_of(failure, given)
+
+    def source(self, places: Sequence[Place]) -> Source | None:
+        """The port's forward where the first result is different, if its file is there."""
+        call = next((p.call for p in places if p.kind in BAD), None)
+        ours = self._partner(call) if call else None
+        if ours is None:
+            return None
+        forward = inspect.unwrap(type(modules_of(self.port)[ours]).forward)
+        try:
+            lines, first = inspect.getsourcelines(forward)
+            file = Path(inspect.getsourcefile(forward) or "").name
+        except (OSError, TypeError):  # typed in, or no Python
+            return None
+        return Source(f"{forward.__qualname__} ({file})", first, tuple(lines))
 
     def warnings(self) -> Iterator[str]:
         """What makes agreement say less than it seems to."""
@@ -152,7 +160,7 @@ class _Judged:
         if not all(s.startswith(other) for f in full.values() for s in pairing.sources.get(f, ())):
             return None
 
-        def arranged(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        def arrange(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             there = {f"{other}{n}": t for n, t in given.items()}
             dtype = next((t.dtype for t in given.values() if t.is_floating_point()), None)
             made = pairing.made(there, [f for f in full.values() if f in pairing.sources])
@@ -167,7 +175,8 @@ class _Judged:
             theirs = [n for n in theirs if n not in inside]
             within = {f"{other}{n}" for n in inside}
             wanted = [n for n in wanted if not within.issuperset(pairing.sources[full[n]])]
-        return Side(module, arranged, wanted), Side(call.module, dict, theirs)
+        runs = self.original.runs
+        return Side(module, arrange, wanted), Side(call.module, dict, theirs, runs=runs)
 
     def _right(self, call: Call) -> tuple[tuple[torch.nn.Module, ...], ...]:
         """The submodules inside of a call, the first that is wrong, that were judged: those of the
@@ -182,9 +191,6 @@ class _Judged:
     def _settled(
         self, call: Call, subject: Side, reference: Side, inputs: Inputs
     ) -> Iterator[Place]:
-        def truth(arrays: Any) -> Results:
-            return _arranged(evaluated(reference, inputs, arrays), subject, reference)
-
         def ours(arrays: Any, kind: torch.dtype | None = None) -> Results:
             return evaluated(subject, inputs, arrays, kind)
 
@@ -202,18 +208,17 @@ class _Judged:
             return
         self.seen.add(call.place)
         dtype = judged_in(inputs.kinds)
-        known = truth(cast(inputs.arrays, np.float64)), truth(inputs.arrays)
+        answers = self.original.answers(subject, reference, inputs)
         written = {f"buffer {n}" for n in _written(subject, inputs, results)}
-        names = [n for n in known[0] if not n.startswith("buffer") or n in written]
+        names = [n for n in answers.truth if not n.startswith("buffer") or n in written]
         for name in names:
             if name not in results:
                 yield Place(call, DIFFERENT, name, verdict=FAILED, note="the port has none")
         both = [n for n in names if n in results]
         if not call.place:
-            self.whole = known[0]
-        given = _some(results, both)
-        wide, native = (_some(k, both) for k in known)
-        floor = Floor(only(both, truth), inputs.arrays, dtype, (wide, native), looks=LOOKS)
+            self.whole = answers.truth
+        given = some(results, both)
+        floor = answers.floor(both)
         verdicts = settle(
             floor,
             only(both, ours),
@@ -233,15 +238,6 @@ class _Judged:
             yield Place(call, verdict.kind, name, kind, verdict, verdict.note)
 
 
-def only(names: Sequence[str], function: Function) -> Function:
-    """A function that gives some of its results."""
-    return lambda arrays: _some(function(arrays), names)
-
-
-def _some(results: Results, names: Sequence[str]) -> Results:
-    return {n: results[n] for n in names}
-
-
 def _alone(t: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     own = t.detach().clone()
     return own.to(dtype) if dtype and own.is_floating_point() else own
@@ -257,23 +253,3 @@ def _written(subject: Side, inputs: Inputs, results: Results) -> set[str]:
     names = [n.removeprefix("buffer ") for n in results if n.startswith("buffer ")]
     ours = {n for n in names if not np.array_equal(results[f"buffer {n}"], as_array(before[n]))}
     return theirs.intersection(names) | ours
-
-
-def _arranged(results: Results, subject: Side, reference: Side) -> Results:
-    """Results of the original, its gradients of parameters and its buffers arranged as those of
-    the port."""
-    rest, grads = dict(results), {}
-    for name in reference.wanted:
-        if (gradient := rest.pop(f"gradient of {name}", None)) is not None:
-            grads[name] = torch.from_numpy(np.array(gradient))
-    names: dict[int, str] = {}  # of tied ones the first
-    for name, t in tensors_of(reference.module).items():
-        first = names.setdefault(id(t), name)
-        if first in grads:
-            grads[name] = grads[first]
-    after = {n: torch.from_numpy(np.array(rest.pop(f"buffer {n}"))) for n in reference.buffers}
-    # Else no more than the shape, and nothing that the module holds: noise moves what it meets.
-    made = subject.arrange(reference.shapes | after | grads)
-    if grads:
-        rest |= {f"gradient of {n}": as_array(made[n]) for n in subject.wanted}
-    return rest | {f"buffer {n}": as_array(made[n]) for n in subject.buffers}

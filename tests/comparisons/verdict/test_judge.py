@@ -5,7 +5,7 @@ import pytest
 from gradtwin.comparisons.verdict.classes import DIFFERENT, IDENTICAL
 from gradtwin.comparisons.verdict.drift import RUNS, free_drift
 from gradtwin.comparisons.verdict.floor import DRAWS, Floor
-from gradtwin.comparisons.verdict.judge import judge
+from gradtwin.comparisons.verdict.judge import judge, settle
 from gradtwin.comparisons.verdict.noise import OneUlpNoise, moved
 from gradtwin.comparisons.verdict.ulps import ulps
 
@@ -96,6 +96,31 @@ def test_a_formula_that_loses_digits_is_imprecise():
     inputs = (rng.uniform(1e-5, 1e-4, 50), rng.standard_normal(50))
     found = judge(subject, of_rule(reference.activations.tanh), inputs, np.dtype(float))
     assert found["value"].kind == "imprecise"
+
+
+@pytest.mark.parametrize(("scale", "kind"), [(1, "imprecise"), (1 + 1e-3, "different")])
+def test_where_all_is_measured_the_reference_is_asked_nothing(scale, kind):
+    tanh = of_rule(reference.activations.tanh)
+    rng = np.random.default_rng(0)
+    x, dy = rng.uniform(1e-5, 1e-4, 50), rng.standard_normal(50)
+    inputs = (x.astype(np.float32), dy.astype(np.float32))
+    floor = Floor(tanh, inputs, np.dtype(np.float32))
+    moves = floor.moves()
+
+    def closed(given):
+        if not np.array_equal(given[0], inputs[0]):
+            raise LookupError
+        return floor.truth
+
+    def subject(given):
+        x, dy = given
+        z = np.exp(2 * x)
+        return {"value": scale * (z - 1) / (z + 1), "x": dy * accurate(x)}
+
+    again = Floor(closed, inputs, np.dtype(np.float32), (floor.truth, floor.native), moves=moves)
+    assert all(np.array_equal(a, again.values[name]) for name, a in floor.values.items())
+    found = settle(again, subject, inputs, subject(inputs))
+    assert (found["value"].kind, found["x"].kind) == (kind, "identical")
 
 
 @DTYPES

@@ -1,0 +1,94 @@
+"""What a port is held to: an original that is here, and evaluated whenever something is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from ...verdict.classes import Results
+from ...verdict.floor import LOOKS, Floor
+from ...verdict.noise import cast
+from ..trees import mapped
+from .evaluation import Inputs, Side, arranged, evaluated, judged_in, only, some
+from .recording import Call, recorded
+from .state import tensors_of
+
+
+class Answers(NamedTuple):
+    """What an original gives at a call, arranged as the port gives it."""
+
+    truth: Results  # in float64
+    native: Results  # in its own dtype
+    floor: Callable[[Sequence[str]], Floor]  # of the results with these names
+
+
+class Original(Protocol):
+    """A module whose calls are known, and what it gives at each.
+
+    module  with its parameters and buffers, by which a port is paired with it
+    runs    whether its code is here, to be run once more
+    note    where it comes from, if that is to be said
+    """
+
+    name: str
+    module: torch.nn.Module
+    calls: Sequence[Call]
+    runs: bool
+    note: str
+
+    def inputs(self, call: Call) -> Inputs: ...
+
+    def answers(self, subject: Side, reference: Side, inputs: Inputs) -> Answers: ...
+
+
+class Here:
+    """An original that is run, forward and backward, on these arguments; it is not changed. Arrays
+    become tensors in its dtype."""
+
+    runs, note = True, ""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        arrays: Sequence[Any],
+        settings: Mapping[str, Any],
+        seed: int,
+        kept: bool = False,
+    ) -> None:
+        self.name, self.module = type(module).__name__, module
+        args, kwargs = (mapped(_tensor(module), a) for a in (tuple(arrays), dict(settings)))
+        state = tensors_of(module)
+        self.calls: Sequence[Call] = recorded(module, state, args, kwargs, seed, kept=kept)
+
+    def inputs(self, call: Call) -> Inputs:
+        held = tensors_of(call.module) | call.buffers
+        return Inputs(call, {n: t.detach() for n, t in held.items()})
+
+    def answers(self, subject: Side, reference: Side, inputs: Inputs) -> Answers:
+        def truth(arrays: Any) -> Results:
+            return arranged(evaluated(reference, inputs, arrays), subject, reference)
+
+        wide, native = truth(cast(inputs.arrays, np.float64)), truth(inputs.arrays)
+
+        def floor(names: Sequence[str]) -> Floor:
+            known = some(wide, names), some(native, names)
+            dtype = judged_in(inputs.kinds)
+            return Floor(only(names, truth), inputs.arrays, dtype, known, looks=LOOKS)
+
+        return Answers(wide, native, floor)
+
+
+def _tensor(original: torch.nn.Module) -> Callable[[Any], Any]:
+    """Arrays as tensors in the dtype of the original; tensors stay."""
+    dtype = next((p.dtype for p in original.parameters() if p.is_floating_point()), None)
+
+    def made(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            t = torch.from_numpy(np.array(leaf))
+            return t.to(dtype) if dtype and t.is_floating_point() else t
+        return leaf
+
+    return made
