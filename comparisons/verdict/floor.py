@@ -335,10 +335,8 @@ class Floor:
             settings = tuple(leaf for leaf in leaves(points) if isinstance(leaf, float))
             groups.setdefault(settings, []).append((seed, points))
         for (seed, first), *others in groups.values():
-            points = first
-            if others:
-                columns = zip(first, *(more for _, more in others), strict=True)
-                points = [stacked(column) for column in columns]
+            columns = zip(first, *(more for _, more in others), strict=True)
+            points = list(map(stacked, columns)) if others else first
             yield (
                 first,
                 [
