@@ -143,8 +143,8 @@ class Floor:
             return
         part._restrict(self._places)
         self._part = part
-        for name in self._places:  # to be written
-            self.noise[name], self._own[name] = self.noise[name].copy(), self._own[name].copy()
+        copies = [{n: of[n].copy() for n in self._places} for of in (self.noise, self._own)]
+        self.noise, self._own = {**self.noise, **copies[0]}, {**self._own, **copies[1]}
 
     def _restrict(self, places: Places) -> None:
         """Keeps what is known of these elements of these results."""

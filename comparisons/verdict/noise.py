@@ -227,8 +227,8 @@ class OneUlpNoise(Dispatch):
             return result
         given = _tensors((args, *kwargs.values()))
         if way == "known" and _is_real(result) and result.dtype not in HALVES:
-            if terms := MOVES[function](result, *args, **kwargs):
-                self._shift(result, terms)
+            if moves := MOVES[function](result, *args, **kwargs):
+                self._shift(result, moves)
                 return result
             way = "fused"
         if way == "fused" and all(t.numel() for t in given):
