@@ -22,8 +22,9 @@ from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
 from ..pace import Pace, Told
 from ..trees import mapped
-from .causes import Failure, cause_of
+from .causes import cause_of
 from .evaluation import Incomparable, Inputs, Side, as_array, evaluated
+from .failure import Failure
 from .pairing import Names, Pairing, paired
 from .recording import Call, recorded
 from .report import ModulesReport, Place, row

@@ -1,0 +1,176 @@
+"""The numbers that stand in calls: factors, addends, powers, fill values, settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from .....reference.adapters import leaves
+from ..calls import Called, Change, Path_, Trace, is_asked, is_number, with_at
+from .functions import ACTIVATIONS
+
+Changes = Iterator[tuple[str, Change]]
+PRODUCTS = ("mul", "rmul", "div", "rdiv")
+SUMS = ("add", "radd", "sub", "rsub")
+MADE = ("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "empty", "arange")
+MADE += ("new_zeros", "new_ones", "new_full", "new_empty", "empty_like")
+ARITHMETIC = (*PRODUCTS, *SUMS, "pow", "rpow", "masked_fill", "full", "full_like", "new_full")
+SMALL = 1e-2  # what is added below that keeps a quotient or a root from its pole
+# What the settings of these functions are about.
+ABOUT = {"eps": "eps", "momentum": "momentum", "negative_slope": "activation", "p": "mode"}
+
+
+class Number(NamedTuple):
+    """A number among the arguments of a call.
+
+    about   what it is, of the words that causes have
+    """
+
+    about: str
+    name: str
+    path: Path_ | str
+    value: float
+
+    def changed(self, value: float) -> Change:
+        """The call with another one."""
+
+        def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
+            if isinstance(self.path, str):
+                return function(*args, **{**kwargs, self.path: value})
+            return function(*with_at(args, self.path, value), **kwargs)
+
+        return change
+
+    def text(self, value: float) -> str:
+        return f"{self.about}: {value:g} instead of {self.value:g} in {self.name}"
+
+
+def all_of(trace: Trace, k: int) -> Iterator[Number]:
+    """The numbers of a call that another one can take the place of a little further on."""
+    call = trace.seen[k]
+    if call.module is not None:
+        return
+    for i, argument in enumerate(call.args):
+        taken = isinstance(argument, float) or call.name in ARITHMETIC
+        if is_number(argument) and taken and math.isfinite(argument):
+            yield Number(about(trace, k), call.name, (i,), float(argument))
+    for name, argument in call.kwargs.items():
+        if isinstance(argument, float) and math.isfinite(argument):
+            word = ABOUT.get(name) or about(trace, k)
+            yield Number(word, call.name, name, argument)
+
+
+def about(trace: Trace, k: int) -> str:
+    """What a number in a call is: in a division by a whole one, a count; beside a root or below a
+    fraction, eps; in the argument of an activation, its own; before the cosine of what turns
+    queries, RoPE's; on the way of what came in, the residual's."""
+    call = trace.seen[k]
+    tensors = [a for a in call.args if isinstance(a, torch.Tensor)]
+    whole = all(isinstance(a, int) for a in call.args if is_number(a))
+    users = {c.name for c in trace.taken_by(k)}
+    if tensors and all(t.dtype == torch.bool for t in tensors):
+        return "mask"
+    if call.name.endswith("norm"):
+        return "eps"
+    if call.name in ("masked_fill", "where"):
+        return "mask"
+    if call.name in MADE:
+        return "initial"
+    if call.name in ACTIVATIONS or call.name in ("clamp", "softplus", "threshold"):
+        return "activation"
+    if _turns(trace, k):
+        return "rope"
+    if call.name in SUMS:
+        if tensors and not tensors[0].is_floating_point():
+            return "count"
+        if abs(call.number) < SMALL:
+            return "eps"
+        return "initial" if users & ACTIVATIONS.keys() else "missing"
+    if call.name in ("div", "rdiv") and whole:
+        return "variance" if _corrects(trace, k) else "count"
+    if users & (ACTIVATIONS.keys() - {"the identity"}) and call.name in PRODUCTS:
+        return "activation"
+    if call.name in PRODUCTS and users & {"add"} and _came_in(trace, k):
+        return "residual"
+    return "rope" if call.name in ("pow", "rpow") and abs(call.number) > 10 else "scale"
+
+
+def _turns(trace: Trace, k: int) -> bool:
+    """Whether of what a call gives angles are made, and of those factors of what learns."""
+    if any(map(is_asked, leaves(trace.seen[k].y))):
+        return False
+    behind = list(trace.behind(k))
+    return any(c.name in ("cos", "sin", "polar") for c in behind) and any(
+        c.name == "mul" and any(map(is_asked, c.args)) for c in behind
+    )
+
+
+def _corrects(trace: Trace, k: int) -> bool:
+    """Whether what it divides was multiplied before, as by n before it is divided by n − 1."""
+    j = trace.maker(trace.seen[k].args[0], k)
+    number = trace.seen[j].number if j is not None and trace.seen[j].name == "mul" else 0.0
+    return bool(number) and abs(number - trace.seen[k].number) <= 1
+
+
+def _came_in(trace: Trace, k: int) -> bool:
+    """Whether a call takes what no other has made."""
+    tensors = [a for a in trace.seen[k].args if isinstance(a, torch.Tensor)]
+    return all(trace.maker(t, k) is None and is_asked(t) and not t.is_leaf for t in tensors)
+
+
+def listed(trace: Trace, k: int) -> Changes:
+    """Numbers that others have there."""
+    call = trace.seen[k]
+    yield from _created(call)
+    for number in all_of(trace, k):
+        for value in dict.fromkeys(_values(trace, call, number)):
+            if value != number.value and math.isfinite(value):
+                yield number.text(value), number.changed(value)
+    if call.name in ("masked_fill", "where") and any(map(is_number, call.args)):
+        (i,) = (i for i, a in enumerate(call.args) if is_number(a))
+        for value in (-math.inf, -1e9, 0.0):
+            if call.args[i] != value:
+                text = f"mask: filled with {value:g} instead of {call.args[i]:g}"
+                yield text, Number("mask", call.name, (i,), 0.0).changed(value)
+
+
+def _created(call: Called) -> Changes:
+    """What is made of a number, made of another."""
+    if call.name == "arange":
+        for by in (-1, 1):
+            text = f"initial: counted from {by:+d} on"
+            yield text, lambda function, args, kwargs, seen, by=by: function(*args, **kwargs) + by
+    elif call.name in MADE and isinstance(call.y, torch.Tensor):
+        for value in (0, 1, 2):
+            text = f"initial: {value} in {call.name}"
+            yield (
+                text,
+                lambda function, args, kwargs, seen, v=value: torch.full_like(
+                    function(*args, **kwargs), v
+                ),
+            )
+
+
+def _values(trace: Trace, call: Called, number: Number) -> Iterator[float]:
+    value = number.value
+    if call.name in PRODUCTS and value:
+        yield from (1.0, value**2, 1 / value, value / 2, 2 * value, abs(value) ** 0.5, -value)
+        over = value if "div" in call.name else 1 / value
+        if over > 1 and over == round(over):
+            yield from (v if "div" in call.name else 1 / v for v in (over + 1, over - 1) if v)
+        for n in _lengths(trace):
+            yield from (n**0.5, float(n), n**-0.5, 1 / n)
+    elif number.about == "eps":
+        yield from (0.0, *(10.0**-k for k in range(3, 13)))
+    elif number.about == "rope":
+        yield from (1e2, 1e3, 1e4, 1e5, 5e5, 1e6, 1e7)
+    elif call.name in SUMS:
+        yield from (0.0, -value)
+
+
+def _lengths(trace: Trace) -> list[int]:
+    return sorted({n for c in trace.seen for t in leaves(c.y) if isinstance(t, torch.Tensor)
+                   for n in t.shape} - {0, 1})  # fmt: skip
