@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -121,7 +122,8 @@ def name_of(function: Any) -> str:
 
 
 def _site() -> tuple[Any, ...]:
-    frame, found = sys._getframe(3), []
+    frame: FrameType | None = sys._getframe(3)
+    found = []
     while frame is not None:
         inside = frame.f_code.co_filename.startswith(OURS)
         if not inside or "torch" in frame.f_code.co_filename:

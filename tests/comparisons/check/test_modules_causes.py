@@ -9,7 +9,7 @@ from torch import nn
 
 from gradtwin import check
 
-D, T, HEADS = 8, 5, 2
+D, T, HEADS = 8, 4, 2
 
 
 def module(forward):

@@ -23,7 +23,7 @@ from . import (
 )
 from .numbers import Number
 
-MOST = 400  # changes of some kinds that are tried, at one go
+MOST = 250  # changes of some kinds that are tried, at one go
 # (the trace, the number of a call in it) → what may stand in the place of that call
 Kind = Callable[[Trace, int], Iterator[tuple[str, Change]]]
 LIKELY: tuple[Kind, ...] = (

@@ -11,6 +11,7 @@ import torch
 from .....reference.adapters import leaves
 from ..calls import Called, Change, Path_, Trace, is_asked, is_number, with_at
 from .functions import ACTIVATIONS
+from .make import with_argument
 
 Changes = Iterator[tuple[str, Change]]
 PRODUCTS = ("mul", "rmul", "div", "rdiv")
@@ -93,7 +94,7 @@ def about(trace: Trace, k: int) -> str:
         return "variance" if _corrects(trace, k) else "count"
     if users & (ACTIVATIONS.keys() - {"the identity"}) and call.name in PRODUCTS:
         return "activation"
-    if call.name in PRODUCTS and users & {"add"} and _came_in(trace, k):
+    if call.name in PRODUCTS and users & {"add"} and _goes_on(trace, k):
         return "residual"
     return "rope" if call.name in ("pow", "rpow") and abs(call.number) > 10 else "scale"
 
@@ -115,10 +116,15 @@ def _corrects(trace: Trace, k: int) -> bool:
     return bool(number) and abs(number - trace.seen[k].number) <= 1
 
 
-def _came_in(trace: Trace, k: int) -> bool:
-    """Whether a call takes what no other has made."""
+def _goes_on(trace: Trace, k: int) -> bool:
+    """Whether a call takes what came in, or what others took before."""
     tensors = [a for a in trace.seen[k].args if isinstance(a, torch.Tensor)]
-    return all(trace.maker(t, k) is None and is_asked(t) and not t.is_leaf for t in tensors)
+    return all(
+        is_asked(t)
+        and not t.is_leaf
+        and (trace.maker(t, k) is None or any(u < k for u in trace.users[id(t)]))
+        for t in tensors
+    )
 
 
 def listed(trace: Trace, k: int) -> Changes:
@@ -129,12 +135,23 @@ def listed(trace: Trace, k: int) -> Changes:
         for value in dict.fromkeys(_values(trace, call, number)):
             if value != number.value and math.isfinite(value):
                 yield number.text(value), number.changed(value)
+    yield from _counted(trace, k)
     if call.name in ("masked_fill", "where") and any(map(is_number, call.args)):
         (i,) = (i for i, a in enumerate(call.args) if is_number(a))
         for value in (-math.inf, -1e9, 0.0):
             if call.args[i] != value:
                 text = f"mask: filled with {value:g} instead of {call.args[i]:g}"
                 yield text, Number("mask", call.name, (i,), 0.0).changed(value)
+
+
+def _counted(trace: Trace, k: int) -> Changes:
+    """A quotient by what was counted for each, by one number for all."""
+    call = trace.seen[k]
+    by = call.args[1] if call.name == "div" and len(call.args) > 1 else None
+    if isinstance(by, torch.Tensor) and not by.is_floating_point():
+        for n in _lengths(trace):
+            text = f"count: by {n} for all instead of what was counted for each"
+            yield text, with_argument(1, "other", n)
 
 
 def _created(call: Called) -> Changes:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..calls import Called, Change, Trace, is_asked
-from .make import argument, of_first, of_result, with_argument
+from .make import argument, of_first, of_result, with_argument, with_settings
 
 Changes = Iterator[tuple[str, Change]]
 PARTED = ("view", "reshape", "unflatten", "flatten")
@@ -197,6 +197,13 @@ def _reduced(trace: Trace, k: int) -> Changes:
         if argument(call.args, call.kwargs, place + 1, "keepdim"):
             text = f"order: {call.name} over all axes"
             yield text, with_argument(place, "dim", tuple(range(n)))
+    if own == "none" and call.name not in ("flip", "cumsum"):
+        for axis in range(n):
+            rest = [other for other in range(n) if other != axis]
+            yield (
+                f"order: {call.name} for each of axis {axis}",
+                with_settings(dim=rest, keepdim=True),
+            )
     if call.name == "mean":
         yield "count: a sum in the place of a mean", _summed(axes, ())
         for size in range(1, len(axes)):
@@ -319,6 +326,9 @@ def _sliced(trace: Trace, k: int) -> Changes:
     what = "count" if summed else "initial"
     for i, part in enumerate(index):
         if isinstance(part, slice) and part.step is None and (part.start or part.stop):
+            if part.start is None and part.stop < 0:
+                other = (*index[:i], slice(-part.stop, None), *index[i + 1 :])
+                yield "operand: not shifted, from the other end", with_argument(1, "", other)
             for start, stop in _bounds(part):
                 if (start, stop) != (part.start, part.stop):
                     other = (*index[:i], slice(start, stop), *index[i + 1 :])
