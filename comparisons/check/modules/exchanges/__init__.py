@@ -18,8 +18,10 @@ from . import (
     numbers,
     operands,
     parts,
+    reductions,
     rotations,
     shapes,
+    windows,
 )
 from .numbers import Number
 
@@ -34,6 +36,8 @@ LIKELY: tuple[Kind, ...] = (
     rotations.exchanged,
     numbers.listed,
     shapes.exchanged,
+    reductions.exchanged,
+    windows.exchanged,
     parts.exchanged,
 )
 STRUCTURE: tuple[Kind, ...] = (

@@ -78,11 +78,9 @@ def _activations(call: Called) -> Changes:
 
 def _slopes(call: Called) -> Changes:
     yield from _activations(call)
-    yield "activation: one slope, the mean of all", _one_slope
-
-
-def _one_slope(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-    return function(args[0], args[1].mean().expand_as(args[1]), *args[2:], **kwargs)
+    for slope in (0.25, 0.2, 0.1):
+        other = functools.partial(F.leaky_relu, negative_slope=slope)
+        yield f"activation: one slope, {slope}", of_first(other)
 
 
 def _softmaxes(call: Called) -> Changes:

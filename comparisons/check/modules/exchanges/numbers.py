@@ -46,7 +46,16 @@ class Number(NamedTuple):
         return change
 
     def text(self, value: float) -> str:
-        return f"{self.about}: {value:g} instead of {self.value:g} in {self.name}"
+        word = self.about
+        if word == "scale" and _is_over_one_less(self.value):
+            word = "variance" if value == 1 else "count"
+        return f"{word}: {value:g} instead of {self.value:g} in {self.name}"
+
+
+def _is_over_one_less(value: float) -> bool:
+    """Whether it is n / (n − 1)."""
+    n = value / (value - 1) if value > 1 else 0.0
+    return bool(n > 2) and math.isclose(n, round(n), rel_tol=1e-9)
 
 
 def all_of(trace: Trace, k: int) -> Iterator[Number]:

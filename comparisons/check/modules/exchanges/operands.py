@@ -191,7 +191,8 @@ def taken_elsewhere(trace: Trace, k: int) -> Changes:
     if call.name not in TAKING and call.module is None:
         return
     for path, operand in operands(call):
-        if not (is_asked(operand) or (not operand.is_floating_point() and operand.ndim)):
+        number = is_asked(operand) or not any(map(is_asked, leaves(call.y)))
+        if not (operand.ndim and (number or not operand.is_floating_point())):
             continue
         what = "residual" if call.name in SUMS and _is_residual(trace, k, operand) else "operand"
         tried: set[int] = {id(operand)}

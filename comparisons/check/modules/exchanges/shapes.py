@@ -1,23 +1,21 @@
-"""Axes: what is parted, joined, turned, repeated or summed along another one."""
+"""Axes: what is parted, joined, turned or repeated along them."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-from ..calls import Called, Change, Trace, is_asked
-from .make import argument, of_first, of_result, with_argument, with_settings
+from ..calls import Called, Change, Trace
+from .make import argument, of_first, of_result
 
 Changes = Iterator[tuple[str, Change]]
 PARTED = ("view", "reshape", "unflatten", "flatten")
 TURNED = ("transpose", "permute", "swapaxes", "movedim", "mT", "T", "t")
 MATRICES = ("linear", "conv1d", "conv2d", "matmul")
-REDUCED = ("sum", "mean", "amax", "amin", "norm", "vector_norm", "logsumexp", "cumsum", "flip")
 
 
 def exchanged(trace: Trace, k: int) -> Changes:
@@ -172,68 +170,6 @@ def _other_weight(other: Callable[[Any], Any]) -> Change:
     )
 
 
-# Reduced ---------------------------------------------------------------------------------------
-
-
-def _reduced(trace: Trace, k: int) -> Changes:
-    """Over other axes; of means and sums also another count."""
-    call = trace.seen[k]
-    if not isinstance(call.args[0], torch.Tensor) or not isinstance(call.y, torch.Tensor):
-        return
-    place = 2 if call.name in ("norm", "vector_norm") else 1
-    own = argument(call.args, call.kwargs, place, "dim", "none")
-    if own == "none" and "axis" in call.kwargs:
-        own = call.kwargs["axis"]
-    n = call.args[0].ndim
-    axes = [own] if isinstance(own, int) else own if isinstance(own, (list, tuple)) else range(n)
-    axes = sorted(axis % max(n, 1) for axis in axes)
-    if own != "none" and call.name != "flip":
-        for size in sorted({1, len(axes)}):
-            for other in itertools.combinations(range(n), size):
-                if list(other) != axes:
-                    text = f"order: {call.name} over axis {', '.join(map(str, other))}"
-                    taken = other if len(other) > 1 or not isinstance(own, int) else other[0]
-                    yield text, with_argument(place, "dim", taken)
-        if argument(call.args, call.kwargs, place + 1, "keepdim"):
-            text = f"order: {call.name} over all axes"
-            yield text, with_argument(place, "dim", tuple(range(n)))
-    if own == "none" and call.name not in ("flip", "cumsum"):
-        for axis in range(n):
-            rest = [other for other in range(n) if other != axis]
-            yield (
-                f"order: {call.name} for each of axis {axis}",
-                with_settings(dim=rest, keepdim=True),
-            )
-    if call.name == "mean":
-        yield "count: a sum in the place of a mean", _summed(axes, ())
-        for size in range(1, len(axes)):
-            for part in itertools.combinations(axes, size):
-                text = f"count: a mean over axis {', '.join(map(str, part))} of a sum over the rest"
-                yield text, _summed(axes, part)
-        for by in (-1, 1):
-            count = math.prod(call.args[0].shape[axis] for axis in axes)
-            if count + by > 0:
-                text = f"count: over {count + by} instead of {count}"
-                yield text, of_result(functools.partial(torch.mul, other=count / (count + by)))
-    if call.name == "sum" and axes:
-        yield "count: a mean in the place of a sum", _averaged(axes)
-
-
-def _summed(axes: list[int], over: tuple[int, ...]) -> Change:
-    def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-        n = math.prod(args[0].shape[axis] for axis in set(axes) - set(over))
-        return function(*args, **kwargs) * n
-
-    return change
-
-
-def _averaged(axes: list[int]) -> Change:
-    def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-        return function(*args, **kwargs) / math.prod(args[0].shape[axis] for axis in axes)
-
-    return change
-
-
 # Repeated --------------------------------------------------------------------------------------
 
 
@@ -259,107 +195,9 @@ def _each_by_itself(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
     return x.repeat_interleave(y.shape[axis] // x.shape[axis], axis)
 
 
-# Padded ----------------------------------------------------------------------------------------
-
-
-def _padded(trace: Trace, k: int) -> Changes:
-    """By as much in other places, and with other values."""
-    call = trace.seen[k]
-    amounts = tuple(argument(call.args, call.kwargs, 1, "pad"))
-    pairs = [tuple(amounts[i : i + 2]) for i in range(0, len(amounts), 2)]
-    ways: list[tuple[str, Callable[[int, int], tuple[int, int]]]] = [
-        ("padding: on the other side", lambda a, b: (b, a)),
-        ("padding: on both sides", lambda a, b: ((a + b) // 2, a + b - (a + b) // 2)),
-        ("padding: on both sides", lambda a, b: (a + b - (a + b) // 2, (a + b) // 2)),
-        ("padding: all in front", lambda a, b: (a + b, 0)),
-        ("padding: all behind", lambda a, b: (0, a + b)),
-        ("mask: padded so that it sees one step more", lambda a, b: (a - 1, b + 1)),
-        ("mask: padded so that it sees one step less", lambda a, b: (a + 1, b - 1)),
-    ]
-    for text, way in ways:
-        other = tuple(itertools.chain.from_iterable(way(*pair) for pair in pairs))
-        if other != amounts and min(other) >= 0:
-            yield f"{text}, {other} instead of {amounts}", with_argument(1, "pad", other)
-    for mode in ("constant", "replicate", "reflect", "circular"):
-        if mode != argument(call.args, call.kwargs, 2, "mode", "constant"):
-            yield f"padding: {mode}", _pad_mode(mode)
-
-
-def _pad_mode(mode: str) -> Change:
-    return lambda function, args, kwargs, seen: function(
-        args[0], argument(args, kwargs, 1, "pad"), mode=mode
-    )
-
-
-def _convolved(trace: Trace, k: int) -> Changes:
-    """With another padding or step than its own."""
-    call = trace.seen[k]
-    x, weight = call.args[0], call.args[1]
-    padding = argument(call.args, call.kwargs, 4, "padding", 0)
-    amounts = [padding] if isinstance(padding, int) else list(padding)
-    amounts = amounts * (x.ndim - 2) if len(amounts) == 1 else amounts
-    if any(amounts) and not isinstance(padding, str) and weight.ndim == x.ndim:
-        pads = [n for amount in reversed(amounts) for n in (amount, amount)]
-        for mode in ("replicate", "reflect", "circular"):
-            yield f"padding: {mode}", _padded_before(pads, mode)
-        for name, side in (("all in front", 0), ("all behind", 1)):
-            one = [2 * n if i % 2 == side else 0 for i, n in enumerate(pads)]
-            yield f"padding: {name}", _padded_before(one, "constant")
-
-
-def _padded_before(pads: list[int], mode: str) -> Change:
-    def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-        x = torch.nn.functional.pad(args[0], pads, mode=mode)
-        return with_argument(4, "padding", 0)(function, (x, *args[1:]), kwargs, seen)
-
-    return change
-
-
-# Sliced ----------------------------------------------------------------------------------------
-
-
-def _sliced(trace: Trace, k: int) -> Changes:
-    """From one further on, or from the start; of what is summed, it is the count."""
-    call = trace.seen[k]
-    index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
-    summed = {c.name for c in trace.taken_by(k)} & {"mean", "sum"}
-    what = "count" if summed else "initial"
-    for i, part in enumerate(index):
-        if isinstance(part, slice) and part.step is None and (part.start or part.stop):
-            if part.start is None and part.stop < 0:
-                other = (*index[:i], slice(-part.stop, None), *index[i + 1 :])
-                yield "operand: not shifted, from the other end", with_argument(1, "", other)
-            for start, stop in _bounds(part):
-                if (start, stop) != (part.start, part.stop):
-                    other = (*index[:i], slice(start, stop), *index[i + 1 :])
-                    shown = f"{'' if start is None else start}:{'' if stop is None else stop}"
-                    yield f"{what}: from {shown} of axis {i}", with_argument(1, "", other)
-        elif isinstance(part, int) and is_asked(call.y):
-            for new in {0, -1, part + 1, part - 1} - {part}:
-                other = (*index[:i], new, *index[i + 1 :])
-                text = f"{'padding' if new == -1 else 'operand'}: at {new} instead of {part}"
-                yield text, with_argument(1, "", other)
-
-
-def _bounds(part: slice) -> Iterator[tuple[int | None, int | None]]:
-    start, stop = part.start, part.stop
-    yield None, stop
-    yield start, None
-    yield None, None
-    for by in (-1, 1):
-        if start is not None:
-            yield start + by, stop
-        if stop is not None:
-            yield start, stop + by
-
-
 KINDS: dict[tuple[str, ...], Callable[[Trace, int], Changes]] = {
     PARTED: _parted,
     TURNED: _turned,
     MATRICES: _matrices,
-    REDUCED: _reduced,
     ("repeat", "repeat_interleave", "tile"): _repeated,
-    ("pad",): _padded,
-    ("conv1d", "conv2d"): _convolved,
-    ("getitem",): _sliced,
 }
