@@ -25,7 +25,7 @@ ABOUT = {
     **dict.fromkeys(("unbiased", "correction"), "variance"),
     **dict.fromkeys(("track_running_stats", "dropout_p", "drop_prob"), "mode"),
     **dict.fromkeys(("count_include_pad", "num_groups", "groups", "reduction"), "count"),
-    "batch_first": "order",
+    **dict.fromkeys(("batch_first", "norm_first"), "order"),
     "dilation": "stride",
 }
 

@@ -159,6 +159,7 @@ PAIRS = {
         (recurrent(), recurrent((1, 0, 2, 3))),
         (gru, lambda self, x: gru(self, x, lambda r, h, f: f(r * h))),
         (lambda self, x: F.relu(self.a(x) + x), lambda self, x: F.relu(self.a(x)) + x),
+        (lambda self, x: self.b(self.a(x)).exp(), lambda self, x: self.a(self.b(x)).exp()),
         (lambda self, x: x / x.sum(-1, keepdim=True), lambda self, x: x / x.sum(1, keepdim=True)),
     ],
     "initial": [(recurrent(), recurrent(start=1.0)), (recurrent(), recurrent(start=1e-3))],
@@ -168,7 +169,10 @@ PAIRS = {
             lambda self, x: F.silu(self.a(x)) * self.b(x),
             lambda self, x: F.silu(self.b(x)) * self.a(x),
         ),
-        (lambda self, x: self.b(self.a(x)).exp(), lambda self, x: self.a(self.b(x)).exp()),
+        (
+            lambda self, x: self.a(x).exp() + self.b(x).sin() * self.c(x),
+            lambda self, x: self.a(x).exp() + self.c(x).sin() * self.b(x),
+        ),
     ],
     "missing": [(lambda self, x: self.norm(self.a(x)) * 2, lambda self, x: self.a(x) * 2)],
     "residual": [(lambda self, x: self.a(x) + x, lambda self, x: self.a(x))],
@@ -263,3 +267,77 @@ def test_where_a_number_is_told_it_is_the_one_that_stands_there():
     subject, original = (module(attention(scale=scale)) for scale in (0.5013, 0.5))
     report = check(subject, original, [torch.randn(2, T, D)])
     assert report.cause.text.startswith("0.5 instead of 0.5013 in mul")
+
+
+class Gru(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(D, D, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+class GruByHand(nn.Module):
+    """With the reset gate before the product with the state."""
+
+    exchanged = False
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.u = (nn.Parameter(torch.zeros(3 * D, D)) for _ in range(2))
+        self.b, self.c = (nn.Parameter(torch.zeros(3 * D)) for _ in range(2))
+
+    def forward(self, x):
+        h, ys = x.new_zeros(len(x), D), []
+        for step in x.unbind(1):
+            r, z, n = F.linear(step, self.w, self.b).chunk(3, -1)
+            r_h, z_h = F.linear(h, self.u[: 2 * D], self.c[: 2 * D]).chunk(2, -1)
+            r, z = (r + r_h).sigmoid(), (z + z_h).sigmoid()
+            n = torch.tanh(n + F.linear(r * h, self.u[2 * D :]) + self.c[2 * D :])
+            h = z * n + (1 - z) * h if self.exchanged else (1 - z) * n + z * h
+            ys.append(h)
+        return torch.stack(ys, 1)
+
+
+GRU = {
+    "w": "rnn.weight_ih_l0",
+    "u": "rnn.weight_hh_l0",
+    "b": "rnn.bias_ih_l0",
+    "c": "rnn.bias_hh_l0",
+}
+
+
+@pytest.mark.parametrize(("exchanged", "word"), [(False, "order"), (True, None)])
+def test_the_reset_gate_of_a_gru(exchanged, word):
+    torch.manual_seed(0)
+    port = GruByHand()
+    port.exchanged = exchanged  # as well, which makes it two mistakes
+    report = check(port, Gru(), [torch.randn(2, T, D)], names=GRU)
+    assert (report.cause and report.cause.name) == word
+
+
+class Statistics(nn.BatchNorm1d):
+    """By hand, with statistics that are kept in one way or another."""
+
+    way = ""
+
+    def forward(self, x):
+        mean, var = x.mean(0), x.var(0, correction=0)
+        kept = x.var(0, correction=self.way != "biased")
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            share = 0.9 if self.way == "share" else 0.0 if self.way == "never" else 0.1
+            self.running_mean += share * (mean - self.running_mean)
+            self.running_var += share * (kept - self.running_var)
+        return (x - mean) / (var + self.eps).sqrt() * self.weight + self.bias
+
+
+@pytest.mark.parametrize(
+    ("way", "word"), [("biased", "variance"), ("share", "momentum"), ("never", "mode")]
+)
+def test_statistics_that_are_kept_otherwise(way, word):
+    port = Statistics(D)
+    port.way = way
+    torch.manual_seed(0)
+    assert check(port, nn.BatchNorm1d(D), [torch.randn(6, D)]).cause.name == word

@@ -18,6 +18,7 @@ from . import (
     numbers,
     operands,
     parts,
+    recurrent,
     reductions,
     rotations,
     shapes,
@@ -25,7 +26,7 @@ from . import (
 )
 from .numbers import Number
 
-MOST = 250  # changes of some kinds that are tried, at one go
+MOST = 200  # changes of a kind that are tried
 # (the trace, the number of a call in it) → what may stand in the place of that call
 Kind = Callable[[Trace, int], Iterator[tuple[str, Change]]]
 LIKELY: tuple[Kind, ...] = (
@@ -34,6 +35,7 @@ LIKELY: tuple[Kind, ...] = (
     attention.settings,
     masks.exchanged,
     rotations.exchanged,
+    numbers.counts,
     numbers.listed,
     shapes.exchanged,
     reductions.exchanged,
@@ -44,6 +46,7 @@ STRUCTURE: tuple[Kind, ...] = (
     operands.left_out,
     operands.commuted,
     norms.by_hand,
+    recurrent.exchanged,
     operands.swapped,
     operands.inserted,
 )
@@ -68,8 +71,8 @@ class Candidate(NamedTuple):
 def candidates(trace: Trace, kinds: Sequence[Kind], single: bool) -> Iterator[Candidate]:
     """Each change of some kinds at all calls of a name and at those of one place of the source; or
     at single ones of several that are made there."""
-    found = (c for kind in kinds for c in _of_kind(trace, kind, single))
-    return itertools.islice(found, MOST)
+    for kind in kinds:
+        yield from itertools.islice(_of_kind(trace, kind, single), MOST // 4 if single else MOST)
 
 
 def _of_kind(trace: Trace, kind: Kind, single: bool) -> Iterator[Candidate]:

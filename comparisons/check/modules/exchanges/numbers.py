@@ -19,6 +19,7 @@ SUMS = ("add", "radd", "sub", "rsub")
 MADE = ("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "empty", "arange")
 MADE += ("new_zeros", "new_ones", "new_full", "new_empty", "empty_like")
 ARITHMETIC = (*PRODUCTS, *SUMS, "pow", "rpow", "masked_fill", "full", "full_like", "new_full")
+FILLED = ("masked_fill", "where", "setitem")
 SMALL = 1e-2  # what is added below that keeps a quotient or a root from its pole
 # What the settings of these functions are about.
 ABOUT = {"eps": "eps", "momentum": "momentum", "negative_slope": "activation", "p": "mode"}
@@ -70,6 +71,8 @@ def all_of(trace: Trace, k: int) -> Iterator[Number]:
     for name, argument in call.kwargs.items():
         if isinstance(argument, float) and math.isfinite(argument):
             word = ABOUT.get(name) or about(trace, k)
+            if name == "alpha":
+                word = "scale" if any(map(is_asked, leaves(call.y))) else "momentum"
             yield Number(word, call.name, name, argument)
 
 
@@ -85,7 +88,7 @@ def about(trace: Trace, k: int) -> str:
         return "mask"
     if call.name.endswith("norm"):
         return "eps"
-    if call.name in ("masked_fill", "where"):
+    if call.name in FILLED:
         return "mask"
     if call.name in MADE:
         return "initial"
@@ -96,7 +99,7 @@ def about(trace: Trace, k: int) -> str:
     if call.name in SUMS:
         if tensors and not tensors[0].is_floating_point():
             return "count"
-        if abs(call.number) < SMALL:
+        if 0 < abs(call.number) < SMALL:
             return "eps"
         return "initial" if users & ACTIVATIONS.keys() else "missing"
     if call.name in ("div", "rdiv") and whole:
@@ -136,21 +139,33 @@ def _goes_on(trace: Trace, k: int) -> bool:
     )
 
 
+def counts(trace: Trace, k: int) -> Changes:
+    """Whole numbers that something is divided by, as others have them."""
+    for number in all_of(trace, k):
+        if number.about == "count":
+            yield from _others(trace, trace.seen[k], number)
+    yield from _counted(trace, k)
+
+
 def listed(trace: Trace, k: int) -> Changes:
     """Numbers that others have there."""
     call = trace.seen[k]
     yield from _created(call)
     for number in all_of(trace, k):
-        for value in dict.fromkeys(_values(trace, call, number)):
-            if value != number.value and math.isfinite(value):
-                yield number.text(value), number.changed(value)
-    yield from _counted(trace, k)
-    if call.name in ("masked_fill", "where") and any(map(is_number, call.args)):
+        if number.about != "count":
+            yield from _others(trace, call, number)
+    if call.name in FILLED and any(map(is_number, call.args)):
         (i,) = (i for i, a in enumerate(call.args) if is_number(a))
         for value in (-math.inf, -1e9, 0.0):
             if call.args[i] != value:
                 text = f"mask: filled with {value:g} instead of {call.args[i]:g}"
                 yield text, Number("mask", call.name, (i,), 0.0).changed(value)
+
+
+def _others(trace: Trace, call: Called, number: Number) -> Changes:
+    for value in dict.fromkeys(_values(trace, call, number)):
+        if value != number.value and math.isfinite(value):
+            yield number.text(value), number.changed(value)
 
 
 def _counted(trace: Trace, k: int) -> Changes:

@@ -55,6 +55,8 @@ def _named(trace: Trace, k: int, path: tuple[Any, ...]) -> str:
         return f"mask: without that of {call.name}"
     if call.name in SUMS and len(others) == 1:
         return f"residual: an operand of {call.name} left out"
+    if call.name in ("flip", "roll"):
+        return f"order: without {call.name}"
     return f"missing: {call.name} left out"
 
 
@@ -77,9 +79,10 @@ def commuted(trace: Trace, k: int) -> Changes:
         if j is None or not is_asked(operand):
             continue
         made = trace.seen[j]
-        if made.name in JOINED and _alike(call, path) and not made.in_place:
+        if _alike(call, path) and not made.in_place:
             for inner, t in operands(made):
-                if is_differentiable(t) and t.shape == operand.shape:
+                fits = is_differentiable(t) and t.shape == operand.shape
+                if fits and (made.name in JOINED or is_asked(t)):
                     text = f"{_moved(call)}: {call.name} before {made.name}"
                     yield text, _before(path, j, inner)
         if call.name in JOINED and not call.in_place:

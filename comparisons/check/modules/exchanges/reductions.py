@@ -41,16 +41,21 @@ def exchanged(trace: Trace, k: int) -> Changes:
         if argument(call.args, call.kwargs, place + 1, "keepdim"):
             text = f"order: {call.name} over all axes"
             yield text, with_argument(place, "dim", tuple(range(n)))
+    for other in ("amax", "mean", "sum"):
+        if call.name in ("amax", "mean", "sum") and other != call.name and own is not None:
+            what = "operand" if "amax" in (other, call.name) else "count"
+            yield f"{what}: {other} instead of {call.name}", _called(getattr(torch, other))
     yield from _counted(call.name, call.args[0].shape, axes)
+
+
+def _called(other: Any) -> Change:
+    return lambda function, args, kwargs, seen: other(*args, **kwargs)
 
 
 def _counted(name: str, shape: torch.Size, axes: list[int]) -> Changes:
     """A sum in the place of a mean, over some of the axes or all, and the other way round."""
-    if name == "sum" and axes:
-        yield "count: a mean in the place of a sum", _averaged(axes)
     if name != "mean":
         return
-    yield "count: a sum in the place of a mean", _summed(axes, ())
     for size in range(1, len(axes)):
         for part in itertools.combinations(axes, size):
             text = f"count: a mean over axis {', '.join(map(str, part))} of a sum over the rest"
@@ -66,12 +71,5 @@ def _summed(axes: list[int], over: tuple[int, ...]) -> Change:
     def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
         n = math.prod(args[0].shape[axis] for axis in set(axes) - set(over))
         return function(*args, **kwargs) * n
-
-    return change
-
-
-def _averaged(axes: list[int]) -> Change:
-    def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-        return function(*args, **kwargs) / math.prod(args[0].shape[axis] for axis in axes)
 
     return change
