@@ -53,7 +53,7 @@ class Called(NamedTuple):
 
 # (function, args, kwargs, the calls before) → what is given in its place
 Change = Callable[[Any, Any, Any, Sequence[Called]], Any]
-Path_ = tuple[Any, ...]  # where an operand stands: the number of an argument, and that in a list
+Where = tuple[Any, ...]  # where an operand stands: the number of an argument, and that in a list
 
 
 class Calls(TorchFunctionMode):
@@ -143,7 +143,7 @@ def is_asked(leaf: Any) -> bool:
     return is_differentiable(leaf) and leaf.requires_grad
 
 
-def operands(call: Called) -> Iterator[tuple[Path_, torch.Tensor]]:
+def operands(call: Called) -> Iterator[tuple[Where, torch.Tensor]]:
     """The tensors that a call is given by position, alone or in a list, and where they stand."""
     for i, argument in enumerate(call.args):
         if isinstance(argument, torch.Tensor):
@@ -154,14 +154,14 @@ def operands(call: Called) -> Iterator[tuple[Path_, torch.Tensor]]:
                     yield (i, j), inner
 
 
-def at(args: Sequence[Any], path: Path_) -> Any:
+def at(args: Sequence[Any], path: Where) -> Any:
     """What stands at a place."""
     for part in path:
         args = args[part]
     return args
 
 
-def with_at(args: Sequence[Any], path: Path_, new: Any) -> tuple[Any, ...]:
+def with_at(args: Sequence[Any], path: Where, new: Any) -> tuple[Any, ...]:
     """The same with something else at a place."""
     if not path:
         return new  # type: ignore[no-any-return]

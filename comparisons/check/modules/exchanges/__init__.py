@@ -96,9 +96,7 @@ def _of_kind(trace: Trace, kind: Kind, single: bool) -> Iterator[Candidate]:
 
 
 def _made(kind: Kind, trace: Trace, k: int) -> Iterator[tuple[str, Change]]:
-    with contextlib.suppress(
-        Exception
-    ):  # a call of a form that a kind does not know is not its own
+    with contextlib.suppress(Exception):  # of a call in a form that it does not know
         yield from kind(trace, k)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..calls import Change, with_at
+from ..calls import Change, at, with_at
 
 
 def of_first(other: Callable[[Any], Any]) -> Change:
@@ -29,10 +29,7 @@ def with_operand(path: tuple[Any, ...], other: Callable[[Any], Any]) -> Change:
     """The same of a function of one of its operands."""
 
     def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-        operand = args
-        for part in path:
-            operand = operand[part]
-        return function(*with_at(args, path, other(operand)), **kwargs)
+        return function(*with_at(args, path, other(at(args, path))), **kwargs)
 
     return change
 
@@ -57,9 +54,7 @@ def left(path: tuple[Any, ...], in_place: bool) -> Change:
     """One of its operands in the place of the result."""
 
     def change(function: Any, args: Any, kwargs: Any, seen: Any) -> Any:
-        operand = args
-        for part in path:
-            operand = operand[part]
+        operand = at(args, path)
         return operand if in_place or not isinstance(operand, torch.Tensor) else operand + 0
 
     return change

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .....reference.adapters import leaves
-from ..calls import Called, Change, Path_, Trace, is_asked, is_number, with_at
+from ..calls import Called, Change, Trace, Where, is_asked, is_number, with_at
 from .functions import ACTIVATIONS
 from .make import with_argument
 
@@ -33,7 +33,7 @@ class Number(NamedTuple):
 
     about: str
     name: str
-    path: Path_ | str
+    path: Where | str
     value: float
 
     def changed(self, value: float) -> Change:
