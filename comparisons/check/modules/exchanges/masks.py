@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from .....reference.adapters import is_differentiable
-from ..calls import Called, Change, Trace, is_asked, operands
+from ..calls import Called, Change, Trace, is_asked, is_number, operands
 from .make import of_result, with_argument, with_operand
 
 Changes = Iterator[tuple[str, Change]]
 COMPARED = ("lt", "le", "gt", "ge")
 TRIANGLES = ("tril", "triu")
+FILLED = ("masked_fill", "where", "setitem")
 BOOLEAN = (*COMPARED, *TRIANGLES, "eq", "ne", "bitwise_not", "logical_not")
 
 
@@ -34,6 +35,8 @@ def exchanged(trace: Trace, k: int) -> Changes:
     if call.name in ("bitwise_and", "bitwise_or", "logical_and", "logical_or"):
         for i in (0, 1):
             yield "mask: one of two alone", _alone(i)
+    if call.name in FILLED:
+        yield from _filled(call)
     if _is_mask(call.y) and call.name in BOOLEAN:
         for text, way in MOVED.items():
             yield text, of_result(way)
@@ -44,6 +47,14 @@ def exchanged(trace: Trace, k: int) -> Changes:
             if _is_mask(operand):
                 for text, way in MOVED.items():
                     yield text, with_operand(path, way)
+
+
+def _filled(call: Called) -> Changes:
+    for i, value in enumerate(call.args):
+        for other in (-math.inf, -1e9, 0.0) if is_number(value) else ():
+            if other != value:
+                text = f"mask: filled with {other:g} instead of {value:g}"
+                yield text, with_argument(i, "value", other)
 
 
 def _is_mask(leaf: Any) -> bool:

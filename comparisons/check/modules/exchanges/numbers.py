@@ -12,6 +12,7 @@ from .....reference.adapters import leaves
 from ..calls import Called, Change, Trace, Where, is_asked, is_number, with_at
 from .functions import ACTIVATIONS
 from .make import with_argument
+from .masks import FILLED
 
 Changes = Iterator[tuple[str, Change]]
 PRODUCTS = ("mul", "rmul", "div", "rdiv")
@@ -19,7 +20,6 @@ SUMS = ("add", "radd", "sub", "rsub")
 MADE = ("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "empty", "arange")
 MADE += ("new_zeros", "new_ones", "new_full", "new_empty", "empty_like")
 ARITHMETIC = (*PRODUCTS, *SUMS, "pow", "rpow", "masked_fill", "full", "full_like", "new_full")
-FILLED = ("masked_fill", "where", "setitem")
 SMALL = 1e-2  # what is added below that keeps a quotient or a root from its pole
 # What the settings of these functions are about.
 ABOUT = {"eps": "eps", "momentum": "momentum", "negative_slope": "activation", "p": "mode"}
@@ -154,12 +154,6 @@ def listed(trace: Trace, k: int) -> Changes:
     for number in all_of(trace, k):
         if number.about != "count":
             yield from _others(trace, call, number)
-    if call.name in FILLED and any(map(is_number, call.args)):
-        (i,) = (i for i, a in enumerate(call.args) if is_number(a))
-        for value in (-math.inf, -1e9, 0.0):
-            if call.args[i] != value:
-                text = f"mask: filled with {value:g} instead of {call.args[i]:g}"
-                yield text, Number("mask", call.name, (i,), 0.0).changed(value)
 
 
 def _others(trace: Trace, call: Called, number: Number) -> Changes:
