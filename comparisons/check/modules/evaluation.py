@@ -118,8 +118,9 @@ def _arrays(tree: Any) -> list[np.ndarray]:
 
 
 def as_array(t: torch.Tensor) -> np.ndarray:
-    """A tensor as an array, of 16 bits in float32."""
+    """A tensor as an array, of 16 bits in float32, of complex numbers as pairs of real ones."""
     t = t.detach()
+    t = torch.view_as_real(t) if t.is_complex() else t
     t = t.to_dense() if t.layout is not torch.strided else t
     return (t.float() if t.dtype in LOW else t).numpy(force=True)
 

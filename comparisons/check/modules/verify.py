@@ -19,7 +19,7 @@ from ...verdict.judge import settle
 from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
 from ..pace import Pace
-from .causes import Failure, cause_of
+from .causes import cause_of
 from .evaluation import (
     Incomparable,
     Inputs,
@@ -31,6 +31,7 @@ from .evaluation import (
     only,
     some,
 )
+from .failure import Failure
 from .original import Original
 from .pairing import Names, Pairing, paired
 from .recording import Call

@@ -155,7 +155,7 @@ def untied():
         (lambda: port(scale=2**-0.5), "output in blocks.0.attn", "scale"),
         (lambda: port(shift=2), "output in blocks.0.attn", "mask"),
         (lambda: changed("blocks.0.attn.drop", training=False), None, "mode"),
-        (reordered, "output in blocks.1", "operand"),
+        (reordered, "output in blocks.1", "residual"),
         (untied, "gradient of wte.weight in Gpt", "untied"),
     ],
 )
