@@ -17,7 +17,7 @@ from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
 from .recording import Call, floating, kept_generator
-from .state import Slots, held_by, parameters_of, slots_of, swapped, tensors_of
+from .state import Slots, held_by, is_called, parameters_of, slots_of, swapped, tensors_of
 from .wide import NARROW, Wide
 
 LOW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -64,7 +64,10 @@ class Side:
         return [name for name in self.held if name not in parameters]
 
     def takes(self, args: Any, kwargs: Any) -> None:
-        """Raises Incomparable for a call that its signature does not allow."""
+        """Raises Incomparable for a call that its signature does not allow, and if it has no
+        forward, as a list of submodules."""
+        if not is_called(self.module):
+            raise Incomparable("it has no forward")
         if signature := signature_of(self.module.forward):
             try:
                 signature.bind(*args, **kwargs)

@@ -25,6 +25,11 @@ def modules_of(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return found
 
 
+def is_called(module: torch.nn.Module) -> bool:
+    """Whether it has a forward, which a list or a dict of submodules has not."""
+    return getattr(module.forward, "__func__", None) is not torch.nn.Module.forward
+
+
 def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """All parameters and buffers, tied ones under each of their names."""
     parameters = module.named_parameters(remove_duplicate=False)

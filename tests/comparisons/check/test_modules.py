@@ -366,3 +366,32 @@ def test_what_is_drawn_in_float64_is_what_is_drawn_in_the_modules_dtype():
         with Wide(torch.float32):
             wide = draw(x.double() / 2)
         assert torch.equal(narrow.double(), wide)
+
+
+class Chain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Loop(Chain):
+    def __init__(self, times=1):
+        super().__init__()
+        self.layers, self.times = nn.ModuleList(self.layers), times
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x * self.times
+
+
+def test_a_list_of_submodules_is_judged_with_what_calls_them():
+    x = torch.randn(5, 3)
+    report = check(Loop(), Chain(), [x])
+    assert report.passed, report
+    assert "not judged alone: layers: it has no forward" in str(report)
+    assert not check(Loop(1.001), Chain(), [x]).passed
+    assert check(Chain(), Loop(), [x]).passed
