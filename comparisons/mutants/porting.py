@@ -149,8 +149,8 @@ def _below(fine: ModulesReport, coarse: ModulesReport) -> bool:
 
 
 def right_row(architecture: str, number: int, dtype: str = SINGLE) -> dict[str, Any]:
-    """Whether a right way to write it is quiet. An alarm is also a submodule that both have by name,
-    with a forward, and that was not judged."""
+    """Whether a right way to write it is quiet. An alarm is also a submodule that both have by name
+    and with a forward, and that was not judged."""
     whole = made(architecture)
     right = whole.RIGHT[number - 1] if number else None
     start = time.process_time()
