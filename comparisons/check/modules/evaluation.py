@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Side:
 
     arrange   makes its state from that of the original's module
     wanted    its parameters of which a gradient is asked
+    made_of   the original's of which each of these is made
     around    what is entered for its forward
     runs      whether its code is here
     """
@@ -41,6 +42,7 @@ class Side:
     module: torch.nn.Module
     arrange: Arrange
     wanted: Sequence[str]
+    made_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     runs: bool = True
 
@@ -145,7 +147,7 @@ def evaluated(
     inside = Wide(native) if wide and native != torch.float64 else contextlib.nullcontext()
     with kept_generator(call.generator), torch.enable_grad(), inside:
         state = side.arrange(given)
-        own = {n: state[n].detach().clone() for n in side.held}
+        own = _of_their_own({n: state[n] for n in side.held})
         sources = {n: own[n].requires_grad_() for n in side.wanted}
         side.takes(args, kwargs)
         copies = mapped(_unleafed, (args, kwargs))
@@ -191,6 +193,18 @@ def _names(signature: inspect.Signature | None, args: Any, kwargs: Any) -> list[
         bound = signature.bind(*args, **kwargs).arguments
     names = {id(t): n for n, t in items(bound)}
     return [names[id(t)] for t in _asked((args, kwargs))]
+
+
+def _of_their_own(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, of which none has its memory in common with another."""
+    used: set[int] = set()
+    found = {}
+    for name, t in state.items():
+        storage = t.untyped_storage()
+        alone = storage._cdata not in used and storage.nbytes() == t.numel() * t.element_size()
+        used.add(storage._cdata)
+        found[name] = t.detach() if alone else t.detach().clone()
+    return found
 
 
 def _unleafed(leaf: Any) -> Any:

@@ -213,33 +213,35 @@ class _Expression:
 
 def _applied(tensor: torch.Tensor, rest: str, text: str) -> torch.Tensor:
     """The tensor, after slices and methods. Raises ValueError for anything else."""
-
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Name) and node.id == "x":
-            return tensor
-        if isinstance(node, ast.Subscript):
-            return value(node.value)[index(node.slice)]
-        if isinstance(node, ast.Attribute) and node.attr in METHODS:
-            return getattr(value(node.value), node.attr)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            return value(node.func)(*map(ast.literal_eval, node.args))
-        raise _unknown(text)
-
-    def index(node: ast.expr) -> Any:
-        if isinstance(node, ast.Tuple):
-            return tuple(map(index, node.elts))
-        if isinstance(node, ast.Slice):
-            ends = (node.lower, node.upper, node.step)
-            return slice(*(None if n is None else ast.literal_eval(n) for n in ends))
-        return ast.literal_eval(node)
-
     if not rest:
         return tensor
     try:
-        return value(ast.parse(f"x{rest}", mode="eval").body)
+        found = _value(ast.parse(f"x{rest}", mode="eval").body, tensor)
     except SyntaxError:
-        raise _unknown(text) from None
+        found = None
+    if not isinstance(found, torch.Tensor):
+        raise ValueError(f"names: expected a tensor, slices of it and moves, got {text!r}")
+    return found
 
 
-def _unknown(text: str) -> ValueError:
-    return ValueError(f"names: expected a tensor, slices of it and moves, got {text!r}")
+def _value(node: ast.expr, x: torch.Tensor) -> Any:
+    """What an expression of x is; None for one that does more."""
+    if isinstance(node, ast.Name) and node.id == "x":
+        return x
+    if isinstance(node, ast.Subscript) and (of := _value(node.value, x)) is not None:
+        return of[_index(node.slice)]
+    if isinstance(node, ast.Attribute) and node.attr in METHODS:
+        return getattr(_value(node.value, x), node.attr, None)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        method = _value(node.func, x)
+        return method(*map(ast.literal_eval, node.args)) if method else None
+    return None
+
+
+def _index(node: ast.expr) -> Any:
+    if isinstance(node, ast.Tuple):
+        return tuple(map(_index, node.elts))
+    if isinstance(node, ast.Slice):
+        ends = (node.lower, node.upper, node.step)
+        return slice(*(None if n is None else ast.literal_eval(n) for n in ends))
+    return ast.literal_eval(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from .recording import Call
 from .report import BAD, FAILED, ModulesReport, Place, Source, row
 from .state import modules_of, parameters_of, tensors_of
 from .stepping import Stepping, Training
+
+MOST = 2**22  # elements of the parameters whose gradients are judged at once
 
 
 def check_modules(
@@ -88,7 +91,7 @@ class _Judged:
         self.port, self.original, self.pairing, self.pace = port, original, pairing, pace
         self.seen: set[str] = set()  # submodules that were judged
         self.failure: Failure | None = None  # the first
-        self.whole: Results = {}  # what is true of the module itself
+        self.whole: dict[str, tuple[bool, bool]] = {}  # of what is true of the module itself
 
     def of(self, call: Call) -> Iterator[Place]:
         """A place for each result of a call, or one that says why there are none."""
@@ -104,7 +107,9 @@ class _Judged:
             self.pace.first = self.pace.first or call
             inputs = self.original.inputs(call)
             if inputs.arrays:
-                yield from self._settled(call, *sides, inputs)
+                for number, part in enumerate(self._parts(*sides)):
+                    if not number or call.place in self.seen:
+                        yield from self._settled(call, *part, inputs, gradients=number > 0)
 
     def _partner(self, call: Call) -> str | None:
         """The name of the port's submodule that is held to a call's."""
@@ -140,12 +145,12 @@ class _Judged:
 
     def warnings(self) -> Iterator[str]:
         """What makes agreement say less than it seems to."""
-        grads = [a for n, a in self.whole.items() if n.startswith("gradient")]
+        grads = [is_some for n, (is_some, _) in self.whole.items() if n.startswith("gradient")]
         if self.whole and not grads:
             yield "of the original no gradient can be asked: only values are judged"
-        elif grads and not any(a.any() for a in grads):
+        elif grads and not any(grads):
             yield "every gradient of the original is zero, with which anything agrees"
-        if any(np.isnan(a).all() for a in self.whole.values() if a.size):
+        if any(is_none for _, is_none in self.whole.values()):
             yield "the original gives NaN alone, with which anything agrees"
 
     def _sides(self, call: Call, ours: str) -> tuple[Side, Side] | None:
@@ -177,7 +182,26 @@ class _Judged:
             within = {f"{other}{n}" for n in inside}
             wanted = [n for n in wanted if not within.issuperset(pairing.sources[full[n]])]
         runs = self.original.runs
-        return Side(module, arrange, wanted), Side(call.module, dict, theirs, runs=runs)
+        made_of = {n: [s[len(other) :] for s in pairing.sources[full[n]]] for n in wanted}
+        return Side(module, arrange, wanted, made_of), Side(call.module, dict, theirs, runs=runs)
+
+    def _parts(self, subject: Side, reference: Side) -> Iterator[tuple[Side, Side]]:
+        """The same, each asked for the gradients of some parameters: of a large module, all of them
+        at once, with their floors, take many times its memory."""
+        tensors = tensors_of(reference.module)
+        groups: list[list[str]] = [[]]
+        elements = 0
+        for name in subject.wanted:
+            size = sum(tensors[source].numel() for source in subject.made_of[name])
+            if elements + size > MOST and groups[-1] and reference.runs:
+                groups.append([])
+                elements = 0
+            groups[-1].append(name)
+            elements += size
+        for group in groups:
+            held = {id(tensors[source]) for name in group for source in subject.made_of[name]}
+            theirs = [name for name in reference.wanted if id(tensors[name]) in held]
+            yield replace(subject, wanted=group), replace(reference, wanted=theirs)
 
     def _right(self, call: Call) -> tuple[tuple[torch.nn.Module, ...], ...]:
         """The submodules inside of a call, the first that is wrong, that were judged: those of the
@@ -190,8 +214,15 @@ class _Judged:
         return theirs, ours
 
     def _settled(
-        self, call: Call, subject: Side, reference: Side, inputs: Inputs
+        self,
+        call: Call,
+        subject: Side,
+        reference: Side,
+        inputs: Inputs,
+        gradients: bool = False,
     ) -> Iterator[Place]:
+        """The results of a call; or the gradients alone that are asked of both sides."""
+
         def ours(arrays: Any, kind: torch.dtype | None = None) -> Results:
             return evaluated(subject, inputs, arrays, kind)
 
@@ -212,12 +243,14 @@ class _Judged:
         answers = self.original.answers(subject, reference, inputs)
         written = {f"buffer {n}" for n in _written(subject, inputs, results)}
         names = [n for n in answers.truth if not n.startswith("buffer") or n in written]
+        if gradients:
+            names = [f"gradient of {n}" for n in subject.wanted]
         for name in names:
             if name not in results:
                 yield Place(call, DIFFERENT, name, verdict=FAILED, note="the port has none")
         both = [n for n in names if n in results]
         if not call.place:
-            self.whole = answers.truth
+            self.whole |= {n: _says(answers.truth[n]) for n in names}
         given = some(results, both)
         floor = answers.floor(both)
         verdicts = settle(
@@ -237,6 +270,11 @@ class _Judged:
         for name, verdict in verdicts.items():
             kind = str(given[name].dtype)
             yield Place(call, verdict.kind, name, kind, verdict, verdict.note)
+
+
+def _says(a: np.ndarray) -> tuple[bool, bool]:
+    """Whether any of a result is not 0, and whether all of it is NaN."""
+    return bool(a.any()), bool(a.size and np.isnan(a).all())
 
 
 def _alone(t: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
