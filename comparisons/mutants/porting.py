@@ -41,6 +41,7 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "right": 94,
         "alarms": 11,
     },
+    "ports_third": {},  # not yet tried
 }
 SINGLE = "float32"
 BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show

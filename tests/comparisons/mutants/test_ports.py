@@ -8,9 +8,9 @@ ARCHITECTURES = porting.architectures()
 SAMPLE = 26  # every so many faults are tried here, and all by `gradtwin mutants --ports`
 
 
-def test_there_are_nine_in_each_set():
-    assert [len(porting.architectures(each)) for each in porting.FIRST_SIGHT] == [9, 9]
-    assert len(set(ARCHITECTURES)) == 18
+def test_there_are_so_many_in_each_set():
+    assert [len(porting.architectures(each)) for each in porting.FIRST_SIGHT] == [9, 9, 7]
+    assert len(set(ARCHITECTURES)) == 25
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
