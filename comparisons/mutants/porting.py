@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
@@ -86,6 +87,7 @@ def made(architecture: str, old: str = "", new: str = "") -> ModuleType:
         port = above.replace(old, new) + names + below
     module = ModuleType(name)
     module.__package__ = name.rpartition(".")[0]
+    sys.modules[name] = module  # where dataclasses look
     exec(compile(original + line + port, spec.origin, "exec"), module.__dict__)
     return module
 
