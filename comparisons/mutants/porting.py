@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,8 +85,7 @@ def made(architecture: str, old: str = "", new: str = "") -> ModuleType:
         if above.count(old) != 1:
             raise ValueError(f"{architecture}: {old!r} stands there {above.count(old)} times")
         port = above.replace(old, new) + names + below
-    module = ModuleType(name)
-    module.__package__ = name.rpartition(".")[0]
+    module = module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look
     exec(compile(original + line + port, spec.origin, "exec"), module.__dict__)
     return module
