@@ -40,6 +40,7 @@ from .report import BAD, FAILED, ModulesReport, Place, Source, row
 from .state import modules_of, parameters_of, tensors_of
 from .stepping import Stepping, Training
 
+CALL = "call"  # the result of one that cannot be compared
 MOST = 2**22  # elements of the parameters whose gradients are judged at once
 
 
@@ -60,7 +61,7 @@ def check_modules(
     pairing = paired(port, original.module, names)
     pace.expect(len(original.calls))
     judged = _Judged(port, original, pairing, pace)
-    places = [place for call in original.calls for place in judged.of(call)]
+    places = _blamed([place for call in original.calls for place in judged.of(call)])
     cause, warned = judged.cause(), tuple(judged.warnings())
     notes = (original.note, *pairing.notes) if original.note else pairing.notes
     if training:
@@ -80,6 +81,16 @@ def check_modules(
         warned,
         judged.source(places),
     )
+
+
+def _blamed(places: list[Place]) -> list[Place]:
+    """What a submodule raises, of which the inputs may be of another form in the port, is different
+    if the whole raises as well."""
+    calls = [p for p in places if p.result == CALL]
+    if not any(p.kind == DIFFERENT for p in calls):
+        return places
+    failed = partial(replace, kind=DIFFERENT, verdict=FAILED)
+    return [failed(p) if p.result == CALL else p for p in places]
 
 
 class _Judged:
@@ -232,11 +243,11 @@ class _Judged:
             if call.place:
                 yield Place(call, NOT_APPLICABLE, note=str(why))
             else:  # around which nothing else is judged
-                yield Place(call, DIFFERENT, "call", verdict=FAILED, note=str(why))
+                yield Place(call, DIFFERENT, CALL, verdict=FAILED, note=str(why))
             return
         except Exception as error:  # whatever it raises on what the original takes is a finding
             note = f"the port raises {raised(error)}"
-            yield Place(call, DIFFERENT, "call", verdict=FAILED, note=note)
+            yield Place(call, NOT_APPLICABLE if call.place else DIFFERENT, CALL, note=note)
             return
         self.seen.add(call.place)
         dtype = judged_in(inputs.kinds)

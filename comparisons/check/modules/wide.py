@@ -11,8 +11,14 @@ from ...verdict.dispatch import Dispatch
 from ..trees import mapped
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
-# What is drawn beside a computation on numbers whose digits count.
-BESIDE = frozenset(("native_dropout", "rrelu_with_noise", "rrelu_with_noise_functional"))
+# What is drawn beside a computation on numbers whose digits count; and attention, which may draw
+# and on a CPU never does.
+BESIDE = frozenset(
+    (
+        *("native_dropout", "rrelu_with_noise", "rrelu_with_noise_functional"),
+        "_scaled_dot_product_flash_attention_for_cpu",
+    )
+)
 
 
 class Wide(Dispatch):

@@ -357,6 +357,18 @@ def test_float64_whatever_is_cast_to_on_the_way():
     assert torch.equal(y, x + 0.1)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_computed_in_float64(masked):
+    x = torch.randn(2, 2, 9, 4)
+    mask = torch.randn(9, 9) if masked else None
+    wide = mask.double() if masked else None
+    found = [F.scaled_dot_product_attention(*[x.double()] * 3, wide)]
+    with Wide(torch.float32):
+        found.append(F.scaled_dot_product_attention(x, x, x, mask))
+    assert found[1].dtype == torch.float64
+    assert torch.allclose(*found, rtol=0, atol=1e-14)
+
+
 def test_what_is_drawn_in_float64_is_what_is_drawn_in_the_modules_dtype():
     x = torch.ones(1000)
     for draw in (F.dropout, torch.rand_like, torch.bernoulli):
@@ -395,3 +407,47 @@ def test_a_list_of_submodules_is_judged_with_what_calls_them():
     assert "not judged alone: layers: it has no forward" in str(report)
     assert not check(Loop(1.001), Chain(), [x]).passed
     assert check(Chain(), Loop(), [x]).passed
+
+
+class Masked(nn.Module):
+    def forward(self, x, mask):
+        return x + mask
+
+
+class Hidden(nn.Module):
+    def forward(self, x, mask):
+        return x.masked_fill(~mask, 0.0)
+
+
+class Outer(nn.Module):
+    kind = Masked
+
+    def __init__(self):
+        super().__init__()
+        self.inner = self.kind()
+
+    def forward(self, x):
+        return self.inner(x, torch.zeros(3))
+
+
+class OfAnother(Outer):
+    kind = Hidden
+    times = 1
+
+    def forward(self, x):
+        return self.times * self.inner(x, torch.ones(3, dtype=torch.bool))
+
+
+def test_a_submodule_that_takes_another_form_is_judged_with_what_calls_it():
+    x = torch.randn(5, 3)
+    report = check(OfAnother(), Outer(), [x])
+    assert report.passed, report
+    assert "not judged alone: inner: the port raises" in str(report)
+    OfAnother.times = 1.001
+    assert check(OfAnother(), Outer(), [x]).first == "output in Outer"
+
+
+def test_a_submodule_that_raises_is_different_where_the_whole_raises_as_well():
+    wrong = Outer()
+    wrong.inner = Hidden()
+    assert check(wrong, Outer(), [torch.randn(5, 3)]).first == "call in inner"
