@@ -42,7 +42,18 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "right": 94,
         "alarms": 11,
     },
-    "ports_third": {},  # not yet tried
+    # The first run died: attention with a mask was not computed in float64, and what a submodule
+    # raised on inputs of another form was an alarm. These are of the run after that was mended. All
+    # alarms are submodules that take another form in the port, and so are judged with their parent.
+    "ports_third": {
+        "faults": 131,
+        "found": 131,
+        "first place": 108,
+        "named": 94,
+        "wrongly": 17,
+        "right": 79,
+        "alarms": 35,
+    },
 }
 SINGLE = "float32"
 BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show
