@@ -216,9 +216,10 @@ def _counted(t: Trials) -> tuple[bool, bool]:
     counted, call = partial(_steps, function), (t.point.args, t.point.kwargs)
     if (steps := counted(call)) is None:  # it answers once
         return False, False
+    if steps > STEPS:
+        return True, True
     (more,) = apart(counted, [twice_the_rows(*call)], until=t.pace.until, fork=t.subject.forks)
-    loops = isinstance(more, int) and more > steps
-    return steps > STEPS, loops or steps > STEPS
+    return False, isinstance(more, int) and more > steps
 
 
 def _steps(function: Callable[..., Any], call: Any) -> int | None:

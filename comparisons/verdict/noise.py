@@ -234,8 +234,9 @@ class OneUlpNoise(Dispatch):
         if way == "fused" and all(t.numel() for t in given):
             self._follow(result, parts(function), keeps, args, kwargs)
             return result
-        self._disturb([args[i] for i in written if i < len(args)])
-        self._disturb(kwargs.get("out"))
+        if written:
+            self._disturb([args[i] for i in written if i < len(args)])
+            self._disturb(kwargs.get("out"))
         seen = set(map(_storage, given))
         self._disturb([t for t in _tensors(result) if _storage(t) not in seen])
         return result
@@ -423,8 +424,13 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
     """The tensors among arguments or results."""
     if isinstance(tree, torch.Tensor):
         return [tree]
-    branches = tree if isinstance(tree, (tuple, list)) else ()
-    return [t for branch in branches for t in _tensors(branch)]
+    found: list[torch.Tensor] = []
+    for branch in tree if isinstance(tree, (tuple, list)) else ():
+        if isinstance(branch, torch.Tensor):  # as most are
+            found.append(branch)
+        elif isinstance(branch, (tuple, list)):
+            found += _tensors(branch)
+    return found
 
 
 def _storage(t: torch.Tensor) -> int | None:
