@@ -51,8 +51,10 @@ class Wide(Dispatch):
             return self._drawn(function, args, kwargs or {})
         if any(i not in written and _has_narrow(a) for i, a in enumerate(args)):
             args = tuple(a if i in written else mapped(_widened, a) for i, a in enumerate(args))
-        if kwargs and kwargs.get("dtype") in NARROW:
-            kwargs = {**kwargs, "dtype": torch.float64}
+        if kwargs:
+            kwargs = {n: a if n == "out" else mapped(_widened, a) for n, a in kwargs.items()}
+            if kwargs.get("dtype") in NARROW:
+                kwargs["dtype"] = torch.float64
         return function(*args, **kwargs) if kwargs else function(*args)
 
     def _drawn(self, function: Any, args: Any, kwargs: Any) -> Any:
