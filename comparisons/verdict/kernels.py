@@ -88,7 +88,7 @@ def _softplus_backward(
     threshold it is dy itself."""
     z = x if beta == 1 else x * beta
     moves = _but(z > threshold, dx)
-    share = torch.neg(z).sigmoid_().mul_(moves)
+    share = torch.neg(z).sigmoid_() * moves  # dy may have more axes
     return [(moves, math.sqrt(3)), (share, 1), (share * z, 1)]
 
 
@@ -106,7 +106,7 @@ def _gelu_backward(
     x φ, whose exponent −x² / 2 are two products."""
     if approximate != "none":
         return []
-    part = _density(x).mul_(x).mul_(dy)
+    part = _density(x).mul_(x) * dy
     rest = dx - part
     return [
         (dx, math.sqrt(2)),

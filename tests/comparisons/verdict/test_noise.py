@@ -1,6 +1,7 @@
 """The noise reaches what is computed inside, changes nothing where it has no size, and is drawn for
 many draws at once."""
 
+import math
 import warnings
 from functools import partial
 
@@ -212,6 +213,18 @@ def test_what_is_known_of_a_kernel_is_what_its_operations_make_of_it(function, m
     for terms in planted.values():
         monkeypatch.setitem(MOVES, function, terms)
         assert unlike_its_parts(function)
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (4,)), ((4,), (3, 4))])
+@pytest.mark.parametrize("function", [f for f in MOVES if "_backward." in str(f)], ids=str)
+def test_what_is_known_of_a_kernel_broadcasts(function, shapes):
+    more = _of_kernel(function)[1][2:]
+    args = [torch.linspace(0.1, 0.9, math.prod(s), dtype=torch.float64).reshape(s) for s in shapes]
+    plain = function(*args, *more)
+    with OneUlpNoise(2.0**-40, 1):
+        moved = function(*args, *more)
+    assert moved.shape == plain.shape == (3, 4)
+    assert torch.all(moved != plain)
 
 
 @pytest.mark.parametrize("given", [True, False])
