@@ -10,7 +10,7 @@ import torch
 
 from .optimizing import OfEach
 from .pairing import Pairing
-from .state import State, parameters_of, tensors_of
+from .state import State, first_names, parameters_of, tensors_of
 
 
 class Arranging:
@@ -23,10 +23,7 @@ class Arranging:
     def __init__(self, port: torch.nn.Module, original: torch.nn.Module, pairing: Pairing) -> None:
         self._port, self._pairing = port, pairing
         self._own, self._theirs = parameters_of(port), tensors_of(original)
-        names: dict[int, str] = {}
-        for name, t in self._theirs.items():
-            names.setdefault(id(t), name)
-        self._first = {name: names[id(t)] for name, t in self._theirs.items()}  # of tied ones
+        self._first = first_names(self._theirs)
         trained = parameters_of(original)
         made_of = {n: [self._first[s] for s in pairing.sources.get(n, ())] for n in self._own}
         self.sources = {n: s for n, s in made_of.items() if s and set(s) <= trained.keys()}

@@ -161,10 +161,10 @@ def at(args: Sequence[Any], path: Where) -> Any:
     return args
 
 
-def with_at(args: Sequence[Any], path: Where, new: Any) -> tuple[Any, ...]:
+def with_at(args: Sequence[Any], path: Where, new: Any) -> Any:
     """The same with something else at a place."""
     if not path:
-        return new  # type: ignore[no-any-return]
+        return new
     first, *rest = path
     return tuple(with_at(a, tuple(rest), new) if i == first else a for i, a in enumerate(args))
 

@@ -17,7 +17,16 @@ from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
 from .recording import Call, floating, kept_generator
-from .state import Slots, held_by, is_called, parameters_of, slots_of, swapped, tensors_of
+from .state import (
+    Slots,
+    first_names,
+    held_by,
+    is_called,
+    parameters_of,
+    slots_of,
+    swapped,
+    tensors_of,
+)
 from .wide import NARROW, Wide
 
 LOW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -34,6 +43,8 @@ class Side:
 
     arrange   makes its state from that of the original's module
     wanted    its parameters of which a gradient is asked
+    beside    those of which a gradient is made, and let go at once: some checkpoints pass on none
+              where nothing that they are given has one
     made_of   the original's of which each of these is made
     around    what is entered for its forward
     runs      whether its code is here
@@ -42,6 +53,7 @@ class Side:
     module: torch.nn.Module
     arrange: Arrange
     wanted: Sequence[str]
+    beside: Sequence[str] = ()
     made_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     runs: bool = True
@@ -50,6 +62,10 @@ class Side:
     def held(self) -> list[str]:
         """The names of its parameters and buffers."""
         return held_by(self.module)
+
+    @functools.cached_property
+    def first(self) -> dict[str, str]:
+        return first_names(tensors_of(self.module))
 
     @functools.cached_property
     def slots(self) -> Slots:
@@ -149,6 +165,8 @@ def evaluated(
         state = side.arrange(given)
         own = _of_their_own({n: state[n] for n in side.held})
         sources = {n: own[n].requires_grad_() for n in side.wanted}
+        for name in side.beside:
+            own[name].requires_grad_().register_post_accumulate_grad_hook(_let_go)
         side.takes(args, kwargs)
         copies = mapped(_unleafed, (args, kwargs))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
@@ -195,6 +213,10 @@ def _names(signature: inspect.Signature | None, args: Any, kwargs: Any) -> list[
     return [names[id(t)] for t in _asked((args, kwargs))]
 
 
+def _let_go(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
 def _of_their_own(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors, of which none has its memory in common with another."""
     used: set[int] = set()
@@ -218,7 +240,7 @@ def only(names: Sequence[str], function: Function) -> Function:
     return lambda arrays: some(function(arrays), names)
 
 
-def some(results: Results, names: Sequence[str]) -> Results:
+def some(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
     return {n: results[n] for n in names}
 
 
@@ -229,11 +251,7 @@ def arranged(results: Results, subject: Side, reference: Side) -> Results:
     for name in reference.wanted:
         if (gradient := rest.pop(f"gradient of {name}", None)) is not None:
             grads[name] = torch.from_numpy(np.array(gradient))
-    names: dict[int, str] = {}  # of tied ones the first
-    for name, t in tensors_of(reference.module).items():
-        first = names.setdefault(id(t), name)
-        if first in grads:
-            grads[name] = grads[first]
+    grads |= {n: grads[first] for n, first in reference.first.items() if first in grads}
     after = {n: torch.from_numpy(np.array(rest.pop(f"buffer {n}"))) for n in reference.buffers}
     # Else no more than the shape, and nothing that the module holds: noise moves what it meets.
     made = subject.arrange(reference.shapes | after | grads)

@@ -44,11 +44,10 @@ class Failure:
     def _is(self, name: str, a: np.ndarray, wanted: np.ndarray, other: np.ndarray) -> bool:
         if a.shape != wanted.shape:
             return False
-        with np.errstate(invalid="ignore"):
-            same = (a == wanted) | (np.isnan(a) & np.isnan(wanted))
-            near = abs(a - wanted) <= LIMIT * self._floor(name)
-            parted = abs(wanted - other) > LIMIT * self.floors[name]
-            nearer = ~parted | (abs(a - wanted) < abs(a - other))
+        same = (a == wanted) | (np.isnan(a) & np.isnan(wanted))
+        near = abs(a - wanted) <= LIMIT * self._floor(name)
+        parted = abs(wanted - other) > LIMIT * self.floors[name]
+        nearer = ~parted | (abs(a - wanted) < abs(a - other))
         return bool(np.all(same | (near & nearer)))
 
     def _floor(self, name: str) -> float:

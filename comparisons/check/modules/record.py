@@ -197,10 +197,8 @@ def _gives(here: Here, call: Call, given: Given, writer: Writer) -> KeptCall:
 
 
 class Kept(torch.nn.Module):
-    """What a record keeps of a module: tensors, simple attributes and the name of its class."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("a record holds no code")
+    """What a record keeps of a module: tensors, simple attributes and the name of its class, and no
+    code."""
 
 
 class Record:

@@ -54,14 +54,19 @@ def held_by(module: torch.nn.Module) -> list[str]:
     return [*parameters_of(module), *(plain(name) for name, _ in module.named_buffers())]
 
 
+def first_names(tensors: State) -> dict[str, str]:
+    """Of each name the first that its tensor has."""
+    names: dict[int, str] = {}
+    return {name: names.setdefault(id(t), name) for name, t in tensors.items()}
+
+
 Slots = list[tuple[dict[str, Any], str, str]]  # what holds a tensor, under which key, its name
 
 
 def slots_of(module: torch.nn.Module) -> Slots:
     """Where a module keeps its tensors, tied ones in several places."""
-    names: dict[int, str] = {}
-    for name, t in tensors_of(module).items():
-        names.setdefault(id(t), name)
+    tensors = tensors_of(module)
+    names = {id(tensors[name]): first for name, first in first_names(tensors).items()}
     return [
         (held, key, names[id(t)])
         for inner in module.modules()

@@ -18,7 +18,7 @@ from ...verdict.judge import settle
 from ...verdict.noise import cast
 from ...verdict.ulps import same_bits
 from .arranging import Arranging, number
-from .evaluation import LOW, as_array, judged_in
+from .evaluation import LOW, as_array, judged_in, some
 from .optimizing import After, Before, Machine
 from .report import FAILED
 
@@ -113,21 +113,21 @@ class Step:
     ) -> dict[str, Verdict]:
         """Verdicts on what the port gives, of that which an original gives as well."""
         names = [n for n in known[1] if n in self.given]
-        wide, native = (_some(results, names) for results in known)
-        given = _some(self.given, names)
+        wide, native = (some(results, names) for results in known)
+        given = some(self.given, names)
         # What is the original's to the bit is right, whatever that would be in float64.
         wide |= {n: a for n, a in native.items() if same_bits(given[n], a)}
 
         def ours(inputs: Any, finer: bool = False) -> Results:
             try:
                 after = self._ported(inputs, finer)
-            except Exception as error:
+            except Exception as error:  # of any kind: it has stepped in its own before
                 raise NotInThatDtype from error
-            return _some(self._results(after.parameters, after.state), names)
+            return some(self._results(after.parameters, after.state), names)
 
         def settled(hopeless: Sequence[str]) -> dict[str, Verdict]:
             floor = Floor(
-                lambda inputs: _some(self._theirs(original, inputs), names),
+                lambda inputs: some(self._theirs(original, inputs), names),
                 *(self._inputs, self._dtype, (wide, native)),
                 looks=LOOKS,
             )
@@ -226,10 +226,6 @@ class Step:
 
 def _arrays(tree: Any) -> Any:
     return tree_map(lambda leaf: as_array(leaf) if is_differentiable(leaf) else leaf, tree)
-
-
-def _some(results: Results, names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {name: results[name] for name in names}
 
 
 def _only(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -89,8 +89,11 @@ def _blamed(places: list[Place]) -> list[Place]:
     calls = [p for p in places if p.result == CALL]
     if not any(p.kind == DIFFERENT for p in calls):
         return places
-    failed = partial(replace, kind=DIFFERENT, verdict=FAILED)
-    return [failed(p) if p.result == CALL else p for p in places]
+    return [_failed(p) if p.result == CALL else p for p in places]
+
+
+def _failed(place: Place) -> Place:
+    return replace(place, kind=DIFFERENT, verdict=FAILED)
 
 
 class _Judged:
@@ -194,7 +197,9 @@ class _Judged:
             wanted = [n for n in wanted if not within.issuperset(pairing.sources[full[n]])]
         runs = self.original.runs
         made_of = {n: [s[len(other) :] for s in pairing.sources[full[n]]] for n in wanted}
-        return Side(module, arrange, wanted, made_of), Side(call.module, dict, theirs, runs=runs)
+        return Side(module, arrange, wanted, made_of=made_of), Side(
+            call.module, dict, theirs, runs=runs
+        )
 
     def _parts(self, subject: Side, reference: Side) -> Iterator[tuple[Side, Side]]:
         """The same, each asked for the gradients of some parameters: of a large module, all of them
@@ -212,7 +217,7 @@ class _Judged:
         for group in groups:
             held = {id(tensors[source]) for name in group for source in subject.made_of[name]}
             theirs = [name for name in reference.wanted if id(tensors[name]) in held]
-            yield replace(subject, wanted=group), replace(reference, wanted=theirs)
+            yield _asked(subject, group), _asked(reference, theirs)
 
     def _right(self, call: Call) -> tuple[tuple[torch.nn.Module, ...], ...]:
         """The submodules inside of a call, the first that is wrong, that were judged: those of the
@@ -247,15 +252,17 @@ class _Judged:
             return
         except Exception as error:  # whatever it raises on what the original takes is a finding
             note = f"the port raises {raised(error)}"
-            yield Place(call, NOT_APPLICABLE if call.place else DIFFERENT, CALL, note=note)
+            inside = Place(call, NOT_APPLICABLE, CALL, note=note)
+            yield inside if call.place else _failed(inside)
             return
         self.seen.add(call.place)
         dtype = judged_in(inputs.kinds)
         answers = self.original.answers(subject, reference, inputs)
-        written = {f"buffer {n}" for n in _written(subject, inputs, results)}
-        names = [n for n in answers.truth if not n.startswith("buffer") or n in written]
         if gradients:
             names = [f"gradient of {n}" for n in subject.wanted]
+        else:
+            written = {f"buffer {n}" for n in _written(subject, inputs, results)}
+            names = [n for n in answers.truth if not n.startswith("buffer") or n in written]
         for name in names:
             if name not in results:
                 yield Place(call, DIFFERENT, name, verdict=FAILED, note="the port has none")
@@ -281,6 +288,11 @@ class _Judged:
         for name, verdict in verdicts.items():
             kind = str(given[name].dtype)
             yield Place(call, verdict.kind, name, kind, verdict, verdict.note)
+
+
+def _asked(side: Side, wanted: Sequence[str]) -> Side:
+    """A side of which fewer gradients are asked."""
+    return replace(side, wanted=wanted, beside=[n for n in side.wanted if n not in set(wanted)])
 
 
 def _says(a: np.ndarray) -> tuple[bool, bool]:

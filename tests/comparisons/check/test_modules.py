@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from gradtwin.comparisons.check.modules import verify
 from gradtwin.comparisons.check.modules.wide import Wide
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -451,3 +452,39 @@ def test_a_submodule_that_raises_is_different_where_the_whole_raises_as_well():
     wrong = Outer()
     wrong.inner = Hidden()
     assert check(wrong, Outer(), [torch.randn(5, 3)]).first == "call in inner"
+
+
+class Embedded(nn.Module):
+    reentrant = None
+
+    def __init__(self):
+        super().__init__()
+        self.emb, self.fc, self.out = nn.Embedding(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def inner(self, x):
+        return torch.tanh(self.fc(x))
+
+    def forward(self, tokens):
+        x = self.emb(tokens)
+        if self.reentrant is None:
+            return self.out(self.inner(x))
+        return self.out(checkpoint(self.inner, x, use_reentrant=self.reentrant))
+
+
+class Reentrant(Embedded):
+    reentrant = True
+
+
+@pytest.mark.parametrize("sides", [(Embedded, Reentrant), (Reentrant, Embedded)])
+def test_gradients_asked_part_by_part_are_those_asked_at_once(sides, monkeypatch):
+    """A reentrant checkpoint passes on no gradient where nothing before it asks for one."""
+    monkeypatch.setattr(verify, "MOST", 20)
+    port, original = (side() for side in sides)
+    tokens = torch.arange(4)
+    assert check(port, original, [tokens]).passed
+    parts = check(port, original, [tokens]).table
+    monkeypatch.setattr(verify, "MOST", 2**22)
+    assert set(parts["id"]) == set(check(port, original, [tokens]).table["id"])
+    port.inner = lambda x: torch.tanh(port.fc(x.detach()))
+    monkeypatch.setattr(verify, "MOST", 20)
+    assert check(port, original, [tokens]).first == f"gradient of emb.weight in {sides[1].__name__}"

@@ -150,8 +150,10 @@ def _scores(hidden: torch.Tensor) -> Changes:
 def _unmasked(x: torch.Tensor, seen: Any) -> torch.Tensor:
     for call in reversed(seen):
         if call.y is x and call.name in ("masked_fill", "where", "add", "radd"):
-            scores = [t for t in call.args if is_differentiable(t) and t.requires_grad]
-            return scores[0]  # type: ignore[no-any-return]
+            scores: list[torch.Tensor] = [
+                t for t in call.args if is_differentiable(t) and t.requires_grad
+            ]
+            return scores[0]
     raise LookupError
 
 

@@ -56,6 +56,7 @@ def _rotated(trace: Trace, k: int) -> tuple[tuple[int, int], bool] | None:
 
 
 def _as_long(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether one may be the other, turned: this only proposes, the floors decide."""
     ours, theirs = (t.square().sum(-1) for t in (x, y))
     near = 64 * torch.finfo(x.dtype).eps
     return bool(torch.allclose(ours, theirs, rtol=near, atol=0.0)) and not torch.equal(x, y)
