@@ -8,21 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..trees import items, mapped
+from ..trees import mapped
 from .evaluation import Inputs, Side
-from .recording import floating, kept_generator
+from .recording import asked, floating, kept_generator
 from .state import swapped
 
 
 def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
     """A side as a torch callable of all tensors of which a gradient is asked, for `check`."""
     given, args, kwargs, _ = inputs.tree
-    asked = [leaf for _, leaf in items((args, kwargs)) if getattr(leaf, "requires_grad", False)]
     own = [(n, t) for n, t in given.items() if t.is_floating_point()]
 
     def function(*tensors: torch.Tensor) -> Any:
         dtype = tensors[0].dtype
-        new = {id(old): t for old, t in zip([*asked, *(t for _, t in own)], tensors, strict=True)}
+        new = {
+            id(old): t
+            for old, t in zip([*asked((args, kwargs)), *(t for _, t in own)], tensors, strict=True)
+        }
 
         def made(leaf: Any) -> Any:
             if id(leaf) in new:
@@ -34,7 +36,7 @@ def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
         kept = {n: state[n] for n in side.held}
         kept = {n: t if t.requires_grad else t.clone() for n, t in kept.items()}
         with kept_generator(inputs.call.generator), swapped(side.slots, kept):
-            y = side.module(*mapped(made, args), **mapped(made, kwargs))
+            y = side.called(mapped(made, args), mapped(made, kwargs))
         return tuple(floating(y))
 
     return function
@@ -44,5 +46,4 @@ def arrays_of(inputs: Inputs) -> list[np.ndarray]:
     """What such a function is called with."""
     given, args, kwargs, _ = inputs.tree
     own = [t for t in given.values() if t.is_floating_point()]
-    asked = [leaf for _, leaf in items((args, kwargs)) if getattr(leaf, "requires_grad", False)]
-    return [t.detach().double().numpy() for t in (*asked, *own)]
+    return [t.detach().double().numpy() for t in (*asked((args, kwargs)), *own)]

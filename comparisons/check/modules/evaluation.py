@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from ....reference.adapters import is_differentiable
 from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
-from .recording import Call, floating, kept_generator
+from .forms import Form
+from .recording import Call, asked, floating, is_asked, kept_generator
 from .state import (
     Slots,
     first_names,
@@ -48,6 +49,7 @@ class Side:
     made_of   the original's of which each of these is made
     around    what is entered for its forward
     runs      whether its code is here
+    form      that in which it takes and gives its tensors, if it is another than the original's
     """
 
     module: torch.nn.Module
@@ -57,6 +59,7 @@ class Side:
     made_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     runs: bool = True
+    form: Form | None = None
 
     @functools.cached_property
     def held(self) -> list[str]:
@@ -81,9 +84,11 @@ class Side:
         parameters = parameters_of(self.module)
         return [name for name in self.held if name not in parameters]
 
-    def takes(self, args: Any, kwargs: Any) -> None:
-        """Raises Incomparable for a call that its signature does not allow, and if it has no
-        forward, as a list of submodules."""
+    def called(self, args: Any, kwargs: Any) -> Any:
+        """What its forward gives. Raises Incomparable for a call that its signature does not allow,
+        and if it has no forward, as a list of submodules."""
+        if self.form:
+            return self.form.called(self.module, args, kwargs)
         if not is_called(self.module):
             raise Incomparable("it has no forward")
         if signature := signature_of(self.module.forward):
@@ -91,6 +96,7 @@ class Side:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
                 raise Incomparable(f"it takes no such call: {error}") from None
+        return self.module(*args, **kwargs)
 
 
 class Inputs:
@@ -112,17 +118,33 @@ class Inputs:
         """The tree of tensors, of this dtype or of those that they had; what is no array of
         numbers is what was recorded."""
         given = iter(arrays)
+        known: dict[int, torch.Tensor] = {}
 
         def made(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
             if not leaf.is_floating_point():
                 return leaf.clone()
-            array = next(given)
-            new = torch.from_numpy(np.array(array)).to(dtype or leaf.dtype)
-            return new.requires_grad_(leaf.requires_grad)
+            if id(leaf) not in known:
+                new = torch.from_numpy(np.array(next(given))).to(dtype or leaf.dtype)
+                known[id(leaf)] = new.requires_grad_(leaf.requires_grad)
+            return known[id(leaf)]
 
         return mapped(made, self.tree)
+
+    def tied(self) -> Inputs:
+        """The same, where arguments that are equal and have a gradient are one and the same."""
+        known: list[torch.Tensor] = []
+
+        def one(leaf: Any) -> Any:
+            if not is_asked(leaf):
+                return leaf
+            same = next((t for t in known if torch.equal(t, leaf)), leaf)
+            known.append(same)
+            return same
+
+        args, kwargs = mapped(one, (self.call.args, self.call.kwargs))
+        return Inputs(replace(self.call, args=args, kwargs=kwargs), self.tree[0])
 
 
 def judged_in(kinds: Collection[torch.dtype]) -> Any:
@@ -134,8 +156,9 @@ def judged_in(kinds: Collection[torch.dtype]) -> Any:
 
 
 def _arrays(tree: Any) -> list[np.ndarray]:
-    """The floating tensors as arrays, in order; those of 16 bits in float32."""
-    return [as_array(leaf) for _, leaf in items(tree) if is_differentiable(leaf)]
+    """The floating tensors as arrays, each once, in order; those of 16 bits in float32."""
+    each = {id(leaf): leaf for _, leaf in items(tree) if is_differentiable(leaf)}
+    return [as_array(leaf) for leaf in each.values()]
 
 
 def as_array(t: torch.Tensor) -> np.ndarray:
@@ -167,15 +190,14 @@ def evaluated(
         sources = {n: own[n].requires_grad_() for n in side.wanted}
         for name in side.beside:
             own[name].requires_grad_().register_post_accumulate_grad_hook(_let_go)
-        side.takes(args, kwargs)
         copies = mapped(_unleafed, (args, kwargs))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
         with swapped(side.slots, own), cast:
             with side.around():
-                y = side.module(*copies[0], **copies[1])
+                y = side.called(*copies)
             outputs = floating(y)
             pairs = _pairs(outputs, dys)
-            of = dict(zip(inputs.names, _asked((args, kwargs)), strict=True)) | sources
+            of = dict(zip(inputs.names, asked((args, kwargs)), strict=True)) | sources
             if pairs and of and backward:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward([o for o, _ in pairs], [d for _, d in pairs])
     several = len(outputs) > 1
@@ -199,18 +221,13 @@ def _pairs(outputs: Sequence[torch.Tensor], dys: Sequence[Any]) -> list[tuple[An
     return [(o, d.detach().to(o.dtype)) for o, d in pairs if o.requires_grad]
 
 
-def _asked(tree: Any) -> list[torch.Tensor]:
-    """The tensors of which a gradient is asked."""
-    return [t for _, t in items(tree) if is_differentiable(t) and t.requires_grad]
-
-
 def _names(signature: inspect.Signature | None, args: Any, kwargs: Any) -> list[str]:
     """How the arguments of which a gradient is asked are called where the call was recorded."""
     bound: Mapping[str, Any] = {f"argument {i}": a for i, a in enumerate(args)} | kwargs
     if signature:
         bound = signature.bind(*args, **kwargs).arguments
     names = {id(t): n for n, t in items(bound)}
-    return [names[id(t)] for t in _asked((args, kwargs))]
+    return [names[id(t)] for t in asked((args, kwargs))]
 
 
 def _let_go(parameter: torch.Tensor) -> None:
@@ -231,8 +248,8 @@ def _of_their_own(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _unleafed(leaf: Any) -> Any:
     """What a module may write to, though a gradient is asked of it."""
-    asked = isinstance(leaf, torch.Tensor) and leaf.requires_grad
-    return leaf.clone() if asked else leaf
+    has_gradient = isinstance(leaf, torch.Tensor) and leaf.requires_grad
+    return leaf.clone() if has_gradient else leaf
 
 
 def only(names: Sequence[str], function: Function) -> Function:
