@@ -116,9 +116,10 @@ def form_of(given: Given, args: Any, kwargs: Any, outputs: Sequence[torch.Tensor
     if _same(tree, (args, kwargs)) and all(stays):
         return None
     ours = floating(given.y)
-    if [t.shape for t in ours] == [t.shape for t in outputs] and all(
-        m is None or m.plain for m in ways
-    ):
+    elsewhere = [
+        m for m in ways if m and not m.plain and any(theirs[i].requires_grad for i in m.of)
+    ]
+    if not elsewhere and [t.shape for t in ours] == [t.shape for t in outputs]:
         results: list[Way | None] = [_one(i) for i in range(len(ours))]
     else:
         results = [made and made.way for made in _nearest(ours, outputs)]

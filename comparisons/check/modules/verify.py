@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,6 +99,10 @@ def _is_bad(place: Place) -> bool:
     return place.kind in BAD
 
 
+def _is_right(place: Place) -> bool:
+    return place.verdict is not None and not _is_bad(place)
+
+
 def _failed(place: Place) -> Place:
     return replace(place, kind=DIFFERENT, verdict=FAILED)
 
@@ -119,19 +123,21 @@ class _Judged:
         """Of all calls. One in another form that is different, around which all is right, is judged
         with that: its form was not found."""
         found = {call: list(self._of(call)) for call in self.original.calls}
-        right = {c for c, places in found.items() if places and not any(map(_is_bad, places))}
+        right = {c for c, places in found.items() if places and all(map(_is_right, places))}
         for call in self.formed - right:
             if right.intersection(self._around(call)):
                 self.failures.pop(call, None)
                 found[call] = [Place(call, NOT_APPLICABLE, note="it takes another form")]
         return [place for places in found.values() for place in places]
 
-    def _around(self, call: Call) -> Iterator[Call]:
-        """The calls that a call is made in, the innermost first."""
+    def _around(self, call: Call) -> Iterable[Call]:
+        """The calls that a call is made in: of each submodule around it the next that ends."""
         calls = self.original.calls
+        around: dict[str, Call] = {}
         for later in calls[calls.index(call) + 1 :]:
             if not later.place or call.place.startswith(f"{later.place}."):
-                yield later
+                around.setdefault(later.place, later)
+        return around.values()
 
     def _of(self, call: Call) -> Iterator[Place]:
         """A place for each result of a call, or one that says why there are none."""
@@ -147,17 +153,20 @@ class _Judged:
             self.pace.first = self.pace.first or call
             inputs = self.original.inputs(call)
             if inputs.arrays:
-                places = list(self._judged(call, *sides, inputs))
-                if call.place and any(_is_bad(p) or p.kind == NOT_APPLICABLE for p in places):
+                places = self._judged(call, *sides, inputs)
+                if not all(map(_is_right, places)) and call.place:
                     places = self._in_its_form(call, *sides, inputs) or places
+                if call not in self.formed and any(p.verdict for p in places):
+                    self.seen.add(call.place)
                 yield from places
 
-    def _judged(
-        self, call: Call, subject: Side, reference: Side, inputs: Inputs
-    ) -> Iterator[Place]:
+    def _judged(self, call: Call, subject: Side, reference: Side, inputs: Inputs) -> list[Place]:
+        places: list[Place] = []
         for number, part in enumerate(self._parts(subject, reference)):
-            if not number or call.place in self.seen:
-                yield from self._settled(call, *part, inputs, gradients=number > 0)
+            if number and not any(p.verdict for p in places):
+                break
+            places += self._settled(call, *part, inputs, gradients=number > 0)
+        return places
 
     def _in_its_form(
         self, call: Call, subject: Side, reference: Side, inputs: Inputs
@@ -174,8 +183,8 @@ class _Judged:
             return []
         inputs = inputs.tied() if form.tied else inputs
         alone = self.failures.pop(call, None)
-        places = list(self._judged(call, replace(subject, form=form), reference, inputs))
-        if any(p.kind == NOT_APPLICABLE for p in places):
+        places = self._judged(call, replace(subject, form=form), reference, inputs)
+        if not any(p.verdict for p in places):
             self.failures |= {call: alone} if alone else {}
             return []
         self.formed.add(call)
@@ -324,7 +333,6 @@ class _Judged:
             inside = Place(call, NOT_APPLICABLE, CALL, note=note)
             yield inside if call.place else _failed(inside)
             return
-        self.seen.add(call.place)
         dtype = judged_in(inputs.kinds)
         answers = self.original.answers(subject, reference, inputs)
         if gradients:
