@@ -1,0 +1,1 @@
+"""Trainings, each with harmless and faulty changes of its text, written blind."""
