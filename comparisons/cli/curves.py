@@ -120,6 +120,7 @@ def run_curves(runner: Runner, cells: Sequence[Cell]) -> None:
         Column("max drift", -9, lambda r: r["max_drift"], rank=5),
         Column("at", -5, lambda r: r["max_drift_step"], rank=6),
         Column("/floor", -8, lambda r: r["max_ratio"]),
+        Column("e-folds", -8, lambda r: r["chaos"] or None, rank=7),
         Column("margin", -8, lambda r: r["lockstep_margin"], rank=2),
         Column("class", 9, lambda r: r["class"]),
     ]
