@@ -24,7 +24,8 @@ POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits turned round
 VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5  # how a field is written
 
 # The fields by their numbers in the .proto files of TensorBoard.
-STEP, SUMMARY = 2, 5  # of Event
+STEP, SUMMARY, SESSION = 2, 5, 7  # of Event
+STATUS, START = 1, 1  # of SessionLog, and its value
 VALUE = 1  # of Summary
 TAG, SIMPLE_VALUE, TENSOR = 1, 2, 8  # of Summary.Value
 DTYPE, CONTENT, FLOATS, DOUBLES = 1, 4, 5, 6  # of TensorProto
@@ -37,10 +38,16 @@ class Scalar(NamedTuple):
     value: float
 
 
-def read(path: Path) -> tuple[list[Scalar], bool]:
-    """Every scalar of a file, in its order, and whether the file ends within a record, as it does
-    where its writer was killed. OSError where nothing can be read, Damaged for what is damaged."""
-    found: list[Scalar] = []
+class Restart(NamedTuple):
+    """From this step on, what was logged until now is void."""
+
+    step: int
+
+
+def read(path: Path) -> tuple[list[Scalar | Restart], bool]:
+    """What a file says, in its order, and whether it ends within a record, as it does where its
+    writer was killed. OSError where nothing can be read, Damaged for what is damaged."""
+    found: list[Scalar | Restart] = []
     content = files.read(path)
     at, number = 0, 0
     while at < len(content):
@@ -58,7 +65,7 @@ def read(path: Path) -> tuple[list[Scalar], bool]:
         if _masked(data) != TAIL.unpack_from(content, end)[0]:
             raise Damaged(f"{where}: expected its data to fit its checksum: it is damaged")
         try:
-            found += _scalars(data)
+            found += _said(data)
         except (ValueError, struct.error, UnicodeDecodeError) as error:
             raise Damaged(f"{where}: expected an Event of TensorBoard: {error}") from None
         at = end + TAIL.size
@@ -67,14 +74,16 @@ def read(path: Path) -> tuple[list[Scalar], bool]:
     return found, at < len(content)
 
 
-def _scalars(data: bytes) -> Iterator[Scalar]:
-    """The scalars of one Event."""
+def _said(data: bytes) -> Iterator[Scalar | Restart]:
+    """What one Event says."""
     event = list(_fields(data))
     step = next((value for number, value in event if number == STEP), 0)
     step -= (step >> 63) << 64  # it is signed
-    for number, summary in event:
+    for number, message in event:
+        if number == SESSION and dict(_fields(message)).get(STATUS) == START:
+            yield Restart(step)
         if number == SUMMARY:
-            for inner, value in _fields(summary):
+            for inner, value in _fields(message):
                 if inner == VALUE:
                     yield from _scalar(step, dict(_fields(value)))
 

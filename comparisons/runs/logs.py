@@ -264,12 +264,18 @@ def _events(path: Path) -> Table:
     columns: dict[str, dict[int, str]] = {}
     notes = []
     for each in paths:
-        scalars, cut = events.read(each)
+        found, cut = events.read(each)
         if cut:
             notes.append(f"{each.name} ends within a record")
-        for step, tag, value in scalars:
-            columns.setdefault(tag, {})[step] = f"{value:.17g}"
-    return Table(columns, note="; ".join(notes))
+        for said in found:
+            if isinstance(said, events.Scalar):
+                columns.setdefault(said.tag, {})[said.step] = f"{said.value:.17g}"
+            else:
+                columns = {
+                    tag: {step: text for step, text in column.items() if step < said.step}
+                    for tag, column in columns.items()
+                }
+    return Table({tag: column for tag, column in columns.items() if column}, note="; ".join(notes))
 
 
 def _text(path: Path) -> str:

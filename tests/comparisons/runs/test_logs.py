@@ -53,6 +53,35 @@ def test_event_files_of_tensorboard(path):
         read(path)
 
 
+@pytest.mark.filterwarnings("ignore")  # of TensorBoard and what it brings
+def test_what_tensorboard_reads_is_read(tmp_path):
+    reason = "needs tensorboard, of the extra frameworks"
+    loading = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason=reason
+    )
+    writing = pytest.importorskip("torch.utils.tensorboard", reason=reason)
+    rng = np.random.default_rng(0)
+    styles = {"a": False, "b/ü": True, "c" * 300: False}
+    for restart in (None, 150):  # of a run that is taken up again
+        with writing.SummaryWriter(
+            tmp_path, purge_step=restart, filename_suffix=f".{restart}"
+        ) as w:
+            for step in rng.permutation(np.arange(restart or 0, 250)).tolist():
+                value = float(rng.standard_normal()) * 10.0 ** int(rng.integers(-30, 30))
+                for tag, new in styles.items():
+                    if new or rng.random() < 0.5:  # of the new style it keeps what is void
+                        w.add_scalar(tag, value, step, new_style=new)
+    theirs = loading.EventAccumulator(str(tmp_path), {"scalars": 0, "tensors": 0}).Reload()
+    for tag, new in styles.items():
+        expected = (
+            {e.step: e.tensor_proto.float_val[0] for e in theirs.Tensors(tag)}
+            if new
+            else {e.step: e.value for e in theirs.Scalars(tag)}
+        )
+        found = read(tmp_path, tag)
+        assert dict(zip(found.steps.tolist(), found.values.tolist(), strict=True)) == expected
+
+
 def test_a_folder_of_event_files_is_one_run(tmp_path):
     for number, path in enumerate(EVENTS):
         (tmp_path / f"events.out.tfevents.{number}").write_bytes(path.read_bytes())
