@@ -38,6 +38,11 @@ class Noise:
     also in lists and dicts; so does every result that torch computes on the way, or NumPy from
     these. It computes in its own dtypes, from copies, and may change them. `now` is what it has
     given; ValueError where it gives something else, or cannot be called again.
+
+    No noise reaches inside some kernels. So, when all is drawn, an array is held to what float32
+    loses in it against float64, where the call computes in both: if that is somewhere more than all
+    this, all this is scaled to it. Beyond LIMIT times it does not count: there the call computes
+    something else in the other dtype, as one that draws other numbers does.
     """
 
     def __init__(self, function: Callable[[], Any], now: Mapping[str, Array]) -> None:
@@ -48,10 +53,11 @@ class Noise:
         ):
             wrong = f"{sorted(lost)[0]!r} in one of them only" if lost else "other shapes"
             raise ValueError(f"floor: expected the call that gives these arrays, got {wrong}")
-        every = filter(is_floating, (*call.values(), *there.values()))
-        dtype = np.float64 if all(a.dtype == np.float64 for a in every) else np.float32
+        dtype = np.float64 if call.wide(there) else np.float32
         self._floor = _Floor(call, call.values(), dtype, known=(there, there))
         self._rounding = {name: _u(now[name]) * abs(finite_part(there[name])) for name in now}
+        self._call, self._there = call, there
+        self._scales: dict[str, float] = {}
         self.draw(FIRST)
         for name, array in now.items():
             apart = difference(array.values(), there[name])
@@ -62,16 +68,54 @@ class Noise:
                 )
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._rounding[name] + self._floor.noise[name]
+        drawn = self._rounding[name] + self._floor.noise[name]
+        return drawn * self._scales.get(name, 1.0)
 
     def draw(self, most: int) -> bool:
-        """Draws once more, or until there are as many as the first; False when there are `most`."""
+        """Draws once more, or until there are as many as the first; of all that there may be, what
+        is lost is asked. False when nothing is left."""
         if self._floor.draws == most:
-            return False
+            return not self._scales and self._scaled()
         while True:
             self._floor.draw()
             if self._floor.draws >= FIRST:
                 return True
+
+    def _scaled(self) -> bool:
+        lost = _lost(self._call, self._there)
+        for name in self._rounding:
+            drawn = self[name]
+            known = lost.get(name, np.zeros(drawn.shape))
+            ratio = np.divide(known, drawn, out=np.where(known > 0, np.inf, 0.0), where=drawn > 0)
+            most = ratio.max(initial=0)
+            self._scales[name] = max(1.0, float(most)) if most <= LIMIT else 1.0
+        return True
+
+
+def _lost(call: _Call, there: Results) -> Results:
+    """|in float32 − in float64|, for a call in float64 times the ratio of their u; nothing where it
+    computes in one of them alone."""
+    values, wide = call.values(), call.wide(there)
+    try:
+        if not wide:
+            return _apart(there, call.in_dtype(np.float64)(values))
+        single = [a.astype(np.float32) for a in values]
+        low, high = call.in_dtype(np.float32)(single), call(single)
+    except Exception:  # a function of the user's may raise anything where it is given other dtypes
+        return {}
+    ratio = unit_roundoff(np.float64) / unit_roundoff(np.float32)
+    return {name: ratio * apart for name, apart in _apart(low, high).items()}
+
+
+def _apart(a: Results, b: Results) -> Results:
+    """Where one is not finite, nothing is known."""
+    return {
+        name: np.where(
+            np.isfinite(a[name]) == np.isfinite(b[name]), difference(a[name], b[name]), np.inf
+        )
+        for name in a.keys() & b.keys()
+        if a[name].shape == b[name].shape
+    }
 
 
 def _u(array: Array) -> float:
@@ -149,6 +193,18 @@ class _Call:
         self.arguments = (function.args, function.keywords) if bound else ((), {})
         self.sources = {id(a): a for a in _sources(self.arguments)}
         self.noise: _Moving | None = None
+        self.dtype: Any = None  # in which it computes, if not in its own
+
+    def in_dtype(self, dtype: Any) -> _Call:
+        """The same, with all its arguments in this dtype."""
+        other = copy.copy(self)
+        other.dtype = np.dtype(dtype)
+        return other
+
+    def wide(self, there: Results) -> bool:
+        """Whether what it takes and gives is in float64 alone."""
+        every = filter(is_floating, (*self.values(), *there.values()))
+        return all(a.dtype == np.float64 for a in every)
 
     def values(self) -> list[np.ndarray]:
         """What the arguments hold."""
@@ -175,9 +231,10 @@ class _Call:
 
     def _like(self, source: Any, values: np.ndarray) -> Any:
         if isinstance(source, np.ndarray):
-            own = values.astype(source.dtype)  # a copy
+            own = values.astype(self.dtype or source.dtype)  # a copy
             return own if self.noise is None else stepwise(own, self.noise)
-        made = torch.from_numpy(values.copy()).to(source.device, source.dtype)
+        dtype = getattr(torch, self.dtype.name) if self.dtype else source.dtype
+        made = torch.from_numpy(values.copy()).to(source.device, dtype)
         if isinstance(source, torch.nn.Parameter):
             return torch.nn.Parameter(made, source.requires_grad)
         return made.requires_grad_(source.requires_grad)

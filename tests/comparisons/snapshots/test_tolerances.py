@@ -132,6 +132,37 @@ def test_a_kink_gives_no_slack(tmp_path):
     assert not holds(tmp_path, now, other, floor=functools.partial(slope, x))
 
 
+def test_what_is_another_call_in_another_dtype_gives_no_slack(tmp_path):
+    """Torch draws other numbers in float64."""
+
+    def drawn(x, dy):
+        torch.manual_seed(3)
+        x = x.clone().requires_grad_()
+        ((x + torch.randn_like(x)).tanh() * dy).sum().backward()
+        return x.grad
+
+    x, dy = torch.tensor(rng.standard_normal((2, 50, 20)), dtype=torch.float32).unbind()
+    now = drawn(x, dy)
+    assert not torch.allclose(now, drawn(x.double(), dy.double()).float(), atol=0.1)
+    call = functools.partial(drawn, x, dy)
+    assert not holds(tmp_path, now, now * (1 + 1e-4), floor=call)
+    assert holds(tmp_path, now, now * (1 + 1e-7), floor=call)
+
+
+def test_a_call_that_computes_in_one_dtype_alone(tmp_path):
+    def fixed(x):
+        x = x.clone().requires_grad_()
+        (x @ torch.ones(20, 3)).tanh().sum().backward()
+        return x.grad
+
+    x = torch.tensor(rng.standard_normal((50, 20)), dtype=torch.float32)
+    with pytest.raises(RuntimeError):
+        fixed(x.double())
+    now, call = fixed(x), functools.partial(fixed, x)
+    assert not holds(tmp_path, now, now * (1 + 1e-4), floor=call)
+    assert holds(tmp_path, now, now * (1 + 1e-7), floor=call)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     "allowed", [{"ulps": 10**9}, {"rtol": 1e9}, {"floor": lambda: {"w": np.ones(3)}}], ids=str
