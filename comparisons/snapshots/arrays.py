@@ -17,6 +17,7 @@ from ..verdict import ulps
 from . import MARK
 
 ROWS_SHOWN = 10  # in a message
+HEAD = ("array", "differ", "ULPs", "at", "stored", "now", "relative error", "/ allowed")
 
 # What torch has and NumPy lacks is stored as whole numbers of the same bits.
 FLOAT8 = ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")
@@ -169,9 +170,9 @@ def _of_bits(
     ulp = math.inf if lone[worst] else int(far[worst])
     index = tuple(map(int, np.unravel_index(at[worst], now.bits.shape)))
     error = _relative(a, b, whole)
-    cells = (f"{at.size} of {whole.size}", ulp, index, b[worst], a[worst], f"{error:.2g}")
+    cells = [f"{at.size} of {whole.size}", ulp, index, b[worst], a[worst], f"{error:.2g}"]
     if margin is not None:
-        cells += (f"{margin[at][worst]:.3g}",)
+        cells.append(f"{margin[at][worst]:.3g}")
     return [Difference((1, error, ulp, at.size), (name, *map(str, cells)), True)]
 
 
@@ -200,8 +201,8 @@ def _relative(a: np.ndarray, b: np.ndarray, whole: np.ndarray) -> float:
 
 def table(found: Sequence[Difference]) -> str:
     """The differences for people, cut off at ROWS_SHOWN."""
-    head = ("array", "differ", "ULPs", "at", "stored", "now", "relative error", "/ allowed")
-    head = head[: max([len(d.cells) for d in found if d.of_bits], default=7)]
+    columns = max([len(d.cells) for d in found if d.of_bits], default=len(HEAD) - 1)
+    head = HEAD[:columns]  # the last is there where something is allowed
     rows = [head, *(d.cells for d in found[:ROWS_SHOWN])]
     full = [row for row in rows if len(row) == len(head)]  # the others end in a sentence
     widths = [max(len(row[k]) for row in (full if k else rows)) for k in range(len(head))]

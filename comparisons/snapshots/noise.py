@@ -188,9 +188,11 @@ class _Call:
     """The call, with other numbers in its arguments."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        bound = isinstance(function, functools.partial)
-        self.function = function.func if bound else function
-        self.arguments = (function.args, function.keywords) if bound else ((), {})
+        self.function: Callable[..., Any] = function
+        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+        if isinstance(function, functools.partial):
+            self.function = function.func
+            self.arguments = function.args, function.keywords
         self.sources = {id(a): a for a in _sources(self.arguments)}
         self.noise: _Moving | None = None
         self.dtype: Any = None  # in which it computes, if not in its own

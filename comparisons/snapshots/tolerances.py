@@ -26,7 +26,9 @@ HOPELESS = 1e4  # a margin above which no further noise is drawn
 class Tolerance(Protocol):
     """What is allowed."""
 
-    said: str  # in words
+    @property
+    def said(self) -> str:
+        """In words."""
 
     def margins(self, name: str, now: Array, then: Array) -> np.ndarray:
         """How far each element is from what is stored, in units of what is allowed."""
