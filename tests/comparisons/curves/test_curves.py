@@ -340,9 +340,8 @@ def test_a_run_that_diverges_is_no_chaos():
 
 def test_the_title_says_why_two_curves_lie_far_apart():
     """The chaotic cell of the default grid, with its curves made up."""
-    shown = {}
+    shown, calm = {}, compare(replace(STABLE, steps=5))
     for rate in (0.62, 0.0):
-        calm = compare(replace(STABLE, steps=5))
         made = replace(calm, row={**calm.row, "chaos": rate})
         figure = curves_figure([made])
         shown[rate] = figure.subfigs[0].axes[0].get_title()

@@ -280,7 +280,7 @@ def test_an_optimizer_is_copied_with_its_model(tmp_path):
     now = stepped(*call.args)
     model.load_state_dict(before)
     optimizer.state.clear()
-    far = {name: p * (1 + 1e-3) for name, p in now.items()}
+    far = {name: 2 * p for name, p in now.items()}  # hopeless, so that no more noise is drawn
     assert not holds(tmp_path, now, far, floor=call)
     near = {name: p * (1 + 1e-7) for name, p in now.items()}
     assert holds(tmp_path, now, near, floor=call)
