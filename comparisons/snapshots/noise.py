@@ -71,6 +71,12 @@ class Noise:
         drawn = self._rounding[name] + self._floor.noise[name]
         return drawn * self._scales.get(name, 1.0)
 
+    def leaps(self, name: str, far: np.ndarray) -> np.ndarray:
+        """Whether noise, 32 times as large as rounding, has moved an element about as far as that.
+        Where the floor is far less, it leaps there: something that is computed decides by a hair.
+        """
+        return np.asarray(2 * self._floor.furthest[name] >= far)
+
     def draw(self, most: int) -> bool:
         """Draws once more, or until there are as many as the first; of all that there may be, what
         is lost is asked. False when nothing is left."""
@@ -136,6 +142,10 @@ class _Floor(measured.Floor):
 
     reference: Any
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self.furthest: dict[str, Any] = {}  # that noise of the smaller size has moved, leaps too
+        super().__init__(*args, **settings)
+
     def _look_nearby(self, seeds: Sequence[int]) -> list[tuple[Any, Results]]:
         """Nothing: what it loses in few digits it cannot be asked, for it has its own dtypes."""
         return []
@@ -147,9 +157,14 @@ class _Floor(measured.Floor):
         self.reference.noise = noise and _Moving(noise.size, np.random.default_rng(self.draws))
         try:
             with np.errstate(all="ignore"):
-                return super()._evaluated(inputs, together, inside)
+                found = super()._evaluated(inputs, together, inside)
         finally:
             self.reference.noise = None
+        if noise and noise.size == measured.SMALL * self._u:
+            for name, value in self.truth.items():
+                movement = difference(found[name][0], value)
+                self.furthest[name] = np.maximum(self.furthest.get(name, 0.0), movement)
+        return found
 
 
 class _Moving(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -100,10 +100,14 @@ class Floor:
 
     function: Callable[[], Any]
     now: Mapping[str, Array]
+    # Of each array that is beyond, whether it leaps as far under noise wherever it is.
+    turned: dict[str, bool] = field(default_factory=dict)
 
     @property
     def said(self) -> str:
-        return f"{LIMIT:g} floors are allowed, of what rounding can do"
+        kink = ", but rounding may turn over what this call decides, as at the kink of a ReLU"
+        turned = any(self.turned.values()) and all(self.turned.values())
+        return f"{LIMIT:g} floors are allowed, of what rounding can do{kink if turned else ''}"
 
     @cached_property
     def noise(self) -> Noise:
@@ -114,7 +118,11 @@ class Floor:
         while True:
             found = _margins(a, b, difference(a, b), LIMIT * self.noise[name])
             if not 1 < found.max(initial=0) < HOPELESS or not self.noise.draw(MOST):
-                return found
+                break
+        if np.any(found > 1):
+            leaps = self.noise.leaps(name, difference(a, b))
+            self.turned[name] = bool(np.all(leaps[found > 1]))
+        return found
 
 
 def _margins(a: np.ndarray, b: np.ndarray, apart: np.ndarray, allowed: np.ndarray) -> np.ndarray:

@@ -132,6 +132,25 @@ def test_a_kink_gives_no_slack(tmp_path):
     assert not holds(tmp_path, now, other, floor=functools.partial(slope, x))
 
 
+def test_a_kink_that_rounding_turns_over_is_said(tmp_path, capsys):
+    """One unit of a ReLU lies at a few u, where the order of a sum decides its side."""
+    x, w = (torch.tensor(a, dtype=torch.float32) for a in rng.standard_normal((2, 8, 16)))
+    with torch.no_grad():
+        x[2] -= w[3] * ((x[2] @ w[3] - 1e-7) / w[3].square().sum())
+
+    def slope(x, w):
+        x = x.clone().requires_grad_()
+        (x @ w.T).relu().sum().backward()
+        return x.grad
+
+    now, call = slope(x, w), functools.partial(slope, x, w)
+    turned = now.clone()
+    turned[2] += w[3] * (-1 if (x[2] @ w[3]) > 0 else 1)
+    for then, said in ((turned, True), (now * 1.001, False)):
+        assert not holds(tmp_path, now, then, floor=call)
+        assert ("as at the kink of a ReLU" in capsys.readouterr().out) == said
+
+
 def test_what_is_another_call_in_another_dtype_gives_no_slack(tmp_path):
     """Torch draws other numbers in float64."""
 
