@@ -1,5 +1,6 @@
 """pytest: the fixtures `check_gradient` and `assert_gradient`, and one report for the session; the
-fixture `gradient_baseline`, which keeps arrays in files beside the tests.
+fixture `gradient_baseline`, which keeps arrays in files beside the tests, and the files of these
+that no test has asked for.
 
 Torch, and all the rest, is imported only where a gradient is checked.
 """
@@ -14,8 +15,11 @@ from typing import Any
 
 import pytest
 
+from .comparisons.snapshots.orphans import Seen, orphans
+
 OPTION = "--gradient-report"
-KEY = "gradient_reports"  # the key under which a worker of xdist hands over what it collected
+# The keys under which a worker of xdist hands over what it collected, and what it has seen.
+KEY, SEEN = "gradient_reports", "gradient_baselines"
 
 # How the files of gradient_baseline are written anew.
 REGENERATE = {
@@ -26,6 +30,7 @@ REGENERATE = {
 }
 
 BASELINE = pytest.StashKey["GradientBaseline"]()
+SESSION = pytest.StashKey["_Session"]()
 
 _collected: list[dict[str, Any]] = []
 
@@ -76,18 +81,38 @@ class GradientBaseline:
     def __init__(self, request: pytest.FixtureRequest, record: Path) -> None:
         self._request = request
         self._record = record
+        self._session: _Session = request.config.stash[SESSION]
         self._files: Any = None
         self._over = False
 
-    def check(self, name: str | None, arrays: Any) -> None:
+    def check(
+        self,
+        name: str | None,
+        arrays: Any,
+        *,
+        floor: Callable[[], Any] | None = None,
+        ulps: int | None = None,
+        rtol: float | None = None,
+    ) -> None:
         """Fails unless `arrays` are bit for bit those of the file `name`; None is the test's name.
 
         They are NumPy arrays, tensors or numbers: one, or a tree of dicts and lists. A file that
         does not exist is written when the test is over, and the test fails.
+
+        One of three may allow more than the same bits:
+
+        floor  the call that has made the arrays, `functools.partial(function, *arguments)`: how far
+               rounding moves each element is measured, when something differs, by calling it again
+               while its arguments (arrays, tensors and modules, which are copied) and what it
+               computes with torch, or with NumPy from these, move by one ulp; eight times that is
+               allowed
+        ulps   so many units in the last place, element by element
+        rtol   so much of what is stored, element by element
         """
         __tracebackhide__ = True
         self._files = self._files or self._opened()
-        self._files.check(name, arrays)
+        self._files.check(name, arrays, floor=floor, ulps=ulps, rtol=rtol)
+        self._session.seen.asked |= self._files.asked
         if self._over:  # another fixture checks while it is torn down
             self.finish()
 
@@ -160,24 +185,63 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     _collected.clear()
-    config.pluginmanager.register(_Handover(), "gradtwin_handover")
+    config.stash[SESSION] = _Session(config)
+    config.pluginmanager.register(config.stash[SESSION], "gradtwin_session")
 
 
-class _Handover:
-    """Hands what the workers of xdist collected to the process that writes."""
+class _Session:
+    """What a session has seen of baselines; and what the workers of xdist hand over to the process
+    that writes."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.seen = Seen()
+        self.passed: set[str] = set()
+        # Of single tests, and of those that failed the last time, pytest leaves out the others
+        # without a word; a worker that dies takes with it what it has seen.
+        self.whole = not any("::" in arg for arg in config.args) and not getattr(
+            config.option, "lf", False
+        )
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.seen.parts.update(str(item.path) for item in items)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            self.seen.tests.setdefault(str(item.path), []).append(item.nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self.passed.add(report.nodeid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        _collected.extend(json.loads(getattr(node, "workeroutput", {}).get(KEY, "[]")))
+        output = getattr(node, "workeroutput", {})
+        _collected.extend(json.loads(output.get(KEY, "[]")))
+        if SEEN in output:
+            self.seen.add(json.loads(output[SEEN]))
+        else:
+            self.whole = False
+
+    def orphans(self) -> list[Path]:
+        return list(orphans(self.seen, self.passed)) if self.whole else []
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[KEY] = json.dumps(_collected)
+        output[SEEN] = json.dumps(session.config.stash[SESSION].seen.packed())
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if lost := config.stash[SESSION].orphans():
+        terminalreporter.write_line("gradient baselines that no test has asked for:", yellow=True)
+        for path in lost:
+            terminalreporter.write_line(f"  {os.path.relpath(path)}", yellow=True)
+    _write_report(terminalreporter, config)
+
+
+def _write_report(terminalreporter: Any, config: pytest.Config) -> None:
     path = config.getoption(OPTION)
     if not path:
         return

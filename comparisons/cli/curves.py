@@ -37,7 +37,14 @@ def curves_command(
     activation: Annotated[list[str] | None, typer.Option(help="Activation of an mlp.")] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="OLD NEW", help="Two recordings by gradtwin.record_run, instead."),
+        typer.Option(
+            metavar="OLD NEW",
+            help="Two recordings by gradtwin.record_run, instead, or two logs: CSV, JSON lines, "
+            "TensorBoard's event files.",
+        ),
+    ] = None,
+    scalar: Annotated[
+        str | None, typer.Option(help="Of logs with --compare, which of several scalars.")
     ] = None,
     out: Out = RESULTS,
     as_json: Json = False,
@@ -49,8 +56,8 @@ def curves_command(
     """The loss-curve divergence table: training by hand and by torch. Without options, the default
     grid.
 
-    With --compare two recorded runs; exit status: 0 identical or rounding, 1 parted, 2 it cannot
-    be said.
+    With --compare two recorded runs, or two logs of one scalar; exit status: 0 identical or
+    rounding, 1 parted or different, 2 it cannot be said.
     """
     named: dict[str, Sequence[Any] | None] = {
         "model": model,
@@ -70,7 +77,15 @@ def curves_command(
     if compare:
         if given or chosen:
             raise typer.BadParameter("goes without the options of a grid", param_hint="--compare")
+        from ..runs.logs import is_log
+
+        if any(map(is_log, compare)):
+            _compare_logs(*compare, scalar, out, as_json, quiet)
+        if scalar is not None:
+            raise typer.BadParameter("goes with two logs alone", param_hint="--scalar")
         _compare(*compare, out, as_json, quiet)
+    if scalar is not None:
+        raise typer.BadParameter("goes with --compare", param_hint="--scalar")
     from ..curves.grid import GRID, from_words
     from .runner import Runner
 
@@ -105,6 +120,7 @@ def run_curves(runner: Runner, cells: Sequence[Cell]) -> None:
         Column("max drift", -9, lambda r: r["max_drift"], rank=5),
         Column("at", -5, lambda r: r["max_drift_step"], rank=6),
         Column("/floor", -8, lambda r: r["max_ratio"]),
+        Column("e-folds", -8, lambda r: r["chaos"] or None, rank=7),
         Column("margin", -8, lambda r: r["lockstep_margin"], rank=2),
         Column("class", 9, lambda r: r["class"]),
     ]
@@ -149,6 +165,47 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
         raise typer.BadParameter(str(error), param_hint="--compare") from None
     runner = Runner(out, as_json, 1, strict=True, quiet=quiet)
     runner.run("Recorded runs", [(lambda: found, ())], columns, lambda c: [c.row])
+    runner.frames["compare"] = tables.table([found.row])
+    runner.pictures["compare"] = {"compare.png": pages.png(figure(found))}
+    try:
+        runner.finish(told(found.row))
+    except typer.Exit as end:
+        undecided = found.row["class"] == UNDECIDED
+        raise typer.Exit(2 if undecided else end.exit_code) from None
+
+
+def _compare_logs(
+    old: Path, new: Path, scalar: str | None, out: Path, as_json: bool, quiet: bool
+) -> None:
+    """Holds the log in `new` against that in `old`, and exits with 0 if they are identical, with 1
+    if they are different, and with 2 if that cannot be said."""
+    from ..report import pages, tables
+    from ..report.console import Column
+    from ..runs.log_comparison import compare, figure, told
+    from ..runs.logs import is_log, read
+    from ..verdict.classes import UNDECIDED
+    from .runner import Runner
+
+    columns = [
+        Column("log", 14, lambda r: Path(r["new"]).name, grows=True),
+        Column("against", 14, lambda r: Path(r["old"]).name, grows=True),
+        Column("scalar", 10, lambda r: r["scalar"], rank=1, grows=True),
+        Column("steps", -6, lambda r: r["steps"]),
+        Column("end old", -9, lambda r: r["end_old"], rank=3),
+        Column("end new", -9, lambda r: r["end_new"], rank=3),
+        Column("leaves at", -9, lambda r: r["first_step"]),
+        Column("max drift", -9, lambda r: r["max_drift"]),
+        Column("at", -6, lambda r: r["max_drift_step"], rank=2),
+        Column("class", 9, lambda r: r["class"]),
+    ]
+    try:
+        if not (is_log(old) and is_log(new)):
+            raise ValueError(f"expected two recordings or two logs, got {old} and {new}")
+        found = compare(read(old, scalar), read(new, scalar))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--compare") from None
+    runner = Runner(out, as_json, 1, strict=True, quiet=quiet)
+    runner.run("Logs", [(lambda: found, ())], columns, lambda c: [c.row])
     runner.frames["compare"] = tables.table([found.row])
     runner.pictures["compare"] = {"compare.png": pages.png(figure(found))}
     try:

@@ -15,7 +15,7 @@ from ..training.cells import Arrays, Cell, start
 from ..training.datasets import Data, load
 from ..training.loop import Side, Step, by_hand, by_torch, gradients_at, stepped, train
 from ..verdict.classes import DIFFERENT, IDENTICAL, PARTED, ROUNDING, UNDECIDED, Results
-from ..verdict.drift import RUNS, Drift, free_drift
+from ..verdict.drift import RUNS, Drift, chaos, free_drift
 from ..verdict.lockstep import Lockstep, Pair
 from ..verdict.noise import cast, moved, unit_roundoff
 from ..verdict.ulps import ulps
@@ -61,7 +61,8 @@ def compare(
     drift = free_drift(manual, reference, noisy, unit_roundoff(cell.dtype))
     repeats = np.array_equal(reference, again, equal_nan=True)
     seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
-    row = _row(cell, manual, reference, drift, lockstep, lockstep.resolution(seen), repeats)
+    rate = chaos(noisy, reference)
+    row = _row(cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats)
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
@@ -154,6 +155,7 @@ def _row(
     manual: np.ndarray,
     reference: np.ndarray,
     drift: Drift,
+    rate: float,
     lockstep: Lockstep,
     resolution: float,
     repeats: bool,
@@ -205,6 +207,7 @@ def _row(
         "growth": growth,
         "growth_from": growth_from,
         "growth_to": growth_to,
+        "chaos": rate,  # e-folds in a step, of the runs under noise
         "lockstep_margin": lockstep.worst.verdict.margin,
         "lockstep_step": lockstep.worst.step,
         "lockstep_tensor": lockstep.worst.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def curves_figure(comparisons: Sequence[Comparison]) -> Figure:
             "\n".join(
                 [
                     " · ".join(w for w in title if w),
-                    f"{c.row['regime']} · {c.row['dtype']} · {c.row['class']}",
+                    f"{c.row['regime']} · {c.row['dtype']} · {c.row['class']}{_why(c.row)}",
                 ]
             ),
             fontsize=9,
@@ -59,6 +60,12 @@ def curves_figure(comparisons: Sequence[Comparison]) -> Figure:
         below.set_xlabel("step")
         below.legend(fontsize=8, loc="lower right")
     return figure
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    """Why two curves that lie far apart may be the same but for rounding."""
+    rate = row["chaos"]
+    return f"\nchaos: rounding grows by {rate:.2f} e-folds per step" if rate else ""
 
 
 def fit_figure(manual: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +14,18 @@ import torch
 
 from ..report import npz
 from ..verdict import ulps
+from . import MARK
 
 ROWS_SHOWN = 10  # in a message
-
-# The member that says where the file comes from. All others are called name:dtype, so that no
-# name is taken for this one, or for an argument of np.savez.
-MARK = "gradtwin baseline 1"
+HEAD = ("array", "differ", "ULPs", "at", "stored", "now", "relative error", "/ allowed")
 
 # What torch has and NumPy lacks is stored as whole numbers of the same bits.
 FLOAT8 = ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")
 BITS = {"bfloat16": np.dtype("u2")} | {f"float8_{kind}": np.dtype("u1") for kind in FLOAT8}
+
+
+# The margin of each element of an array, by its name, as it is now and as it was.
+Margins = Callable[[str, "Array", "Array"], np.ndarray]
 
 
 class Array(NamedTuple):
@@ -128,8 +130,11 @@ def _named(member: str, array: np.ndarray) -> tuple[str, Array]:
     return name, Array(dtype, array)
 
 
-def differences(now: Mapping[str, Array], then: Mapping[str, Array]) -> list[Difference]:
-    """What is not the same, the worst first; a NaN equals any other."""
+def differences(
+    now: Mapping[str, Array], then: Mapping[str, Array], margins: Margins | None = None
+) -> list[Difference]:
+    """What is not the same, the worst first; a NaN equals any other. With `margins`, what has one
+    above 1."""
     found = []
     for name in {**then, **now}:
         a, b = now.get(name), then.get(name)
@@ -140,28 +145,38 @@ def differences(now: Mapping[str, Array], then: Mapping[str, Array]) -> list[Dif
             was, is_ = (f"{x.dtype} {x.bits.shape}" for x in (b, a))
             found.append(Difference((2,), (name, f"stored as {was}, now {is_}"), False))
         else:
-            found += _of_bits(name, a, b)
+            found += _of_bits(name, a, b, margins)
     return sorted(found, key=lambda d: d.rank, reverse=True)
 
 
-def _of_bits(name: str, now: Array, then: Array) -> list[Difference]:
+def _of_bits(
+    name: str, now: Array, then: Array, margins: Margins | None = None
+) -> list[Difference]:
     a, b = now.values().ravel(), then.values().ravel()
     raw = [x.bits.ravel().view(f"u{x.bits.itemsize}") for x in (now, then)]
     at = np.flatnonzero((raw[0] != raw[1]) & ~(np.isnan(a) & np.isnan(b)))
+    margin = None
+    if at.size and margins:
+        margin = margins(name, now, then).ravel()
+        at = at[margin[at] > 1]
     if not at.size:
         return []
     a, b, whole = a[at], b[at], b
     lone = np.isnan(a) | np.isnan(b)
-    far = _distance(now.dtype, a, b)
-    worst = int(np.argmax(lone if lone.any() else far))
+    far = distance(now.dtype, a, b)
+    worst = int(np.argmax(far if margin is None else margin[at]))
+    if lone.any():
+        worst = int(np.argmax(lone))
     ulp = math.inf if lone[worst] else int(far[worst])
     index = tuple(map(int, np.unravel_index(at[worst], now.bits.shape)))
     error = _relative(a, b, whole)
-    cells = (f"{at.size} of {whole.size}", ulp, index, b[worst], a[worst], f"{error:.2g}")
+    cells = [f"{at.size} of {whole.size}", ulp, index, b[worst], a[worst], f"{error:.2g}"]
+    if margin is not None:
+        cells.append(f"{margin[at][worst]:.3g}")
     return [Difference((1, error, ulp, at.size), (name, *map(str, cells)), True)]
 
 
-def _distance(dtype: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def distance(dtype: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """How many numbers of the dtype lie between."""
     if dtype in BITS:
         every = np.arange(256 ** BITS[dtype].itemsize).astype(BITS[dtype])
@@ -186,7 +201,8 @@ def _relative(a: np.ndarray, b: np.ndarray, whole: np.ndarray) -> float:
 
 def table(found: Sequence[Difference]) -> str:
     """The differences for people, cut off at ROWS_SHOWN."""
-    head = ("array", "differ", "ULPs", "at", "stored", "now", "relative error")
+    columns = max([len(d.cells) for d in found if d.of_bits], default=len(HEAD) - 1)
+    head = HEAD[:columns]  # the last is there where something is allowed
     rows = [head, *(d.cells for d in found[:ROWS_SHOWN])]
     full = [row for row in rows if len(row) == len(head)]  # the others end in a sentence
     widths = [max(len(row[k]) for row in (full if k else rows)) for k in range(len(head))]

@@ -21,6 +21,7 @@ from ..report import files
 from ..report.files import stem
 from . import arrays as stored
 from .arrays import Array
+from .tolerances import tolerance
 
 
 class Entry(NamedTuple):
@@ -43,18 +44,18 @@ class Files:
     regen_all: bool
     regen_platform: bool
     checked: set[str] = field(default_factory=set, init=False)
+    asked: set[str] = field(default_factory=set, init=False)  # the files, without their suffix
     pending: list[tuple[Path, bytes, str]] = field(default_factory=list, init=False)
 
-    def check(self, name: str | None, arrays: Any) -> None:
+    def check(self, name: str | None, arrays: Any, **allowed: Any) -> None:
         """AssertionError if the arrays are not those of the file; ValueError if the file is none.
 
-        A file that has to be written waits for `finish`.
+        What is `allowed` is that of `tolerance`. A file that has to be written waits for `finish`.
         """
         __tracebackhide__ = True  # pytest shows the line of the test
         now = stored.collect(arrays)
-        file = stem(self._named(name))
-        special = self.folder / f"{file}.{platform_tag()}.npz"
-        path = special if special.exists() else self.folder / f"{file}.npz"
+        within = tolerance(now, **allowed)
+        path, special = self._paths(stem(self._named(name)))
         if not path.exists():
             self._wait(path, now, f"Written, for it did not exist: {path}")
             return
@@ -65,17 +66,28 @@ class Files:
                 raise ValueError(f"{error}. To replace it: {self._command} --force-regen") from None
             self._wait(path, now, f"Written anew: {error}")
             return
-        found = stored.differences(now, then)
+        found = stored.differences(now, then, within.margins if within else None)
         if found:
+            more = f" by more than is allowed ({within.said})" if within else ""
             message = (
-                f"{len(found)} of {len(now.keys() | then.keys())} arrays differ from {path}\n"
+                f"{len(found)} of {len(now.keys() | then.keys())} arrays differ from {path}{more}\n"
                 f"  {stored.table(found)}\n"
                 f"written on {origin}\nthis is    {here()}"
             )
             of_bits = all(difference.of_bits for difference in found)
             self._differs(now, path, special if of_bits else None, message, name is not None)
         elif self.force_regen or self.regen_all or self._entry(path).exists():
-            self._wait(path, now, "")
+            self._wait(path, then, "")
+
+    def _paths(self, file: str) -> tuple[Path, Path]:
+        """The file that is compared, and that of this platform. The first is the second if that
+        exists, or else one of this machine without a number of threads, as they were before these
+        were known to matter."""
+        self.asked.add(str(self.folder / file))
+        special, machine, common = (
+            self.folder / f"{file}{tag}.npz" for tag in (f".{platform_tag()}", f".{_machine()}", "")
+        )
+        return next((path for path in (special, machine) if path.exists()), common), special
 
     def _named(self, name: str | None) -> str:
         if name is not None and not (isinstance(name, str) and name):
@@ -168,14 +180,34 @@ class Files:
         return None
 
 
-@functools.cache
 def platform_tag() -> str:
-    """This machine in words that decide about bits: the instructions that torch and NumPy choose
-    their kernels by, and the processor that NumPy's BLAS takes it for."""
-    blas = sorted(threadpoolctl.threadpool_info(), key=lambda lib: "numpy" not in lib["filepath"])
-    cores = [lib["architecture"] for lib in blas if lib.get("architecture")]
+    """This platform in words that decide about bits: the machine, and the number of threads that
+    torch divides a sum among, and that of NumPy's BLAS where it is another."""
+    threads = torch.get_num_threads()
+    others = {lib["num_threads"] for lib in _blas()[:1]} - {threads}
+    words = [_machine(), f"threads{threads}", *(f"blas{number}" for number in others)]
+    return "-".join(words)
+
+
+@functools.cache
+def _machine() -> str:
+    """The instructions that torch and NumPy choose their kernels by, and the processor that NumPy's
+    BLAS takes it for."""
+    cores = [lib["architecture"] for lib in _blas() if lib.get("architecture")]
     words = [platform.system(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
     return re.sub(r"[^\w-]", "_", "-".join([*words, *cores[:1]]).lower())
+
+
+def _blas() -> list[dict[str, Any]]:
+    """What is known of each BLAS, NumPy's first."""
+    found = [lib for lib in _libraries().info() if lib["user_api"] == "blas"]
+    return sorted(found, key=lambda lib: "numpy" not in lib["filepath"])
+
+
+@functools.cache
+def _libraries() -> threadpoolctl.ThreadpoolController:
+    """The libraries that this process has loaded, looked up once."""
+    return threadpoolctl.ThreadpoolController()
 
 
 def here() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,12 +21,30 @@ def emulated(function: Function, dtype: Any, seed: int) -> Function:
 
     def as_if(inputs: Any) -> Results:
         few = _Few(dtype, np.random.default_rng(seed))
-        taken = tree_map(lambda a: _stepwise(a, few) if is_floating(a) else a, inputs)
+        taken = tree_map(lambda a: stepwise(a, few) if is_floating(a) else a, inputs)
         with np.errstate(all="ignore"), _Rounding(few, seed):
             found = function(taken)
         return {name: np.asarray(a).view(np.ndarray) for name, a in found.items()}
 
     return as_if
+
+
+class Step(NamedTuple):
+    """What NumPy computes."""
+
+    ufunc: np.ufunc
+    method: str
+    inputs: tuple[Any, ...]
+    settings: dict[str, Any]
+
+
+class Moving(Protocol):
+    """What becomes of what NumPy computes: which results change, and how; those of functions that
+    mostly copy are only rounded."""
+
+    def fits(self, a: Any) -> bool: ...
+    def moved(self, a: np.ndarray, step: Step) -> np.ndarray: ...
+    def rounded(self, a: np.ndarray) -> np.ndarray: ...
 
 
 class _Few(NamedTuple):
@@ -47,7 +65,7 @@ class _Few(NamedTuple):
         few = np.asarray(cast(cast(a, self.dtype), self.wide))
         return np.where(np.isinf(few), a, few) if is_half(self.dtype) else few
 
-    def moved(self, a: np.ndarray) -> np.ndarray:
+    def moved(self, a: np.ndarray, step: Step | None = None) -> np.ndarray:
         return self.rounded(np.asarray(a * (1 + self.random.uniform(-self.ulp, self.ulp, a.shape))))
 
     def fits(self, a: Any) -> bool:
@@ -55,9 +73,9 @@ class _Few(NamedTuple):
 
 
 class _Stepwise(np.ndarray):
-    """An array, from which NumPy computes such as are rounded to few bits."""
+    """An array, from which NumPy computes such as are moved, as those of few bits are rounded."""
 
-    few: _Few
+    few: Moving
 
     def __array_finalize__(self, source: Any) -> None:
         self.few = getattr(source, "few", None) or _Few(np.float32, np.random.default_rng(0))
@@ -65,14 +83,15 @@ class _Stepwise(np.ndarray):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         few = next(a.few for a in (*inputs, *kwargs.get("out", ())) if isinstance(a, _Stepwise))
         plain = {name: tree_map(_plain, a) for name, a in kwargs.items()}
-        result = getattr(ufunc, method)(*map(_plain, inputs), **plain)
+        step = Step(ufunc, method, tuple(map(_plain, inputs)), plain)
+        result = getattr(ufunc, method)(*step.inputs, **plain)
         if written := inputs[:1] if method == "at" else kwargs.get("out", ()):
             for a in filter(few.fits, written):
-                _plain(a)[...] = few.moved(_plain(a))
+                _plain(a)[...] = few.moved(_plain(a), step)
             return written[0] if len(written) == 1 else written
         results = result if isinstance(result, tuple) else (result,)
         made = tuple(
-            _stepwise(few.moved(np.asarray(a)), few) if few.fits(a) else a for a in results
+            stepwise(few.moved(np.asarray(a), step), few) if few.fits(a) else a for a in results
         )
         return made if isinstance(result, tuple) else made[0]
 
@@ -83,7 +102,7 @@ class _Stepwise(np.ndarray):
             return result
         plain = np.asarray(result).view(np.ndarray)
         rounded = self.few.rounded(plain)
-        return _stepwise(
+        return stepwise(
             plain if np.array_equal(rounded, plain, equal_nan=True) else rounded, self.few
         )
 
@@ -110,7 +129,8 @@ class _Rounding(OneUlpNoise):
             t.copy_(torch.where(few.isinf(), t, few) if self.few.itemsize == 2 else few)
 
 
-def _stepwise(a: np.ndarray, few: _Few) -> np.ndarray:
+def stepwise(a: np.ndarray, few: Moving) -> np.ndarray:
+    """The array, from which NumPy computes what moves."""
     found = a.view(_Stepwise)
     found.few = few
     return found

@@ -21,7 +21,7 @@ from gradtwin.comparisons.check.modules.stored import Reader, Writer
 from gradtwin.comparisons.cli.app import COMMANDS, app
 from gradtwin.comparisons.dialects import trajectory
 from gradtwin.comparisons.report import files, parquet
-from gradtwin.comparisons.runs import recording
+from gradtwin.comparisons.runs import log_comparison, logs, recording
 from gradtwin.comparisons.snapshots import arrays
 from typer.testing import CliRunner
 
@@ -149,6 +149,36 @@ def test_a_damaged_file_is_refused_or_is_what_it_was(name, tmp_path, sweep):
         refused += found is None
         assert found is None or same(found, whole), damaged[:40]
     assert refused > number / 2
+
+
+LOGS = {  # each with the scalar that is asked
+    "simple.tfevents": "loss/train",
+    "tensor.tfevents": "loss/val",
+    "lightning.csv": "train_loss",
+    "trainer.json": None,
+    "lines.jsonl": None,
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_damaged_log_is_refused_in_a_line_or_read(name, tmp_path, sweep):
+    """Text has no checksum: what is read may be another text."""
+    whole = ROOT / "tests" / "data" / "logs" / name
+    lines = b'{"step": 1, "loss": 2.5, "of": {"a": [1]}}\n{"step": 2, "loss": "NaN"}\n' * 9
+    content = whole.read_bytes() if whole.exists() else lines
+    path, refused = tmp_path / name, 0
+    rng = np.random.default_rng(0)
+    for damaged in damages(content, rng, 5_000 if sweep else 100):
+        path.write_bytes(damaged)
+        found = outcome(lambda path: logs.read(path, LOGS[name]), path)
+        refused += found is None
+        if found is not None:
+            assert len(found.steps) == len(found.values) == len(found.slack) > 0
+            assert np.all(np.diff(found.steps) > 0)
+            assert np.all(found.slack >= 0)
+            row = log_comparison.compare(found, found).row
+            assert row["class"] == "identical"
+    assert 0 < refused < (5_000 if sweep else 100)
 
 
 STRANGE = [None, -1, 10**30, 1.5, float("nan"), "x", "", [], [None], {}, {"0": None}, True]

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gradtwin.comparisons.curves.divergence import compare, growth_rate
+from gradtwin.comparisons.curves.figure import curves_figure
 from gradtwin.comparisons.curves.grid import GRID
 from gradtwin.comparisons.training.cells import Cell
 from gradtwin.comparisons.training.loop import by_hand, by_torch
+from gradtwin.comparisons.verdict.drift import chaos
 from gradtwin.comparisons.verdict.floor import DRAWS
 from gradtwin.reference.adapters import Draws
 
@@ -222,6 +224,7 @@ def test_chaos_is_not_a_bug(dtype):
     print({k: row[k] for k in ("class", "max_drift", "max_ratio", "growth", "lockstep_margin")})
     assert row["max_drift"] > 0.01
     assert row["class"] == "rounding"
+    assert 0.2 < row["chaos"] < 2
 
 
 @SWEEP
@@ -287,6 +290,63 @@ def test_growth_rate_of_an_exponential():
     rate, first, last = growth_rate(drift)
     assert rate == pytest.approx(10)
     assert (first, last) == (1, 200)
+
+
+def spread_by(factor, steps=100, rate=0.0, seed=0):
+    """Seven runs beside one, which grows at a rate, with a spread of so much of u at each step."""
+    rng = np.random.default_rng(seed)
+    twin = 2.0 * np.exp(rate * np.arange(steps))
+    return twin + twin * factor * rng.normal(1e-16, 3e-17, (7, steps)), twin
+
+
+T = np.arange(100.0)
+
+
+@pytest.mark.parametrize("rate", [0.15, 0.3, 1.0])
+def test_the_rate_of_chaos(rate):
+    """Until it has grown to the size of the loss."""
+    growing = np.minimum(np.exp(rate * T), 1e12)
+    assert chaos(*spread_by(growing * 1e3)) == pytest.approx(rate, rel=0.1)
+    assert chaos(*spread_by(growing * 1e3, rate=-0.02)) == pytest.approx(rate - 0.02, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        np.full(100, 1e3),
+        np.sqrt(1 + T) * 1e3,
+        (1 + T) * 1e3,
+        (1 + T) ** 2 * 1e3,
+        np.exp(0.05 * T) * 1e3,
+        np.where(T > 3, 1e8, 1e3),
+        np.where(T > 30, 1e8, 1e3),
+        np.zeros(100),
+        np.exp(-0.3 * T) * 1e9,
+    ],
+    ids=[*("none", "random", "linear", "square", "slow"), *("leap", "late", "same", "contracting")],
+)
+def test_what_is_no_chaos(factor):
+    assert chaos(*spread_by(factor)) == 0
+
+
+def test_a_run_that_diverges_is_no_chaos():
+    noisy, twin = spread_by(np.exp(0.5 * T) * 1e3)
+    assert chaos(noisy, twin) > 0
+    assert chaos(noisy, np.where(T > 90, np.inf, twin)) == 0
+    assert chaos(*spread_by(np.full(100, 1e3), rate=1.0)) == 0
+    noisy[0, 50:] = np.nan  # one of seven
+    assert chaos(noisy, twin) > 0
+
+
+def test_the_title_says_why_two_curves_lie_far_apart():
+    """The chaotic cell of the default grid, with its curves made up."""
+    shown, calm = {}, compare(replace(STABLE, steps=5))
+    for rate in (0.62, 0.0):
+        made = replace(calm, row={**calm.row, "chaos": rate})
+        figure = curves_figure([made])
+        shown[rate] = figure.subfigs[0].axes[0].get_title()
+    assert shown[0.62].endswith("rounding\nchaos: rounding grows by 0.62 e-folds per step")
+    assert "chaos" not in shown[0.0]
 
 
 @DTYPES

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import sys
 import zipfile
 from types import SimpleNamespace
@@ -9,10 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons.snapshots import files
+from gradtwin.comparisons.snapshots import MARK, files
 from gradtwin.comparisons.snapshots.arrays import (
     BITS,
-    MARK,
     Array,
     collect,
     differences,
@@ -20,6 +20,7 @@ from gradtwin.comparisons.snapshots.arrays import (
     load,
     table,
 )
+from threadpoolctl import threadpool_limits
 
 pytest_plugins = ["pytester"]
 
@@ -542,8 +543,15 @@ def test_two_workers(pytester):
         "@each\ndef test_odd(gradient_baseline, n):\n    gradient_baseline.check('odd', n % 2)\n"
     )
     options = ("-n2", "--dist=loadgroup", "-pno:cacheprovider", "-pno:hypothesispytest")
+    pytester.makepyfile(
+        test_y="import pytest\n"
+        "@pytest.mark.parametrize('n', range(4))\n"
+        "def test_own(gradient_baseline, n):\n    gradient_baseline.check(None, n)\n"
+    )
+    (pytester.mkdir("test_y") / "old.npz").write_bytes(encoded(collect(1.0), "here"))
     first = pytester.runpytest_subprocess("--regen-all", *options)
-    first.assert_outcomes(passed=10, failed=2)  # a worker of the two is late with test_odd
+    first.assert_outcomes(passed=14, failed=2)  # a worker of the two is late with test_odd
+    assert named(first) == ["test_y/old.npz"]  # both know together what was asked for
     first.stdout.re_match_lines([r"Not written: test_x.py::test_odd\[\d\] has given other arrays"])
     there = {path.stem for path in (pytester.path / "test_x").iterdir()}
     assert there == {"same", "odd", *(f"test_own[{n}]" for n in range(4))}
@@ -598,6 +606,61 @@ def test_a_platform_file_is_for_bits_alone(project):
     assert written(run)["layer.npz"] == before["layer.npz"]
 
 
+NORM = """
+import torch
+from given import arrays
+
+def test_a(gradient_baseline):
+    torch.manual_seed(0)
+    torch.set_num_threads(arrays)
+    norm = torch.nn.LayerNorm(64)
+    (norm(torch.randn(256, 64)) * torch.randn(256, 64)).sum().backward()
+    gradient_baseline.check("layer", {n: p.grad for n, p in norm.named_parameters()})
+"""
+
+
+@pytest.fixture
+def torch_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not torch.backends.openmp.is_available(), reason="torch without OpenMP")
+def test_the_number_of_threads_is_part_of_the_platform(project, torch_threads):
+    assert outcome(project("--regen-all", test=NORM, arrays=1))[:2] == (1, 0)
+    passed, failed, told = outcome(project(test=NORM, arrays=2))
+    assert (passed, failed) == (0, 1)
+    assert re.search("written on .*-threads1[-,]", told)
+    assert re.search("this is    .*-threads2[-,]", told)
+    assert outcome(run := project("--regen-platform", test=NORM, arrays=2))[:2] == (0, 1)
+    assert len(written(run)) == 2
+    for number in (1, 2, 1):
+        assert outcome(project(test=NORM, arrays=number))[:2] == (1, 0)
+
+
+def test_the_tag_has_the_threads_of_blas_where_these_are_others(torch_threads):
+    torch.set_num_threads(2)
+    with threadpool_limits(2, "blas"):
+        assert files.platform_tag().endswith("-threads2")
+    with threadpool_limits(1, "blas"):
+        assert files.platform_tag().endswith("-threads2-blas1")
+
+
+def test_a_file_of_a_machine_of_before_threads_were_known_is_still_its_own(project):
+    here, there = {"w": W}, {"w": change(W, 1)}
+    _, folder = run = project("--regen-all", arrays=here)
+    old = folder / f"layer.{files._machine()}.npz"
+    old.write_bytes(encoded(collect(there), f"{files._machine()}, torch 2.13.0, NumPy 2.4.6"))
+    assert outcome(project(arrays=there))[:2] == (1, 0)
+    told = outcome(project(arrays=here))[2]
+    assert str(old) in told
+    assert f"(layer.{files.platform_tag()}.npz)" in told
+    assert outcome(project("--regen-platform", arrays=here))[:2] == (0, 1)
+    assert outcome(project(arrays=here))[:2] == (1, 0)
+    assert len(written(run)) == 3
+
+
 def test_the_tag_is_made_of_words():
     words = files.platform_tag().split("-")
     assert words[0] in ("linux", "darwin", "windows")
@@ -617,3 +680,92 @@ def test_options_of_others_are_shared(project, pytester, option):
     project("--regen-all", arrays=1.0)
     assert outcome(project(option, arrays=2.0))[0] == (option == "--regen-all")
     assert outcome(project(arrays=2.0))[:2] == (1, 0)
+
+
+# What no test asks for
+
+
+THREE = """
+import pytest
+from given import arrays
+
+def test_a(gradient_baseline):
+    gradient_baseline.check("layer", 1.0)
+
+def test_b(gradient_baseline):
+    gradient_baseline.check(None, 2.0)
+
+def test_c(gradient_baseline):
+    assert arrays != "fails"
+    if arrays == "skips":
+        pytest.skip()
+    gradient_baseline.check("last", 3.0)
+"""
+HEADING = "gradient baselines that no test has asked for:"
+
+
+@pytest.fixture
+def lost(pytester, monkeypatch):
+    """Runs pytest on test_x.py, and gives the files that the end of the session names."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def run(*options, test=THREE, arrays="passes"):
+        monkeypatch.setitem(sys.modules, "given", SimpleNamespace(arrays=arrays))
+        pytester.makepyfile(test_x=test)
+        return named(pytester.runpytest_inprocess(*QUICK, *options))
+
+    return run
+
+
+def named(result):
+    lines = result.outlines
+    at = lines.index(HEADING) + 1 if HEADING in lines else len(lines)
+    return [line.strip() for line in lines[at:] if line.startswith("  test_")]
+
+
+@pytest.fixture
+def three(pytester, lost):
+    """A folder with what THREE keeps, and with an array of another program."""
+    assert lost("--regen-all") == []
+    folder = pytester.path / "test_x"
+    assert {p.name for p in folder.iterdir()} == {"layer.npz", "test_b.npz", "last.npz"}
+    np.savez(folder / "another.npz", x=np.ones(2))
+    (folder / "torn.npz").write_bytes(b"PK")
+    return folder
+
+
+def test_a_file_that_no_test_asks_for_is_named(lost, three):
+    for name in ("layer.linux-a-threads9.npz", "layer.1.npz", "old.linux-b.npz"):
+        (three / name).write_bytes((three / "layer.npz").read_bytes())
+    expected = ["test_x/layer.1.npz", "test_x/old.linux-b.npz"]
+    assert lost() == expected
+    without_b = THREE.replace("def test_b", "def not_b")
+    assert lost(test=without_b) == [*expected, "test_x/test_b.npz"]
+    renamed = THREE.replace('"last"', '"end"')
+    assert lost("--regen-all", test=renamed) == ["test_x/last.npz", *expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "arrays"),
+    [
+        (["-k", "test_a"], "passes"),
+        (["test_x.py::test_a", "test_x.py::test_c"], "passes"),
+        (["--deselect", "test_x.py::test_c"], "passes"),
+        ([], "fails"),
+        ([], "skips"),
+        (["--collect-only"], "passes"),
+    ],
+    ids=str,
+)
+def test_nothing_is_said_of_files_whose_tests_were_left_out(lost, three, options, arrays):
+    (three / "old.npz").write_bytes((three / "layer.npz").read_bytes())
+    assert lost(*options, arrays=arrays) == []
+
+
+def test_of_the_last_failed_alone_nothing_is_said(lost, three):
+    options = ("-p", "cacheprovider")
+    (three / "old.npz").write_bytes((three / "layer.npz").read_bytes())
+    assert lost(*options, arrays="fails") == []
+    assert lost(*options, "--lf") == []
+    assert lost(*options) == ["test_x/old.npz"]
