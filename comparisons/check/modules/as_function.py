@@ -10,7 +10,9 @@ import torch
 
 from ..trees import items, mapped
 from .evaluation import Inputs, Side
-from .recording import floating, kept_generator
+from .objects import opened
+from .outputs import outputs_of
+from .recording import kept_generator
 from .state import swapped
 
 
@@ -34,8 +36,9 @@ def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
         kept = {n: state[n] for n in side.held}
         kept = {n: t if t.requires_grad else t.clone() for n, t in kept.items()}
         with kept_generator(inputs.call.generator), swapped(side.slots, kept):
-            y = side.module(*mapped(made, args), **mapped(made, kwargs))
-        return tuple(floating(y))
+            positional, keyword = opened((mapped(made, args), mapped(made, kwargs)))
+            y = side.module(*positional, **keyword)
+        return tuple(t for _, t in outputs_of(y))
 
     return function
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from ....reference.adapters import is_differentiable
 from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
-from .recording import Call, floating, kept_generator
+from .objects import opened
+from .outputs import Incomparable, matched
+from .recording import Call, kept_generator
 from .state import (
     Slots,
     first_names,
@@ -31,10 +33,6 @@ from .wide import NARROW, Wide
 
 LOW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 Arrange = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
-
-
-class Incomparable(Exception):
-    """A submodule of the same name that takes or gives something else."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,11 @@ class Inputs:
             names = _names(signature_of(call.module.forward), call.args, call.kwargs)
         self.names = list(names)
 
+    def without(self, lacking: Collection[int]) -> Inputs:
+        """The same with no cotangent of these results."""
+        dys = [None if i in lacking else dy for i, dy in enumerate(self.call.dys)]
+        return Inputs(replace(self.call, dys=dys), self.tree[0], self.names)
+
     def tensors(self, arrays: Any, dtype: torch.dtype | None) -> Any:
         """The tree of tensors, of this dtype or of those that they had; what is no array of
         numbers is what was recorded."""
@@ -168,18 +171,17 @@ def evaluated(
         for name in side.beside:
             own[name].requires_grad_().register_post_accumulate_grad_hook(_let_go)
         side.takes(args, kwargs)
-        copies = mapped(_unleafed, (args, kwargs))
+        copies = opened(mapped(_unleafed, (args, kwargs)))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
         with swapped(side.slots, own), cast:
             with side.around():
                 y = side.module(*copies[0], **copies[1])
-            outputs = floating(y)
+            outputs = matched(y, call, dys)
             pairs = _pairs(outputs, dys)
             of = dict(zip(inputs.names, _asked((args, kwargs)), strict=True)) | sources
             if pairs and of and backward:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward([o for o, _ in pairs], [d for _, d in pairs])
-    several = len(outputs) > 1
-    found = {f"output {i}" if several else "output": o for i, o in enumerate(outputs)}
+    found = {f"output {i}" if len(dys) > 1 else "output": o for i, o in outputs.items()}
     if backward and any(d is not None for d in dys):
         grads = {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in of.items()}
         found |= {f"gradient of {n}": g for n, g in grads.items()}
@@ -187,12 +189,10 @@ def evaluated(
     return {n: as_array(t) for n, t in found.items()}
 
 
-def _pairs(outputs: Sequence[torch.Tensor], dys: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """The outputs of which there is a cotangent, with it. Raises Incomparable for others than
-    there were."""
-    if len(outputs) != len(dys):
-        raise Incomparable(f"it gives {len(outputs)} tensors, not {len(dys)}")
-    pairs = [(o, d) for o, d in zip(outputs, dys, strict=True) if d is not None]
+def _pairs(outputs: Mapping[int, torch.Tensor], dys: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """The outputs of which there is a cotangent, with it. Raises Incomparable for one of another
+    shape."""
+    pairs = [(o, dys[i]) for i, o in outputs.items() if dys[i] is not None]
     for o, d in pairs:
         if o.shape != d.shape:
             raise Incomparable(f"it gives shape {tuple(o.shape)}, not {tuple(d.shape)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 
 from ....reference.adapters import is_differentiable
 from ..trees import items, mapped
+from .objects import boxed, opened, settled
+from .outputs import empty_in, outputs_of
 from .state import State, held_by, modules_of, parameters_of, plain, slots_of, swapped
 
 
@@ -22,7 +24,9 @@ class Call:
     place       its name, "" for the whole
     number      which of its calls it is, from 0
     buffers     before the call
+    args        and kwargs, with a Box for an object that holds tensors or that the call changes
     dys         of the floating results in order, None where none arrived
+    paths       and empty: the keys that lead to these results, and those that lead to nothing
     generator   the state of torch's before the call, if that draws
     attached    whether gradients were recorded in the forward
     written     the buffers that the call has changed
@@ -38,6 +42,8 @@ class Call:
     buffers: dict[str, torch.Tensor]
     generator: torch.Tensor | None = None
     dys: list[torch.Tensor | None] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    empty: set[str] = field(default_factory=set)
     differentiable: bool = False  # whether a gradient is asked of any of its arguments
     attached: bool = True
     written: set[str] = field(default_factory=set)
@@ -62,11 +68,11 @@ def recorded(
         own = {n: state[n].detach().clone() for n in held_by(module)}
         for name, parameter in parameters_of(module).items():
             own[name].requires_grad_(is_differentiable(own[name]) and parameter.requires_grad)
-        args, kwargs = mapped(_fresh, (tuple(args), dict(kwargs)))
+        args, kwargs = opened(_copied((tuple(args), dict(kwargs)), _fresh))
         with swapped(slots_of(module), own), recorder:
             y = module(*args, **kwargs)
             recorder.over = True
-            outputs = [o for o in floating(y) if o.requires_grad]
+            outputs = [o for _, o in outputs_of(y) if o.requires_grad]
             generator = torch.Generator().manual_seed(seed)
             dys = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
             if outputs:
@@ -106,11 +112,11 @@ class _Recorder:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             if self.over and not self._lost(place):
                 return
-            taken, settings = mapped(_taken, (tuple(args), dict(kwargs)))
+            taken, settings = _copied((tuple(args), dict(kwargs)), _taken)
             buffers = self._buffers(place, module)
             call = Call(place, self.count[place], module, taken, settings, buffers)
             call.generator = torch.get_rng_state()
-            call.differentiable = any(t.requires_grad for t in floating((args, kwargs)))
+            call.differentiable = any(t.requires_grad for t in floating((taken, settings)))
             self.count[place] += 1
             self.open.append(call)
 
@@ -133,14 +139,16 @@ class _Recorder:
             if not self.open:
                 return
             call = self.open.pop()
+            call.args, call.kwargs = settled((call.args, call.kwargs))
             if call.generator is not None and torch.equal(call.generator, torch.get_rng_state()):
                 call.generator = None  # it draws nothing
             call.attached = torch.is_grad_enabled()
             after = {plain(name): b for name, b in module.named_buffers()}
             call.written = {n for n, b in call.buffers.items() if not torch.equal(b, after[n])}
-            outputs = floating(y)
-            call.dys = [None] * len(outputs)
-            for i, output in enumerate(outputs):
+            outputs = outputs_of(y)
+            call.dys, call.empty = [None] * len(outputs), empty_in(y)
+            call.paths = [path for path, _ in outputs]
+            for i, (_, output) in enumerate(outputs):
                 if output.requires_grad:
                     output.register_hook(_Arrival(call, i))
             if lost := self._lost(place):
@@ -182,6 +190,14 @@ def kept_generator(state: int | torch.Tensor | None = None) -> Iterator[None]:
         elif state is not None:
             torch.set_rng_state(state)
         yield
+
+
+def _copied(call: Any, copied: Callable[[Any], Any]) -> Any:
+    """A call with copies of its tensors, its objects boxed. Of what these hold beside tensors of
+    which a gradient is asked, none is."""
+    outside = mapped(copied, call)
+    asked = any(t.requires_grad for t in floating(outside))
+    return boxed(outside, (lambda t: copied(t).detach()) if asked else copied)
 
 
 def _fresh(leaf: Any) -> Any:

@@ -245,7 +245,10 @@ class _Judged:
         try:
             results = dict(ours(inputs.arrays))
         except Incomparable as why:
-            if call.place:
+            if why.lacking and self.original.runs:
+                rest = inputs.without(why.lacking)
+                yield from self._settled(call, subject, reference, rest, gradients)
+            elif call.place:
                 yield Place(call, NOT_APPLICABLE, note=str(why))
             else:  # around which nothing else is judged
                 yield Place(call, DIFFERENT, CALL, verdict=FAILED, note=str(why))
@@ -264,7 +267,9 @@ class _Judged:
             written = {f"buffer {n}" for n in _written(subject, inputs, results)}
             names = [n for n in answers.truth if not n.startswith("buffer") or n in written]
         for name in names:
-            if name not in results:
+            if name not in results and name.startswith("output"):
+                yield Place(call, NOT_APPLICABLE, name, note="the port gives none")
+            elif name not in results:
                 yield Place(call, DIFFERENT, name, verdict=FAILED, note="the port has none")
         both = [n for n in names if n in results]
         if not call.place:

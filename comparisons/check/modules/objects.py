@@ -1,0 +1,111 @@
+"""Objects that a call is given and that are no containers: a cache, a state, a batch.
+
+What such an object holds is known beside the tensors, and a call that changes it is given a copy, as
+it was before: else it would meet what it has left there itself.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..trees import branches, items, rebuilt
+
+# What has attributes, and is looked at by its name alone.
+WHOLE = (
+    *(type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType),
+    *(enum.Enum, torch.nn.Module),
+)
+SIMPLE = (bool, int, float, str)
+
+
+class Ref:
+    """Which object it is: that which is met first stands there with all that it holds, a Box, and
+    wherever else it is, this alone."""
+
+    def __init__(self, thing: Any) -> None:
+        self.kind, self.thing = type(thing), thing
+
+
+class Box(dict[str, Any]):
+    """The attributes of an object, by their names."""
+
+    def __init__(self, ref: Ref) -> None:
+        super().__init__()
+        self.ref = ref
+
+
+def boxed(tree: Any, inside: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A tree with a Box in the place of each object; the function is applied to its tensors."""
+    return _boxed(tree, inside, {}, False)
+
+
+def _boxed(tree: Any, inside: Callable[[Any], Any], known: dict[int, Ref], within: bool) -> Any:
+    below = branches(tree)
+    if below is not None:
+        return rebuilt(tree, [_boxed(branch, inside, known, within) for _, branch in below])
+    if isinstance(tree, torch.Tensor):
+        return inside(tree) if within else tree
+    if not hasattr(tree, "__dict__") or isinstance(tree, (Ref, *WHOLE)):
+        return tree
+    if id(tree) in known:
+        return known[id(tree)]
+    try:
+        object.__new__(type(tree))
+    except TypeError:  # which is made in its own way
+        return tree
+    box = Box(known.setdefault(id(tree), Ref(tree)))
+    for name, branch in vars(tree).items():
+        box[name] = _boxed(branch, inside, known, True)
+    return box
+
+
+def opened(tree: Any) -> Any:
+    """The tree again, with new objects."""
+    return _opened(tree, {})
+
+
+def _opened(tree: Any, known: dict[Ref, Any]) -> Any:
+    if isinstance(tree, Ref):
+        return known.get(tree, tree.thing)
+    if isinstance(tree, Box):
+        made = known[tree.ref] = object.__new__(tree.ref.kind)
+        for name, branch in tree.items():
+            vars(made)[name] = _opened(branch, known)
+        return made
+    below = branches(tree)
+    return tree if below is None else rebuilt(tree, [_opened(b, known) for _, b in below])
+
+
+def settled(tree: Any) -> Any:
+    """What was boxed before a call, after it. An object that neither holds a tensor nor was changed
+    stands there as itself, for it may be known by that."""
+    below = branches(tree)
+    if below is None:
+        return tree
+    if isinstance(tree, Box):
+        if not _holds(tree) and _same(tree, boxed(tree.ref.thing, lambda t: t)):
+            return tree.ref.thing
+        tree.ref.thing = None
+    return rebuilt(tree, [settled(branch) for _, branch in below])
+
+
+def _holds(tree: Any) -> bool:
+    return any(isinstance(leaf, torch.Tensor) for _, leaf in items(tree))
+
+
+def _same(before: Any, after: Any) -> bool:
+    one, other = list(items(before)), list(items(after))
+    return [path for path, _ in one] == [path for path, _ in other] and all(
+        _alike(a, b) for (_, a), (_, b) in zip(one, other, strict=True)
+    )
+
+
+def _alike(a: Any, b: Any) -> bool:
+    if isinstance(a, Ref) and isinstance(b, Ref):
+        return a.thing is b.thing
+    return a is b or (type(a) is type(b) and type(a) in SIMPLE and a == b)
