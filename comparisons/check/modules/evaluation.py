@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....reference.adapters import is_differentiable
 from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
@@ -24,10 +23,13 @@ from .state import (
     first_names,
     held_by,
     is_called,
+    is_numeric,
     parameters_of,
     slots_of,
     swapped,
     tensors_of,
+    with_hooks,
+    zeros_for,
 )
 from .wide import NARROW, Wide
 
@@ -45,6 +47,7 @@ class Side:
               where nothing that they are given has one
     made_of   the original's of which each of these is made
     around    what is entered for its forward
+    hooked    whether its parameters have the hooks that were registered on them
     runs      whether its code is here
     """
 
@@ -55,6 +58,7 @@ class Side:
     made_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     runs: bool = True
+    hooked: bool = True
 
     @functools.cached_property
     def held(self) -> list[str]:
@@ -62,8 +66,12 @@ class Side:
         return held_by(self.module)
 
     @functools.cached_property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return tensors_of(self.module)
+
+    @functools.cached_property
     def first(self) -> dict[str, str]:
-        return first_names(tensors_of(self.module))
+        return first_names(self.tensors)
 
     @functools.cached_property
     def slots(self) -> Slots:
@@ -72,7 +80,7 @@ class Side:
     @functools.cached_property
     def shapes(self) -> dict[str, torch.Tensor]:
         """Zeros in the place of all that it holds."""
-        return {n: torch.zeros(t.shape) for n, t in tensors_of(self.module).items()}
+        return zeros_for(self.tensors)
 
     @functools.cached_property
     def buffers(self) -> list[str]:
@@ -100,7 +108,7 @@ class Inputs:
     ) -> None:
         self.call = call
         self.tree = (dict(state), call.args, call.kwargs, call.dys)
-        self.kinds = [leaf.dtype for _, leaf in items(self.tree) if is_differentiable(leaf)]
+        self.kinds = [leaf.dtype.to_real() for _, leaf in items(self.tree) if is_numeric(leaf)]
         self.arrays = _arrays(self.tree)
         if names is None:
             names = _names(signature_of(call.module.forward), call.args, call.kwargs)
@@ -119,10 +127,12 @@ class Inputs:
         def made(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            if not leaf.is_floating_point():
+            if not is_numeric(leaf):
                 return leaf.clone()
-            array = next(given)
-            new = torch.from_numpy(np.array(array)).to(dtype or leaf.dtype)
+            new = as_tensor(next(given), leaf)
+            new = new.to(
+                (dtype.to_complex() if leaf.is_complex() else dtype) if dtype else leaf.dtype
+            )
             return new.requires_grad_(leaf.requires_grad)
 
         return mapped(made, self.tree)
@@ -138,7 +148,7 @@ def judged_in(kinds: Collection[torch.dtype]) -> Any:
 
 def _arrays(tree: Any) -> list[np.ndarray]:
     """The floating tensors as arrays, in order; those of 16 bits in float32."""
-    return [as_array(leaf) for _, leaf in items(tree) if is_differentiable(leaf)]
+    return [as_array(leaf) for _, leaf in items(tree) if is_numeric(leaf)]
 
 
 def as_array(t: torch.Tensor) -> np.ndarray:
@@ -147,6 +157,12 @@ def as_array(t: torch.Tensor) -> np.ndarray:
     t = torch.view_as_real(t) if t.is_complex() else t
     t = t.to_dense() if t.layout is not torch.strided else t
     return (t.float() if t.dtype in LOW else t).numpy(force=True)
+
+
+def as_tensor(a: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """A copy of an array as a tensor, complex if the other one is."""
+    t = torch.from_numpy(np.array(a))
+    return torch.view_as_complex(t) if like.is_complex() else t
 
 
 def evaluated(
@@ -168,6 +184,9 @@ def evaluated(
         state = side.arrange(given)
         own = _of_their_own({n: state[n] for n in side.held})
         sources = {n: own[n].requires_grad_() for n in side.wanted}
+        for name, t in sources.items():
+            if side.hooked:
+                with_hooks(t, side.tensors[name])
         for name in side.beside:
             own[name].requires_grad_().register_post_accumulate_grad_hook(_let_go)
         side.takes(args, kwargs)
@@ -201,7 +220,7 @@ def _pairs(outputs: Mapping[int, torch.Tensor], dys: Sequence[Any]) -> list[tupl
 
 def _asked(tree: Any) -> list[torch.Tensor]:
     """The tensors of which a gradient is asked."""
-    return [t for _, t in items(tree) if is_differentiable(t) and t.requires_grad]
+    return [t for _, t in items(tree) if is_numeric(t) and t.requires_grad]
 
 
 def _names(signature: inspect.Signature | None, args: Any, kwargs: Any) -> list[str]:
@@ -250,11 +269,12 @@ def arranged(results: Results, subject: Side, reference: Side) -> Results:
     rest, grads = dict(results), {}
     for name in reference.wanted:
         if (gradient := rest.pop(f"gradient of {name}", None)) is not None:
-            grads[name] = torch.from_numpy(np.array(gradient))
+            grads[name] = as_tensor(gradient, reference.shapes[name])
     grads |= {n: grads[first] for n, first in reference.first.items() if first in grads}
-    after = {n: torch.from_numpy(np.array(rest.pop(f"buffer {n}"))) for n in reference.buffers}
+    shapes = reference.shapes
+    after = {n: as_tensor(rest.pop(f"buffer {n}"), shapes[n]) for n in reference.buffers}
     # Else no more than the shape, and nothing that the module holds: noise moves what it meets.
-    made = subject.arrange(reference.shapes | after | grads)
+    made = subject.arrange(shapes | after | grads)
     if grads:
         rest |= {f"gradient of {n}": as_array(made[n]) for n in subject.wanted}
     return rest | {f"buffer {n}": as_array(made[n]) for n in subject.buffers}

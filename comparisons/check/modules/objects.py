@@ -1,7 +1,7 @@
 """Objects that a call is given and that are no containers: a cache, a state, a batch.
 
-What such an object holds is known beside the tensors, and a call that changes it is given a copy, as
-it was before: else it would meet what it has left there itself.
+A call is given a copy of one that holds tensors or that it changes, as it was before: else it would
+meet what it has left there itself.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ....reference.adapters import is_differentiable
 from ..trees import items
 from .objects import boxed
+from .state import is_numeric
 
 if TYPE_CHECKING:
     from .recording import Call
@@ -27,12 +27,12 @@ class Incomparable(Exception):
 
 
 def outputs_of(y: Any) -> list[tuple[str, torch.Tensor]]:
-    """The floating tensors of a result, in order, each with the keys that lead to it; those that
-    objects hold are looked for where there are no others."""
-    found = [(path, t) for path, t in items(y) if is_differentiable(t)]
+    """The floating tensors of a result, complex ones included, in order, each with the keys that
+    lead to it; those that objects hold are looked for where there are no others."""
+    found = [(path, t) for path, t in items(y) if is_numeric(t)]
     if found:
         return found
-    return [(path, t) for path, t in items(boxed(y, lambda t: t)) if is_differentiable(t)]
+    return [(path, t) for path, t in items(boxed(y, lambda t: t)) if is_numeric(t)]
 
 
 def empty_in(y: Any) -> set[str]:
@@ -41,16 +41,18 @@ def empty_in(y: Any) -> set[str]:
 
 
 def matched(y: Any, call: Call, dys: Sequence[Any]) -> dict[int, torch.Tensor]:
-    """Which of the results of the original's call a port's are. It may give something where the
+    """Which of the results of the original's call a port's are: by their keys, if these are the
+    same, else in order. It may give something where the
     original gives nothing. Raises Incomparable for others, also where some are lacking of which
     there is a cotangent."""
     outputs = outputs_of(y)
     if len(outputs) > len(dys):
         outputs = [(path, t) for path, t in outputs if path not in call.empty]
-    if len(outputs) == len(dys):
-        return {i: t for i, (_, t) in enumerate(outputs)}
-    said = f"it gives {len(outputs)} tensors, not {len(dys)}"
     numbers = {path: i for i, path in enumerate(call.paths)}
+    if len(outputs) == len(dys):
+        order = numbers if {path for path, _ in outputs} == set(numbers) else {}
+        return {order.get(path, i): t for i, (path, t) in enumerate(outputs)}
+    said = f"it gives {len(outputs)} tensors, not {len(dys)}"
     if len(outputs) == 1 and not outputs[0][0] and numbers:  # alone, not the first of a tuple
         outputs = [(call.paths[0], outputs[0][1])]
     if not call.place or not outputs or not all(path in numbers for path, _ in outputs):

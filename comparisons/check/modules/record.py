@@ -61,6 +61,8 @@ class Given(TypedDict):
     differentiable: bool
     attached: bool
     written: list[str]
+    paths: NotRequired[list[str]]
+    empty: NotRequired[list[str]]
 
 
 class KeptCall(Given):
@@ -195,6 +197,8 @@ def _given(call: Call, writer: Writer) -> Given:
         "differentiable": call.differentiable,
         "attached": call.attached,
         "written": sorted(call.written),
+        "paths": call.paths,
+        "empty": sorted(call.empty),
     }
 
 
@@ -318,6 +322,8 @@ def _call(kept: Given, module: torch.nn.Module, reader: Reader) -> Call:
         reader.tree(kept["buffers"]),
         reader.tree(kept["generator"]),
         reader.tree(kept["dys"]),
+        kept.get("paths", []),
+        set(kept.get("empty", ())),
         kept["differentiable"],
         kept["attached"],
         set(kept["written"]),

@@ -10,11 +10,20 @@ from typing import Any
 
 import torch
 
-from ....reference.adapters import is_differentiable
 from ..trees import items, mapped
 from .objects import boxed, opened, settled
 from .outputs import empty_in, outputs_of
-from .state import State, held_by, modules_of, parameters_of, plain, slots_of, swapped
+from .state import (
+    State,
+    held_by,
+    is_numeric,
+    modules_of,
+    parameters_of,
+    plain,
+    slots_of,
+    swapped,
+    with_hooks,
+)
 
 
 @dataclass(eq=False)
@@ -67,14 +76,20 @@ def recorded(
     with kept_generator(seed), torch.enable_grad():
         own = {n: state[n].detach().clone() for n in held_by(module)}
         for name, parameter in parameters_of(module).items():
-            own[name].requires_grad_(is_differentiable(own[name]) and parameter.requires_grad)
+            if is_numeric(own[name]) and parameter.requires_grad:
+                with_hooks(own[name].requires_grad_(), parameter)
         args, kwargs = opened(_copied((tuple(args), dict(kwargs)), _fresh))
         with swapped(slots_of(module), own), recorder:
             y = module(*args, **kwargs)
             recorder.over = True
+            if not calls[-1].dys:
+                kind = type(y).__name__
+                raise TypeError(
+                    f"{type(module).__name__} gives a {kind}, without a floating tensor"
+                )
             outputs = [o for _, o in outputs_of(y) if o.requires_grad]
             generator = torch.Generator().manual_seed(seed)
-            dys = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
+            dys = [_drawn(o, generator) for o in outputs]
             if outputs:
                 torch.autograd.backward(outputs, dys)
         if kept:
@@ -95,11 +110,14 @@ class _Recorder:
         self.known: dict[str, torch.Tensor] = {}  # the last copy of each buffer
 
     def __enter__(self) -> None:
+        names = {module: name for name, module in reversed(modules_of(self.module).items())}
         self.hooks = [
             hook
-            for name, module in modules_of(self.module).items()
+            for module, name in names.items()  # of one with several names, the first
             for hook in (
-                module.register_forward_pre_hook(self._before(name), with_kwargs=True),
+                module.register_forward_pre_hook(
+                    self._before(name), with_kwargs=True, prepend=True
+                ),
                 module.register_forward_hook(self._after(name), with_kwargs=True),
             )
         ]
@@ -177,8 +195,8 @@ class _Arrival:
 
 
 def floating(tree: Any) -> list[torch.Tensor]:
-    """The floating tensors of a tree, in order."""
-    return [t for _, t in items(tree) if is_differentiable(t)]
+    """The floating tensors of a tree, in order, complex ones included."""
+    return [t for _, t in items(tree) if is_numeric(t)]
 
 
 @contextlib.contextmanager
@@ -200,11 +218,17 @@ def _copied(call: Any, copied: Callable[[Any], Any]) -> Any:
     return boxed(outside, (lambda t: copied(t).detach()) if asked else copied)
 
 
+def _drawn(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Random numbers in its place."""
+    dtype = torch.complex64 if like.is_complex() else None
+    return torch.randn(like.shape, generator=generator, dtype=dtype).to(like)
+
+
 def _fresh(leaf: Any) -> Any:
     """A copy of a tensor, of which a gradient is asked if it is floating."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
-    return leaf.detach().clone().requires_grad_(leaf.is_floating_point())
+    return leaf.detach().clone().requires_grad_(is_numeric(leaf))
 
 
 def _taken(leaf: Any) -> Any:

@@ -125,7 +125,8 @@ class Reader:
         return self.arrays[name]
 
     def tree(self, kept: Any) -> Any:
-        """The tree again; named tuples, dataclasses and other mappings as others with the same names and fields."""
+        """The tree again; named tuples, dataclasses and other mappings as others with the same
+        names and fields."""
         if not isinstance(kept, dict):
             return kept
         if "tensor" in kept:

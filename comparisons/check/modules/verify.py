@@ -37,7 +37,14 @@ from .original import Original
 from .pairing import Names, Pairing, paired
 from .recording import Call
 from .report import BAD, FAILED, ModulesReport, Place, Source, row
-from .state import modules_of, parameters_of, tensors_of
+from .state import (
+    is_numeric,
+    modules_of,
+    parameters_of,
+    refuse_empty,
+    refuse_unmade,
+    tensors_of,
+)
 from .stepping import Stepping, Training
 
 CALL = "call"  # the result of one that cannot be compared
@@ -58,7 +65,10 @@ def check_modules(
     given what the original's was, with the cotangents that arrived there: outputs, gradients and
     buffers are held to those in float64, within a measured floor. Then come the steps.
     """
+    refuse_unmade(port, "the port")
     pairing = paired(port, original.module, names)
+    alone = {n: t for n, t in tensors_of(port).items() if n not in pairing.sources}
+    refuse_empty(alone, "the port")
     pace.expect(len(original.calls))
     judged = _Judged(port, original, pairing, pace)
     places = _blamed([place for call in original.calls for place in judged.of(call)])
@@ -124,6 +134,8 @@ class _Judged:
                 for number, part in enumerate(self._parts(*sides)):
                     if not number or call.place in self.seen:
                         yield from self._settled(call, *part, inputs, gradients=number > 0)
+            else:
+                yield Place(call, NOT_APPLICABLE, note="it is given no numbers, and holds none")
 
     def _partner(self, call: Call) -> str | None:
         """The name of the port's submodule that is held to a call's."""
@@ -187,7 +199,7 @@ class _Judged:
             return {n: made[f] if f in made else _alone(own[n], dtype) for n, f in full.items()}
 
         held = (n for n in parameters_of(module) if full[n] in pairing.sources)
-        wanted = [n for n in held if own[n].is_floating_point() and own[n].requires_grad]
+        wanted = [n for n in held if is_numeric(own[n]) and own[n].requires_grad]
         theirs = [n for n, p in parameters_of(call.module).items() if p.requires_grad]
         if call.place and call.differentiable:
             seen = self.seen - {call.place}

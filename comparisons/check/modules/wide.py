@@ -11,6 +11,10 @@ from ...verdict.dispatch import Dispatch
 from ..trees import mapped
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
+WIDER = dict.fromkeys(NARROW, torch.float64) | {
+    torch.complex64: torch.complex128,
+    torch.complex32: torch.complex128,
+}
 # What is drawn beside a computation on numbers whose digits count; and attention, which may draw
 # and on a CPU never does.
 BESIDE = frozenset(
@@ -22,8 +26,9 @@ BESIDE = frozenset(
 
 
 class Wide(Dispatch):
-    """Makes float64 of every narrower dtype: of casts, of what is made anew, and of tensors that a
-    module keeps beside its parameters and buffers. It works below autograd.
+    """Makes float64 of every narrower dtype, and complex numbers of such: of casts, of what is made
+    anew, and of tensors that a module keeps beside its parameters and buffers. It works below
+    autograd.
 
     What is drawn at random is drawn in the dtype of the module, `native`, so that it is what that
     itself draws from the same generator.
@@ -53,17 +58,19 @@ class Wide(Dispatch):
             args = tuple(a if i in written else mapped(_widened, a) for i, a in enumerate(args))
         if kwargs:
             kwargs = {n: a if n == "out" else mapped(_widened, a) for n, a in kwargs.items()}
-            if kwargs.get("dtype") in NARROW:
-                kwargs["dtype"] = torch.float64
+            if (wider := WIDER.get(kwargs.get("dtype"))) is not None:
+                kwargs["dtype"] = wider
         return function(*args, **kwargs) if kwargs else function(*args)
 
     def _drawn(self, function: Any, args: Any, kwargs: Any) -> Any:
         def narrowed(leaf: Any) -> Any:
-            real = isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64
-            return leaf.to(self.native) if real else leaf
+            wide = isinstance(leaf, torch.Tensor) and leaf.dtype in natives
+            return leaf.to(natives[leaf.dtype]) if wide else leaf
 
-        if kwargs.get("dtype") == torch.float64 or ("dtype" in kwargs and kwargs["dtype"] is None):
-            kwargs = {**kwargs, "dtype": self.native}
+        natives = {torch.float64: self.native, torch.complex128: self.native.to_complex()}
+        if "dtype" in kwargs:
+            dtype = kwargs["dtype"] or torch.float64
+            kwargs = {**kwargs, "dtype": natives.get(dtype, dtype)}
         given = mapped(narrowed, tuple(args))
         result = function(*given, **kwargs)
         for i, argument in enumerate(function._schema.arguments):
@@ -84,10 +91,10 @@ def _known(function: Any) -> tuple[bool, frozenset[int]]:
 
 def _has_narrow(argument: Any) -> bool:
     if isinstance(argument, torch.Tensor):
-        return argument.dtype in NARROW
+        return argument.dtype in WIDER
     return isinstance(argument, (list, tuple)) and any(map(_has_narrow, argument))
 
 
 def _widened(leaf: Any) -> Any:
-    narrow = isinstance(leaf, torch.Tensor) and leaf.dtype in NARROW
-    return leaf.to(torch.float64) if narrow else leaf
+    narrow = isinstance(leaf, torch.Tensor) and leaf.dtype in WIDER
+    return leaf.to(WIDER[leaf.dtype]) if narrow else leaf
