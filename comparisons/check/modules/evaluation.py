@@ -17,7 +17,7 @@ from ...verdict.classes import Function, Results
 from ..trees import items, mapped
 from .objects import opened
 from .outputs import Incomparable, matched
-from .recording import Call, kept_generator
+from .recording import Call, kept_generator, unleafed
 from .state import (
     Slots,
     first_names,
@@ -179,7 +179,8 @@ def evaluated(
     native = next((k for k in inputs.kinds if k in NARROW), torch.float64)
     tensors = inputs.tensors(arrays, torch.float64 if wide else dtype)
     given, args, kwargs, dys = tensors
-    inside = Wide(native) if wide and native != torch.float64 else contextlib.nullcontext()
+    widened = Wide(native) if wide and native != torch.float64 else None
+    inside = widened or contextlib.nullcontext()
     with kept_generator(call.generator), torch.enable_grad(), inside:
         state = side.arrange(given)
         own = _of_their_own({n: state[n] for n in side.held})
@@ -190,7 +191,7 @@ def evaluated(
         for name in side.beside:
             own[name].requires_grad_().register_post_accumulate_grad_hook(_let_go)
         side.takes(args, kwargs)
-        copies = opened(mapped(_unleafed, (args, kwargs)))
+        copies = opened(mapped(unleafed, (args, kwargs)))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
         with swapped(side.slots, own), cast:
             with side.around():
@@ -200,6 +201,8 @@ def evaluated(
             of = dict(zip(inputs.names, _asked((args, kwargs)), strict=True)) | sources
             if pairs and of and backward:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward([o for o, _ in pairs], [d for _, d in pairs])
+    if widened:
+        call.narrow |= widened.narrow
     found = {f"output {i}" if len(dys) > 1 else "output": o for i, o in outputs.items()}
     if backward and any(d is not None for d in dys):
         grads = {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in of.items()}
@@ -246,12 +249,6 @@ def _of_their_own(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         used.add(storage._cdata)
         found[name] = t.detach() if alone else t.detach().clone()
     return found
-
-
-def _unleafed(leaf: Any) -> Any:
-    """What a module may write to, though a gradient is asked of it."""
-    asked = isinstance(leaf, torch.Tensor) and leaf.requires_grad
-    return leaf.clone() if asked else leaf
 
 
 def only(names: Sequence[str], function: Function) -> Function:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
+from ...report.text import raised
 from ...verdict.classes import Results
 from ...verdict.floor import LOOKS, Floor
 from ...verdict.noise import cast
@@ -67,12 +69,24 @@ class Here:
         refuse_unmade(module, "the original")
         refuse_empty(tensors_of(module), "the original")
         args, kwargs = (mapped(_tensor(module), a) for a in (tuple(arrays), dict(settings)))
-        state = tensors_of(module)
         self.note = "the original is compiled; its code was run as it is written" * _compiled(
             module
         )
+        self.calls: Sequence[Call] = self._recorded(args, kwargs, seed, kept)
+
+    def _recorded(self, args: Any, kwargs: Any, seed: int, kept: bool) -> list[Call]:
+        run = partial(recorded, self.module, tensors_of(self.module), args, kwargs, seed, kept)
         with _eager():
-            self.calls: Sequence[Call] = recorded(module, state, args, kwargs, seed, kept=kept)
+            try:
+                return run()
+            except RuntimeError as error:
+                try:
+                    calls = run(asked=False)
+                except RuntimeError:
+                    raise error from None
+                text = f"with gradients of all its arguments the original raises {raised(error)}"
+                self.note = "; ".join(filter(None, [self.note, f"{text}: none is asked"]))
+                return calls
 
     def inputs(self, call: Call) -> Inputs:
         held = tensors_of(call.module) | call.buffers

@@ -39,6 +39,7 @@ class Call:
     generator   the state of torch's before the call, if that draws
     attached    whether gradients were recorded in the forward
     written     the buffers that the call has changed
+    narrow      the operators that it calls and that know no float64
     gradients   of the whole, if they are kept: those of its parameters, None where there is none
     after       of the whole, if they are kept: its buffers after the call
     """
@@ -56,6 +57,7 @@ class Call:
     differentiable: bool = False  # whether a gradient is asked of any of its arguments
     attached: bool = True
     written: set[str] = field(default_factory=set)
+    narrow: set[str] = field(default_factory=set)
     gradients: dict[str, torch.Tensor | None] = field(default_factory=dict)
     after: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -67,10 +69,12 @@ def recorded(
     kwargs: Mapping[str, Any],
     seed: int,
     kept: bool = False,
+    asked: bool = True,
 ) -> list[Call]:
     """The calls in the order in which they end, the whole last. The state, parameters and buffers,
     takes the place of the module's own, which stay as they are; so does torch's generator. What the
-    run leaves is kept with the whole if that is wanted."""
+    run leaves is kept with the whole if that is wanted. A gradient is asked of every floating
+    argument, or of those alone of which it is asked anyway."""
     calls: list[Call] = []
     recorder = _Recorder(module, calls)
     with kept_generator(seed), torch.enable_grad():
@@ -78,7 +82,8 @@ def recorded(
         for name, parameter in parameters_of(module).items():
             if is_numeric(own[name]) and parameter.requires_grad:
                 with_hooks(own[name].requires_grad_(), parameter)
-        args, kwargs = opened(_copied((tuple(args), dict(kwargs)), _fresh))
+        copies = _copied((tuple(args), dict(kwargs)), _fresh if asked else _taken)
+        args, kwargs = opened(mapped(unleafed, copies))
         with swapped(slots_of(module), own), recorder:
             y = module(*args, **kwargs)
             recorder.over = True
@@ -229,6 +234,12 @@ def _fresh(leaf: Any) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return leaf
     return leaf.detach().clone().requires_grad_(is_numeric(leaf))
+
+
+def unleafed(leaf: Any) -> Any:
+    """What a module may write to, though a gradient is asked of it."""
+    asked = isinstance(leaf, torch.Tensor) and leaf.requires_grad
+    return leaf.clone() if asked else leaf
 
 
 def _taken(leaf: Any) -> Any:

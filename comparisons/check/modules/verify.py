@@ -176,6 +176,8 @@ class _Judged:
             yield "of the original no gradient can be asked: only values are judged"
         elif grads and not any(grads):
             yield "every gradient of the original is zero, with which anything agrees"
+        if narrow := sorted({name for call in self.original.calls for name in call.narrow}):
+            yield f"no float64 is known by {', '.join(narrow)}: as exact as in the module's dtype"
         if any(is_none for _, is_none in self.whole.values()):
             yield "the original gives NaN alone, with which anything agrees"
 

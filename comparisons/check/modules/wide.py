@@ -25,6 +25,39 @@ BESIDE = frozenset(
 )
 
 
+def grouped_mm(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    offs: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """Products of matrices of which one or both lie one behind the other and end at `offs`: those
+    of experts, of which each has some rows. What lies behind the last is 0."""
+    if offs is None:
+        y = a @ b
+    else:
+        ends = offs.tolist()
+        parts = [slice(*ends) for ends in zip([0, *ends], ends, strict=False)]
+        if a.ndim == 2 and b.ndim == 3:
+            y = torch.cat([a[part] @ b[i] for i, part in enumerate(parts)])
+            y = torch.cat([y, y.new_zeros(len(a) - len(y), y.shape[1])])
+        elif a.ndim == 3:
+            y = torch.cat([a[i] @ b[:, part] for i, part in enumerate(parts)], 1)
+            y = torch.cat([y, y.new_zeros(len(y), b.shape[1] - y.shape[1])], 1)
+        else:
+            y = torch.stack([a[:, part] @ b[part] for part in parts])
+    return y if bias is None else y + bias
+
+
+# Kernels that know no float64, and what they compute.
+COMPOSED = {
+    getattr(torch.ops.aten, name).default: function
+    for name, function in {"_grouped_mm": grouped_mm}.items()
+    if hasattr(torch.ops.aten, name)
+}
+
+
 class Wide(Dispatch):
     """Makes float64 of every narrower dtype, and complex numbers of such: of casts, of what is made
     anew, and of tensors that a module keeps beside its parameters and buffers. It works below
@@ -37,6 +70,7 @@ class Wide(Dispatch):
     def __init__(self, native: torch.dtype) -> None:
         super().__init__()
         self.native = native
+        self.narrow: set[str] = set()  # what knows no float64, and was computed in that
 
     def __enter__(self) -> Wide:
         self._default = torch.get_default_dtype()
@@ -60,7 +94,22 @@ class Wide(Dispatch):
             kwargs = {n: a if n == "out" else mapped(_widened, a) for n, a in kwargs.items()}
             if (wider := WIDER.get(kwargs.get("dtype"))) is not None:
                 kwargs["dtype"] = wider
-        return function(*args, **kwargs) if kwargs else function(*args)
+        if function in COMPOSED:
+            return COMPOSED[function](*args, **(kwargs or {}))
+        try:
+            return function(*args, **kwargs) if kwargs else function(*args)
+        except RuntimeError as error:
+            return self._narrowly(error, function, args, kwargs or {})
+
+    def _narrowly(self, error: RuntimeError, function: Any, args: Any, kwargs: Any) -> Any:
+        """What a kernel gives that knows no float64. Raises the error, if it is about something
+        else."""
+        try:
+            result = self._drawn(function, args, kwargs)
+        except RuntimeError:
+            raise error from None
+        self.narrow.add(function._schema.name)
+        return result
 
     def _drawn(self, function: Any, args: Any, kwargs: Any) -> Any:
         def narrowed(leaf: Any) -> Any:

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from gradtwin.comparisons.check.modules import wide
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -410,6 +411,123 @@ def test_losses_in_any_form(form, other, tmp_path):
 def test_a_whole_that_gives_no_tensor(made):
     with pytest.raises(TypeError, match=r"Giving gives a \w+, without a floating tensor"):
         check(Giving(made), Giving(made), [X])
+
+
+def test_a_whole_that_writes_to_what_it_is_given():
+    def made(slope):
+        return nn.Sequential(nn.LeakyReLU(slope, inplace=True), nn.Linear(4, 3))
+
+    x = X.clone()
+    assert check(made(0.1), made(0.1), [x]).passed
+    assert torch.equal(x, X)
+    report = check(made(0.2), made(0.1), [x])
+    assert report.first == "output in 0"
+
+
+class Asking(nn.Linear):
+    """Refuses an argument of which a gradient is asked already."""
+
+    times = 1.0
+
+    def forward(self, x):
+        rows = x[:]
+        rows.requires_grad = True
+        return super().forward(rows) * self.times
+
+
+def test_an_original_that_allows_no_gradient_of_its_arguments():
+    report = check(nn.Sequential(nn.Linear(4, 3)), nn.Sequential(Asking(4, 3)), [X])
+    assert report.passed, str(report)
+    assert "with gradients of all its arguments the original raises" in report.notes[0]
+    assert "gradient of weight" in set(report.table["result"])
+    wrong = nn.Sequential(Asking(4, 3))
+    wrong[0].times = 1.001
+    assert check(wrong, nn.Sequential(Asking(4, 3)), [X]).first == "output in 0"
+
+
+class Experts(nn.Module):
+    """Rows that belong to one of three experts each, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = (nn.Parameter(torch.randn(3, 16, 16) / 4) for _ in range(2))
+
+    def forward(self, x, ends):
+        h = torch.nn.functional.grouped_mm(x, self.up, offs=ends)
+        return torch.nn.functional.grouped_mm(h.relu(), self.down, offs=ends)
+
+
+class OneByOne(Experts):
+    times = 1.0
+
+    def forward(self, x, ends):
+        starts = [0, *ends.tolist()[:-1]]
+        rows = [x[a:b] for a, b in zip(starts, ends.tolist(), strict=True)]
+        return torch.cat(
+            [
+                self.times * (r @ u).relu() @ d
+                for r, u, d in zip(rows, self.up, self.down, strict=True)
+            ]
+        )
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="newer than this torch")
+def test_products_of_experts_are_computed_in_float64():
+    given = [torch.randn(9, 16), torch.tensor([2, 6, 9], dtype=torch.int32)]
+    for pair in ((OneByOne(), Experts()), (Experts(), OneByOne()), (Experts(), Experts())):
+        report = check(*pair, given)
+        assert report.passed, str(report)
+        assert not report.warnings
+    wrong = OneByOne()
+    wrong.times = 1.001
+    assert check(wrong, Experts(), given).first == "output in Experts"
+
+
+def masks(n, ends):
+    """Of each group, where it stands."""
+    places = torch.arange(n)
+    starts = [0, *ends[:-1]]
+    return torch.stack([(a <= places) & (places < b) for a, b in zip(starts, ends, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "grouped", "plain"),
+    [
+        ((9, 4), (3, 4, 5), 9, "gm,mk,gkn->mn"),
+        ((3, 4, 9), (9, 5), 5, "gn,gmk,kn->mn"),
+        ((4, 9), (9, 5), 9, "gk,mk,kn->gmn"),
+    ],
+)
+def test_grouped_products_of_any_axes(a, b, grouped, plain):
+    ends = [2, 2, 4]
+    x, y, mask = torch.randn(a).double(), torch.randn(b).double(), masks(grouped, ends).double()
+    found = wide.grouped_mm(x, y, torch.tensor(ends))
+    assert torch.allclose(found, torch.einsum(plain, mask, x, y), rtol=0, atol=1e-13)
+
+
+@torch.library.custom_op("gradtwin_tests::narrow", mutates_args=())
+def narrow(x: torch.Tensor) -> torch.Tensor:
+    if x.dtype == torch.float64:
+        raise RuntimeError("narrow: not implemented for Double")
+    return x.sin()
+
+
+narrow.register_autograd(lambda ctx, dy: dy * ctx.saved_tensors[0].cos(), setup_context=_keep)
+
+
+def test_an_operator_that_knows_no_float64():
+    for pair in ((narrow, torch.sin), (torch.sin, narrow), (narrow, narrow)):
+        report = check(*map(Squared, pair), [X])
+        assert report.passed, str(report)
+        said = " ".join(report.warnings)  # of the original: it is what is believed
+        assert ("no float64 is known by gradtwin_tests::narrow" in said) == (pair[1] is narrow)
+    assert check(Squared(torch.cos), Squared(narrow), [X]).first == "output in Squared"
+
+    def broken(x):
+        return narrow(x) @ x
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        check(Squared(torch.sin), Squared(broken), [X])
 
 
 class Keeping(nn.Linear):
