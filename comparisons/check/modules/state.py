@@ -80,7 +80,7 @@ def first_names(tensors: State) -> dict[str, str]:
 def refuse_unmade(module: torch.nn.Module, what: str) -> None:
     """Raises ValueError for a parameter or buffer that a lazy module has not made yet."""
     for name, t in tensors_of(module).items():
-        if isinstance(t, torch.nn.parameter.UninitializedTensorMixin):
+        if torch.nn.parameter.is_lazy(t):
             kind = type(module.get_submodule(name.rpartition(".")[0])).__name__
             raise ValueError(f"{what} has not made {name} of a {kind} yet: call it once before")
 
