@@ -10,6 +10,7 @@ import torch
 
 from ..trees import items, mapped
 from .evaluation import Inputs, Side
+from .memory import remembered
 from .objects import opened
 from .outputs import outputs_of
 from .recording import kept_generator
@@ -35,7 +36,8 @@ def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
         state = side.arrange({n: made(t) for n, t in given.items()})
         kept = {n: state[n] for n in side.held}
         kept = {n: t if t.requires_grad else t.clone() for n, t in kept.items()}
-        with kept_generator(inputs.call.generator), swapped(side.slots, kept):
+        inside = swapped(side.slots, kept), remembered(side.module, side.memory)
+        with kept_generator(inputs.call.generator), inside[0], inside[1]:
             positional, keyword = opened((mapped(made, args), mapped(made, kwargs)))
             y = side.module(*positional, **keyword)
         return tuple(t for _, t in outputs_of(y))

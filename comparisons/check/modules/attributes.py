@@ -44,6 +44,8 @@ def changed(
 ) -> Iterator[tuple[str, torch.nn.Module]]:
     """A module with one simple attribute of one of its submodules changed: to what the other one
     has there, in the other mode, or to a value that is in use elsewhere."""
+    if any(isinstance(m, torch.jit.ScriptModule) for m in original.modules()):
+        return  # whose attributes are compiled
     other_mode = _twin(original).train(not original.training)
     if any(m.training != original.training for m in original.modules()):
         yield "mode: in train mode throughout", _twin(original).train()

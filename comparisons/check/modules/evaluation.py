@@ -15,6 +15,7 @@ import torch
 from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
+from .memory import Memory, remembered
 from .objects import opened
 from .outputs import Incomparable, matched
 from .recording import Call, kept_generator, unleafed
@@ -47,6 +48,7 @@ class Side:
               where nothing that they are given has one
     made_of   the original's of which each of these is made
     around    what is entered for its forward
+    memory    what it keeps from calls before
     hooked    whether its parameters have the hooks that were registered on them
     runs      whether its code is here
     """
@@ -59,6 +61,7 @@ class Side:
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     runs: bool = True
     hooked: bool = True
+    memory: Memory = field(default_factory=dict)
 
     @functools.cached_property
     def held(self) -> list[str]:
@@ -193,7 +196,7 @@ def evaluated(
         side.takes(args, kwargs)
         copies = opened(mapped(unleafed, (args, kwargs)))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
-        with swapped(side.slots, own), cast:
+        with swapped(side.slots, own), remembered(side.module, side.memory), cast:
             with side.around():
                 y = side.module(*copies[0], **copies[1])
             outputs = matched(y, call, dys)

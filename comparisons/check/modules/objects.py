@@ -39,9 +39,10 @@ class Box(dict[str, Any]):
         self.ref = ref
 
 
-def boxed(tree: Any, inside: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A tree with a Box in the place of each object; the function is applied to its tensors."""
-    return _boxed(tree, inside, {}, False)
+def boxed(tree: Any, inside: Callable[[torch.Tensor], torch.Tensor], within: bool = False) -> Any:
+    """A tree with a Box in the place of each object; the function is applied to its tensors, and to
+    those outside as well if they belong to one."""
+    return _boxed(tree, inside, {}, within)
 
 
 def _boxed(tree: Any, inside: Callable[[Any], Any], known: dict[int, Ref], within: bool) -> Any:
@@ -64,21 +65,23 @@ def _boxed(tree: Any, inside: Callable[[Any], Any], known: dict[int, Ref], withi
     return box
 
 
-def opened(tree: Any) -> Any:
-    """The tree again, with new objects."""
-    return _opened(tree, {})
+def opened(tree: Any, same: bool = False) -> Any:
+    """The tree again, with new objects, or the same ones as they were."""
+    return _opened(tree, same, {})
 
 
-def _opened(tree: Any, known: dict[Ref, Any]) -> Any:
+def _opened(tree: Any, same: bool, known: dict[Ref, Any]) -> Any:
     if isinstance(tree, Ref):
         return known.get(tree, tree.thing)
     if isinstance(tree, Box):
-        made = known[tree.ref] = object.__new__(tree.ref.kind)
-        for name, branch in tree.items():
-            vars(made)[name] = _opened(branch, known)
+        ref = tree.ref
+        made = known[ref] = ref.thing if same else object.__new__(ref.kind)
+        held = {name: _opened(branch, same, known) for name, branch in tree.items()}
+        vars(made).clear()
+        vars(made).update(held)
         return made
     below = branches(tree)
-    return tree if below is None else rebuilt(tree, [_opened(b, known) for _, b in below])
+    return tree if below is None else rebuilt(tree, [_opened(b, same, known) for _, b in below])
 
 
 def settled(tree: Any) -> Any:
@@ -88,7 +91,7 @@ def settled(tree: Any) -> Any:
     if below is None:
         return tree
     if isinstance(tree, Box):
-        if not _holds(tree) and _same(tree, boxed(tree.ref.thing, lambda t: t)):
+        if not _holds(tree) and is_same(tree, boxed(tree.ref.thing, lambda t: t)):
             return tree.ref.thing
         tree.ref.thing = None
     return rebuilt(tree, [settled(branch) for _, branch in below])
@@ -98,7 +101,8 @@ def _holds(tree: Any) -> bool:
     return any(isinstance(leaf, torch.Tensor) for _, leaf in items(tree))
 
 
-def _same(before: Any, after: Any) -> bool:
+def is_same(before: Any, after: Any) -> bool:
+    """Whether two boxed trees hold the same."""
     one, other = list(items(before)), list(items(after))
     return [path for path, _ in one] == [path for path, _ in other] and all(
         _alike(a, b) for (_, a), (_, b) in zip(one, other, strict=True)
@@ -108,4 +112,6 @@ def _same(before: Any, after: Any) -> bool:
 def _alike(a: Any, b: Any) -> bool:
     if isinstance(a, Ref) and isinstance(b, Ref):
         return a.thing is b.thing
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and a.layout == b.layout and torch.equal(a, b)
     return a is b or (type(a) is type(b) and type(a) in SIMPLE and a == b)

@@ -17,8 +17,9 @@ from ...verdict.floor import LOOKS, Floor
 from ...verdict.noise import cast
 from ..trees import mapped
 from .evaluation import Inputs, Side, arranged, evaluated, judged_in, only, some
+from .memory import Watched
 from .recording import Call, recorded
-from .state import WRAPPED, refuse_empty, refuse_unmade, tensors_of
+from .state import WRAPPED, refuse_empty, refuse_script, refuse_unmade, tensors_of
 
 
 class Answers(NamedTuple):
@@ -66,6 +67,7 @@ class Here:
         kept: bool = False,
     ) -> None:
         self.name, self.module = type(module).__name__, module
+        refuse_script(module, "the original")
         refuse_unmade(module, "the original")
         refuse_empty(tensors_of(module), "the original")
         args, kwargs = (mapped(_tensor(module), a) for a in (tuple(arrays), dict(settings)))
@@ -76,17 +78,22 @@ class Here:
 
     def _recorded(self, args: Any, kwargs: Any, seed: int, kept: bool) -> list[Call]:
         run = partial(recorded, self.module, tensors_of(self.module), args, kwargs, seed, kept)
+        watched = Watched(self.module)
         with _eager():
             try:
-                return run()
+                calls = run()
             except RuntimeError as error:
+                watched.changed()
+                run = partial(run, asked=False)
                 try:
-                    calls = run(asked=False)
+                    calls = run()
                 except RuntimeError:
+                    watched.changed()
                     raise error from None
                 text = f"with gradients of all its arguments the original raises {raised(error)}"
                 self.note = "; ".join(filter(None, [self.note, f"{text}: none is asked"]))
-                return calls
+            memory = watched.changed()
+            return run(memory=memory) if memory else calls
 
     def inputs(self, call: Call) -> Inputs:
         held = tensors_of(call.module) | call.buffers

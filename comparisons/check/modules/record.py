@@ -61,6 +61,8 @@ class Given(TypedDict):
     differentiable: bool
     attached: bool
     written: list[str]
+    memory: NotRequired[Any]  # of the second call on, which go on from it
+    unseen: NotRequired[str]
     paths: NotRequired[list[str]]
     empty: NotRequired[list[str]]
 
@@ -197,6 +199,8 @@ def _given(call: Call, writer: Writer) -> Given:
         "differentiable": call.differentiable,
         "attached": call.attached,
         "written": sorted(call.written),
+        "memory": writer.tree(dict(call.memory) if call.number else {}, f"memory of {where}"),
+        "unseen": call.unseen,
         "paths": call.paths,
         "empty": sorted(call.empty),
     }
@@ -204,12 +208,16 @@ def _given(call: Call, writer: Writer) -> Given:
 
 def _gives(here: Here, call: Call, given: Given, writer: Writer) -> KeptCall:
     """… with the gradient of every parameter, for a port may have any submodules."""
+    kept: KeptCall = {**given, "asked": [], "results": {}}
+    if not call.dys:
+        return kept
     inputs = here.inputs(call)
-    kept: KeptCall = {**given, "asked": inputs.names, "results": {}}
-    if not (call.dys and inputs.arrays):
+    kept["asked"] = inputs.names
+    if not inputs.arrays:
         return kept
     held = parameters_of(call.module).items()
-    side = Side(call.module, dict, [n for n, p in held if p.requires_grad])
+    asked = [n for n, p in held if p.requires_grad]
+    side = Side(call.module, dict, asked, memory=call.memory)
     answers = here.answers(side, side, inputs)
     moves = answers.floor(list(answers.truth)).moves()
     for name, truth in answers.truth.items():
@@ -327,6 +335,8 @@ def _call(kept: Given, module: torch.nn.Module, reader: Reader) -> Call:
         kept["differentiable"],
         kept["attached"],
         set(kept["written"]),
+        memory=reader.tree(kept["memory"]) if "memory" in kept else {},
+        unseen=kept.get("unseen", ""),
     )
 
 

@@ -6,11 +6,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from ..trees import items, mapped
+from .memory import Memory, below, memory_of, remembered
 from .objects import boxed, opened, settled
 from .outputs import empty_in, outputs_of
 from .state import (
@@ -24,6 +26,8 @@ from .state import (
     swapped,
     with_hooks,
 )
+
+VMAP = "it is called inside of a transformation of torch.func"
 
 
 @dataclass(eq=False)
@@ -39,9 +43,12 @@ class Call:
     generator   the state of torch's before the call, if that draws
     attached    whether gradients were recorded in the forward
     written     the buffers that the call has changed
+    memory      what the module kept from calls before, of what changes
+    unseen      why nothing of it is known
     narrow      the operators that it calls and that know no float64
     gradients   of the whole, if they are kept: those of its parameters, None where there is none
     after       of the whole, if they are kept: its buffers after the call
+    left        of the whole, if it is kept: its memory after the call
     """
 
     place: str
@@ -57,7 +64,10 @@ class Call:
     differentiable: bool = False  # whether a gradient is asked of any of its arguments
     attached: bool = True
     written: set[str] = field(default_factory=set)
+    memory: Memory = field(default_factory=dict)
+    left: Memory = field(default_factory=dict)
     narrow: set[str] = field(default_factory=set)
+    unseen: str = ""
     gradients: dict[str, torch.Tensor | None] = field(default_factory=dict)
     after: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -70,13 +80,15 @@ def recorded(
     seed: int,
     kept: bool = False,
     asked: bool = True,
+    memory: Memory = MappingProxyType({}),
 ) -> list[Call]:
     """The calls in the order in which they end, the whole last. The state, parameters and buffers,
     takes the place of the module's own, which stay as they are; so does torch's generator. What the
     run leaves is kept with the whole if that is wanted. A gradient is asked of every floating
-    argument, or of those alone of which it is asked anyway."""
+    argument, or of those alone of which it is asked anyway. It goes on from this
+    memory, and each call has what was there of it before."""
     calls: list[Call] = []
-    recorder = _Recorder(module, calls)
+    recorder = _Recorder(module, calls, memory)
     with kept_generator(seed), torch.enable_grad():
         own = {n: state[n].detach().clone() for n in held_by(module)}
         for name, parameter in parameters_of(module).items():
@@ -84,7 +96,7 @@ def recorded(
                 with_hooks(own[name].requires_grad_(), parameter)
         copies = _copied((tuple(args), dict(kwargs)), _fresh if asked else _taken)
         args, kwargs = opened(mapped(unleafed, copies))
-        with swapped(slots_of(module), own), recorder:
+        with swapped(slots_of(module), own), remembered(module, memory), recorder:
             y = module(*args, **kwargs)
             recorder.over = True
             if not calls[-1].dys:
@@ -97,6 +109,8 @@ def recorded(
             dys = [_drawn(o, generator) for o in outputs]
             if outputs:
                 torch.autograd.backward(outputs, dys)
+            if kept:
+                calls[-1].left = memory_of(module, memory)
         if kept:
             parameters = parameters_of(module)
             calls[-1].gradients = {name: own[name].grad for name in parameters}
@@ -107,8 +121,8 @@ def recorded(
 class _Recorder:
     """Hooks on every submodule, as long as it is entered."""
 
-    def __init__(self, module: torch.nn.Module, calls: list[Call]) -> None:
-        self.module, self.calls = module, calls
+    def __init__(self, module: torch.nn.Module, calls: list[Call], memory: Memory) -> None:
+        self.module, self.calls, self.memory = module, calls, memory
         self.over = False  # with the forward, of which checkpoints repeat parts in the backward
         self.open: list[Call] = []
         self.count: Counter[str] = Counter()
@@ -135,9 +149,15 @@ class _Recorder:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             if self.over and not self._lost(place):
                 return
+            if _is_transformed():
+                self.calls.append(Call(place, self.count[place], module, (), {}, {}, unseen=VMAP))
+                self.count[place] += 1
+                return
             taken, settings = _copied((tuple(args), dict(kwargs)), _taken)
             buffers = self._buffers(place, module)
             call = Call(place, self.count[place], module, taken, settings, buffers)
+            if keys := below(self.memory, place):
+                call.memory = memory_of(module, keys)
             call.generator = torch.get_rng_state()
             call.differentiable = any(t.requires_grad for t in floating((taken, settings)))
             self.count[place] += 1
@@ -157,6 +177,8 @@ class _Recorder:
 
     def _after(self, place: str) -> Any:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, y: Any) -> None:
+            if _is_transformed():
+                return
             while self.open and self.open[-1].place != place:  # whose forward raised
                 self.open.pop()
             if not self.open:
@@ -213,6 +235,11 @@ def kept_generator(state: int | torch.Tensor | None = None) -> Iterator[None]:
         elif state is not None:
             torch.set_rng_state(state)
         yield
+
+
+def _is_transformed() -> bool:
+    """Whether tensors here are those of a transformation, of which nothing can be kept."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _copied(call: Any, copied: Callable[[Any], Any]) -> Any:

@@ -77,6 +77,16 @@ def first_names(tensors: State) -> dict[str, str]:
     return {name: names.setdefault(id(t), name) for name, t in tensors.items()}
 
 
+def refuse_script(module: torch.nn.Module, what: str) -> None:
+    """Raises TypeError for a module into which no hook can look."""
+    for name, inner in module.named_modules():
+        if isinstance(inner, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{what}: expected modules of Python, got {name or 'one'} of torch.jit; it may be "
+                "the port, and what it was made of the original"
+            )
+
+
 def refuse_unmade(module: torch.nn.Module, what: str) -> None:
     """Raises ValueError for a parameter or buffer that a lazy module has not made yet."""
     for name, t in tensors_of(module).items():

@@ -141,6 +141,8 @@ class Reader:
         name, fields = inside
         if kind == "keyed":
             return type(name, (Keyed,), {})((key, self.tree(v)) for key, v in fields)
+        if name == "PackedSequence":  # torch's own, which its layers know by its class
+            return torch.nn.utils.rnn.PackedSequence(*(self.tree(v) for _, v in fields))
         make: Any = {"named": namedtuple, "dataclass": dataclasses.make_dataclass}[kind]
         return make(name, [n for n, _ in fields])(*(self.tree(v) for _, v in fields))
 

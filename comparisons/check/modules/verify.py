@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from .evaluation import (
     some,
 )
 from .failure import Failure
+from .memory import Memory, Watched, below
 from .original import Original
 from .pairing import Names, Pairing, paired
 from .recording import Call
@@ -116,6 +118,17 @@ class _Judged:
         self.seen: set[str] = set()  # submodules that were judged
         self.failure: Failure | None = None  # the first
         self.whole: dict[str, tuple[bool, bool]] = {}  # of what is true of the module itself
+        self.memory: Memory = {}  # what the port keeps from call to call, as it is now
+        self.memory = self._changed()
+
+    def _changed(self) -> Memory:
+        """What the port does to its memory in a call of the whole."""
+        call, watched = self.original.calls[-1], Watched(self.port)
+        if sides := self._sides(call, ""):
+            inputs = self.original.inputs(call)
+            with contextlib.suppress(Exception):  # which is found where it is judged
+                evaluated(sides[0], inputs, inputs.arrays, backward=False)
+        return watched.changed()
 
     def of(self, call: Call) -> Iterator[Place]:
         """A place for each result of a call, or one that says why there are none."""
@@ -123,6 +136,8 @@ class _Judged:
         ours = self._partner(call)
         if ours is None:
             yield Place(call, NOT_APPLICABLE, note="the port has no such submodule")
+        elif call.unseen:
+            yield Place(call, NOT_APPLICABLE, note=call.unseen)
         elif self.pace.over:
             yield Place(call, NOT_APPLICABLE, note="not judged within the budget")
         elif not (sides := self._sides(call, ours)):
@@ -159,9 +174,10 @@ class _Judged:
         """The port's forward where the first result is different, if its file is there."""
         call = next((p.call for p in places if p.kind in BAD), None)
         ours = self._partner(call) if call else None
-        if ours is None:
+        module = modules_of(self.port)[ours] if ours is not None else None
+        if module is None or isinstance(module, torch.jit.ScriptModule):
             return None
-        forward = inspect.unwrap(type(modules_of(self.port)[ours]).forward)
+        forward = inspect.unwrap(type(module).forward)
         try:
             lines, first = inspect.getsourcelines(forward)
             file = Path(inspect.getsourcefile(forward) or "").name
@@ -211,8 +227,10 @@ class _Judged:
             wanted = [n for n in wanted if not within.issuperset(pairing.sources[full[n]])]
         runs = self.original.runs
         made_of = {n: [s[len(other) :] for s in pairing.sources[full[n]]] for n in wanted}
-        return Side(module, arrange, wanted, made_of=made_of), Side(
-            call.module, dict, theirs, runs=runs
+        memory = below(self.memory, ours)
+        memory |= {key: call.memory[key] for key in memory if key in call.memory}
+        return Side(module, arrange, wanted, made_of=made_of, memory=memory), Side(
+            call.module, dict, theirs, runs=runs, memory=call.memory
         )
 
     def _parts(self, subject: Side, reference: Side) -> Iterator[tuple[Side, Side]]:
