@@ -18,7 +18,10 @@ from .objects import Box, Ref, boxed, is_same, opened
 from .state import modules_of
 
 Memory = Mapping[str, Any]  # by "place.attribute", boxed
-OF_ANY = frozenset(vars(torch.nn.Module()))  # which torch looks after
+OTHER = frozenset(
+    ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+)
+HOOKS = frozenset(vars(torch.nn.Module())) - OTHER  # some install them in their first call
 GONE = object()  # in the place of an attribute that is not there
 
 
@@ -38,6 +41,13 @@ def _copies(memory: Memory) -> dict[str, Any]:
 
 def _copied(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def memory_now(module: torch.nn.Module, first: Memory) -> dict[str, Any]:
+    """Copies of what was there at first, as it is now; but for hooks, of which some may be those
+    that look at the module."""
+    hooks = {key: kept for key, kept in first.items() if key.rpartition(".")[2] in HOOKS}
+    return hooks | memory_of(module, [key for key in first if key not in hooks])
 
 
 @contextlib.contextmanager
@@ -86,7 +96,7 @@ def _as_it_was(own: Any, value: Any) -> Any:
     """The same thing with what was in it, if it can be the same."""
     if isinstance(own, list) and isinstance(value, list):
         own[:] = value
-    elif type(own) is dict and type(value) is dict:
+    elif isinstance(own, dict) and isinstance(value, dict):
         own.clear()
         own.update(value)
     elif not isinstance(own, torch.Tensor):
@@ -119,7 +129,7 @@ def _references(module: torch.nn.Module) -> dict[str, Any]:
     for place, inner in modules_of(module).items():
         if id(inner) not in seen:
             seen.add(id(inner))
-            own = {f"{place}.{n}": a for n, a in vars(inner).items() if n not in OF_ANY}
+            own = {f"{place}.{n}": a for n, a in vars(inner).items() if n not in OTHER}
             found.update(own)
     return found
 

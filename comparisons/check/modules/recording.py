@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..trees import items, mapped
-from .memory import Memory, below, memory_of, remembered
+from .memory import Memory, below, memory_now, remembered
 from .objects import boxed, opened, settled
 from .outputs import empty_in, outputs_of
 from .state import (
@@ -110,7 +110,7 @@ def recorded(
             if outputs:
                 torch.autograd.backward(outputs, dys)
             if kept:
-                calls[-1].left = memory_of(module, memory)
+                calls[-1].left = memory_now(module, memory)
         if kept:
             parameters = parameters_of(module)
             calls[-1].gradients = {name: own[name].grad for name in parameters}
@@ -156,8 +156,8 @@ class _Recorder:
             taken, settings = _copied((tuple(args), dict(kwargs)), _taken)
             buffers = self._buffers(place, module)
             call = Call(place, self.count[place], module, taken, settings, buffers)
-            if keys := below(self.memory, place):
-                call.memory = memory_of(module, keys)
+            if first := below(self.memory, place):
+                call.memory = memory_now(module, first)
             call.generator = torch.get_rng_state()
             call.differentiable = any(t.requires_grad for t in floating((taken, settings)))
             self.count[place] += 1
