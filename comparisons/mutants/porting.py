@@ -54,6 +54,7 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "right": 79,
         "alarms": 35,
     },
+    "ports_fourth": {},  # not yet tried
 }
 SINGLE = "float32"
 BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show

@@ -139,11 +139,6 @@ def is_number(leaf: Any) -> bool:
     return isinstance(leaf, (int, float)) and not isinstance(leaf, bool)
 
 
-def is_asked(leaf: Any) -> bool:
-    """Whether a gradient is asked of it."""
-    return is_differentiable(leaf) and leaf.requires_grad
-
-
 def operands(call: Called) -> Iterator[tuple[Where, torch.Tensor]]:
     """The tensors that a call is given by position, alone or in a list, and where they stand."""
     for i, argument in enumerate(call.args):

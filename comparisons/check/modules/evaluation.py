@@ -15,10 +15,11 @@ import torch
 from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
+from .forms import Form
 from .memory import Memory, remembered
 from .objects import opened
 from .outputs import Incomparable, matched
-from .recording import Call, kept_generator, unleafed
+from .recording import Call, asked, is_asked, kept_generator, unleafed
 from .state import (
     Slots,
     first_names,
@@ -51,6 +52,7 @@ class Side:
     memory    what it keeps from calls before
     hooked    whether its parameters have the hooks that were registered on them
     runs      whether its code is here
+    form      that in which it takes and gives its tensors, if it is another than the original's
     """
 
     module: torch.nn.Module
@@ -62,6 +64,7 @@ class Side:
     runs: bool = True
     hooked: bool = True
     memory: Memory = field(default_factory=dict)
+    form: Form | None = None
 
     @functools.cached_property
     def held(self) -> list[str]:
@@ -90,16 +93,20 @@ class Side:
         parameters = parameters_of(self.module)
         return [name for name in self.held if name not in parameters]
 
-    def takes(self, args: Any, kwargs: Any) -> None:
-        """Raises Incomparable for a call that its signature does not allow, and if it has no
-        forward, as a list of submodules."""
+    def called(self, args: Any, kwargs: Any) -> Any:
+        """What its forward gives. Raises Incomparable for a call that its signature does not allow,
+        and if it has no forward, as a list of submodules."""
+        if self.form:
+            return self.form.called(self.module, args, kwargs)
         if not is_called(self.module):
             raise Incomparable("it has no forward")
+        args, kwargs = opened((args, kwargs))
         if signature := signature_of(self.module.forward):
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
                 raise Incomparable(f"it takes no such call: {error}") from None
+        return self.module(*args, **kwargs)
 
 
 class Inputs:
@@ -126,19 +133,34 @@ class Inputs:
         """The tree of tensors, of this dtype or of those that they had; what is no array of
         numbers is what was recorded."""
         given = iter(arrays)
+        known: dict[int, torch.Tensor] = {}
 
         def made(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
             if not is_numeric(leaf):
                 return leaf.clone()
-            new = as_tensor(next(given), leaf)
-            new = new.to(
-                (dtype.to_complex() if leaf.is_complex() else dtype) if dtype else leaf.dtype
-            )
-            return new.requires_grad_(leaf.requires_grad)
+            if id(leaf) not in known:
+                new, kind = as_tensor(next(given), leaf), dtype or leaf.dtype
+                new = new.to(kind.to_complex() if leaf.is_complex() else kind)
+                known[id(leaf)] = new.requires_grad_(leaf.requires_grad)
+            return known[id(leaf)]
 
         return mapped(made, self.tree)
+
+    def tied(self) -> Inputs:
+        """The same, where arguments that are equal and have a gradient are one and the same."""
+        known: list[torch.Tensor] = []
+
+        def one(leaf: Any) -> Any:
+            if not is_asked(leaf):
+                return leaf
+            same = next((t for t in known if torch.equal(t, leaf)), leaf)
+            known.append(same)
+            return same
+
+        args, kwargs = mapped(one, (self.call.args, self.call.kwargs))
+        return Inputs(replace(self.call, args=args, kwargs=kwargs), self.tree[0])
 
 
 def judged_in(kinds: Collection[torch.dtype]) -> Any:
@@ -150,8 +172,9 @@ def judged_in(kinds: Collection[torch.dtype]) -> Any:
 
 
 def _arrays(tree: Any) -> list[np.ndarray]:
-    """The floating tensors as arrays, in order; those of 16 bits in float32."""
-    return [as_array(leaf) for _, leaf in items(tree) if is_numeric(leaf)]
+    """The floating tensors as arrays, each once, in order; those of 16 bits in float32."""
+    each = {id(leaf): leaf for _, leaf in items(tree) if is_numeric(leaf)}
+    return [as_array(leaf) for leaf in each.values()]
 
 
 def as_array(t: torch.Tensor) -> np.ndarray:
@@ -193,15 +216,14 @@ def evaluated(
                 with_hooks(t, side.tensors[name])
         for name in side.beside:
             own[name].requires_grad_().register_post_accumulate_grad_hook(_let_go)
-        side.takes(args, kwargs)
-        copies = opened(mapped(unleafed, (args, kwargs)))
+        copies = mapped(unleafed, (args, kwargs))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
         with swapped(side.slots, own), remembered(side.module, side.memory), cast:
             with side.around():
-                y = side.module(*copies[0], **copies[1])
+                y = side.called(*copies)
             outputs = matched(y, call, dys)
             pairs = _pairs(outputs, dys)
-            of = dict(zip(inputs.names, _asked((args, kwargs)), strict=True)) | sources
+            of = dict(zip(inputs.names, asked((args, kwargs)), strict=True)) | sources
             if pairs and of and backward:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward([o for o, _ in pairs], [d for _, d in pairs])
     if widened:
@@ -224,18 +246,13 @@ def _pairs(outputs: Mapping[int, torch.Tensor], dys: Sequence[Any]) -> list[tupl
     return [(o, d.detach().to(o.dtype)) for o, d in pairs if o.requires_grad]
 
 
-def _asked(tree: Any) -> list[torch.Tensor]:
-    """The tensors of which a gradient is asked."""
-    return [t for _, t in items(tree) if is_numeric(t) and t.requires_grad]
-
-
 def _names(signature: inspect.Signature | None, args: Any, kwargs: Any) -> list[str]:
     """How the arguments of which a gradient is asked are called where the call was recorded."""
     bound: Mapping[str, Any] = {f"argument {i}": a for i, a in enumerate(args)} | kwargs
     if signature:
         bound = signature.bind(*args, **kwargs).arguments
     names = {id(t): n for n, t in items(bound)}
-    return [names[id(t)] for t in _asked((args, kwargs))]
+    return [names[id(t)] for t in asked((args, kwargs))]
 
 
 def _let_go(parameter: torch.Tensor) -> None:

@@ -67,8 +67,8 @@ def remembered(module: torch.nn.Module, memory: Memory) -> Iterator[None]:
             _put(held, name, value)
 
 
-class Watched:
-    """What a module does to its memory, from one moment on."""
+class Moment:
+    """A module's memory at one moment, and what is done to it from then on."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.module, self.own = module, _references(module)

@@ -17,7 +17,7 @@ from ...verdict.floor import LOOKS, Floor
 from ...verdict.noise import cast
 from ..trees import mapped
 from .evaluation import Inputs, Side, arranged, evaluated, judged_in, only, some
-from .memory import Watched
+from .memory import Moment
 from .recording import Call, recorded
 from .state import WRAPPED, refuse_empty, refuse_script, refuse_unmade, tensors_of
 
@@ -78,21 +78,21 @@ class Here:
 
     def _recorded(self, args: Any, kwargs: Any, seed: int, kept: bool) -> list[Call]:
         run = partial(recorded, self.module, tensors_of(self.module), args, kwargs, seed, kept)
-        watched = Watched(self.module)
+        before = Moment(self.module)
         with _eager():
             try:
                 calls = run()
             except RuntimeError as error:
-                watched.changed()
+                before.changed()
                 run = partial(run, asked=False)
                 try:
                     calls = run()
                 except RuntimeError:
-                    watched.changed()
+                    before.changed()
                     raise error from None
                 text = f"with gradients of all its arguments the original raises {raised(error)}"
                 self.note = "; ".join(filter(None, [self.note, f"{text}: none is asked"]))
-            memory = watched.changed()
+            memory = before.changed()
             return run(memory=memory) if memory else calls
 
     def inputs(self, call: Call) -> Inputs:

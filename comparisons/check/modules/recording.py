@@ -226,6 +226,16 @@ def floating(tree: Any) -> list[torch.Tensor]:
     return [t for _, t in items(tree) if is_numeric(t)]
 
 
+def is_asked(leaf: Any) -> bool:
+    """Whether a gradient is asked of it."""
+    return is_numeric(leaf) and leaf.requires_grad
+
+
+def asked(tree: Any) -> list[torch.Tensor]:
+    """The tensors of which a gradient is asked, each once, in order."""
+    return list({id(t): t for _, t in items(tree) if is_asked(t)}.values())
+
+
 @contextlib.contextmanager
 def kept_generator(state: int | torch.Tensor | None = None) -> Iterator[None]:
     """Sets the state of torch's generator, or its seed, and puts it back at the end."""

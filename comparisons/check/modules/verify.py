@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,8 @@ from .evaluation import (
     some,
 )
 from .failure import Failure
-from .memory import Memory, Watched, below
+from .forms import Given, Watched, form_of
+from .memory import Memory, Moment, below
 from .original import Original
 from .pairing import Names, Pairing, paired
 from .recording import Call
@@ -73,7 +75,7 @@ def check_modules(
     refuse_empty(alone, "the port")
     pace.expect(len(original.calls))
     judged = _Judged(port, original, pairing, pace)
-    places = _blamed([place for call in original.calls for place in judged.of(call)])
+    places = _blamed(judged.places())
     cause, warned = judged.cause(), tuple(judged.warnings())
     notes = (original.note, *pairing.notes) if original.note else pairing.notes
     if training:
@@ -104,6 +106,17 @@ def _blamed(places: list[Place]) -> list[Place]:
     return [_failed(p) if p.result == CALL else p for p in places]
 
 
+def _is_bad(place: Place) -> bool:
+    return place.kind in BAD
+
+
+def _is_right(place: Place) -> bool:
+    """Whether it is judged, and right; or is a result that the port does not give."""
+    if place.kind == NOT_APPLICABLE and place.result.startswith("output"):
+        return True
+    return place.verdict is not None and not _is_bad(place)
+
+
 def _failed(place: Place) -> Place:
     return replace(place, kind=DIFFERENT, verdict=FAILED)
 
@@ -116,19 +129,40 @@ class _Judged:
     ) -> None:
         self.port, self.original, self.pairing, self.pace = port, original, pairing, pace
         self.seen: set[str] = set()  # submodules that were judged
-        self.failure: Failure | None = None  # the first
+        self.failures: dict[Call, Failure] = {}  # in order
+        self.formed: set[Call] = set()  # that were judged in the form that the port's takes
         self.whole: dict[str, tuple[bool, bool]] = {}  # of what is true of the module itself
         self.memory: Memory = {}  # what the port keeps from call to call, as it is now
         self.memory = self._changed()
 
     def _changed(self) -> Memory:
         """What the port does to its memory in a call of the whole."""
-        call, watched = self.original.calls[-1], Watched(self.port)
+        call, before = self.original.calls[-1], Moment(self.port)
         if sides := self._sides(call, ""):
             inputs = self.original.inputs(call)
             with contextlib.suppress(Exception):  # which is found where it is judged
                 evaluated(sides[0], inputs, inputs.arrays, backward=False)
-        return watched.changed()
+        return before.changed()
+
+    def places(self) -> list[Place]:
+        """Of all calls. One in another form that is different, around which all is right, is judged
+        with that: its form was not found."""
+        found = {call: list(self.of(call)) for call in self.original.calls}
+        right = {c for c, places in found.items() if places and all(map(_is_right, places))}
+        for call in self.formed - right:
+            if right.intersection(self._around(call)):
+                self.failures.pop(call, None)
+                found[call] = [Place(call, NOT_APPLICABLE, note="it takes another form")]
+        return [place for places in found.values() for place in places]
+
+    def _around(self, call: Call) -> Iterable[Call]:
+        """The calls that a call is made in: of each submodule around it the next that ends."""
+        calls = self.original.calls
+        around: dict[str, Call] = {}
+        for later in calls[calls.index(call) + 1 :]:
+            if not later.place or call.place.startswith(f"{later.place}."):
+                around.setdefault(later.place, later)
+        return around.values()
 
     def of(self, call: Call) -> Iterator[Place]:
         """A place for each result of a call, or one that says why there are none."""
@@ -146,11 +180,57 @@ class _Judged:
             self.pace.first = self.pace.first or call
             inputs = self.original.inputs(call)
             if inputs.arrays:
-                for number, part in enumerate(self._parts(*sides)):
-                    if not number or call.place in self.seen:
-                        yield from self._settled(call, *part, inputs, gradients=number > 0)
+                places = self._judged(call, *sides, inputs)
+                if not all(map(_is_right, places)) and call.place:
+                    places = self._in_its_form(call, *sides, inputs) or places
+                if call not in self.formed and any(p.verdict for p in places):
+                    self.seen.add(call.place)
+                yield from places
             else:
                 yield Place(call, NOT_APPLICABLE, note="it is given no numbers, and holds none")
+
+    def _judged(self, call: Call, subject: Side, reference: Side, inputs: Inputs) -> list[Place]:
+        places: list[Place] = []
+        for number, part in enumerate(self._parts(subject, reference)):
+            if number and not any(p.verdict for p in places):
+                break
+            places += self._settled(call, *part, inputs, gradients=number > 0)
+        return places
+
+    def _in_its_form(
+        self, call: Call, subject: Side, reference: Side, inputs: Inputs
+    ) -> list[Place]:
+        """The same, where the port gives its submodule the tensors in another form, which it shows;
+        else nothing."""
+        shown = self._shown[call.place]
+        if len(shown) != sum(other.place == call.place for other in self.original.calls):
+            return []
+        native = self.original.answers(subject, reference, inputs).native
+        outputs = [torch.from_numpy(a) for n, a in native.items() if n.startswith("output")]
+        form = form_of(shown[call.number], call.args, call.kwargs, outputs)
+        if form is None or (form.tied and not self.original.runs):
+            return []
+        inputs = inputs.tied() if form.tied else inputs
+        alone = self.failures.pop(call, None)
+        places = self._judged(call, replace(subject, form=form), reference, inputs)
+        if not any(p.verdict for p in places):
+            self.failures |= {call: alone} if alone else {}
+            return []
+        self.formed.add(call)
+        return places
+
+    @functools.cached_property
+    def _shown(self) -> dict[str, list[Given]]:
+        """What the port gives its submodules, under the names that they have in the original, when
+        it is given what the original was."""
+        whole, port = self.original.calls[-1], modules_of(self.port)
+        watched = Watched({n: port[ours] for ours, n in self.pairing.modules.items() if n})
+        if sides := self._sides(whole, ""):
+            inputs = self.original.inputs(whole)
+            side = replace(sides[0], around=lambda: watched)
+            with contextlib.suppress(Exception):  # which is a finding about the whole, made there
+                evaluated(side, inputs, inputs.arrays, backward=False)
+        return watched.calls
 
     def _partner(self, call: Call) -> str | None:
         """The name of the port's submodule that is held to a call's."""
@@ -159,9 +239,9 @@ class _Judged:
 
     def cause(self) -> Cause | None:
         """Of the first that is different."""
-        if self.failure is None or self.pace.over:
+        if not self.failures or self.pace.over:
             return None
-        failure = self.failure
+        failure = next(iter(self.failures.values()))
 
         def given(side: Side, backward: bool) -> Results:
             found = evaluated(side, failure.inputs, failure.inputs.arrays, backward=backward)
@@ -290,7 +370,6 @@ class _Judged:
             inside = Place(call, NOT_APPLICABLE, CALL, note=note)
             yield inside if call.place else _failed(inside)
             return
-        self.seen.add(call.place)
         dtype = judged_in(inputs.kinds)
         answers = self.original.answers(subject, reference, inputs)
         if gradients:
@@ -314,11 +393,11 @@ class _Judged:
             inputs.arrays,
             given,
             finer=only(both, partial(ours, kind=torch.float32)) if is_half(dtype) else None,
-            hopeless=both if self.failure else (),
+            hopeless=both if self.failures.keys() - self.formed else (),
         )
         wrong = tuple(n for n, v in verdicts.items() if v.kind == DIFFERENT)
-        if wrong and self.failure is None:
-            self.failure = Failure(
+        if wrong and call not in self.failures:
+            self.failures[call] = Failure(
                 *(subject, reference, inputs, given, floor.truth, floor.values, wrong),
                 *self._right(call),
             )

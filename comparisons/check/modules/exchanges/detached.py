@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from .....reference.adapters import leaves, tree_map
-from ..calls import Change, Trace, is_asked
+from ..calls import Change, Trace
 from ..calls import operands as operands_of
+from ..recording import is_asked
 from .make import with_operand
 
 Changes = Iterator[tuple[str, Change]]

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from .....reference.adapters import is_differentiable
-from ..calls import Called, Change, Trace, is_asked, is_number, operands
+from ..calls import Called, Change, Trace, is_number, operands
+from ..recording import is_asked
 from .make import of_result, with_argument, with_operand
 
 Changes = Iterator[tuple[str, Change]]

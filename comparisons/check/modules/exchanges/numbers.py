@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .....reference.adapters import leaves
-from ..calls import Called, Change, Trace, Where, is_asked, is_number, with_at
+from ..calls import Called, Change, Trace, Where, is_number, with_at
+from ..recording import is_asked
 from .functions import ACTIVATIONS
 from .make import with_argument
 from .masks import FILLED

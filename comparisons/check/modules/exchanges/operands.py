@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from .....reference.adapters import is_differentiable, leaves
-from ..calls import Called, Change, Trace, at, is_asked, operands, with_at
+from ..calls import Called, Change, Trace, at, operands, with_at
+from ..recording import is_asked
 from .functions import ACTIVATIONS
 from .make import left, with_argument
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from .....reference.adapters import leaves
-from ..calls import Called, Change, Trace, is_asked
+from ..calls import Called, Change, Trace
+from ..recording import is_asked
 
 Changes = Iterator[tuple[str, Change]]
 JOINS = ("add", "cat", "stack", "flatten", "reshape", "view", "type_as", "to", "transpose")

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ..calls import Change, Trace, is_asked
+from ..calls import Change, Trace
+from ..recording import is_asked
 from .make import argument, with_argument
 
 Changes = Iterator[tuple[str, Change]]

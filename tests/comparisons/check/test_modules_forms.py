@@ -1,0 +1,212 @@
+"""A submodule that takes its tensors in another form is judged in that, as its parent gives it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gradtwin.comparisons.check.findings import NOT_APPLICABLE
+from gradtwin.comparisons.check.modules.forms import Given, form_of
+from gradtwin.comparisons.check.modules.record import record_module
+from torch import nn
+
+from gradtwin import check
+
+WIDTH, LONG = 6, 4  # as many rows as there are steps: axes that are exchanged fit all the same
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+class Attention(nn.Module):
+    """With a mask that is added."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, mask):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return self.out((q @ k.mT / WIDTH**0.5 + mask).softmax(-1) @ v)
+
+
+class Mixer(nn.Module):
+    """Along time."""
+
+    def __init__(self):
+        super().__init__()
+        self.ln, self.fc = nn.LayerNorm(WIDTH), nn.Linear(LONG, LONG)
+
+    def forward(self, x):
+        return x + self.fc(self.ln(x).mT).mT
+
+
+class Dense(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2 * WIDTH, WIDTH)
+
+    def forward(self, several):
+        return F.gelu(self.fc(torch.cat(several, -1))), several[0].mean()
+
+
+class Cross(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.k = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, query, key, value):
+        return (self.q(query) @ self.k(key).mT / WIDTH**0.5).softmax(-1) @ value
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attn, self.mixer, self.dense, self.cross = Attention(), Mixer(), Dense(), Cross()
+
+    def forward(self, x):
+        mask = torch.full((LONG, LONG), -torch.inf).triu(1)
+        x = x + self.attn(x, mask)
+        y = self.mixer(x)
+        z, mean = self.dense([x, y])
+        return self.cross(z, z, z) + mean
+
+
+class Boolean(Attention):
+    scale = 1.0
+
+    def forward(self, x, keep):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        scores = (q @ k.mT * (self.scale * WIDTH**-0.5)).masked_fill(~keep, -torch.inf)
+        return self.out(scores.softmax(-1) @ v)
+
+
+class TimeFirst(Mixer):
+    detached = False
+
+    def forward(self, x):
+        y = self.fc(self.ln(x).permute(1, 2, 0)).permute(2, 0, 1)
+        return x + (y.detach() if self.detached else y)
+
+
+class Packed(Dense):
+    approximate = "none"
+
+    def forward(self, both):
+        mean = both[..., :WIDTH].mean()
+        return mean, F.gelu(self.fc(both), approximate=self.approximate)
+
+
+class Once(Cross):
+    swapped = False
+
+    def forward(self, x):
+        q, k = (self.k(x), self.q(x)) if self.swapped else (self.q(x), self.k(x))
+        return torch.einsum("btu,bud->btd", (q @ k.mT / WIDTH**0.5).softmax(-1), x)
+
+
+class Port(nn.Module):
+    twice = False
+
+    def __init__(self):
+        super().__init__()
+        self.attn, self.mixer, self.dense, self.cross = Boolean(), TimeFirst(), Packed(), Once()
+
+    def forward(self, x):
+        keep = torch.ones(LONG, LONG, dtype=torch.bool).tril()
+        x = (2 * x if self.twice else x) + self.attn(x, keep)
+        y = self.mixer(x.transpose(0, 1)).transpose(0, 1)
+        mean, z = self.dense(torch.cat((x, y), -1))
+        return self.cross(z) + mean
+
+
+INPUT = torch.randn(LONG, LONG, WIDTH, generator=torch.Generator().manual_seed(1))
+WRONG = {
+    "attn": ("scale", 1.001, "output"),
+    "mixer": ("detached", True, "gradient of x"),
+    "dense": ("approximate", "tanh", "output 0"),
+    "cross": ("swapped", True, "output"),
+    "": ("twice", True, "output"),
+}
+
+
+def test_one_that_is_right_is_judged_in_its_own_form():
+    for dtype in (torch.float32, torch.float64):
+        report = check(Port().to(dtype), Net().to(dtype), [INPUT.to(dtype)])
+        assert report.passed, report
+        assert not report.table["class"].eq(NOT_APPLICABLE).any(), report
+
+
+def test_a_record_knows_the_form_as_well(tmp_path):
+    """But of one tensor that is given three times three gradients, and not their sum."""
+    path = record_module(Net(), tmp_path / "old.npz", [INPUT])
+    report = check(Port(), against=path)
+    assert report.passed, report
+    table = report.table
+    assert set(table["place"][table["class"] == NOT_APPLICABLE]) == {"cross"}
+    wrong = Port()
+    wrong.mixer.detached = True
+    assert check(wrong, against=path).first == "gradient of x in mixer"
+
+
+@pytest.mark.parametrize("place", WRONG)
+def test_what_is_wrong_is_found_where_it_is(place):
+    port = Port()
+    name, value, result = WRONG[place]
+    setattr(getattr(port, place) if place else port, name, value)
+    report = check(port, Net(), [INPUT])
+    assert report.first == f"{result} in {place or 'Net'}", report
+
+
+def test_its_cause_is_found_as_well():
+    port = Port()
+    port.attn.scale = 2.0
+    assert check(port, Net(), [INPUT]).cause.name == "scale"
+
+
+class Sorted(Port):
+    """One that gives a submodule what no arrangement of the original's is."""
+
+    def forward(self, x):
+        y = x.sort(1).values
+        return super().forward(x) + 0 * self.attn(y, torch.ones(LONG, LONG).bool()).sum()
+
+
+def test_where_it_cannot_be_told_its_parent_answers():
+    table = check(Sorted(), Net(), [INPUT]).table
+    assert (table[table["place"] == "attn"]["class"] == NOT_APPLICABLE).all()
+    assert not check(Sorted(), Net(), [INPUT]).failed["place"].eq("attn").any()
+
+
+A, B = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
+LAYOUTS = {
+    "other axes": ([A], [A.permute(2, 0, 1)]),
+    "joined": ([A], [A.reshape(6, 4)]),
+    "other axes, joined": ([A], [A.permute(1, 0, 2).reshape(3, 8)]),
+    "parted, other axes": ([A], [A.reshape(2, 3, 2, 2).permute(2, 0, 3, 1)]),
+    "cut": ([A, B], [A[:, :1], A[:, 1:], B]),
+    "one of an axis": ([A, B], [A[0], A[1], B]),
+    "joined with another": ([A, B], [torch.cat((A, B), 1)]),
+    "on a new axis": ([A, A.exp()], [torch.stack((A, A.exp()), 2)]),
+    "other order": ([A, A.exp(), B], [B, A.exp(), A]),
+    "off by what is wrong before": ([A, B], [A.mT + 0.3 * torch.randn(2, 4, 3), B]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_is_found(layout):
+    theirs, ours = LAYOUTS[layout]
+    theirs = [t.clone().requires_grad_() for t in theirs]
+    form = form_of(Given(tuple(ours), {}, (A,)), tuple(theirs), {}, [A])
+    exact = layout != "off by what is wrong before"
+    for way, t in zip(form.ways, ours, strict=True):
+        assert way(theirs).shape == t.shape
+        assert torch.equal(way(theirs), t) or not exact
+
+
+def test_what_is_of_the_same_form_is_none():
+    x, mask = A.clone().requires_grad_(), torch.ones(3).bool()
+    same = Given((A + 0.1, mask), {"n": 3}, A)
+    assert form_of(same, (x, mask), {"n": 3}, [A]) is None
+    other = Given((A + 0.1, ~mask), {"n": 3}, A)
+    assert form_of(other, (x, mask), {"n": 3}, [A]) is not None
