@@ -8,10 +8,10 @@ PIP = $(BIN)/python $(INSTALL) --constraint constraints.txt
 LATEST = .venv-latest
 
 # Else each of many processes compiles torch anew, where the environment forbids to keep bytecode.
-test quick sweep attack latest: export PYTHONDONTWRITEBYTECODE =
+test quick sweep attack ports latest: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL = help
-.PHONY: help compare test quick sweep attack latest lint format clean
+.PHONY: help compare test quick sweep attack ports latest lint format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ sweep: $(VENV)/.test  ## what is dear, on all rows, under every kernel that the 
 
 attack: $(VENV)/.test  ## readers, writers and commands before damaged files and strange words
 	@$(BIN)/python -m pytest -n auto --dist worksteal --sweep tests/attack
+
+ports: $(VENV)/.ports  ## ports of models of transformers; and of timm, where that is installed
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests/comparisons/check/test_ports_*.py
 
 latest: $(LATEST)/bin/python  ## the test suite with the newest of all packages
 	@echo "installing the newest packages into $(LATEST)"
@@ -65,6 +68,10 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.run
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.ports: $(VENV)/.test
+	@$(PIP) --editable '.[test,transformers]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.run

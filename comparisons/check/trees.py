@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,21 @@ def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
     inside = branches(tree)
     if inside is None:
         return function(tree)
-    made = [mapped(function, branch) for _, branch in inside]
+    return rebuilt(tree, [mapped(function, branch) for _, branch in inside])
+
+
+def rebuilt(tree: Any, made: Sequence[Any]) -> Any:
+    """A container of the same kind, with these things in it in order."""
     if isinstance(tree, Mapping):
         new = dict(zip(tree, made, strict=True))
         if type(tree) is dict or not isinstance(tree, dict):
             return new
-        same = copy.copy(tree)  # a subclass keeps what else it has
+        same: Any = copy.copy(tree)  # a subclass keeps what else it has
+        held = getattr(same, "__dict__", {})
         for key, branch in new.items():
             same[key] = branch
+            if held.get(key) is tree[key]:  # it has its keys as attributes as well
+                held[key] = branch
         return same
     if isinstance(tree, (list, tuple)):
         if hasattr(tree, "_make"):  # a named tuple

@@ -10,7 +10,9 @@ import torch
 
 from ..trees import mapped
 from .evaluation import Inputs, Side
-from .recording import asked, floating, kept_generator
+from .memory import remembered
+from .outputs import outputs_of
+from .recording import asked, kept_generator
 from .state import swapped
 
 
@@ -35,9 +37,10 @@ def as_function(side: Side, inputs: Inputs) -> Callable[..., Any]:
         state = side.arrange({n: made(t) for n, t in given.items()})
         kept = {n: state[n] for n in side.held}
         kept = {n: t if t.requires_grad else t.clone() for n, t in kept.items()}
-        with kept_generator(inputs.call.generator), swapped(side.slots, kept):
+        inside = swapped(side.slots, kept), remembered(side.module, side.memory)
+        with kept_generator(inputs.call.generator), inside[0], inside[1]:
             y = side.called(mapped(made, args), mapped(made, kwargs))
-        return tuple(floating(y))
+        return tuple(t for _, t in outputs_of(y))
 
     return function
 

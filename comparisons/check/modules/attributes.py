@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,14 @@ import torch
 from .exchanges.norms import EPS
 
 SIMPLE = (bool, int, float, str)
+# Those which users register, and the dicts of a module that others must not share.
+HOOKS = {
+    "forward": "_forward_hooks",
+    "forward pre": "_forward_pre_hooks",
+    "backward": "_backward_hooks",
+    "backward pre": "_backward_pre_hooks",
+}
+STORES = ("_parameters", "_buffers", *HOOKS.values())
 SHARES = (0.01, 0.001, 0.1, 0.9, 0.99, 0.999)
 # What an attribute is about, where that is not its own name.
 ABOUT = {
@@ -35,9 +44,11 @@ def changed(
 ) -> Iterator[tuple[str, torch.nn.Module]]:
     """A module with one simple attribute of one of its submodules changed: to what the other one
     has there, in the other mode, or to a value that is in use elsewhere."""
-    other_mode = copy.deepcopy(original, _shared(original)).train(not original.training)
+    if any(isinstance(m, torch.jit.ScriptModule) for m in original.modules()):
+        return  # whose attributes are compiled
+    other_mode = _twin(original).train(not original.training)
     if any(m.training != original.training for m in original.modules()):
-        yield "mode: in train mode throughout", copy.deepcopy(original, _shared(original)).train()
+        yield "mode: in train mode throughout", _twin(original).train()
     yield f"mode: as in {'eval' if original.training else 'train'} mode", other_mode
     ours = dict(port.named_modules())
     for name, module in original.named_modules():
@@ -45,6 +56,9 @@ def changed(
             continue
         other = ours.get(name)
         where = f" of {name}" if name else ""
+        for kind, hooks in HOOKS.items():
+            if getattr(module, hooks):
+                yield f"hook: without the {kind} hooks{where}", _with(original, name, hooks, {})
         if other is not None and other.training != module.training:
             mode, own = (("eval", "train")[m.training] for m in (other, module))
             yield (
@@ -95,11 +109,26 @@ def _others(attribute: str, value: Any) -> Iterator[Any]:
 
 def _with(module: torch.nn.Module, name: str, attribute: str, value: Any) -> torch.nn.Module:
     """A copy that shares its tensors, with another attribute."""
-    other = copy.deepcopy(module, _shared(module))
+    other = _twin(module)
     setattr(other.get_submodule(name), attribute, value)
     return other
 
 
-def _shared(module: torch.nn.Module) -> dict[int, torch.Tensor]:
-    """What a copy of it is told to have already."""
-    return {id(t): t for t in (*module.parameters(), *module.buffers())}
+def _twin(module: torch.nn.Module) -> torch.nn.Module:
+    """Other modules that hold the same things: a copy of these need not be possible, as of what a
+    module keeps of its last call."""
+    twins: dict[int, Any] = {id(m): object.__new__(type(m)) for m in module.modules()}
+    for m in module.modules():
+        held = {name: _own(value, twins) for name, value in vars(m).items()}
+        held |= {n: copy.copy(value) for n, value in held.items() if n in STORES}
+        held["_modules"] = {n: twins.get(id(inner), inner) for n, inner in m._modules.items()}
+        vars(twins[id(m)]).update(held)
+    twin: torch.nn.Module = twins[id(module)]
+    return twin
+
+
+def _own(value: Any, twins: Mapping[int, Any]) -> Any:
+    """What a module holds, for its twin: the twin of another one, and its own methods."""
+    if isinstance(value, types.MethodType) and id(value.__self__) in twins:
+        return types.MethodType(value.__func__, twins[id(value.__self__)])
+    return twins.get(id(value), value)

@@ -66,7 +66,8 @@ class Calls(TorchFunctionMode):
         changes: Mapping[int, tuple[str, Change]] | None = None,
     ) -> None:
         super().__init__()
-        self.whole, self.changes = whole, changes or {}
+        self.whole = list(dict.fromkeys(whole))  # one that is shared has several names
+        self.changes = changes or {}
         self.seen: list[Called] = []
         self._within = False  # one of those submodules
 

@@ -86,6 +86,8 @@ class _Search:
         other = failure.subject if self.side is failure.reference else failure.reference
         for text, module in changed(self.side.module, other.module, self.right):
             yield text, replace(self.side, module=module)
+        if any(t._backward_hooks for t in self.side.tensors.values()):
+            yield "hook: without those of the parameters", replace(self.side, hooked=False)
 
     def calls(self, kinds: Sequence[Kind], single: bool) -> Iterator[tuple[str, Side]]:
         """Some kinds of changes of its calls."""
@@ -171,8 +173,9 @@ def _untied(failure: Failure) -> str:
 
     ours, theirs = groups(failure.subject.module), groups(failure.reference.module)
     wrong = {n.removeprefix("gradient of ") for n in failure.wrong}
-    for group in theirs ^ ours:
-        if wrong <= group:
+    parted = sorted(theirs ^ ours, key=sorted)
+    for group in parted:
+        if wrong & group and wrong <= frozenset().union(*parted):
             other = "in the original, not in the port" if group in theirs else "in the port alone"
             return f"untied: {' and '.join(sorted(group))} are one tensor {other}"
     return ""

@@ -12,30 +12,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....reference.adapters import is_differentiable
 from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
 from .forms import Form
-from .recording import Call, asked, floating, is_asked, kept_generator
+from .memory import Memory, remembered
+from .objects import opened
+from .outputs import Incomparable, matched
+from .recording import Call, asked, is_asked, kept_generator, unleafed
 from .state import (
     Slots,
     first_names,
     held_by,
     is_called,
+    is_numeric,
     parameters_of,
     slots_of,
     swapped,
     tensors_of,
+    with_hooks,
+    zeros_for,
 )
 from .wide import NARROW, Wide
 
 LOW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 Arrange = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
-
-
-class Incomparable(Exception):
-    """A submodule of the same name that takes or gives something else."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Side:
               where nothing that they are given has one
     made_of   the original's of which each of these is made
     around    what is entered for its forward
+    memory    what it keeps from calls before
+    hooked    whether its parameters have the hooks that were registered on them
     runs      whether its code is here
     form      that in which it takes and gives its tensors, if it is another than the original's
     """
@@ -59,6 +62,8 @@ class Side:
     made_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     runs: bool = True
+    hooked: bool = True
+    memory: Memory = field(default_factory=dict)
     form: Form | None = None
 
     @functools.cached_property
@@ -67,8 +72,12 @@ class Side:
         return held_by(self.module)
 
     @functools.cached_property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return tensors_of(self.module)
+
+    @functools.cached_property
     def first(self) -> dict[str, str]:
-        return first_names(tensors_of(self.module))
+        return first_names(self.tensors)
 
     @functools.cached_property
     def slots(self) -> Slots:
@@ -77,7 +86,7 @@ class Side:
     @functools.cached_property
     def shapes(self) -> dict[str, torch.Tensor]:
         """Zeros in the place of all that it holds."""
-        return {n: torch.zeros(t.shape) for n, t in tensors_of(self.module).items()}
+        return zeros_for(self.tensors)
 
     @functools.cached_property
     def buffers(self) -> list[str]:
@@ -91,6 +100,7 @@ class Side:
             return self.form.called(self.module, args, kwargs)
         if not is_called(self.module):
             raise Incomparable("it has no forward")
+        args, kwargs = opened((args, kwargs))
         if signature := signature_of(self.module.forward):
             try:
                 signature.bind(*args, **kwargs)
@@ -108,11 +118,16 @@ class Inputs:
     ) -> None:
         self.call = call
         self.tree = (dict(state), call.args, call.kwargs, call.dys)
-        self.kinds = [leaf.dtype for _, leaf in items(self.tree) if is_differentiable(leaf)]
+        self.kinds = [leaf.dtype.to_real() for _, leaf in items(self.tree) if is_numeric(leaf)]
         self.arrays = _arrays(self.tree)
         if names is None:
             names = _names(signature_of(call.module.forward), call.args, call.kwargs)
         self.names = list(names)
+
+    def without(self, lacking: Collection[int]) -> Inputs:
+        """The same with no cotangent of these results."""
+        dys = [None if i in lacking else dy for i, dy in enumerate(self.call.dys)]
+        return Inputs(replace(self.call, dys=dys), self.tree[0], self.names)
 
     def tensors(self, arrays: Any, dtype: torch.dtype | None) -> Any:
         """The tree of tensors, of this dtype or of those that they had; what is no array of
@@ -123,10 +138,11 @@ class Inputs:
         def made(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            if not leaf.is_floating_point():
+            if not is_numeric(leaf):
                 return leaf.clone()
             if id(leaf) not in known:
-                new = torch.from_numpy(np.array(next(given))).to(dtype or leaf.dtype)
+                new, kind = as_tensor(next(given), leaf), dtype or leaf.dtype
+                new = new.to(kind.to_complex() if leaf.is_complex() else kind)
                 known[id(leaf)] = new.requires_grad_(leaf.requires_grad)
             return known[id(leaf)]
 
@@ -157,7 +173,7 @@ def judged_in(kinds: Collection[torch.dtype]) -> Any:
 
 def _arrays(tree: Any) -> list[np.ndarray]:
     """The floating tensors as arrays, each once, in order; those of 16 bits in float32."""
-    each = {id(leaf): leaf for _, leaf in items(tree) if is_differentiable(leaf)}
+    each = {id(leaf): leaf for _, leaf in items(tree) if is_numeric(leaf)}
     return [as_array(leaf) for leaf in each.values()]
 
 
@@ -167,6 +183,12 @@ def as_array(t: torch.Tensor) -> np.ndarray:
     t = torch.view_as_real(t) if t.is_complex() else t
     t = t.to_dense() if t.layout is not torch.strided else t
     return (t.float() if t.dtype in LOW else t).numpy(force=True)
+
+
+def as_tensor(a: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """A copy of an array as a tensor, complex if the other one is."""
+    t = torch.from_numpy(np.array(a))
+    return torch.view_as_complex(t) if like.is_complex() else t
 
 
 def evaluated(
@@ -183,25 +205,30 @@ def evaluated(
     native = next((k for k in inputs.kinds if k in NARROW), torch.float64)
     tensors = inputs.tensors(arrays, torch.float64 if wide else dtype)
     given, args, kwargs, dys = tensors
-    inside = Wide(native) if wide and native != torch.float64 else contextlib.nullcontext()
+    widened = Wide(native) if wide and native != torch.float64 else None
+    inside = widened or contextlib.nullcontext()
     with kept_generator(call.generator), torch.enable_grad(), inside:
         state = side.arrange(given)
         own = _of_their_own({n: state[n] for n in side.held})
         sources = {n: own[n].requires_grad_() for n in side.wanted}
+        for name, t in sources.items():
+            if side.hooked:
+                with_hooks(t, side.tensors[name])
         for name in side.beside:
             own[name].requires_grad_().register_post_accumulate_grad_hook(_let_go)
-        copies = mapped(_unleafed, (args, kwargs))
+        copies = mapped(unleafed, (args, kwargs))
         cast = torch.autocast("cpu", enabled=False) if wide else contextlib.nullcontext()
-        with swapped(side.slots, own), cast:
+        with swapped(side.slots, own), remembered(side.module, side.memory), cast:
             with side.around():
                 y = side.called(*copies)
-            outputs = floating(y)
+            outputs = matched(y, call, dys)
             pairs = _pairs(outputs, dys)
             of = dict(zip(inputs.names, asked((args, kwargs)), strict=True)) | sources
             if pairs and of and backward:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward([o for o, _ in pairs], [d for _, d in pairs])
-    several = len(outputs) > 1
-    found = {f"output {i}" if several else "output": o for i, o in enumerate(outputs)}
+    if widened:
+        call.narrow |= widened.narrow
+    found = {f"output {i}" if len(dys) > 1 else "output": o for i, o in outputs.items()}
     if backward and any(d is not None for d in dys):
         grads = {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in of.items()}
         found |= {f"gradient of {n}": g for n, g in grads.items()}
@@ -209,12 +236,10 @@ def evaluated(
     return {n: as_array(t) for n, t in found.items()}
 
 
-def _pairs(outputs: Sequence[torch.Tensor], dys: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """The outputs of which there is a cotangent, with it. Raises Incomparable for others than
-    there were."""
-    if len(outputs) != len(dys):
-        raise Incomparable(f"it gives {len(outputs)} tensors, not {len(dys)}")
-    pairs = [(o, d) for o, d in zip(outputs, dys, strict=True) if d is not None]
+def _pairs(outputs: Mapping[int, torch.Tensor], dys: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """The outputs of which there is a cotangent, with it. Raises Incomparable for one of another
+    shape."""
+    pairs = [(o, dys[i]) for i, o in outputs.items() if dys[i] is not None]
     for o, d in pairs:
         if o.shape != d.shape:
             raise Incomparable(f"it gives shape {tuple(o.shape)}, not {tuple(d.shape)}")
@@ -246,12 +271,6 @@ def _of_their_own(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def _unleafed(leaf: Any) -> Any:
-    """What a module may write to, though a gradient is asked of it."""
-    has_gradient = isinstance(leaf, torch.Tensor) and leaf.requires_grad
-    return leaf.clone() if has_gradient else leaf
-
-
 def only(names: Sequence[str], function: Function) -> Function:
     """A function that gives some of its results."""
     return lambda arrays: some(function(arrays), names)
@@ -267,11 +286,12 @@ def arranged(results: Results, subject: Side, reference: Side) -> Results:
     rest, grads = dict(results), {}
     for name in reference.wanted:
         if (gradient := rest.pop(f"gradient of {name}", None)) is not None:
-            grads[name] = torch.from_numpy(np.array(gradient))
+            grads[name] = as_tensor(gradient, reference.shapes[name])
     grads |= {n: grads[first] for n, first in reference.first.items() if first in grads}
-    after = {n: torch.from_numpy(np.array(rest.pop(f"buffer {n}"))) for n in reference.buffers}
+    shapes = reference.shapes
+    after = {n: as_tensor(rest.pop(f"buffer {n}"), shapes[n]) for n in reference.buffers}
     # Else no more than the shape, and nothing that the module holds: noise moves what it meets.
-    made = subject.arrange(reference.shapes | after | grads)
+    made = subject.arrange(shapes | after | grads)
     if grads:
         rest |= {f"gradient of {n}": as_array(made[n]) for n in subject.wanted}
     return rest | {f"buffer {n}": as_array(made[n]) for n in subject.buffers}

@@ -18,6 +18,7 @@ import torch
 
 from ....reference.adapters import is_differentiable
 from ..trees import items, mapped
+from .objects import boxed, opened, settled
 from .recording import floating
 
 Way = Callable[[Sequence[torch.Tensor]], torch.Tensor]  # one tensor, made of several
@@ -73,6 +74,7 @@ class Form:
 
         with torch._C.DisableTorchFunction():  # it is no part of what the port computes
             own = mapped(made, (self.given.args, self.given.kwargs))
+            own = opened(own)
         y = floating(module(*own[0], **own[1]))
         with torch._C.DisableTorchFunction():
             return tuple(way(y) for way in self.results)
@@ -84,11 +86,18 @@ class Watched(contextlib.AbstractContextManager["Watched"]):
     def __init__(self, modules: Mapping[str, torch.nn.Module]) -> None:
         self.modules = modules
         self.calls: dict[str, list[Given]] = {name: [] for name in modules}
+        self._open: list[Any] = []  # what those were given that are not through
 
     def __enter__(self) -> Watched:
         self._hooks = [
-            module.register_forward_hook(functools.partial(self._after, name), with_kwargs=True)
+            hook
             for name, module in self.modules.items()
+            for hook in (
+                module.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
+                module.register_forward_hook(
+                    functools.partial(self._after, name), with_kwargs=True
+                ),
+            )
         ]
         return self
 
@@ -97,7 +106,11 @@ class Watched(contextlib.AbstractContextManager["Watched"]):
             hook.remove()
 
     def _after(self, name: str, module: Any, args: Any, kwargs: Any, y: Any) -> None:
-        self.calls[name].append(Given(*mapped(_kept, (tuple(args), dict(kwargs), y))))
+        given = settled(self._open.pop())
+        self.calls[name].append(Given(*given, mapped(_kept, y)))
+
+    def _before(self, module: Any, args: Any, kwargs: Any) -> None:
+        self._open.append(boxed(mapped(_kept, (tuple(args), dict(kwargs))), _kept))
 
 
 def form_of(given: Given, args: Any, kwargs: Any, outputs: Sequence[torch.Tensor]) -> Form | None:
@@ -107,6 +120,8 @@ def form_of(given: Given, args: Any, kwargs: Any, outputs: Sequence[torch.Tensor
     result of the port's."""
     theirs = floating((args, kwargs))
     tree = (given.args, given.kwargs)
+    if any(t.is_complex() for t in (*theirs, *floating(tree), *floating(given.y), *outputs)):
+        return None
     ways = _nearest(theirs, floating(tree))
     used = frozenset[int]().union(*(made.of for made in ways if made))
     unused = [t for i, t in enumerate(theirs) if t.requires_grad and i not in used]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +14,17 @@ import torch
 from ...report.text import raised
 from .state import parameters_of, slots_of, swapped
 
-# Attributes of any optimizer that say nothing about its next step.
-OF_ANY = frozenset(vars(torch.optim.SGD([torch.zeros(1)], lr=0.0)))
 # Makes an optimizer of a list of parameters or of a module; with it, in a tuple, a scheduler.
 Maker = Callable[[Any], Any]
 OfEach = Mapping[str, Any]  # something of each parameter, by name
 Change = Callable[[torch.optim.Optimizer, OfEach], None]
+
+
+@functools.cache
+def _of_any() -> frozenset[str]:
+    """Attributes of any optimizer that say nothing about its next step; to make one takes seconds,
+    once in a process."""
+    return frozenset(vars(torch.optim.SGD([torch.zeros(1)], lr=0.0)))
 
 
 class Refused(Exception):
@@ -197,7 +203,7 @@ def _kept(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
     return {
         "settings": [_settings(group) for group in optimizer.param_groups],
         "schedule": dict(scheduler.state_dict()) if scheduler else {},
-        "rest": {n: v for n, v in vars(optimizer).items() if n not in OF_ANY and _plain(v)},
+        "rest": {n: v for n, v in vars(optimizer).items() if n not in _of_any() and _plain(v)},
     }
 
 

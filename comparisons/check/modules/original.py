@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
+from ...report.text import raised
 from ...verdict.classes import Results
 from ...verdict.floor import LOOKS, Floor
 from ...verdict.noise import cast
 from ..trees import mapped
 from .evaluation import Inputs, Side, arranged, evaluated, judged_in, only, some
+from .memory import Moment
 from .recording import Call, recorded
-from .state import tensors_of
+from .state import WRAPPED, refuse_empty, refuse_script, refuse_unmade, tensors_of
 
 
 class Answers(NamedTuple):
@@ -46,9 +51,12 @@ class Original(Protocol):
 
 class Here:
     """An original that is run, forward and backward, on these arguments; it is not changed. Arrays
-    become tensors in its dtype."""
+    become tensors in its dtype. What of it is compiled runs as it is written: the reference is its
+    code, and every noise would be compiled anew.
 
-    runs, note = True, ""
+    Raises ValueError for one that has no values yet, TypeError for one that gives none."""
+
+    runs = True
 
     def __init__(
         self,
@@ -59,9 +67,33 @@ class Here:
         kept: bool = False,
     ) -> None:
         self.name, self.module = type(module).__name__, module
+        refuse_script(module, "the original")
+        refuse_unmade(module, "the original")
+        refuse_empty(tensors_of(module), "the original")
         args, kwargs = (mapped(_tensor(module), a) for a in (tuple(arrays), dict(settings)))
-        state = tensors_of(module)
-        self.calls: Sequence[Call] = recorded(module, state, args, kwargs, seed, kept=kept)
+        self.note = "the original is compiled; its code was run as it is written" * _compiled(
+            module
+        )
+        self.calls: Sequence[Call] = self._recorded(args, kwargs, seed, kept)
+
+    def _recorded(self, args: Any, kwargs: Any, seed: int, kept: bool) -> list[Call]:
+        run = partial(recorded, self.module, tensors_of(self.module), args, kwargs, seed, kept)
+        before = Moment(self.module)
+        with _eager():
+            try:
+                calls = run()
+            except RuntimeError as error:
+                before.changed()
+                run = partial(run, asked=False)
+                try:
+                    calls = run()
+                except RuntimeError:
+                    before.changed()
+                    raise error from None
+                text = f"with gradients of all its arguments the original raises {raised(error)}"
+                self.note = "; ".join(filter(None, [self.note, f"{text}: none is asked"]))
+            memory = before.changed()
+            return run(memory=memory) if memory else calls
 
     def inputs(self, call: Call) -> Inputs:
         held = tensors_of(call.module) | call.buffers
@@ -69,7 +101,8 @@ class Here:
 
     def answers(self, subject: Side, reference: Side, inputs: Inputs) -> Answers:
         def truth(arrays: Any) -> Results:
-            return arranged(evaluated(reference, inputs, arrays), subject, reference)
+            with _eager():
+                return arranged(evaluated(reference, inputs, arrays), subject, reference)
 
         wide, native = truth(cast(inputs.arrays, np.float64)), truth(inputs.arrays)
 
@@ -79,6 +112,24 @@ class Here:
             return Floor(only(names, truth), inputs.arrays, dtype, known, looks=LOOKS)
 
         return Answers(wide, native, floor)
+
+
+def _compiled(module: torch.nn.Module) -> bool:
+    """Whether it or a submodule is compiled, around its call or in the place of it."""
+    return any(
+        WRAPPED in m._modules
+        or m._compiled_call_impl is not None
+        or hasattr(m.forward, "_torchdynamo_orig_callable")
+        for m in module.modules()
+    )
+
+
+def _eager() -> contextlib.AbstractContextManager[Any]:
+    """In which nothing is compiled; without torch's compiler, which takes seconds to import, that
+    is so anyway."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def _tensor(original: torch.nn.Module) -> Callable[[Any], Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .state import State, loaded_by, modules_of, tensors_of
+from .state import State, loaded_by, modules_of, tensors_of, zeros_for
 
 Names = Mapping[str, str] | Callable[[State], State] | None
 # What an expression may do to a tensor, all of which only moves its elements.
@@ -137,7 +137,7 @@ def _by_function(
             f"makes {tuple(made[wrong[0]].shape)}"
         )
     notes = tuple(f"{n} of the port has no partner in the original" for n in ours if n not in made)
-    empty = {n: torch.zeros(t.shape) for n, t in theirs.items()}
+    empty = zeros_for(theirs)
 
     def given(state: State, wanted: Iterable[str]) -> dict[str, torch.Tensor]:
         found = names({**empty, **state})

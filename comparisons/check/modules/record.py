@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -61,6 +61,10 @@ class Given(TypedDict):
     differentiable: bool
     attached: bool
     written: list[str]
+    memory: NotRequired[Any]  # of the second call on, which go on from it
+    unseen: NotRequired[str]
+    paths: NotRequired[list[str]]
+    empty: NotRequired[list[str]]
 
 
 class KeptCall(Given):
@@ -80,6 +84,7 @@ class Header(TypedDict):
     modules: list[KeptModule]
     tensors: list[KeptTensor]
     calls: list[KeptCall]
+    unkept: NotRequired[list[str]]  # of calls that are not there, why
 
 
 def record_module(
@@ -98,8 +103,9 @@ def record_module(
     settings  the keyword arguments of the call
     progress  a function that is called with the number of calls done, and of those known of
 
-    The file has no code and is not pickled. Raises TypeError for what cannot be kept, ValueError
-    for a name that does not end in .npz, OSError where no file can be written.
+    The file has no code and is not pickled. A call of a submodule that is given what cannot be
+    kept, as a cache, is left out and named. Raises TypeError where the whole is given such a thing,
+    ValueError for a name that does not end in .npz, OSError where no file can be written.
     """
     if not isinstance(original, torch.nn.Module):
         raise TypeError(f"original: expected a torch.nn.Module, got a {type(original).__name__}")
@@ -109,7 +115,7 @@ def record_module(
     files.writable(path)
     here, writer = Here(original, arrays, settings or {}, seed), Writer()
     pace.expect(len(here.calls))
-    given = [_given(call, writer) for call in here.calls]  # which refuses what it cannot keep
+    given, unkept = _kept(here.calls, writer)
     about = fingerprint()
     header: Header = {
         "format": VERSION,
@@ -118,12 +124,28 @@ def record_module(
         "modules": _modules(original),
         "tensors": _tensors(original, writer),
         "calls": [],
+        "unkept": unkept,
     }
-    for call, kept in zip(here.calls, given, strict=True):
-        header["calls"].append(_gives(here, call, kept, writer))
+    for call in here.calls:
+        if call in given:
+            header["calls"].append(_gives(here, call, given[call], writer))
         pace.step()
     writer.write(path, header)
     return path
+
+
+def _kept(calls: Sequence[Call], writer: Writer) -> tuple[dict[Call, Given], list[str]]:
+    """What each call was given, and why that of some is not kept. Raises TypeError for that of the
+    whole."""
+    given, unkept = {}, []
+    for call in calls:
+        try:
+            given[call] = _given(call, writer)
+        except TypeError as error:
+            if not call.place:
+                raise
+            unkept.append(str(error).partition(";")[0])
+    return given, unkept
 
 
 def _modules(original: torch.nn.Module) -> list[KeptModule]:
@@ -177,17 +199,25 @@ def _given(call: Call, writer: Writer) -> Given:
         "differentiable": call.differentiable,
         "attached": call.attached,
         "written": sorted(call.written),
+        "memory": writer.tree(dict(call.memory) if call.number else {}, f"memory of {where}"),
+        "unseen": call.unseen,
+        "paths": call.paths,
+        "empty": sorted(call.empty),
     }
 
 
 def _gives(here: Here, call: Call, given: Given, writer: Writer) -> KeptCall:
     """… with the gradient of every parameter, for a port may have any submodules."""
+    kept: KeptCall = {**given, "asked": [], "results": {}}
+    if not call.dys:
+        return kept
     inputs = here.inputs(call)
-    kept: KeptCall = {**given, "asked": inputs.names, "results": {}}
-    if not (call.dys and inputs.arrays):
+    kept["asked"] = inputs.names
+    if not inputs.arrays:
         return kept
     held = parameters_of(call.module).items()
-    side = Side(call.module, dict, [n for n, p in held if p.requires_grad])
+    asked = [n for n, p in held if p.requires_grad]
+    side = Side(call.module, dict, asked, memory=call.memory)
     answers = here.answers(side, side, inputs)
     moves = answers.floor(list(answers.truth)).moves()
     for name, truth in answers.truth.items():
@@ -224,6 +254,8 @@ class Record:
             raise Damaged(f"{path}: expected a record of a module: {text}") from None
         self.calls: Sequence[Call] = list(self.gave)
         self.note = f"judged by a record, without the original's code, made by {where}"
+        if unkept := header.get("unkept"):
+            self.note += f"; without {len(unkept)} calls that could not be kept, as {unkept[0]}"
 
     def inputs(self, call: Call) -> Inputs:
         held = tensors_of(call.module) | call.buffers
@@ -298,9 +330,13 @@ def _call(kept: Given, module: torch.nn.Module, reader: Reader) -> Call:
         reader.tree(kept["buffers"]),
         reader.tree(kept["generator"]),
         reader.tree(kept["dys"]),
+        kept.get("paths", []),
+        set(kept.get("empty", ())),
         kept["differentiable"],
         kept["attached"],
         set(kept["written"]),
+        memory=reader.tree(kept["memory"]) if "memory" in kept else {},
+        unseen=kept.get("unseen", ""),
     )
 
 

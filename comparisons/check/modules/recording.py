@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from ....reference.adapters import is_differentiable
 from ..trees import items, mapped
-from .state import State, held_by, modules_of, parameters_of, plain, slots_of, swapped
+from .memory import Memory, below, memory_now, remembered
+from .objects import boxed, opened, settled
+from .outputs import empty_in, outputs_of
+from .state import (
+    State,
+    held_by,
+    is_numeric,
+    modules_of,
+    parameters_of,
+    plain,
+    slots_of,
+    swapped,
+    with_hooks,
+)
+
+VMAP = "it is called inside of a transformation of torch.func"
 
 
 @dataclass(eq=False)
@@ -22,12 +37,18 @@ class Call:
     place       its name, "" for the whole
     number      which of its calls it is, from 0
     buffers     before the call
+    args        and kwargs, with a Box for an object that holds tensors or that the call changes
     dys         of the floating results in order, None where none arrived
+    paths       and empty: the keys that lead to these results, and those that lead to nothing
     generator   the state of torch's before the call, if that draws
     attached    whether gradients were recorded in the forward
     written     the buffers that the call has changed
+    memory      what the module kept from calls before, of what changes
+    unseen      why nothing of it is known
+    narrow      the operators that it calls and that know no float64
     gradients   of the whole, if they are kept: those of its parameters, None where there is none
     after       of the whole, if they are kept: its buffers after the call
+    left        of the whole, if it is kept: its memory after the call
     """
 
     place: str
@@ -38,9 +59,15 @@ class Call:
     buffers: dict[str, torch.Tensor]
     generator: torch.Tensor | None = None
     dys: list[torch.Tensor | None] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    empty: set[str] = field(default_factory=set)
     differentiable: bool = False  # whether a gradient is asked of any of its arguments
     attached: bool = True
     written: set[str] = field(default_factory=set)
+    memory: Memory = field(default_factory=dict)
+    left: Memory = field(default_factory=dict)
+    narrow: set[str] = field(default_factory=set)
+    unseen: str = ""
     gradients: dict[str, torch.Tensor | None] = field(default_factory=dict)
     after: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -52,25 +79,38 @@ def recorded(
     kwargs: Mapping[str, Any],
     seed: int,
     kept: bool = False,
+    asked: bool = True,
+    memory: Memory = MappingProxyType({}),
 ) -> list[Call]:
     """The calls in the order in which they end, the whole last. The state, parameters and buffers,
     takes the place of the module's own, which stay as they are; so does torch's generator. What the
-    run leaves is kept with the whole if that is wanted."""
+    run leaves is kept with the whole if that is wanted. A gradient is asked of every floating
+    argument, or of those alone of which it is asked anyway. It goes on from this
+    memory, and each call has what was there of it before."""
     calls: list[Call] = []
-    recorder = _Recorder(module, calls)
+    recorder = _Recorder(module, calls, memory)
     with kept_generator(seed), torch.enable_grad():
         own = {n: state[n].detach().clone() for n in held_by(module)}
         for name, parameter in parameters_of(module).items():
-            own[name].requires_grad_(is_differentiable(own[name]) and parameter.requires_grad)
-        args, kwargs = mapped(_fresh, (tuple(args), dict(kwargs)))
-        with swapped(slots_of(module), own), recorder:
+            if is_numeric(own[name]) and parameter.requires_grad:
+                with_hooks(own[name].requires_grad_(), parameter)
+        copies = _copied((tuple(args), dict(kwargs)), _fresh if asked else _taken)
+        args, kwargs = opened(mapped(unleafed, copies))
+        with swapped(slots_of(module), own), remembered(module, memory), recorder:
             y = module(*args, **kwargs)
             recorder.over = True
-            outputs = [o for o in floating(y) if o.requires_grad]
+            if not calls[-1].dys:
+                kind = type(y).__name__
+                raise TypeError(
+                    f"{type(module).__name__} gives a {kind}, without a floating tensor"
+                )
+            outputs = [o for _, o in outputs_of(y) if o.requires_grad]
             generator = torch.Generator().manual_seed(seed)
-            dys = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
+            dys = [_drawn(o, generator) for o in outputs]
             if outputs:
                 torch.autograd.backward(outputs, dys)
+            if kept:
+                calls[-1].left = memory_now(module, memory)
         if kept:
             parameters = parameters_of(module)
             calls[-1].gradients = {name: own[name].grad for name in parameters}
@@ -81,19 +121,22 @@ def recorded(
 class _Recorder:
     """Hooks on every submodule, as long as it is entered."""
 
-    def __init__(self, module: torch.nn.Module, calls: list[Call]) -> None:
-        self.module, self.calls = module, calls
+    def __init__(self, module: torch.nn.Module, calls: list[Call], memory: Memory) -> None:
+        self.module, self.calls, self.memory = module, calls, memory
         self.over = False  # with the forward, of which checkpoints repeat parts in the backward
         self.open: list[Call] = []
         self.count: Counter[str] = Counter()
         self.known: dict[str, torch.Tensor] = {}  # the last copy of each buffer
 
     def __enter__(self) -> None:
+        names = {module: name for name, module in reversed(modules_of(self.module).items())}
         self.hooks = [
             hook
-            for name, module in modules_of(self.module).items()
+            for module, name in names.items()  # of one with several names, the first
             for hook in (
-                module.register_forward_pre_hook(self._before(name), with_kwargs=True),
+                module.register_forward_pre_hook(
+                    self._before(name), with_kwargs=True, prepend=True
+                ),
                 module.register_forward_hook(self._after(name), with_kwargs=True),
             )
         ]
@@ -106,11 +149,17 @@ class _Recorder:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             if self.over and not self._lost(place):
                 return
-            taken, settings = mapped(_taken, (tuple(args), dict(kwargs)))
+            if _is_transformed():
+                self.calls.append(Call(place, self.count[place], module, (), {}, {}, unseen=VMAP))
+                self.count[place] += 1
+                return
+            taken, settings = _copied((tuple(args), dict(kwargs)), _taken)
             buffers = self._buffers(place, module)
             call = Call(place, self.count[place], module, taken, settings, buffers)
+            if first := below(self.memory, place):
+                call.memory = memory_now(module, first)
             call.generator = torch.get_rng_state()
-            call.differentiable = any(t.requires_grad for t in floating((args, kwargs)))
+            call.differentiable = any(t.requires_grad for t in floating((taken, settings)))
             self.count[place] += 1
             self.open.append(call)
 
@@ -128,19 +177,23 @@ class _Recorder:
 
     def _after(self, place: str) -> Any:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, y: Any) -> None:
+            if _is_transformed():
+                return
             while self.open and self.open[-1].place != place:  # whose forward raised
                 self.open.pop()
             if not self.open:
                 return
             call = self.open.pop()
+            call.args, call.kwargs = settled((call.args, call.kwargs))
             if call.generator is not None and torch.equal(call.generator, torch.get_rng_state()):
                 call.generator = None  # it draws nothing
             call.attached = torch.is_grad_enabled()
             after = {plain(name): b for name, b in module.named_buffers()}
             call.written = {n for n, b in call.buffers.items() if not torch.equal(b, after[n])}
-            outputs = floating(y)
-            call.dys = [None] * len(outputs)
-            for i, output in enumerate(outputs):
+            outputs = outputs_of(y)
+            call.dys, call.empty = [None] * len(outputs), empty_in(y)
+            call.paths = [path for path, _ in outputs]
+            for i, (_, output) in enumerate(outputs):
                 if output.requires_grad:
                     output.register_hook(_Arrival(call, i))
             if lost := self._lost(place):
@@ -169,13 +222,13 @@ class _Arrival:
 
 
 def floating(tree: Any) -> list[torch.Tensor]:
-    """The floating tensors of a tree, in order."""
-    return [t for _, t in items(tree) if is_differentiable(t)]
+    """The floating tensors of a tree, in order, complex ones included."""
+    return [t for _, t in items(tree) if is_numeric(t)]
 
 
 def is_asked(leaf: Any) -> bool:
     """Whether a gradient is asked of it."""
-    return is_differentiable(leaf) and leaf.requires_grad
+    return is_numeric(leaf) and leaf.requires_grad
 
 
 def asked(tree: Any) -> list[torch.Tensor]:
@@ -194,11 +247,36 @@ def kept_generator(state: int | torch.Tensor | None = None) -> Iterator[None]:
         yield
 
 
+def _is_transformed() -> bool:
+    """Whether tensors here are those of a transformation, of which nothing can be kept."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _copied(call: Any, copied: Callable[[Any], Any]) -> Any:
+    """A call with copies of its tensors, its objects boxed. Of what these hold beside tensors of
+    which a gradient is asked, none is."""
+    outside = mapped(copied, call)
+    asked = any(t.requires_grad for t in floating(outside))
+    return boxed(outside, (lambda t: copied(t).detach()) if asked else copied)
+
+
+def _drawn(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Random numbers in its place."""
+    dtype = torch.complex64 if like.is_complex() else None
+    return torch.randn(like.shape, generator=generator, dtype=dtype).to(like)
+
+
 def _fresh(leaf: Any) -> Any:
     """A copy of a tensor, of which a gradient is asked if it is floating."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
-    return leaf.detach().clone().requires_grad_(leaf.is_floating_point())
+    return leaf.detach().clone().requires_grad_(is_numeric(leaf))
+
+
+def unleafed(leaf: Any) -> Any:
+    """What a module may write to, though a gradient is asked of it."""
+    asked = isinstance(leaf, torch.Tensor) and leaf.requires_grad
+    return leaf.clone() if asked else leaf
 
 
 def _taken(leaf: Any) -> Any:

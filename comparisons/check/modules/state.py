@@ -12,6 +12,23 @@ State = Mapping[str, torch.Tensor]
 WRAPPED = "_orig_mod"  # as torch.compile calls what it wraps
 
 
+def is_numeric(leaf: Any) -> bool:
+    """Whether it is a tensor of real or complex numbers, of which a gradient can be asked."""
+    return isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+def with_hooks(t: torch.Tensor, like: torch.Tensor) -> None:
+    """Gives a tensor, of which a gradient is asked, the hooks that another one's gradient has."""
+    for hook in (like._backward_hooks or {}).values():
+        t.register_hook(hook)
+
+
+def zeros_for(tensors: State) -> dict[str, torch.Tensor]:
+    """Zeros in the place of each, complex where it is."""
+    kinds = {True: torch.complex64, False: torch.float32}
+    return {n: torch.zeros(t.shape, dtype=kinds[t.is_complex()]) for n, t in tensors.items()}
+
+
 def plain(name: str) -> str:
     """A name without those of wrappers."""
     return ".".join(part for part in name.split(".") if part != WRAPPED)
@@ -58,6 +75,31 @@ def first_names(tensors: State) -> dict[str, str]:
     """Of each name the first that its tensor has."""
     names: dict[int, str] = {}
     return {name: names.setdefault(id(t), name) for name, t in tensors.items()}
+
+
+def refuse_script(module: torch.nn.Module, what: str) -> None:
+    """Raises TypeError for a module into which no hook can look."""
+    for name, inner in module.named_modules():
+        if isinstance(inner, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{what}: expected modules of Python, got {name or 'one'} of torch.jit; it may be "
+                "the port, and what it was made of the original"
+            )
+
+
+def refuse_unmade(module: torch.nn.Module, what: str) -> None:
+    """Raises ValueError for a parameter or buffer that a lazy module has not made yet."""
+    for name, t in tensors_of(module).items():
+        if torch.nn.parameter.is_lazy(t):
+            kind = type(module.get_submodule(name.rpartition(".")[0])).__name__
+            raise ValueError(f"{what} has not made {name} of a {kind} yet: call it once before")
+
+
+def refuse_empty(tensors: State, what: str) -> None:
+    """Raises ValueError for a tensor without values."""
+    for name, t in tensors.items():
+        if t.is_meta:
+            raise ValueError(f"{what}: expected values, got {name} on meta")
 
 
 Slots = list[tuple[dict[str, Any], str, str]]  # what holds a tensor, under which key, its name

@@ -19,6 +19,7 @@ from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
 from ..pace import Pace
 from .arranging import Arranging
+from .memory import Memory
 from .optimizing import Before, Machine, Maker, Refused
 from .pairing import Pairing
 from .recording import Call, recorded
@@ -33,7 +34,9 @@ ALONE = "the original has none that could be arranged for it: the port goes on w
 
 
 class Whole(Protocol):
-    """What judges the two modules as wholes."""
+    """What judges the two modules as wholes; with what the port keeps from call to call."""
+
+    memory: Memory
 
     def of(self, call: Call) -> Iterator[Place]: ...
 
@@ -99,6 +102,7 @@ class Stepping:
         whole before each, if something judges it, as long as that is right. Where nothing does, it
         is different already. Raises ValueError for an optimizer that cannot step the original."""
         self._failed = whole is None
+        self._memory: Memory = whole.memory if whole else {}
         try:
             ours, theirs = self.port.begun(), self.original.begun()
         except Refused as why:
@@ -148,7 +152,8 @@ class Stepping:
 
     def _run(self, call: Call, state: State, seed: int) -> Call:
         """The original once more, with what it was given and what its state is now."""
-        return recorded(self.original.module, state, call.args, call.kwargs, seed, kept=True)[-1]
+        what = self.original.module, state, call.args, call.kwargs, seed
+        return recorded(*what, kept=True, memory=call.left)[-1]
 
     def _reached(self, call: Call, state: State, seed: int, right: bool) -> set[str]:
         """The parameters of the port that have a gradient, be it 0; where the two are different,
@@ -156,10 +161,13 @@ class Stepping:
         if not right:
             return self.arranging.has(call.gradients)
         own = self.arranging.ported(state)
-        run = recorded(self.port.module, own, call.args, call.kwargs, seed, kept=True)[-1]
+        what = self.port.module, own, call.args, call.kwargs, seed
+        run = recorded(*what, kept=True, memory=self._memory)[-1]
+        self._memory = run.left
         return {name for name, gradient in run.gradients.items() if gradient is not None}
 
     def _wholes(self, call: Call, state: State, whole: Whole) -> list[Place]:
+        whole.memory = self._memory
         with swapped(slots_of(self.original.module), state):
             places = list(whole.of(call))
             if any(p.kind in BAD for p in places) and not self._failed:

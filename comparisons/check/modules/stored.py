@@ -20,12 +20,23 @@ import torch
 
 from ...report import files, npz
 from ...report.parquet import Damaged
+from .objects import Box
 
 MARK = "gradtwin modules"  # the member that holds the header
 VERSION = 1  # it rises when a file of the version before is no longer read like one of this
 SIMPLE = (bool, int, float, str, type(None))
 HALF = ("bfloat16",)  # what NumPy lacks: kept as whole numbers of the same bits
-EXPECTED = "tensors, numbers, text, and tuples, lists, dicts and dataclasses of them"
+EXPECTED = "tensors, numbers, text, and tuples, lists, mappings and dataclasses of them"
+
+
+class Keyed(dict[str, Any]):
+    """A mapping of another class, whose keys are attributes as well."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
 
 class Writer:
@@ -53,14 +64,18 @@ class Writer:
         if type(tree) is dict and all(type(key) in SIMPLE for key in tree):
             return {"dict": [[k, self.tree(v, f"{what}.{k}")] for k, v in tree.items()]}
         if type(tree) in (list, tuple, torch.Size):
-            kind = "list" if isinstance(tree, list) else "tuple"
-            return {kind: [self.tree(v, f"{what}.{i}") for i, v in enumerate(tree)]}
+            name = "list" if isinstance(tree, list) else "tuple"
+            return {name: [self.tree(v, f"{what}.{i}") for i, v in enumerate(tree)]}
         if isinstance(tree, tuple) and hasattr(tree, "_fields"):
             return {"named": self._fields(tree, tree._fields, what)}
         if dataclasses.is_dataclass(tree) and not isinstance(tree, (type, Mapping)):
             names = [f.name for f in dataclasses.fields(tree)]
             return {"dataclass": self._fields(tree, names, what)}
-        raise TypeError(f"{what}: a {type(tree).__name__} cannot be kept; expected {EXPECTED}")
+        if isinstance(tree, Mapping) and not isinstance(tree, Box) and all(map(_is_text, tree)):
+            kept = [[k, self.tree(v, f"{what}.{k}")] for k, v in tree.items()]
+            return {"keyed": [type(tree).__name__, kept]}
+        kind = tree.ref.kind if isinstance(tree, Box) else type(tree)
+        raise TypeError(f"{what}: a {kind.__name__} cannot be kept; expected {EXPECTED}")
 
     def _fields(self, tree: Any, names: Sequence[str], what: str) -> list[Any]:
         fields = [[n, self.tree(getattr(tree, n), f"{what}.{n}")] for n in names]
@@ -110,7 +125,8 @@ class Reader:
         return self.arrays[name]
 
     def tree(self, kept: Any) -> Any:
-        """The tree again; named tuples and dataclasses as others with the same names and fields."""
+        """The tree again; named tuples, dataclasses and other mappings as others with the same
+        names and fields."""
         if not isinstance(kept, dict):
             return kept
         if "tensor" in kept:
@@ -123,12 +139,20 @@ class Reader:
         if kind in ("list", "tuple"):
             return {"list": list, "tuple": tuple}[kind](map(self.tree, inside))
         name, fields = inside
+        if kind == "keyed":
+            return type(name, (Keyed,), {})((key, self.tree(v)) for key, v in fields)
+        if name == "PackedSequence":  # torch's own, which its layers know by its class
+            return torch.nn.utils.rnn.PackedSequence(*(self.tree(v) for _, v in fields))
         make: Any = {"named": namedtuple, "dataclass": dataclasses.make_dataclass}[kind]
         return make(name, [n for n, _ in fields])(*(self.tree(v) for _, v in fields))
 
     def _tensor(self, dtype: str, name: str) -> torch.Tensor:
         t = torch.from_numpy(self.array(name))
         return t.view(getattr(torch, dtype)) if dtype in HALF else t
+
+
+def _is_text(key: Any) -> bool:
+    return isinstance(key, str)
 
 
 def _digest(a: np.ndarray) -> str:

@@ -36,11 +36,19 @@ from .evaluation import (
 )
 from .failure import Failure
 from .forms import Given, Watched, form_of
+from .memory import Memory, Moment, below
 from .original import Original
 from .pairing import Names, Pairing, paired
 from .recording import Call
 from .report import BAD, FAILED, ModulesReport, Place, Source, row
-from .state import modules_of, parameters_of, tensors_of
+from .state import (
+    is_numeric,
+    modules_of,
+    parameters_of,
+    refuse_empty,
+    refuse_unmade,
+    tensors_of,
+)
 from .stepping import Stepping, Training
 
 CALL = "call"  # the result of one that cannot be compared
@@ -61,7 +69,10 @@ def check_modules(
     given what the original's was, with the cotangents that arrived there: outputs, gradients and
     buffers are held to those in float64, within a measured floor. Then come the steps.
     """
+    refuse_unmade(port, "the port")
     pairing = paired(port, original.module, names)
+    alone = {n: t for n, t in tensors_of(port).items() if n not in pairing.sources}
+    refuse_empty(alone, "the port")
     pace.expect(len(original.calls))
     judged = _Judged(port, original, pairing, pace)
     places = _blamed(judged.places())
@@ -100,6 +111,9 @@ def _is_bad(place: Place) -> bool:
 
 
 def _is_right(place: Place) -> bool:
+    """Whether it is judged, and right; or is a result that the port does not give."""
+    if place.kind == NOT_APPLICABLE and place.result.startswith("output"):
+        return True
     return place.verdict is not None and not _is_bad(place)
 
 
@@ -118,11 +132,22 @@ class _Judged:
         self.failures: dict[Call, Failure] = {}  # in order
         self.formed: set[Call] = set()  # that were judged in the form that the port's takes
         self.whole: dict[str, tuple[bool, bool]] = {}  # of what is true of the module itself
+        self.memory: Memory = {}  # what the port keeps from call to call, as it is now
+        self.memory = self._changed()
+
+    def _changed(self) -> Memory:
+        """What the port does to its memory in a call of the whole."""
+        call, before = self.original.calls[-1], Moment(self.port)
+        if sides := self._sides(call, ""):
+            inputs = self.original.inputs(call)
+            with contextlib.suppress(Exception):  # which is found where it is judged
+                evaluated(sides[0], inputs, inputs.arrays, backward=False)
+        return before.changed()
 
     def places(self) -> list[Place]:
         """Of all calls. One in another form that is different, around which all is right, is judged
         with that: its form was not found."""
-        found = {call: list(self._of(call)) for call in self.original.calls}
+        found = {call: list(self.of(call)) for call in self.original.calls}
         right = {c for c, places in found.items() if places and all(map(_is_right, places))}
         for call in self.formed - right:
             if right.intersection(self._around(call)):
@@ -139,12 +164,14 @@ class _Judged:
                 around.setdefault(later.place, later)
         return around.values()
 
-    def _of(self, call: Call) -> Iterator[Place]:
+    def of(self, call: Call) -> Iterator[Place]:
         """A place for each result of a call, or one that says why there are none."""
         self.pace.step()
         ours = self._partner(call)
         if ours is None:
             yield Place(call, NOT_APPLICABLE, note="the port has no such submodule")
+        elif call.unseen:
+            yield Place(call, NOT_APPLICABLE, note=call.unseen)
         elif self.pace.over:
             yield Place(call, NOT_APPLICABLE, note="not judged within the budget")
         elif not (sides := self._sides(call, ours)):
@@ -159,6 +186,8 @@ class _Judged:
                 if call not in self.formed and any(p.verdict for p in places):
                     self.seen.add(call.place)
                 yield from places
+            else:
+                yield Place(call, NOT_APPLICABLE, note="it is given no numbers, and holds none")
 
     def _judged(self, call: Call, subject: Side, reference: Side, inputs: Inputs) -> list[Place]:
         places: list[Place] = []
@@ -225,9 +254,10 @@ class _Judged:
         """The port's forward where the first result is different, if its file is there."""
         call = next((p.call for p in places if p.kind in BAD), None)
         ours = self._partner(call) if call else None
-        if ours is None:
+        module = modules_of(self.port)[ours] if ours is not None else None
+        if module is None or isinstance(module, torch.jit.ScriptModule):
             return None
-        forward = inspect.unwrap(type(modules_of(self.port)[ours]).forward)
+        forward = inspect.unwrap(type(module).forward)
         try:
             lines, first = inspect.getsourcelines(forward)
             file = Path(inspect.getsourcefile(forward) or "").name
@@ -242,6 +272,8 @@ class _Judged:
             yield "of the original no gradient can be asked: only values are judged"
         elif grads and not any(grads):
             yield "every gradient of the original is zero, with which anything agrees"
+        if narrow := sorted({name for call in self.original.calls for name in call.narrow}):
+            yield f"no float64 is known by {', '.join(narrow)}: as exact as in the module's dtype"
         if any(is_none for _, is_none in self.whole.values()):
             yield "the original gives NaN alone, with which anything agrees"
 
@@ -265,7 +297,7 @@ class _Judged:
             return {n: made[f] if f in made else _alone(own[n], dtype) for n, f in full.items()}
 
         held = (n for n in parameters_of(module) if full[n] in pairing.sources)
-        wanted = [n for n in held if own[n].is_floating_point() and own[n].requires_grad]
+        wanted = [n for n in held if is_numeric(own[n]) and own[n].requires_grad]
         theirs = [n for n, p in parameters_of(call.module).items() if p.requires_grad]
         if call.place and call.differentiable:
             seen = self.seen - {call.place}
@@ -275,8 +307,10 @@ class _Judged:
             wanted = [n for n in wanted if not within.issuperset(pairing.sources[full[n]])]
         runs = self.original.runs
         made_of = {n: [s[len(other) :] for s in pairing.sources[full[n]]] for n in wanted}
-        return Side(module, arrange, wanted, made_of=made_of), Side(
-            call.module, dict, theirs, runs=runs
+        memory = below(self.memory, ours)
+        memory |= {key: call.memory[key] for key in memory if key in call.memory}
+        return Side(module, arrange, wanted, made_of=made_of, memory=memory), Side(
+            call.module, dict, theirs, runs=runs, memory=call.memory
         )
 
     def _parts(self, subject: Side, reference: Side) -> Iterator[tuple[Side, Side]]:
@@ -323,7 +357,10 @@ class _Judged:
         try:
             results = dict(ours(inputs.arrays))
         except Incomparable as why:
-            if call.place:
+            if why.lacking and self.original.runs:
+                rest = inputs.without(why.lacking)
+                yield from self._settled(call, subject, reference, rest, gradients)
+            elif call.place:
                 yield Place(call, NOT_APPLICABLE, note=str(why))
             else:  # around which nothing else is judged
                 yield Place(call, DIFFERENT, CALL, verdict=FAILED, note=str(why))
@@ -341,7 +378,9 @@ class _Judged:
             written = {f"buffer {n}" for n in _written(subject, inputs, results)}
             names = [n for n in answers.truth if not n.startswith("buffer") or n in written]
         for name in names:
-            if name not in results:
+            if name not in results and name.startswith("output"):
+                yield Place(call, NOT_APPLICABLE, name, note="the port gives none")
+            elif name not in results:
                 yield Place(call, DIFFERENT, name, verdict=FAILED, note="the port has none")
         both = [n for n in names if n in results]
         if not call.place:
