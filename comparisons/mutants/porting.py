@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from ..check.findings import NOT_APPLICABLE
-from ..check.modules.report import ModulesReport
-from ..check.modules.state import is_called
+from ..check.modules.evaluation import NO_FORWARD
+from ..check.modules.recording import Call
+from ..check.modules.report import ModulesReport, Place
+from ..check.modules.verify import NO_NUMBERS, NO_PARTNER, UNCALLED
 from ..check.verify import check
 from ..verdict.halves import is_half
 
@@ -58,6 +60,7 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
 }
 SINGLE = "float32"
 BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show
+APART = (NO_PARTNER, NO_FORWARD, UNCALLED, NO_NUMBERS)  # what is no submodule of both
 PORT = "# The port"  # behind this line stands what faults are planted in
 # Names of causes that say the same.
 SAME = {
@@ -163,16 +166,14 @@ def _below(fine: ModulesReport, coarse: ModulesReport) -> bool:
 
 
 def right_row(architecture: str, number: int, dtype: str = SINGLE) -> dict[str, Any]:
-    """Whether a right way to write it is quiet. An alarm is also a submodule that both have by name
-    and with a forward, and that was not judged."""
+    """Whether a right way to write it is quiet. An alarm is also a submodule that both have and
+    call, and that was not judged."""
     whole = made(architecture)
     right = whole.RIGHT[number - 1] if number else None
     start = time.process_time()
     module = made(architecture, right.old, right.new) if right else whole
     report = _checked(module, (right and right.names) or whole.NAMES, dtype)
-    skipped = report.table[report.table["class"] == NOT_APPLICABLE]["place"]
-    own = {name for name, inner in module.Port().named_modules() if is_called(inner)}
-    unjudged = [place for place in skipped if place in own]
+    unjudged = _unjudged(report)
     return {
         "id": f"{architecture}/{right.name if right else 'as it stands'}/{dtype}",
         "kind": "right",
@@ -188,6 +189,19 @@ def right_row(architecture: str, number: int, dtype: str = SINGLE) -> dict[str, 
         "skipped": ", ".join(unjudged),
         "seconds": time.process_time() - start,
     }
+
+
+def _unjudged(report: ModulesReport) -> list[str]:
+    """The submodules that both have, and call, and of a call of which no result was judged."""
+    calls: dict[Call, list[Place]] = {}
+    for place in report.places:
+        calls.setdefault(place.call, []).append(place)
+    found = [
+        call.place
+        for call, places in calls.items()
+        if not any(p.verdict for p in places) and not any(p.note in APART for p in places)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -15,7 +15,7 @@ import torch
 from ...ops.arguments import signature_of
 from ...verdict.classes import Function, Results
 from ..trees import items, mapped
-from .forms import Form
+from .forms import Form, Partly
 from .memory import Memory, remembered
 from .objects import opened
 from .outputs import Incomparable, matched
@@ -35,6 +35,7 @@ from .state import (
 )
 from .wide import NARROW, Wide
 
+NO_FORWARD = "it has no forward"  # a list or a dict of submodules
 LOW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 Arrange = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
 
@@ -52,7 +53,7 @@ class Side:
     memory    what it keeps from calls before
     hooked    whether its parameters have the hooks that were registered on them
     runs      whether its code is here
-    form      that in which it takes and gives its tensors, if it is another than the original's
+    form      how it is called, if not as the original was
     """
 
     module: torch.nn.Module
@@ -64,7 +65,7 @@ class Side:
     runs: bool = True
     hooked: bool = True
     memory: Memory = field(default_factory=dict)
-    form: Form | None = None
+    form: Form | Partly | None = None
 
     @functools.cached_property
     def held(self) -> list[str]:
@@ -99,7 +100,7 @@ class Side:
         if self.form:
             return self.form.called(self.module, args, kwargs)
         if not is_called(self.module):
-            raise Incomparable("it has no forward")
+            raise Incomparable(NO_FORWARD)
         args, kwargs = opened((args, kwargs))
         if signature := signature_of(self.module.forward):
             try:

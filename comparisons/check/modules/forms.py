@@ -1,8 +1,8 @@
 """The form in which a port's submodule takes and gives its tensors, as its parent shows it.
 
 A submodule that both have may take a boolean mask where the original's takes what is added, a list
-for a tensor, other axes. What its parent gives it, when that is evaluated at what the original's
-was given, is the same tensors in another form; so the original's can be given in that form as well.
+for a tensor, other axes. What the whole gives it, when that is evaluated at what the original was
+given, is the same tensors in another form; so the original's can be given in that form as well.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
-from ....reference.adapters import is_differentiable
 from ..trees import items, mapped
-from .objects import boxed, opened, settled
-from .recording import floating
+from .objects import opened, settled
+from .outputs import outputs_of
+from .recording import Call, copied, floating, taken
+from .state import is_numeric
 
 Way = Callable[[Sequence[torch.Tensor]], torch.Tensor]  # one tensor, made of several
 SIMPLE = (bool, int, float, str, type(None))
@@ -27,11 +28,11 @@ AXES = 5  # of tensors whose axes are tried in every order
 
 
 class Given(NamedTuple):
-    """What a submodule was called with, and what it gave."""
+    """What a submodule was called with, and its floating results with the keys that lead there."""
 
     args: Any
     kwargs: Any
-    y: Any
+    y: list[tuple[str, torch.Tensor]]
 
 
 class _Made(NamedTuple):
@@ -48,36 +49,69 @@ class Form:
 
     given    what the port's was called with, by its parent
     ways     of its floating tensors in order, None for one that stays as the parent made it
-    results  of the original's results
-    tied     whether the original's has several times what the port's has once
+    results  of the original's results, by the keys that lead to them; the port may lack some
+    tied     whether the original's is given one tensor several times
     """
 
     given: Given
     ways: Sequence[Way | None]
-    results: Sequence[Way]
-    tied: bool = False
+    results: Mapping[str, Way]
+    tied: bool
 
-    def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> tuple[torch.Tensor, ...]:
-        """The floating results of the port's, called with what the original's is called with."""
+    def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, torch.Tensor]:
+        """The results of the port's, called with what the original's is called with."""
         theirs = floating((args, kwargs))
         ways = iter(self.ways)
 
         def made(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            if not is_differentiable(leaf):
+            if not is_numeric(leaf):
                 return leaf.clone()
             way = next(ways)
             if way is not None:
                 return way(theirs)
-            return leaf.to(torch.promote_types(leaf.dtype, theirs[0].dtype), copy=True)
+            wide = torch.promote_types(leaf.dtype, theirs[0].dtype) if theirs else leaf.dtype
+            return leaf.to(wide, copy=True)
 
         with torch._C.DisableTorchFunction():  # it is no part of what the port computes
-            own = mapped(made, (self.given.args, self.given.kwargs))
-            own = opened(own)
-        y = floating(module(*own[0], **own[1]))
+            own = opened(mapped(made, (self.given.args, self.given.kwargs)))
+        y = [t for _, t in outputs_of(module(*own[0], **own[1]))]
         with torch._C.DisableTorchFunction():
-            return tuple(way(y) for way in self.results)
+            return {path: way(y) for path, way in self.results.items()}
+
+    def missed(self, call: Call) -> Partly | None:
+        """How the original's is called so that it has no gradient of what the port's is not given,
+        as of zeros around it; None if the port's is given all."""
+        theirs = [torch.zeros_like(t).requires_grad_() for t in floating((call.args, call.kwargs))]
+        made = [way(theirs).sum() for way in self.ways if way is not None]
+        if made:
+            torch.autograd.backward(made)
+        seen = [None if t.grad is None else t.grad != 0 for t in theirs]
+        if all(mask is None or bool(mask.all()) for mask in seen):
+            return None
+        return Partly(seen)
+
+
+@dataclass(frozen=True)
+class Partly:
+    """A call of which some elements have no gradient.
+
+    seen  those of each floating tensor that have one, None for all
+    """
+
+    seen: Sequence[torch.Tensor | None]
+
+    def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        masks = iter(self.seen)
+
+        def made(leaf: Any) -> Any:
+            mask = next(masks) if is_numeric(leaf) else None
+            return leaf if mask is None else torch.where(mask, leaf, leaf.detach())
+
+        with torch._C.DisableTorchFunction():
+            own = opened(mapped(made, (args, kwargs)))
+        return module(*own[0], **own[1])
 
 
 class Watched(contextlib.AbstractContextManager["Watched"]):
@@ -86,7 +120,7 @@ class Watched(contextlib.AbstractContextManager["Watched"]):
     def __init__(self, modules: Mapping[str, torch.nn.Module]) -> None:
         self.modules = modules
         self.calls: dict[str, list[Given]] = {name: [] for name in modules}
-        self._open: list[Any] = []  # what those were given that are not through
+        self._open: list[Any] = []
 
     def __enter__(self) -> Watched:
         self._hooks = [
@@ -94,9 +128,7 @@ class Watched(contextlib.AbstractContextManager["Watched"]):
             for name, module in self.modules.items()
             for hook in (
                 module.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
-                module.register_forward_hook(
-                    functools.partial(self._after, name), with_kwargs=True
-                ),
+                module.register_forward_hook(functools.partial(self._after, name)),
             )
         ]
         return self
@@ -105,43 +137,59 @@ class Watched(contextlib.AbstractContextManager["Watched"]):
         for hook in self._hooks:
             hook.remove()
 
-    def _after(self, name: str, module: Any, args: Any, kwargs: Any, y: Any) -> None:
-        given = settled(self._open.pop())
-        self.calls[name].append(Given(*given, mapped(_kept, y)))
-
     def _before(self, module: Any, args: Any, kwargs: Any) -> None:
-        self._open.append(boxed(mapped(_kept, (tuple(args), dict(kwargs))), _kept))
+        self._open.append(copied((tuple(args), dict(kwargs)), taken))
+
+    def _after(self, name: str, module: Any, args: Any, y: Any) -> None:
+        args, kwargs = settled(self._open.pop())
+        y = [(path, t.detach().clone()) for path, t in outputs_of(y)]
+        self.calls[name].append(Given(args, kwargs, y))
 
 
-def form_of(given: Given, args: Any, kwargs: Any, outputs: Sequence[torch.Tensor]) -> Form | None:
-    """The form in which a port's was called, beside what the original's was called with, and what
-    that gave; None if it is the same form, or if it cannot be told: of each tensor of which a
-    gradient is asked, or of another that is the same, one of the port's has to be made, and each
-    result of the port's."""
+def form_of(
+    given: Given, call: Call, outputs: Mapping[str, torch.Tensor], flat: Collection[int] = ()
+) -> Form | None:
+    """The form in which a port's was called, beside a call of the original's and what that gave;
+    None if it is the same form, or if it cannot be told: every tensor of which a gradient is asked,
+    or another that is the same, has a part in what the port's is given, and one at least of the
+    results is made of the port's. Of those that are `flat`, by their numbers among the tensors, the
+    gradient is 0."""
+    args, kwargs = call.args, call.kwargs
     theirs = floating((args, kwargs))
     tree = (given.args, given.kwargs)
-    if any(t.is_complex() for t in (*theirs, *floating(tree), *floating(given.y), *outputs)):
-        return None
-    ways = _nearest(theirs, floating(tree))
+    ways = _nearest(theirs, floating(tree), exact=True)
     used = frozenset[int]().union(*(made.of for made in ways if made))
-    unused = [t for i, t in enumerate(theirs) if t.requires_grad and i not in used]
-    if not all(any(torch.equal(t, theirs[i]) for i in used) for t in unused):
+    asked = [i for i, t in enumerate(theirs) if t.requires_grad and i not in flat]
+    if not all(i in used or any(torch.equal(theirs[i], theirs[j]) for j in used) for i in asked):
         return None
     stays = (m is None or (m.plain and m.of == {i}) for i, m in enumerate(ways))
     if _same(tree, (args, kwargs)) and all(stays):
         return None
-    ours = floating(given.y)
-    elsewhere = [
-        m for m in ways if m and not m.plain and any(theirs[i].requires_grad for i in m.of)
-    ]
-    if not elsewhere and [t.shape for t in ours] == [t.shape for t in outputs]:
-        results: list[Way | None] = [_one(i) for i in range(len(ours))]
-    else:
-        results = [made and made.way for made in _nearest(ours, outputs)]
-    found = [way for way in results if way is not None]
-    if len(found) < len(results):
+    elsewhere = any(m and not m.plain and not m.of.isdisjoint(asked) for m in ways)
+    results = _results(given.y, outputs, elsewhere)
+    if not results:
         return None
-    return Form(given, [made and made.way for made in ways], found, tied=bool(unused))
+    pairs = itertools.combinations(asked, 2)
+    tied = any(torch.equal(theirs[i], theirs[j]) for i, j in pairs)
+    return Form(given, [made and made.way for made in ways], results, tied)
+
+
+def _results(
+    ours: Sequence[tuple[str, torch.Tensor]], outputs: Mapping[str, torch.Tensor], elsewhere: bool
+) -> dict[str, Way]:
+    """How the original's results are made of the port's. What is of the same shape and stands in
+    the same place is the same, unless its axes may be `elsewhere`, as those of the arguments are:
+    else it would be put right where it is wrong."""
+    found: dict[str, Way] = {}
+    paths = [path for path, _ in ours]
+    for number, (path, t) in enumerate(outputs.items()):
+        i = paths.index(path) if path in paths else number
+        if not elsewhere and i < len(ours) and ours[i][1].shape == t.shape:
+            found[path] = _one(i)
+    rest = {path: t for path, t in outputs.items() if path not in found}
+    made = _nearest([t for _, t in ours], list(rest.values()))
+    found |= {path: m.way for path, m in zip(rest, made, strict=True) if m}
+    return {path: found[path] for path in outputs if path in found}
 
 
 def _same(tree: Any, other: Any) -> bool:
@@ -156,29 +204,50 @@ def _same(tree: Any, other: Any) -> bool:
 def _alike(a: Any, b: Any) -> bool:
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return type(a) is type(b) and (not isinstance(a, SIMPLE) or a == b)
-    if is_differentiable(a) and is_differentiable(b):
+    if is_numeric(a) and is_numeric(b):
         return a.shape == b.shape
     return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _nearest(
-    sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]
+    sources: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], exact: bool = False
 ) -> list[_Made | None]:
     """How tensors are made of others: each by what comes nearest to it, if that is nearer than
-    nothing; of what is as near, by such as no other is made of."""
-    wide = [s.detach().double() for s in sources]
+    nothing, or by the sum of that and what comes nearest to the rest, if that makes half of its
+    digits, as `exact` ones have to be made; of what is as near, by such as no other is made of."""
+    wide = [_wide(s) for s in sources]
     used: set[int] = set()
     found: list[_Made | None] = []
     for target in targets:
-        goal = target.detach().double()
-        best, least = None, (float(goal.norm()), True)
-        for of, way, plain in _ways([s.shape for s in wide], goal.shape):
-            far = (float((way(wide) - goal).norm()), not used.isdisjoint(of))
-            if far < least:
-                best, least = _Made(way, of, plain), far
+        goal = _wide(target)
+        least = torch.finfo(target.dtype).eps ** 0.5 * float(goal.norm())
+        best, far = _nearest_to(goal, wide, used)
+        if best and far > least:
+            second, rest = _nearest_to(goal - best.way(wide), wide, used)
+            made = _sum(best, second) if second and rest <= least else None
+            best = made or (None if exact else best)
         used |= best.of if best else set()
         found.append(best)
     return found
+
+
+def _nearest_to(
+    goal: torch.Tensor, wide: Sequence[torch.Tensor], used: set[int]
+) -> tuple[_Made | None, float]:
+    best, least = None, (float(goal.norm()), True)
+    for of, way, plain in _ways([s.shape for s in wide], goal.shape):
+        far = (float((way(wide) - goal).norm()), not used.isdisjoint(of))
+        if far < least:
+            best, least = _Made(way, of, plain), far
+    return best, least[0]
+
+
+def _wide(t: torch.Tensor) -> torch.Tensor:
+    return t.detach().to(torch.complex128 if t.is_complex() else torch.float64)
+
+
+def _sum(one: _Made, other: _Made) -> _Made:
+    return _Made(lambda t: one.way(t) + other.way(t), one.of | other.of, False)
 
 
 def _ways(
@@ -210,12 +279,19 @@ def _arranged(shape: torch.Size, goal: torch.Size) -> Iterator[Callable[[Any], t
     if shape.numel() != goal.numel() or max(len(shape), len(goal)) > AXES:
         return
     for order in itertools.permutations(range(len(shape))):
-        yield lambda t, order=order: t.permute(order).reshape(goal)
+        yield functools.partial(_joined_axes, order=order, goal=goal)
     if len(goal) > len(shape):
         for order in itertools.permutations(range(len(goal))):
-            parted = [goal[k] for k in order]
-            back = [order.index(k) for k in range(len(goal))]
-            yield lambda t, parted=parted, back=back: t.reshape(parted).permute(back)
+            yield functools.partial(_parted_axes, order=order, goal=goal)
+
+
+def _joined_axes(t: torch.Tensor, order: Sequence[int], goal: torch.Size) -> torch.Tensor:
+    return t.permute(*order).reshape(goal)
+
+
+def _parted_axes(t: torch.Tensor, order: Sequence[int], goal: torch.Size) -> torch.Tensor:
+    back = [order.index(k) for k in range(len(goal))]
+    return t.reshape([goal[k] for k in order]).permute(back)
 
 
 def _cut(shape: torch.Size, goal: torch.Size) -> Iterator[Callable[[Any], torch.Tensor]]:
@@ -223,26 +299,20 @@ def _cut(shape: torch.Size, goal: torch.Size) -> Iterator[Callable[[Any], torch.
     for axis, size in enumerate(shape):
         others = (*shape[:axis], *shape[axis + 1 :])
         if others == tuple(goal):
-            yield from (lambda t, i=i, axis=axis: t.select(axis, i) for i in range(size))
+            yield from (functools.partial(torch.select, dim=axis, index=i) for i in range(size))
         if len(goal) == len(shape) and others == (*goal[:axis], *goal[axis + 1 :]):
             for start in range(size - goal[axis] + 1):
-                yield lambda t, start=start, axis=axis: t.narrow(axis, start, goal[axis])
+                yield functools.partial(torch.narrow, dim=axis, start=start, length=goal[axis])
 
 
 def _joined(shapes: Sequence[torch.Size], goal: torch.Size) -> Iterator[Callable[[Any], Any]]:
     """Several, one after another along an axis, or along a new one."""
-    first = shapes[0]
     for axis in range(len(goal)):
         rest = (*goal[:axis], *goal[axis + 1 :])
         if all(tuple(s) == rest for s in shapes) and len(shapes) == goal[axis]:
-            yield lambda several, axis=axis: torch.stack(tuple(several), axis)
+            yield functools.partial(torch.stack, dim=axis)
         if (
-            len(first) == len(goal)
-            and all(len(s) == len(goal) and (*s[:axis], *s[axis + 1 :]) == rest for s in shapes)
+            all(len(s) == len(goal) and (*s[:axis], *s[axis + 1 :]) == rest for s in shapes)
             and sum(s[axis] for s in shapes) == goal[axis]
         ):
-            yield lambda several, axis=axis: torch.cat(tuple(several), axis)
-
-
-def _kept(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
+            yield functools.partial(torch.cat, dim=axis)

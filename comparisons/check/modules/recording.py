@@ -94,7 +94,7 @@ def recorded(
         for name, parameter in parameters_of(module).items():
             if is_numeric(own[name]) and parameter.requires_grad:
                 with_hooks(own[name].requires_grad_(), parameter)
-        copies = _copied((tuple(args), dict(kwargs)), _fresh if asked else _taken)
+        copies = copied((tuple(args), dict(kwargs)), _fresh if asked else taken)
         args, kwargs = opened(mapped(unleafed, copies))
         with swapped(slots_of(module), own), remembered(module, memory), recorder:
             y = module(*args, **kwargs)
@@ -153,13 +153,13 @@ class _Recorder:
                 self.calls.append(Call(place, self.count[place], module, (), {}, {}, unseen=VMAP))
                 self.count[place] += 1
                 return
-            taken, settings = _copied((tuple(args), dict(kwargs)), _taken)
+            given, settings = copied((tuple(args), dict(kwargs)), taken)
             buffers = self._buffers(place, module)
-            call = Call(place, self.count[place], module, taken, settings, buffers)
+            call = Call(place, self.count[place], module, given, settings, buffers)
             if first := below(self.memory, place):
                 call.memory = memory_now(module, first)
             call.generator = torch.get_rng_state()
-            call.differentiable = any(t.requires_grad for t in floating((taken, settings)))
+            call.differentiable = any(t.requires_grad for t in floating((given, settings)))
             self.count[place] += 1
             self.open.append(call)
 
@@ -252,12 +252,12 @@ def _is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _copied(call: Any, copied: Callable[[Any], Any]) -> Any:
+def copied(call: Any, copy: Callable[[Any], Any]) -> Any:
     """A call with copies of its tensors, its objects boxed. Of what these hold beside tensors of
     which a gradient is asked, none is."""
-    outside = mapped(copied, call)
+    outside = mapped(copy, call)
     asked = any(t.requires_grad for t in floating(outside))
-    return boxed(outside, (lambda t: copied(t).detach()) if asked else copied)
+    return boxed(outside, (lambda t: copy(t).detach()) if asked else copy)
 
 
 def _drawn(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -279,7 +279,8 @@ def unleafed(leaf: Any) -> Any:
     return leaf.clone() if asked else leaf
 
 
-def _taken(leaf: Any) -> Any:
+def taken(leaf: Any) -> Any:
+    """A copy of a tensor, of which a gradient is asked if it is of that."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
     return leaf.detach().clone().requires_grad_(leaf.requires_grad)

@@ -39,7 +39,7 @@ from .forms import Given, Watched, form_of
 from .memory import Memory, Moment, below
 from .original import Original
 from .pairing import Names, Pairing, paired
-from .recording import Call
+from .recording import Call, floating
 from .report import BAD, FAILED, ModulesReport, Place, Source, row
 from .state import (
     is_numeric,
@@ -52,6 +52,10 @@ from .state import (
 from .stepping import Stepping, Training
 
 CALL = "call"  # the result of one that cannot be compared
+# Why a submodule has no place of its own.
+NO_PARTNER = "the port has no such submodule"
+UNCALLED = "the port does not call it"
+NO_NUMBERS = "it is given no numbers, and holds none"
 MOST = 2**22  # elements of the parameters whose gradients are judged at once
 
 
@@ -110,11 +114,9 @@ def _is_bad(place: Place) -> bool:
     return place.kind in BAD
 
 
-def _is_right(place: Place) -> bool:
-    """Whether it is judged, and right; or is a result that the port does not give."""
-    if place.kind == NOT_APPLICABLE and place.result.startswith("output"):
-        return True
-    return place.verdict is not None and not _is_bad(place)
+def _all_right(places: Sequence[Place]) -> bool:
+    """Whether a call was judged, and nothing of it is different."""
+    return any(p.verdict for p in places) and not any(map(_is_bad, places))
 
 
 def _failed(place: Place) -> Place:
@@ -148,7 +150,7 @@ class _Judged:
         """Of all calls. One in another form that is different, around which all is right, is judged
         with that: its form was not found."""
         found = {call: list(self.of(call)) for call in self.original.calls}
-        right = {c for c, places in found.items() if places and all(map(_is_right, places))}
+        right = {c for c, places in found.items() if _all_right(places)}
         for call in self.formed - right:
             if right.intersection(self._around(call)):
                 self.failures.pop(call, None)
@@ -169,7 +171,7 @@ class _Judged:
         self.pace.step()
         ours = self._partner(call)
         if ours is None:
-            yield Place(call, NOT_APPLICABLE, note="the port has no such submodule")
+            yield Place(call, NOT_APPLICABLE, note=NO_PARTNER)
         elif call.unseen:
             yield Place(call, NOT_APPLICABLE, note=call.unseen)
         elif self.pace.over:
@@ -181,13 +183,13 @@ class _Judged:
             inputs = self.original.inputs(call)
             if inputs.arrays:
                 places = self._judged(call, *sides, inputs)
-                if not all(map(_is_right, places)) and call.place:
+                if call.place and not _all_right(places):
                     places = self._in_its_form(call, *sides, inputs) or places
                 if call not in self.formed and any(p.verdict for p in places):
                     self.seen.add(call.place)
                 yield from places
             else:
-                yield Place(call, NOT_APPLICABLE, note="it is given no numbers, and holds none")
+                yield Place(call, NOT_APPLICABLE, note=NO_NUMBERS)
 
     def _judged(self, call: Call, subject: Side, reference: Side, inputs: Inputs) -> list[Place]:
         places: list[Place] = []
@@ -203,16 +205,28 @@ class _Judged:
         """The same, where the port gives its submodule the tensors in another form, which it shows;
         else nothing."""
         shown = self._shown[call.place]
+        if self._shown[""] and not shown:
+            self.failures.pop(call, None)
+            return [Place(call, NOT_APPLICABLE, note=UNCALLED)]
         if len(shown) != sum(other.place == call.place for other in self.original.calls):
             return []
         native = self.original.answers(subject, reference, inputs).native
-        outputs = [torch.from_numpy(a) for n, a in native.items() if n.startswith("output")]
-        form = form_of(shown[call.number], call.args, call.kwargs, outputs)
-        if form is None or (form.tied and not self.original.runs):
+        theirs = floating((call.args, call.kwargs))
+        numbers = [i for i, t in enumerate(theirs) if t.requires_grad]
+        gradients = [native.get(f"gradient of {n}") for n in inputs.names]
+        flat = {
+            i for i, g in zip(numbers, gradients, strict=False) if g is not None and not g.any()
+        }
+        names = [n for n in native if n.startswith("output")]
+        outputs = {p: torch.from_numpy(native[n]) for p, n in zip(call.paths, names, strict=True)}
+        form = form_of(shown[call.number], call, outputs, flat)
+        missed = form.missed(call) if form else None
+        if form is None or not (self.original.runs or not (form.tied or missed)):
             return []
         inputs = inputs.tied() if form.tied else inputs
         alone = self.failures.pop(call, None)
-        places = self._judged(call, replace(subject, form=form), reference, inputs)
+        sides = replace(subject, form=form), replace(reference, form=missed)
+        places = self._judged(call, *sides, inputs)
         if not any(p.verdict for p in places):
             self.failures |= {call: alone} if alone else {}
             return []
@@ -224,7 +238,7 @@ class _Judged:
         """What the port gives its submodules, under the names that they have in the original, when
         it is given what the original was."""
         whole, port = self.original.calls[-1], modules_of(self.port)
-        watched = Watched({n: port[ours] for ours, n in self.pairing.modules.items() if n})
+        watched = Watched({n: port[ours] for ours, n in self.pairing.modules.items()})
         if sides := self._sides(whole, ""):
             inputs = self.original.inputs(whole)
             side = replace(sides[0], around=lambda: watched)
