@@ -106,8 +106,8 @@ class Watched(contextlib.AbstractContextManager["Watched"]):
             hook.remove()
 
     def _after(self, name: str, module: Any, args: Any, kwargs: Any, y: Any) -> None:
-        given = settled(self._open.pop())
-        self.calls[name].append(Given(*given, mapped(_kept, y)))
+        taken, settings = settled(self._open.pop())
+        self.calls[name].append(Given(taken, settings, mapped(_kept, y)))
 
     def _before(self, module: Any, args: Any, kwargs: Any) -> None:
         self._open.append(boxed(mapped(_kept, (tuple(args), dict(kwargs))), _kept))
