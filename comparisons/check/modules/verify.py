@@ -214,9 +214,7 @@ class _Judged:
         theirs = floating((call.args, call.kwargs))
         numbers = [i for i, t in enumerate(theirs) if t.requires_grad]
         gradients = [native.get(f"gradient of {n}") for n in inputs.names]
-        flat = {
-            i for i, g in zip(numbers, gradients, strict=False) if g is not None and not g.any()
-        }
+        flat = {i for i, g in zip(numbers, gradients, strict=True) if g is None or not g.any()}
         names = [n for n in native if n.startswith("output")]
         outputs = {p: torch.from_numpy(native[n]) for p, n in zip(call.paths, names, strict=True)}
         form = form_of(shown[call.number], call, outputs, flat)
