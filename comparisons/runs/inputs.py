@@ -1,0 +1,49 @@
+"""What a model is given at each step, in sixteen numbers that do not depend on the order of the
+samples, nor on how they are dealt out to several calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .sketches import PARTS, sketch
+
+
+class Inputs:
+    """The inputs of modules, from the first call of a step to the last."""
+
+    def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
+        self.modules = modules
+        self.sums = torch.zeros(PARTS, dtype=torch.float64)
+        self.calls = 0
+        self.hooks: list[Any] = []
+
+    def __enter__(self) -> Inputs:
+        self.hooks = [
+            module.register_forward_pre_hook(self._see, with_kwargs=True) for module in self.modules
+        ]
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    @torch.no_grad()
+    def _see(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+        tensors = [x for x in leaves if isinstance(x, torch.Tensor) and x.numel()]
+        plain = [x for x in tensors if x.layout == torch.strided and not x.is_complex()]
+        for x in plain:
+            total = x.sum(0, dtype=torch.float64) if x.ndim > 1 else x.to(torch.float64)
+            self.sums += torch.from_numpy(sketch([total])[0, 1:])
+        self.calls += 1
+
+    def taken(self) -> torch.Tensor | None:
+        """The sixteen sums since they were last taken; None if there was no call."""
+        found = self.sums if self.calls else None
+        self.sums, self.calls = torch.zeros(PARTS, dtype=torch.float64), 0
+        return found

@@ -1,0 +1,131 @@
+"""The row of two compared runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..verdict.classes import IDENTICAL
+from ..verdict.drift import Drift
+from .judging import Floors, Judged
+from .leaving import Leaving, distances, shown
+from .recording import INPUT, LOSS, Recorded
+from .resolution import resolution
+from .traces import Traces
+
+
+def row(
+    found: Traces,
+    held: Floors | None,
+    judged: Judged,
+    old: Recorded,
+    new: Recorded,
+    first: Leaving,
+    drift: Drift,
+    losses: tuple[np.ndarray, np.ndarray],
+) -> dict[str, Any]:
+    """All that is said of two runs, in one line of the table."""
+    dtype = old.runs["0"]["dtype"]
+    return {
+        "id": f"run({old.path}/{new.path})/{dtype}",
+        "old": str(old.path),
+        "new": str(new.path),
+        "dtype": dtype,
+        "steps": len(found.steps),
+        "from_step": int(found.steps[0]),
+        **_losses(dtype, found, *losses),
+        **_ratios(found, held, judged, drift),
+        "perturbed_runs": len(old.perturbed),
+        **{f"first_{name}": value for name, value in vars(first).items()},
+        **_outside(found, held, judged, old, new),
+        "class": judged.kind,
+        "note": "; ".join(filter(None, [judged.note, _unpaired(found)])),
+    }
+
+
+def _losses(dtype: str, found: Traces, old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
+    distance = distances(dtype, old, new)
+    differing = np.flatnonzero(distance)
+    drift = np.where(np.isfinite(old) & np.isfinite(new), abs(old - new), np.inf)
+    drift = np.where((old == new) | (np.isnan(old) & np.isnan(new)), 0, drift)
+    at = int(np.argmax(drift))
+    return {
+        "start_old": float(old[0]),
+        "start_new": float(new[0]),
+        "end_old": float(old[-1]),
+        "end_new": float(new[-1]),
+        "first_differing_step": int(found.steps[differing[0]]) if differing.size else None,
+        "max_ulp": int(distance.max()),
+        "max_drift": float(drift[at]),
+        "max_drift_step": int(found.steps[at]),
+    }
+
+
+def _ratios(found: Traces, held: Floors | None, judged: Judged, drift: Drift) -> dict[str, Any]:
+    """The largest distance in floors, of all that was judged, and what could have been seen."""
+    unknown = {
+        "max_ratio": math.nan,
+        "max_ratio_step": None,
+        "max_ratio_tensor": "",
+        "limit": math.nan,
+        "floor": math.nan,
+        "resolution": math.nan,
+        "seen": 0.0,
+        "margin": 0.0 if judged.kind == IDENTICAL else math.inf,
+    }
+    if held is None:
+        return unknown
+    judgeable = np.broadcast_to(~found.kind(INPUT), held.floor.shape) & ~np.isnan(held.floor)
+    ratio = np.where(held.unseen, 0, np.nan_to_num(held.ratio))
+    limits = np.broadcast_to(held.limit, ratio.shape)
+    if judgeable.sum() == len(found.steps):  # the loss alone, whose floor is a wider one
+        loss = found.names.index(LOSS)
+        ratio = np.zeros_like(ratio)
+        ratio[:, loss] = drift.ratio
+    end = len(ratio) if judged.at is None else judged.at + 1  # what comes after follows from it
+    margins = ratio[:end] / limits[:end]
+    at, what = np.unravel_index(int(np.argmax(margins)), margins.shape)
+    if judged.at is not None and judged.what is not None:
+        at, what = np.intp(judged.at), np.intp(judged.what)
+    seen = judgeable & ~held.unseen
+    return {
+        "max_ratio": float(ratio[at, what]),
+        "max_ratio_step": int(found.steps[at]),
+        "max_ratio_tensor": found.names[what],
+        "limit": float(limits[at, what]),
+        "floor": float(held.floor[at, what]),
+        "resolution": resolution(found, held),
+        "seen": float(seen.sum() / max(1, judgeable.sum())),
+        "margin": float(ratio[at, what] / limits[at, what]),
+    }
+
+
+def _outside(
+    found: Traces, held: Floors | None, judged: Judged, old: Recorded, new: Recorded
+) -> dict[str, Any]:
+    """What left first, with both values: of tensors the norms."""
+    nothing = {"outside_step": None, "outside_tensor": "", "kind": judged.meaning}
+    if judged.at is None or judged.what is None:
+        return {**nothing, "outside_old": math.nan, "outside_new": math.nan, "outside": math.nan}
+    one, other = shown(found, old, new, judged.at, judged.what)
+    size = max(abs(one), abs(other))
+    apart = float(found.apart[-1][judged.at, judged.what])
+    return {
+        "outside_step": int(found.steps[judged.at]),
+        "outside_tensor": found.names[judged.what],
+        "kind": judged.meaning,
+        "outside_old": one,
+        "outside_new": other,
+        "outside": apart / size if size > 0 else math.nan,
+    }
+
+
+def _unpaired(found: Traces) -> str:
+    alone = [name for name in found.alone if name != INPUT]
+    if not alone:
+        return ""
+    return f"{len(alone)} quantities in one run only, as {alone[0]}"
+
+
