@@ -65,12 +65,12 @@ def draft(path: Path) -> Iterator[Path]:
     is done; if anything is raised, the old one stays."""
     try:
         target = _target(path)
-        new = target.with_name(f".gradtwin-{secrets.token_hex(8)}")
-        _write_new(new, b"")
     except OSError as error:
         raise _named(error, path) from None
+    new = target.with_name(f".gradtwin-{secrets.token_hex(8)}")
     try:
         try:
+            _write_new(new, b"")
             yield new
             with new.open("rb+") as file:
                 os.fsync(file.fileno())

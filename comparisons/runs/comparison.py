@@ -18,7 +18,7 @@ from .judging import START, Floors, Judged, before_the_loss, first_out, floors
 from .leaving import Leaving, distances, leaving
 from .recording import AGAIN, DTYPES, LOSS, PARAMETER, PERTURBED, Recorded
 from .repeating import unrepeated
-from .resolution import COARSE, resolution
+from .resolution import COARSE, finest
 from .rows import row
 from .traces import NEW, Traces, traces
 
@@ -54,7 +54,10 @@ def compare(old: Recorded, new: Recorded) -> RunComparison:
     found = traces(base, [*noisy, *again], {NEW: other})
     first = leaving(found, old, new)
     _same_steps(old, new, first)
-    held = floors(found, noisy) if noisy else None
+    low = floor_of is not None and _low(floor_of)
+    held = None
+    if noisy:
+        found, held = floors(found, noisy, low)
     judged = _judged(found, held, floor_of, old, new, first)
     drift = _drift(found, held, noisy)
     losses = found.losses[0], found.losses[NEW]
@@ -121,16 +124,16 @@ def _judged(
         return Judged(UNDECIDED, note=again)
     begins = old.start == new.start
     if held is None:
-        return without_floor(found, old, begins)
+        return without_floor(found, old, begins, _low(old))
     if _losses_alone(found, held):
         return _by_losses(found, held)
     judged = first_out(found, held, begins)
     note = "" if AGAIN in found.differs else "not shown to repeat itself: it lacks perturb=7"
     if judged.kind != ROUNDING:
         return replace(judged, note=note)
-    seen = resolution(found, held)
-    if seen > COARSE[_low(floor_of)]:
-        coarse = f"too little is seen: half of what is recorded shows no change below {seen:.2g}"
+    seen = finest(found, held)
+    if not seen <= COARSE:
+        coarse = f"too little is seen: no change of less than {seen:.2g} of what is recorded shows"
         return Judged(UNDECIDED, note="; ".join(filter(None, [coarse, note])))
     return replace(judged, note=note)
 

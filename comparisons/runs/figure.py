@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ..report.text import apart
-from ..verdict.classes import DIFFERENT, IDENTICAL, LIMIT, UNDECIDED
+from ..verdict.classes import DIFFERENT, IDENTICAL, LIMIT, ROUNDING, UNDECIDED
 from .comparison import RunComparison
 from .judging import (
     BACKWARD,
@@ -19,6 +20,7 @@ from .judging import (
     START,
     STATISTICS,
 )
+from .ranks import RANKS
 from .recording import GRADIENT
 
 MEANS = {
@@ -34,12 +36,23 @@ MEANS = {
 }
 
 
-def told(row: dict[str, Any]) -> str:
-    """The outcome in words."""
+def told(rows: Sequence[dict[str, Any]]) -> str:
+    """The outcome in words; of several ranks each that differs, and which do not."""
+    if len(rows) == 1:
+        return _told(rows[0])
+    good = [row["rank"] for row in rows if row["class"] in (IDENTICAL, ROUNDING)]
+    bad = [f"rank {row['rank']}: {_told(row)}" for row in rows if row["rank"] not in good]
+    fine = f"rounding or identical: rank {', '.join(good)}." if good else ""
+    return " ".join(filter(None, [*bad, fine]))
+
+
+def _told(row: dict[str, Any]) -> str:
     note = f" ({row['note']})" if row["note"] else ""
     if row["class"] == IDENTICAL:
         return f"identical: {row['steps']} steps, bit for bit{note}."
     first = f"First difference: {_first(row)}"
+    if row["kind"] == RANKS:
+        return f"different: {row['note']}."
     if row["outside_step"]:
         return f"{_leaves(row)}{first}{note}"
     if row["class"] == UNDECIDED:
@@ -49,14 +62,16 @@ def told(row: dict[str, Any]) -> str:
             f"Largest drift of the loss: {most}. {first}"
         )
     most = f"at most {row['max_ratio']:.3g} floors apart, at step {row['max_ratio_step']}"
-    seen = f"; changes of {row['resolution']:.1g} would have been seen"
+    seen = f"; a change of {row['resolution']:.1g} of one tensor would have been seen"
+    if not np.isnan(row["resolution_of_all"]):
+        seen += f", and one of {row['resolution_of_all']:.1g} of all"
     return f"{row['class']}: {most}; {row['limit']:g} are allowed{seen}. {first}{note}"
 
 
 def _leaves(row: dict[str, Any]) -> str:
     """What left its floor first, and what that means."""
     one, other = apart(row["outside_old"], row["outside_new"])
-    norm = "" if row["outside_tensor"] == "loss" else "norm "
+    norm = "norm " if " " in row["outside_tensor"] and row["outside_old"] != 1 else ""
     floors = "" if np.isnan(row["max_ratio"]) else f", {row['max_ratio']:.3g} floors apart"
     far = "" if np.isnan(row["outside"]) else f", off by {row['outside']:.2g} of it"
     limit = "" if np.isnan(row["limit"]) else f"; {row['limit']:g} are allowed"
@@ -74,8 +89,8 @@ def _leaves(row: dict[str, Any]) -> str:
 
 def _where(row: dict[str, Any]) -> str:
     layer = row["outside_tensor"].removeprefix(GRADIENT).rpartition(".")[0]
-    factor = row.get("factor")
-    scaled = f"; every gradient is {factor:.4g} times the old" if factor else ""
+    factor = row["factor"]
+    scaled = "" if np.isnan(factor) else f"; every gradient is {factor:.4g} times the old"
     return f"of {layer or row['outside_tensor']} or just behind it{scaled}"
 
 

@@ -13,7 +13,7 @@ from .recording import BASE, LOSS, PARAMETER, STARTS, Recorded, Step
 from .traces import NEW, Traces, traces
 
 
-def without_floor(found: Traces, old: Recorded, begins: bool) -> Judged:
+def without_floor(found: Traces, old: Recorded, begins: bool, low: bool) -> Judged:
     """The class of a run, held to an older one that has no perturbed runs.
 
     Where it has six starts, the first step is judged by their floor. Where it has none, the runs
@@ -28,7 +28,7 @@ def without_floor(found: Traces, old: Recorded, begins: bool) -> Judged:
     if parameters.any():
         return Judged(DIFFERENT, 0, int(np.argmax(parameters)), START, note)
     if all(str(run) in old.runs for run in STARTS):
-        judged = _by_starts(found, old)
+        judged = _by_starts(found, old, low)
         if judged.kind != ROUNDING:
             return replace(judged, note=note)
         return Judged(UNDECIDED, note=f"{note}; the first step is rounding")
@@ -40,7 +40,7 @@ def without_floor(found: Traces, old: Recorded, begins: bool) -> Judged:
     return Judged(UNDECIDED, note=note)
 
 
-def _by_starts(found: Traces, old: Recorded) -> Judged:
+def _by_starts(found: Traces, old: Recorded, low: bool) -> Judged:
     """The first step, under the floor of the starts."""
     base = BASE if str(BASE) in old.runs else 0
 
@@ -57,9 +57,9 @@ def _by_starts(found: Traces, old: Recorded) -> Judged:
     alone = replace(
         found,
         steps=found.steps[:1],
-        size=found.size[:1],
-        moved=found.moved[:1],
+        sizes={run: of[:1] for run, of in found.sizes.items()},
+        moved={run: of[:1] for run, of in found.moved.items()},
         apart=apart,
         differs={NEW: found.differs[NEW][:1]},
     )
-    return first_out(alone, floors(alone, list(STARTS)), begins=True)
+    return first_out(*floors(alone, STARTS, low), begins=True)

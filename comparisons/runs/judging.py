@@ -3,7 +3,8 @@ it means."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +16,11 @@ SKETCH_LIMIT = 16.0  # floors, for distances that are estimated from sixteen sum
 UNSEEN = 1 / 16  # of ‖x‖: perturbed runs further apart show nothing of that tensor at that step
 KINK = 1 / 4  # of ‖x‖: a jump of gradients up to this size may be a kink
 FAR = 2.0**16  # u |loss|: a first loss that is further off is different without any floor
+KINKS = 16.0  # floors, for the sizes of all tensors where kinks are larger than roundings
+# What is judged beside the tensors: how far all parameters have come, and how large all gradients
+# are, against the old run, in the median. Their noise is that of one direction of many.
+MOVEMENT, GRADIENTS = "movement of all parameters", "size of all gradients"
+ALONE = 2.0**12  # times as many floors: gradients of a forward pass are at most 400 times
 SUSPECT = 2.0  # floors: the median of the gradients of a right run stays below, at each step
 # Kinds of what differs.
 START, OPTIMIZER, DATA, FORWARD = "start", "optimizer", "data", "forward"
@@ -48,10 +54,14 @@ class Floors:
             return ~self.unseen & (self.ratio > self.limit)
 
 
-def floors(found: Traces, runs: list[int], judged: int = NEW) -> Floors:
-    """u ‖x‖ + the largest distance of any of the runs at the step itself and its neighbours. Where
-    x is 0, its size is that of the largest tensor of its kind."""
-    apart = found.apart[judged]
+def floors(found: Traces, runs: Sequence[int], low: bool) -> tuple[Traces, Floors]:
+    """The floors of all quantities, and the traces with MOVEMENT and GRADIENTS among them; `low`
+    where the run computes in 16 bits.
+
+    A floor is u ‖x‖ + the largest distance of any of the runs at the step itself and its
+    neighbours. Where x is 0, its size is that of the largest tensor of its kind.
+    """
+    apart = found.apart[NEW]
     near = _neighbours(np.fmax.reduce([found.apart[run] for run in runs], axis=0))
     absent = np.isnan(found.size) & ~np.isnan(apart)  # as a gradient that is not there
     near = np.where(absent, np.nan_to_num(near), near)
@@ -61,12 +71,65 @@ def floors(found: Traces, runs: list[int], judged: int = NEW) -> Floors:
         if mine.any():
             most = np.fmax.reduce(size[:, mine], axis=1, initial=0)[:, None]
             size[:, mine] = np.where(size[:, mine] == 0, most, size[:, mine])
-    floor = found.roundoff * size + near
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(apart > 0, apart / floor, np.where(np.isnan(apart), np.nan, 0.0))
-        unseen = ~np.isfinite(floor) | (near > UNSEEN * size)
+    unseen = ~np.isfinite(near) | (near > UNSEEN * size)
     unseen[:, found.kind(INPUT)] = True
-    return Floors(floor, ratio, unseen, np.where(found.exact, LIMIT, SKETCH_LIMIT))
+    limit = np.where(found.exact, LIMIT, SKETCH_LIMIT)
+    alone = Floors(found.roundoff * size + near, apart, unseen, limit)
+    return _with_scales(found, alone, runs, low)
+
+
+def _with_scales(
+    found: Traces, held: Floors, runs: Sequence[int], low: bool
+) -> tuple[Traces, Floors]:
+    kinds = {MOVEMENT: (PARAMETER, found.moved), GRADIENTS: (GRADIENT, found.sizes)}
+    scales = {
+        name: {run: _scale(of[run], of[0], found.kind(kind) & ~held.unseen) for run in found.apart}
+        for name, (kind, of) in kinds.items()
+        if found.kind(kind).any()
+    }
+    columns = {run: [abs(of[run]) for of in scales.values()] for run in found.apart}
+    apart = {run: _beside(rows, *columns[run]) for run, rows in found.apart.items()}
+    differs = {
+        run: _beside(rows, *(column > 0 for column in columns[run])).astype(bool)
+        for run, rows in found.differs.items()
+    }
+    ones = [np.ones(len(found.steps)) for _ in scales]
+    roundoff = [found.roundoff[found.kind(kinds[name][0])].max() for name in scales]
+    wide = replace(
+        found,
+        names=[*found.names, *scales],
+        apart=apart,
+        differs=differs,
+        sizes={run: _beside(found.sizes[run], *ones) for run in (0, NEW)},
+        moved={0: _beside(found.moved[0], *ones)},
+        exact=np.append(found.exact, [True for _ in scales]),
+        roundoff=np.append(found.roundoff, roundoff),
+        scales={name: of[NEW] for name, of in scales.items()},
+    )
+    noise = [np.fmax.reduce([columns[run][i] for run in runs], axis=0) for i in range(len(scales))]
+    near = [_neighbours(of[:, None])[:, 0] + u for of, u in zip(noise, roundoff, strict=True)]
+    floor = _beside(held.floor, *near)
+    new = apart[NEW]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where(new > 0, new / floor, np.where(np.isnan(new), np.nan, 0.0))
+    unseen = _beside(held.unseen, *(of > 1 for of in near)).astype(bool)
+    limit = np.append(held.limit, [LIMIT if low else KINKS for _ in scales])
+    return wide, Floors(floor, ratio, unseen, limit)
+
+
+def _scale(of: np.ndarray, to: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The median over the tensors of the logarithm of the ratio of two sizes, by step."""
+    good = seen & (of > 0) & (to > 0) & np.isfinite(of) & np.isfinite(to)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        logarithms = np.where(good, np.log(of / to), np.nan)
+    found = np.zeros(len(of))
+    rows = good.any(axis=1)
+    found[rows] = np.nanmedian(logarithms[rows], axis=1)
+    return found
+
+
+def _beside(matrix: np.ndarray, *columns: np.ndarray) -> np.ndarray:
+    return np.column_stack([matrix, *columns])
 
 
 def _neighbours(of: np.ndarray) -> np.ndarray:
@@ -97,14 +160,16 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
 def _suspect(found: Traces, held: Floors, at: int) -> bool:
     """Whether half of the gradients of a step are further off than those of right runs are."""
     gradients = found.kind(GRADIENT) & ~held.unseen[at]
-    return gradients.any() and float(np.nanmedian(held.ratio[at, gradients])) > SUSPECT
+    if not gradients.any():
+        return False
+    return float(np.nanmedian(held.ratio[at, gradients])) > SUSPECT
 
 
 def _may_be_a_kink(found: Traces, out: np.ndarray, at: int) -> bool:
     """Whether one run may have come to the other side of a kink first: behind the first step, only
     gradients are out, by no more than KINK of their size, and what they follow from is not the
     same to the bit."""
-    gradients = found.kind(GRADIENT)
+    gradients = found.kind(GRADIENT) | found.kind(GRADIENTS)
     before = ~gradients & ~found.kind(INPUT) & found.differs[NEW][at]
     if at == 0 or out[~gradients].any() or not before.any():
         return False
@@ -116,18 +181,37 @@ def _meant(found: Traces, held: Floors, out: np.ndarray, at: int) -> tuple[int, 
     """The quantity that tells most of those that are out at a step, and what it means."""
     parameters, buffers, gradients = map(found.kind, (PARAMETER, BUFFER, GRADIENT))
     loss = found.names.index(LOSS)
-    if (out & parameters).any():
-        furthest = np.where(out & parameters, np.nan_to_num(held.ratio[at], nan=np.inf), -1.0)
-        return int(np.argmax(furthest)), START if at == 0 else OPTIMIZER
+    for moved in (parameters, found.kind(MOVEMENT)):
+        if (out & moved).any():
+            furthest = np.where(out & moved, np.nan_to_num(held.ratio[at], nan=np.inf), -1.0)
+            return int(np.argmax(furthest)), START if at == 0 else OPTIMIZER
     if out[loss]:
         return loss, before_the_loss(found, at)
     if (out & buffers).any() and not (out & gradients).any():
-        return int(np.flatnonzero(out & buffers)[0]), STATISTICS
-    first = int(np.flatnonzero(out & gradients)[0])  # they stand in backward order
-    there = gradients & ~np.isnan(found.apart[NEW][at])
-    if found.differs[NEW][at, loss] and (out & gradients).sum() > there.sum() / 2:
+        what = int(np.flatnonzero(out & buffers)[0])
+        meaning = before_the_loss(found, at)
+        forward = meaning == DATA or (meaning != FORWARD and held.ratio[at, loss] > SUSPECT)
+        return what, meaning if forward else STATISTICS
+    mine = out & gradients
+    if not mine.any():
+        mine = gradients & (held.ratio[at] > SUSPECT)
+    if not mine.any():
+        return int(np.flatnonzero(out)[0]), BACKWARD
+    first = int(np.flatnonzero(mine)[0])  # they stand in backward order
+    if _forward(found, held, mine, at):
         return first, before_the_loss(found, at)
     return first, BACKWARD
+
+
+def _forward(found: Traces, held: Floors, out: np.ndarray, at: int) -> bool:
+    """Whether gradients are out because of the forward pass: more than half of them are, and the
+    loss is not the same. One that is off by roundings alone, while they are off by ALONE times as
+    many, is as good as the same."""
+    loss = found.names.index(LOSS)
+    there = found.kind(GRADIENT) & ~np.isnan(found.apart[NEW][at])
+    if not found.differs[NEW][at, loss] or out.sum() <= there.sum() / 2:
+        return False
+    return held.ratio[at, loss] * ALONE >= float(np.median(held.ratio[at, out]))
 
 
 def before_the_loss(found: Traces, at: int) -> str:

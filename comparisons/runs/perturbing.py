@@ -14,8 +14,8 @@ from .recording import DTYPES
 
 HALVES = (torch.bfloat16, torch.float16)
 # Of numbers of 16 bits one in so many moves, by one ulp: then the mean square is near that of what
-# rounding to nearest does, half an ulp at most.
-ONE_IN = 8
+# rounding to nearest does, half an ulp at most. Parameters are rounded more often than once a step.
+ONE_IN, ONE_PARAMETER_IN = 8, 4
 
 
 def disturb(tensors: Iterable[torch.Tensor], rng: np.random.Generator) -> None:
@@ -40,7 +40,7 @@ def move(tensor: Any, rng: np.random.Generator) -> None:
     with np.errstate(over="ignore"):  # a run may diverge
         new = moved(wide, torch.finfo(held.dtype).eps, rng)
     if held.dtype in HALVES:
-        new = np.where(rng.integers(0, ONE_IN, wide.shape) == 0, new, wide)
+        new = np.where(rng.integers(0, ONE_PARAMETER_IN, wide.shape) == 0, new, wide)
     held.copy_(torch.from_numpy(new))
 
 

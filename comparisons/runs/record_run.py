@@ -179,8 +179,9 @@ class Recorder:
             raise TypeError(f"loss: expected the tensor, for its dtype, got {type(loss).__name__}")
         if loss.numel() != 1:
             raise ValueError(f"loss: expected one number, got shape {tuple(loss.shape)}")
-        if str(loss.dtype).removeprefix("torch.") not in DTYPES:
-            raise TypeError(f"loss: expected {', '.join(DTYPES)}, got {loss.dtype}")
+        dtype = str(loss.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise TypeError(f"loss: expected {', '.join(DTYPES)}, got {dtype}")
         number = loss.item()
         if self.about is None:
             self._check(number)

@@ -9,11 +9,14 @@ import numpy as np
 
 from ..verdict.classes import IDENTICAL
 from ..verdict.drift import Drift
+from ..verdict.ulps import difference, same_values
 from .judging import Floors, Judged
 from .leaving import Leaving, distances, shown
-from .recording import INPUT, LOSS, Recorded
+from .recording import GRADIENT, INPUT, LOSS, Recorded
 from .resolution import resolution
-from .traces import Traces
+from .traces import NEW, Traces
+
+SHARED = 1.05  # the ratios of all gradients differ by less where they have one factor
 
 
 def row(
@@ -32,6 +35,7 @@ def row(
         "id": f"run({old.path}/{new.path})/{dtype}",
         "old": str(old.path),
         "new": str(new.path),
+        "rank": "",
         "dtype": dtype,
         "steps": len(found.steps),
         "from_step": int(found.steps[0]),
@@ -48,8 +52,8 @@ def row(
 def _losses(dtype: str, found: Traces, old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
     distance = distances(dtype, old, new)
     differing = np.flatnonzero(distance)
-    drift = np.where(np.isfinite(old) & np.isfinite(new), abs(old - new), np.inf)
-    drift = np.where((old == new) | (np.isnan(old) & np.isnan(new)), 0, drift)
+    both = np.isfinite(old) & np.isfinite(new)
+    drift = np.where(both | same_values(old, new), difference(old, new), np.inf)
     at = int(np.argmax(drift))
     return {
         "start_old": float(old[0]),
@@ -72,6 +76,7 @@ def _ratios(found: Traces, held: Floors | None, judged: Judged, drift: Drift) ->
         "limit": math.nan,
         "floor": math.nan,
         "resolution": math.nan,
+        "resolution_of_all": math.nan,
         "seen": 0.0,
         "margin": 0.0 if judged.kind == IDENTICAL else math.inf,
     }
@@ -90,13 +95,15 @@ def _ratios(found: Traces, held: Floors | None, judged: Judged, drift: Drift) ->
     if judged.at is not None and judged.what is not None:
         at, what = np.intp(judged.at), np.intp(judged.what)
     seen = judgeable & ~held.unseen
+    of_one, of_all = resolution(found, held)
     return {
         "max_ratio": float(ratio[at, what]),
         "max_ratio_step": int(found.steps[at]),
         "max_ratio_tensor": found.names[what],
         "limit": float(limits[at, what]),
         "floor": float(held.floor[at, what]),
-        "resolution": resolution(found, held),
+        "resolution": of_one,
+        "resolution_of_all": of_all,
         "seen": float(seen.sum() / max(1, judgeable.sum())),
         "margin": float(ratio[at, what] / limits[at, what]),
     }
@@ -106,12 +113,16 @@ def _outside(
     found: Traces, held: Floors | None, judged: Judged, old: Recorded, new: Recorded
 ) -> dict[str, Any]:
     """What left first, with both values: of tensors the norms."""
-    nothing = {"outside_step": None, "outside_tensor": "", "kind": judged.meaning}
     if judged.at is None or judged.what is None:
-        return {**nothing, "outside_old": math.nan, "outside_new": math.nan, "outside": math.nan}
-    one, other = shown(found, old, new, judged.at, judged.what)
+        unknown = dict.fromkeys(("outside_old", "outside_new", "outside", "factor"), math.nan)
+        return {"outside_step": None, "outside_tensor": "", "kind": judged.meaning, **unknown}
+    name = found.names[judged.what]
+    if name in found.scales:
+        one, other = 1.0, math.exp(found.scales[name][judged.at])
+    else:
+        one, other = shown(found, old, new, judged.at, judged.what)
     size = max(abs(one), abs(other))
-    apart = float(found.apart[-1][judged.at, judged.what])
+    apart = float(found.apart[NEW][judged.at, judged.what])
     return {
         "outside_step": int(found.steps[judged.at]),
         "outside_tensor": found.names[judged.what],
@@ -119,7 +130,22 @@ def _outside(
         "outside_old": one,
         "outside_new": other,
         "outside": apart / size if size > 0 else math.nan,
+        "factor": _factor(found, held, judged.at),
     }
+
+
+def _factor(found: Traces, held: Floors | None, at: int) -> float:
+    """By what all gradients of a step are multiplied, NaN if by nothing that they share."""
+    mine = found.kind(GRADIENT)
+    if held is not None:
+        mine = mine & ~held.unseen[at]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = (found.sizes[NEW][at] / found.size[at])[mine]
+    ratios = ratios[np.isfinite(ratios)]
+    if not ratios.size or not ratios.min() > 0 or ratios.max() > SHARED * ratios.min():
+        return math.nan
+    factor = float(np.median(ratios))
+    return factor if max(factor, 1 / factor) > SHARED else math.nan
 
 
 def _unpaired(found: Traces) -> str:

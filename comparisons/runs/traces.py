@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -34,14 +34,20 @@ class Traces:
 
     names: list[str]
     steps: np.ndarray  # their numbers
-    size: np.ndarray  # ‖x‖ of the run itself
-    moved: np.ndarray  # how far it is from its first step
+    sizes: dict[int, np.ndarray]  # ‖x‖, by run, 0 being the run itself
+    moved: dict[int, np.ndarray]  # how far each is from its own first step
     apart: dict[int, np.ndarray]  # ‖x − x′‖, by run
     differs: dict[int, np.ndarray]  # whether anything at all does
     exact: np.ndarray  # (quantities,) whether the distance is that of all numbers
     roundoff: np.ndarray  # (quantities,) u
     losses: dict[int, np.ndarray]  # by run, 0 being the run itself
     alone: list[str]  # quantities that only one of old and new has
+    scales: dict[str, np.ndarray] = field(default_factory=dict)  # of all, (steps,), logarithms
+
+    @property
+    def size(self) -> np.ndarray:
+        """‖x‖ of the run itself."""
+        return self.sizes[0]
 
     def kind(self, of: str) -> np.ndarray:
         """(quantities,) whether the name begins so."""
@@ -78,38 +84,36 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
     walks |= {run: _from(other.walk(0), start) for run, other in others.items()}
     columns = _Column()
     steps: list[int] = []
-    sizes: list[np.ndarray] = []
-    moved: list[np.ndarray] = []
+    sizes: dict[int, list[np.ndarray]] = {run: [] for run in walks}
+    moved: dict[int, list[np.ndarray]] = {run: [] for run in walks}
     apart: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
     differs: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
     losses: dict[int, list[float]] = {run: [] for run in walks}
     alone: set[str] = set()
     pairs: dict[tuple[Layout, Layout], _Pair] = {}
-    first: Step | None = None
+    first: dict[int, Step] = {}
     for at in zip(*walks.values(), strict=False):
         base = at[0]
-        first = first or base
         steps.append(base.number)
-        whole = _paired(pairs, base, base, columns)
-        sizes.append(whole.sizes(base, columns))
-        moved.append(_paired(pairs, first, base, columns).compare(first, base, columns)[0])
-        losses[0].append(base.loss)
-        for run, step in zip(list(walks)[1:], at[1:], strict=True):
+        for run, step in zip(walks, at, strict=True):
+            begun = first.setdefault(run, step)
             losses[run].append(step.loss)
-            pair = _paired(pairs, base, step, columns)
-            distances, unequal = pair.compare(base, step, columns)
-            apart[run].append(distances)
-            differs[run].append(unequal)
-            if run in others:
-                alone |= pair.alone
+            sizes[run].append(_paired(pairs, step, step, columns).sizes(step, columns))
+            moved[run].append(_paired(pairs, begun, step, columns).compare(begun, step, columns)[0])
+            if run:
+                pair = _paired(pairs, base, step, columns)
+                distances, unequal = pair.compare(base, step, columns)
+                apart[run].append(distances)
+                differs[run].append(unequal)
+                alone |= pair.alone if run in others else set()
     order = _order(columns.names)
     loss = next(old.walk(0)).layout.loss
     dtypes = [columns.dtypes.get(name, loss) for name in columns.names]
     return Traces(
         [columns.names[i] for i in order],
         np.array(steps),
-        _stacked(sizes, order),
-        _stacked(moved, order),
+        {run: _stacked(rows, order) for run, rows in sizes.items()},
+        {run: _stacked(rows, order) for run, rows in moved.items()},
         {run: _stacked(rows, order) for run, rows in apart.items()},
         {run: _stacked(rows, order) == 1 for run, rows in differs.items()},
         np.array([columns.names[i] not in columns.sketched for i in order]),
