@@ -38,7 +38,7 @@ class Inputs:
         tensors = [x for x in leaves if isinstance(x, torch.Tensor) and x.numel()]
         plain = [x for x in tensors if x.layout == torch.strided and not x.is_complex()]
         for x in plain:
-            total = x.sum(0, dtype=torch.float64) if x.ndim > 1 else x.to(torch.float64)
+            total = (x.sum(0) if x.ndim > 1 else x).to(torch.float64)
             self.sums += torch.from_numpy(sketch([total])[0, 1:])
         self.calls += 1
 

@@ -201,20 +201,30 @@ class Step:
         return found
 
 
+@functools.cache
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(loss: str, quantities: tuple[Quantity, ...]) -> Layout:
+    """The same object for the same layout, which is quick to compare."""
+    return Layout(loss, quantities)
+
+
 def taken(
     loss: torch.Tensor, tensors: Iterable[tuple[str, torch.Tensor, str]]
 ) -> tuple[Layout, bytes]:
     """The layout and the data of tensors, each with its name and a form."""
     quantities, sketched, data = [], [], []
     for name, tensor, form in tensors:
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        quantities.append(Quantity(name, dtype, tuple(tensor.shape), form))
+        quantities.append(Quantity(name, _name(tensor.dtype), tuple(tensor.shape), form))
         if form == SKETCH:
             sketched.append(tensor)
         else:
             data.append(bits(name, tensor)[2] if form == BITS else bits_digest(tensor))
-    layout = Layout(str(loss.dtype).removeprefix("torch."), tuple(quantities))
-    head = sketch(sketched).astype(layout.number).tobytes() if sketched else b""
+    layout = _layout(_name(loss.dtype), tuple(quantities))
+    head = sketch(sketched).astype(layout.number, copy=False).tobytes() if sketched else b""
     return layout, b"".join([head, *data])
 
 

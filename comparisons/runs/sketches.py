@@ -11,19 +11,21 @@ import torch
 
 PARTS = 16
 WIDTH = 1 + PARTS  # numbers in a sketch: the norm, and a sum for each part
-SMALL = 4096  # elements; smaller tensors are summed together, since each would cost three calls
-LONGEST = 2**18  # elements of a part whose signs are kept; beyond, they are used again
+# Elements of a stretch of a large tensor. A prime: no row of a matrix is a multiple of it, so that
+# what is alike in all rows meets other signs in each.
+STRETCH = 509
+SMALL = PARTS * STRETCH  # elements; smaller tensors are summed together: each costs a few calls
 
 
 def sketch(tensors: Sequence[torch.Tensor]) -> np.ndarray:
     """The sketches, (tensors, 17), in float64 if one of them is, else in float32.
 
-    A tensor is cut into sixteen stretches of as many elements; what is left over, fewer than
-    sixteen, goes to the first stretches, one each. Of each stretch the sum of its elements is
-    taken, each with a sign of its own, the same at every step of every run. With random signs the
-    sum of the squares of these sums is, in the mean, the square of the norm (Alon, Matias &
-    Szegedy, 1996), also of the difference of two tensors. Whatever is not finite shows in the norm
-    alone, and is 0 in the sums.
+    A tensor is cut into sixteen parts of as many elements. Of each part the sum of its elements is
+    taken, each with a sign of its own, the same at every step of every run; in a large tensor the
+    sign is that of the element in its stretch times that of the stretch. With random signs the sum
+    of the squares of these sums is, in the mean, the square of the norm (Alon, Matias & Szegedy,
+    1996), also of the difference of two tensors. Whatever is not finite shows in the norm alone,
+    and is 0 in the sums.
     """
     wide = any(t.dtype == torch.float64 for t in tensors)
     found = np.zeros((len(tensors), WIDTH), np.float64 if wide else np.float32)
@@ -33,14 +35,17 @@ def sketch(tensors: Sequence[torch.Tensor]) -> np.ndarray:
         groups.setdefault((t.device, kind), []).append(i)
     for (_, dtype), chosen in groups.items():
         flat = [_flat(tensors[i], dtype) for i in chosen]
-        sums = _sums(flat)
-        norms = torch.stack(torch._foreach_norm(flat)).to(dtype)
-        strange = (~torch.isfinite(norms)).nonzero().flatten().tolist()
-        if strange:
+        both = torch.cat([_norms(flat)[:, None], _sums(flat)], dim=1).cpu().numpy()
+        strange = np.flatnonzero(~np.isfinite(both[:, 0]))
+        if strange.size:
             cut = [torch.nan_to_num(flat[i], 0.0, 0.0, 0.0) for i in strange]
-            sums[strange] = _sums(cut)
-        found[chosen] = torch.cat([norms[:, None], sums], dim=1).cpu().numpy()
+            both[strange, 1:] = _sums(cut).cpu().numpy()
+        found[chosen] = both
     return found
+
+
+def _norms(flat: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([torch.dot(x, x) for x in flat]).sqrt_()
 
 
 def _flat(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -48,82 +53,66 @@ def _flat(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     dense = tensor.detach()
     if dense.layout != torch.strided:
         dense = dense.to_dense()
-    if dense.is_complex():
-        dense = torch.view_as_real(dense.resolve_conj())
-    return dense.to(dtype).reshape(-1)
+    if dense.dtype != dtype:
+        dense = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+        dense = dense.to(dtype)
+    return dense.reshape(-1)
 
 
 def _sums(flat: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The sixteen sums of each, (tensors, 16)."""
+    """The sixteen sums of each, (tensors, 16). Of a large tensor, stretches are summed first, in
+    one pass over its memory; a call for each tensor would take longer than all the rest."""
     dtype, device = flat[0].dtype, flat[0].device
-    sums = torch.zeros(len(flat), PARTS, dtype=dtype, device=device)
-    small = [i for i, x in enumerate(flat) if x.numel() <= SMALL]
-    if small:
-        lengths = tuple(flat[i].numel() for i in small)
-        places, signs = _small(lengths, dtype, device)
-        part = torch.zeros(len(small) * PARTS, dtype=dtype, device=device)
-        part.index_add_(0, places, torch.cat([flat[i] for i in small]) * signs)
-        sums[small] = part.view(-1, PARTS)
-    for i, x in enumerate(flat):
-        if x.numel() > SMALL:
-            sums[i] = _large(x)
-    return sums
+    stretch = _stretch(dtype, device)
+    terms = []
+    for x in flat:
+        n = _stretches(x.numel())
+        if n:
+            terms.append(torch.mv(x[: n * STRETCH].view(n, STRETCH), stretch))
+        terms.append(x[n * STRETCH :] if n else x)
+    places, signs = _places(tuple(x.numel() for x in flat), dtype, device)
+    sums = torch.zeros(len(flat) * PARTS, dtype=dtype, device=device)
+    sums.index_add_(0, places, torch.cat(terms).mul_(signs))
+    return sums.view(-1, PARTS)
+
+
+def _stretches(n: int) -> int:
+    """How many stretches of so many elements are summed first."""
+    return n // STRETCH if n > SMALL else 0
 
 
 @functools.lru_cache(maxsize=64)
-def _small(
+def _places(
     lengths: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of tensors of these lengths, one after another: in which sum each element goes, and with
+    """Of the terms of tensors of these lengths, one after another: in which sum each goes, and with
     which sign."""
     places, signs = [], []
-    for i, n in enumerate(lengths):
-        m = n // PARTS
-        at = np.arange(n)
-        part = np.where(at < m * PARTS, at // max(m, 1), at - m * PARTS)
-        places.append(i * PARTS + part)
-        longest = _signs(m + 1)
-        signs.append(longest[part, np.where(at < m * PARTS, at % max(m, 1), m)])
+    for i, length in enumerate(lengths):
+        stretches = _stretches(length)
+        for n in [stretches, length - stretches * STRETCH] if stretches else [length]:
+            m = -(-n // PARTS)
+            at = np.arange(n)
+            part = at * PARTS // n if n else at
+            places.append(i * PARTS + part)
+            signs.append(_signs(m + 1)[part, at - np.searchsorted(part, part)])
     where = torch.from_numpy(np.concatenate(places)).to(device)
     return where, torch.from_numpy(np.concatenate(signs)).to(device, dtype)
 
 
-def _large(x: torch.Tensor) -> torch.Tensor:
-    m = x.numel() // PARTS
-    body, rest = x[: m * PARTS].view(PARTS, m), x[m * PARTS :]
-    if m <= LONGEST:
-        sums = (body * _kept(m, x.dtype, x.device)).sum(1)
-    else:
-        # Stretches of the same signs, each with a sign of its own, are as good as all new signs.
-        signs = _kept(LONGEST, x.dtype, x.device)
-        stretches = body.split(LONGEST, dim=1)
-        turns = torch.from_numpy(_signs(len(stretches))).to(x.device, x.dtype)
-        sums = torch.zeros(PARTS, dtype=x.dtype, device=x.device)
-        for k, stretch in enumerate(stretches):
-            sums += (stretch * signs[:, : stretch.shape[1]]).sum(1) * turns[:, k]
-    if len(rest):
-        sums[: len(rest)] += rest
-    return sums
+@functools.lru_cache(maxsize=8)
+def _stretch(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The signs of a stretch. Their sum is about √STRETCH, as that of random ones in the mean is, so
+    that what is the same in all elements is seen as it should be."""
+    return torch.from_numpy(_signs(STRETCH, 22)[0]).to(device, dtype)
 
 
-_LONGEST: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
-
-
-def _kept(m: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(16, m) signs, a part of the longest ones that were asked for."""
-    kept = _LONGEST.get((dtype, device))
-    if kept is None or kept.shape[1] < m:
-        kept = torch.from_numpy(_signs(m)).to(device, dtype)
-        _LONGEST[dtype, device] = kept
-    return kept[:, :m]
-
-
-def _signs(m: int) -> np.ndarray:
+def _signs(m: int, seed: int = 0) -> np.ndarray:
     """(16, m) signs: for each part a row of its own, which begins alike for every m. The raw bits
     of PCG64 are the same in every version of NumPy."""
-    bits = [np.random.PCG64(part).random_raw(m // 64 + 1) for part in range(PARTS)]
-    rows = np.unpackbits(np.stack(bits).astype("<u8").view(np.uint8), axis=1)[:, :m]
-    return rows.astype(np.int8) * 2 - 1
+    rows = [np.random.PCG64([seed, part]).random_raw(m // 64 + 1) for part in range(PARTS)]
+    bits = np.unpackbits(np.stack(rows).astype("<u8").view(np.uint8), axis=1)[:, :m]
+    return bits.astype(np.int8) * 2 - 1
 
 
 def distance(old: np.ndarray, new: np.ndarray) -> np.ndarray:
