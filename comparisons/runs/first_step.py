@@ -49,17 +49,20 @@ def _by_starts(found: Traces, old: Recorded, low: bool) -> Judged:
 
     starts = traces(replace(old, walk=walk), list(STARTS), {})
     places = [starts.names.index(n) if n in starts.names else None for n in found.names]
-    apart = {NEW: found.apart[NEW][:1]}
-    for run in STARTS:
-        row = [np.nan if i is None else starts.apart[run][0, i] for i in places]
-        # A start is made from other parameters, so that theirs are no distance.
-        apart[run] = np.where(found.kind(PARAMETER), 0.0, [row])
+
+    def row(of: np.ndarray) -> np.ndarray:
+        return np.array([[np.nan if i is None else of[0, i] for i in places]])
+
+    # A start is made from other parameters, so that theirs are no distance.
+    apart = {r: np.where(found.kind(PARAMETER), 0.0, row(starts.apart[r])) for r in STARTS}
     alone = replace(
         found,
         steps=found.steps[:1],
-        sizes={run: of[:1] for run, of in found.sizes.items()},
-        moved={run: of[:1] for run, of in found.moved.items()},
-        apart=apart,
-        differs={NEW: found.differs[NEW][:1]},
+        sizes={run: found.sizes[run][:1] for run in (0, NEW)}
+        | {run: row(starts.sizes[run]) for run in STARTS},
+        moved={run: found.moved[run][:1] for run in (0, NEW)}
+        | {run: row(starts.moved[run]) for run in STARTS},
+        apart={**apart, NEW: found.apart[NEW][:1]},
+        differs={run: of > 0 for run, of in apart.items()} | {NEW: found.differs[NEW][:1]},
     )
     return first_out(*floors(alone, STARTS, low), begins=True)

@@ -112,7 +112,8 @@ def _with_scales(
     new = apart[NEW]
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(new > 0, new / floor, np.where(np.isnan(new), np.nan, 0.0))
-    unseen = _beside(held.unseen, *(of > 1 for of in near)).astype(bool)
+    few = [_few(held.unseen[:, found.kind(kinds[name][0])]) for name in scales]
+    unseen = _beside(held.unseen, *few).astype(bool)
     limit = np.append(held.limit, [LIMIT if low else KINKS for _ in scales])
     return wide, Floors(floor, ratio, unseen, limit)
 
@@ -126,6 +127,11 @@ def _scale(of: np.ndarray, to: np.ndarray, seen: np.ndarray) -> np.ndarray:
     rows = good.any(axis=1)
     found[rows] = np.nanmedian(logarithms[rows], axis=1)
     return found
+
+
+def _few(unseen: np.ndarray) -> np.ndarray:
+    """(steps,) whether less than half of the tensors are seen, so that their median shows little."""
+    return np.asarray(unseen.mean(axis=1) > 1 / 2)
 
 
 def _beside(matrix: np.ndarray, *columns: np.ndarray) -> np.ndarray:
