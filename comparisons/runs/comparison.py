@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..verdict.classes import DIFFERENT, IDENTICAL, LIMIT, ROUNDING, UNDECIDED
+from ..verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
 from ..verdict.drift import Drift, free_drift
-
 from .first_step import without_floor
 from .judging import START, Floors, Judged, before_the_loss, first_out, floors
 from .leaving import Leaving, distances, leaving

@@ -83,7 +83,9 @@ class Script:
     def merge(self, runs: Sequence[int]) -> dict[str, About]:
         """Makes one recording of all, and removes what they were made of. Failed if they do not
         have the same steps."""
-        abouts = {run: msgspec.json.decode(files.read(self._about(run)), type=About) for run in runs}
+        abouts = {
+            run: msgspec.json.decode(files.read(self._about(run)), type=About) for run in runs
+        }
         for run, about in abouts.items():
             if run not in STARTS and about["steps"] != abouts[0]["steps"]:
                 raise Failed(

@@ -82,8 +82,8 @@ def _leaves(row: dict[str, Any]) -> str:
         means = f" That is {row['kind']}: {means}." if means else ""
         return f"different from {text}.{means} "
     return (
-        f"{row['class']} from {text}. So small a jump of gradients alone may be a kink that one run "
-        "came over first; a recording in float64 decides. "
+        f"{row['class']} from {text}. So small a jump of gradients alone may be a kink that one "
+        "run came over first; a recording in float64 decides. "
     )
 
 

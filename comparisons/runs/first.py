@@ -1,5 +1,5 @@
-"""Recordings of gradtwin 0.1: a row for each quantity of each step, all to the bit, and of perturbed
-runs the losses."""
+"""Recordings of gradtwin 0.1: a row for each quantity of each step, all to the bit, and of
+perturbed runs the losses."""
 
 from __future__ import annotations
 

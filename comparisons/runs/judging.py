@@ -130,7 +130,7 @@ def _scale(of: np.ndarray, to: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _few(unseen: np.ndarray) -> np.ndarray:
-    """(steps,) whether less than half of the tensors are seen, so that their median shows little."""
+    """(steps,) whether less than half of the tensors are seen: their median shows little."""
     return np.asarray(unseen.mean(axis=1) > 1 / 2)
 
 

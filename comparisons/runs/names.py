@@ -24,8 +24,8 @@ class Named:
         twice = {name for i, (name, _) in enumerate(self.parts) if name in dict(self.parts[:i])}
         if twice:
             raise ValueError(
-                f"model: expected names that differ, got {min(twice)!r} twice: give prefixes, as in "
-                '{"generator": g, "discriminator": d}'
+                f"model: expected names that differ, got {min(twice)!r} twice: give prefixes, as "
+                'in {"generator": g, "discriminator": d}'
             )
 
     @property

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from ..report import files
-from ..report.parquet import Damaged
+from ..report.parquet import BROKEN, Damaged
+from ..report.text import line
 from .recording import PIECE, ROWS, About, Layout, Recorded, Step, steps_of, table_of
 
 SECONDS = 2.0  # after which a piece is written, or sooner if it has PIECE bytes
@@ -55,7 +57,6 @@ class Stream:
             self.writer.write_table(table)
         self.rows, self.held, self.since = [], 0, time.monotonic()
 
-
     def close(self) -> None:
         if self.writer is not None:
             self.flush()
@@ -85,7 +86,7 @@ def _tables(file: Path) -> Iterator[pa.Table]:
                 if sum(batch.nbytes for batch in held) > PIECE:
                     yield pa.Table.from_batches(held)
                     held = []
-        except (StopIteration, pa.ArrowException, OSError):  # the end, or what was cut off
+        except (StopIteration, *BROKEN):  # the end, or what was cut off
             pass
     if held:
         yield pa.Table.from_batches(held)
@@ -102,10 +103,12 @@ def recovered(path: Path) -> Recorded:
     try:
         with pa.OSFile(str(files.readable(file))) as source:
             text = (pa.ipc.open_stream(source).schema.metadata or {})[KEY]
-        about: About = json.loads(text)
+        about = msgspec.convert(json.loads(text), About)
         start = int(about.get("start", 1))
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{file}: expected what a run has left, got {error}") from None
+    except BROKEN as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise Damaged(f"{file}: expected what a run has left, got {line(str(error))}") from None
 
     def walk(run: int) -> Iterator[Step]:
         return steps_of(_tables(file), file, start)

@@ -30,7 +30,6 @@ from .recording import (
     DTYPES,
     GRADIENT,
     INPUT,
-    LOSS,
     PARAMETER,
     PERTURBED,
     SKETCH,
@@ -126,12 +125,11 @@ def record_run(
 
 def _forms(full: bool, asked: dict[str, bool | None]) -> dict[str, str]:
     """How what begins so is kept; what is not kept is left out."""
-    forms = {
+    return {
         kind: BITS if wanted or (full and wanted is None) else SKETCH
         for kind, wanted in asked.items()
         if wanted is not False
     }
-    return forms
 
 
 class Recorder:
@@ -232,7 +230,9 @@ class Recorder:
         """The first step alone, as it is and from six starts that are moved by one ulp."""
         state = copy.deepcopy([torch.get_rng_state(), *torch.cuda.get_rng_state_all()])
         parameters = self.named.parameters()
-        kept = {t: t.detach().clone() for t in (*parameters.values(), *self.named.buffers().values())}
+        kept = {
+            t: t.detach().clone() for t in (*parameters.values(), *self.named.buffers().values())
+        }
         grads = {t: t.grad for t in parameters.values()}
         for run in (BASE, *STARTS):
             rng = np.random.default_rng(run)

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..report import parquet, pieces
+from ..report import pieces
 from ..report.parquet import Damaged, Format
 from .sketches import WIDTH, sketch
 

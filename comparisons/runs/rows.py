@@ -153,5 +153,3 @@ def _unpaired(found: Traces) -> str:
     if not alone:
         return ""
     return f"{len(alone)} quantities in one run only, as {alone[0]}"
-
-

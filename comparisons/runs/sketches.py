@@ -102,8 +102,8 @@ def _places(
 
 @functools.lru_cache(maxsize=8)
 def _stretch(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """The signs of a stretch. Their sum is about √STRETCH, as that of random ones in the mean is, so
-    that what is the same in all elements is seen as it should be."""
+    """The signs of a stretch. Their sum is about √STRETCH, as that of random ones is in the mean,
+    so that what is the same in all elements is seen as it should be."""
     return torch.from_numpy(_signs(STRETCH, 22)[0]).to(device, dtype)
 
 

@@ -1,4 +1,4 @@
-"""Everything recorded is judged: gradients, parameters and buffers as well as the loss, by sketches.
+"""Everything recorded is judged: gradients, parameters and buffers as well as the loss.
 
 The changes are those that a comparison of losses takes for rounding.
 """
@@ -50,7 +50,9 @@ def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6):
 def image(path, perturb=0, momentum=0.1, lr=0.05, noise=None, shift=0.0, steps=6):
     """Batch norm; `noise` is a generator that draws an augmentation from the second step on."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16, momentum=momentum), nn.Linear(16, 3))
+    model = nn.Sequential(
+        nn.Linear(12, 16), nn.BatchNorm1d(16, momentum=momentum), nn.Linear(16, 3)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     rng = np.random.default_rng(0)
     with record_run(path, model, perturb=perturb) as run:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from gradtwin import record_run
 
+
 def process(rank, path, alone):
     """One of two; `alone` is the rank whose gradient is off in the third step."""
     torch.set_num_threads(1)

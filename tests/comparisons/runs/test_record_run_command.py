@@ -95,7 +95,7 @@ def test_a_script_learns_its_turn_from_the_environment(tmp_path, monkeypatch):
                 monkeypatch.setenv(name, value)
             with pytest.raises(SystemExit) if run > AGAIN else nullcontext():
                 train(tmp_path / "mine.parquet")
-            with pytest.raises(ValueError, match="expected one call .*, got a second"):
+            with pytest.raises(ValueError, match=r"expected one call .*, got a second"):
                 train(tmp_path / "mine.parquet")
         monkeypatch.delenv(turns.TURN)
         assert not (tmp_path / "mine.parquet").exists()
@@ -124,7 +124,9 @@ def test_the_first_step_alone(call, tmp_path):
 
 @DEAR
 def test_a_run_that_does_not_repeat_itself_is_told_at_once(call):
-    status, said = call(SCRIPT.replace("randn(8, 4)", "randn(8, 4) + torch.seed() % 7 * (step > 0)"))
+    status, said = call(
+        SCRIPT.replace("randn(8, 4)", "randn(8, 4) + torch.seed() % 7 * (step > 0)")
+    )
     assert status == 1
     assert "does not repeat itself: from step 2, " in said
 
@@ -134,9 +136,13 @@ def test_a_run_that_does_not_repeat_itself_is_told_at_once(call):
     [
         ("import gradtwin\n", "train.py never called gradtwin.record_run"),
         ("1 / 0\n", "the run itself ended with 1: ZeroDivisionError: division by zero"),
-        dear(SCRIPT + SCRIPT, "expected one call in a script under gradtwin record-run, got a second"),
+        dear(
+            SCRIPT + SCRIPT, "expected one call in a script under gradtwin record-run, got a second"
+        ),
         dear(SCRIPT.replace("optimizer.step()", "1 / 0"), "ZeroDivisionError: division by zero"),
-        dear(SCRIPT.replace("optimizer.step()", "sys.exit()"), "ended before the block of record_run"),
+        dear(
+            SCRIPT.replace("optimizer.step()", "sys.exit()"), "ended before the block of record_run"
+        ),
         dear(SCRIPT.replace(", model)", ")"), "model: expected a model or its named parameters"),
     ],
     ids=["never", "at once", "twice", "raises", "exits", "no model"],

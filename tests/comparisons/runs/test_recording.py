@@ -173,7 +173,7 @@ def test_names_that_stand_twice_are_an_error():
     both = [*g.named_parameters(), *d.named_parameters()]
     with pytest.raises(ValueError, match=r"got 'bias' twice: give prefixes, as in \{"):
         Named(both)
-    with pytest.raises(TypeError, match='of several modules a dict, as {"generator": g'):
+    with pytest.raises(TypeError, match=r'of several modules a dict, as \{"generator": g'):
         Named([g, d])
     assert list(Named({"g": g, "d": d}).parameters()) == [
         "g.weight", "g.bias", "d.weight", "d.bias",
