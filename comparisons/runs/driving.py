@@ -116,7 +116,8 @@ class Script:
                 )
                 self.running[run] = process
             status = process.wait()
-        if not self.ended and not self._about(run).exists():
+        if not self.ended and (status or not self._about(run).exists()):
+            self._about(run).unlink(missing_ok=True)
             raise Failed(self._why(run, status, log))
         return run
 

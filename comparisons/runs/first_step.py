@@ -62,6 +62,7 @@ def _by_starts(found: Traces, old: Recorded, low: bool) -> Judged:
         | {run: row(starts.sizes[run]) for run in STARTS},
         moved={run: found.moved[run][:1] for run in (0, NEW)}
         | {run: row(starts.moved[run]) for run in STARTS},
+        spread=found.spread[:1],
         apart={**apart, NEW: found.apart[NEW][:1]},
         differs={run: of > 0 for run, of in apart.items()} | {NEW: found.differs[NEW][:1]},
     )

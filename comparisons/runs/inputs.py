@@ -1,5 +1,5 @@
-"""What a model is given at each step, in sixteen numbers that do not depend on the order of the
-samples, nor on how they are dealt out to several calls."""
+"""What a model is given at each step: in sixteen numbers that do not depend on the order of the
+samples, nor on how they are dealt out to several calls, and in sixteen that do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .recording import INPUT
 from .sketches import PARTS, sketch
 
 
@@ -16,7 +17,7 @@ class Inputs:
 
     def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
         self.modules = modules
-        self.sums = torch.zeros(PARTS, dtype=torch.float64)
+        self.sums = torch.zeros(2, PARTS, dtype=torch.float64)
         self.calls = 0
         self.hooks: list[Any] = []
 
@@ -38,12 +39,13 @@ class Inputs:
         tensors = [x for x in leaves if isinstance(x, torch.Tensor) and x.numel()]
         plain = [x for x in tensors if x.layout == torch.strided and not x.is_complex()]
         for x in plain:
-            total = (x.sum(0) if x.ndim > 1 else x).to(torch.float64)
-            self.sums += torch.from_numpy(sketch([total])[0, 1:])
+            total = x.sum(0) if x.ndim > 1 else x
+            self.sums += torch.from_numpy(sketch([total, x])[:, 1:])
         self.calls += 1
 
-    def taken(self) -> torch.Tensor | None:
-        """The sixteen sums since they were last taken; None if there was no call."""
-        found = self.sums if self.calls else None
-        self.sums, self.calls = torch.zeros(PARTS, dtype=torch.float64), 0
+    def taken(self) -> dict[str, torch.Tensor]:
+        """Both since they were last taken, by name; nothing if there was no call."""
+        names = (INPUT, f"{INPUT} in order, of {self.calls} calls")
+        found = dict(zip(names, self.sums, strict=True)) if self.calls else {}
+        self.sums, self.calls = torch.zeros(2, PARTS, dtype=torch.float64), 0
         return found

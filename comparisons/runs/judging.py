@@ -83,7 +83,7 @@ def _with_scales(
 ) -> tuple[Traces, Floors]:
     kinds = {MOVEMENT: (PARAMETER, found.moved), GRADIENTS: (GRADIENT, found.sizes)}
     scales = {
-        name: {run: _scale(of[run], of[0], found.kind(kind) & ~held.unseen) for run in found.apart}
+        name: {run: _scale(of[run], of[0], found.kind(kind)) for run in found.apart}
         for name, (kind, of) in kinds.items()
         if found.kind(kind).any()
     }
@@ -112,26 +112,21 @@ def _with_scales(
     new = apart[NEW]
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(new > 0, new / floor, np.where(np.isnan(new), np.nan, 0.0))
-    few = [_few(held.unseen[:, found.kind(kinds[name][0])]) for name in scales]
-    unseen = _beside(held.unseen, *few).astype(bool)
+    unseen = _beside(held.unseen, *(of > 1 for of in near)).astype(bool)
+    unseen[0, wide.kind(MOVEMENT)] = True  # nothing has moved yet
     limit = np.append(held.limit, [LIMIT if low else KINKS for _ in scales])
     return wide, Floors(floor, ratio, unseen, limit)
 
 
-def _scale(of: np.ndarray, to: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """The median over the tensors of the logarithm of the ratio of two sizes, by step."""
-    good = seen & (of > 0) & (to > 0) & np.isfinite(of) & np.isfinite(to)
+def _scale(of: np.ndarray, to: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """The median over the tensors of a kind of the logarithm of the ratio of two sizes, by step."""
     with np.errstate(invalid="ignore", divide="ignore"):
+        good = kind & (of > 0) & (to > 0) & np.isfinite(of) & np.isfinite(to)
         logarithms = np.where(good, np.log(of / to), np.nan)
     found = np.zeros(len(of))
     rows = good.any(axis=1)
     found[rows] = np.nanmedian(logarithms[rows], axis=1)
     return found
-
-
-def _few(unseen: np.ndarray) -> np.ndarray:
-    """(steps,) whether less than half of the tensors are seen: their median shows little."""
-    return np.asarray(unseen.mean(axis=1) > 1 / 2)
 
 
 def _beside(matrix: np.ndarray, *columns: np.ndarray) -> np.ndarray:
@@ -150,10 +145,15 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
     out = held.out
     if begins:
         out[0] |= found.kind(PARAMETER) & found.differs[NEW][0]
-    steps = np.flatnonzero(out.any(axis=1))
+    few = _in_few_elements(found, held, out)
+    steps = np.flatnonzero((out & ~few).any(axis=1))
     if not steps.size:
-        return Judged(ROUNDING)
+        if not few.any():
+            return Judged(ROUNDING)
+        at, what = (int(i) for i in np.argwhere(few)[0])
+        return Judged(UNDECIDED, at, what, OPTIMIZER, guarded=True)
     at = int(steps[0])
+    out &= ~few
     guarded = _may_be_a_kink(found, out[at], at)
     what, meaning = _meant(found, held, out[at], at)
     if meaning == OPTIMIZER and _suspect(found, held, at - 1):
@@ -169,6 +169,21 @@ def _suspect(found: Traces, held: Floors, at: int) -> bool:
     if not gradients.any():
         return False
     return float(np.nanmedian(held.ratio[at, gradients])) > SUSPECT
+
+
+def _in_few_elements(found: Traces, held: Floors, out: np.ndarray) -> np.ndarray:
+    """(steps, quantities) whether parameters are out in one or two of their sixteen parts alone.
+
+    Adam and the like make a whole step of the sign of a gradient however small it is, so that
+    where it is as small as its rounding, one element goes the other way in one run of many.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = found.spread / held.floor[:, : found.spread.shape[1]] > SKETCH_LIMIT
+    wide = np.zeros_like(out)
+    wide[:, : spread.shape[1]] = spread
+    few = out & ~wide & found.kind(PARAMETER)
+    few[0] = False
+    return few
 
 
 def _may_be_a_kink(found: Traces, out: np.ndarray, at: int) -> bool:
@@ -222,11 +237,9 @@ def _forward(found: Traces, held: Floors, out: np.ndarray, at: int) -> bool:
 
 def before_the_loss(found: Traces, at: int) -> str:
     """Which it is, as far as the inputs of the model are known: other numbers in more than half of
-    their digits are other data."""
-    if INPUT not in found.names:
+    their digits, or in another order, are other data. In another order with the targets they would
+    make no difference."""
+    apart, size = (of[at, found.kind(INPUT)] for of in (found.apart[NEW], found.size))
+    if np.isnan(apart).all():
         return FORWARD_OR_DATA
-    what = found.names.index(INPUT)
-    apart, size = found.apart[NEW][at, what], found.size[at, what]
-    if np.isnan(apart):
-        return FORWARD_OR_DATA
-    return DATA if apart > np.sqrt(np.finfo(np.float32).eps / 2) * size else FORWARD
+    return DATA if (apart > np.sqrt(np.finfo(np.float32).eps / 2) * size).any() else FORWARD

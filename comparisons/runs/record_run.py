@@ -29,7 +29,6 @@ from .recording import (
     DIGEST,
     DTYPES,
     GRADIENT,
-    INPUT,
     PARAMETER,
     PERTURBED,
     SKETCH,
@@ -205,9 +204,8 @@ class Recorder:
         for name, buffer in self.named.buffers().items() if form else ():
             whole = form if str(buffer.dtype).removeprefix("torch.") in DTYPES else SKETCH
             yield f"{BUFFER}{name}", buffer, whole or ""
-        seen = self.inputs.taken()
-        if seen is not None:
-            yield INPUT, seen, BITS
+        for name, numbers in self.inputs.taken().items():
+            yield name, numbers, BITS
         form = self.forms.get(GRADIENT)
         for name, parameter in reversed(parameters.items()) if form else ():
             if parameter.grad is not None:

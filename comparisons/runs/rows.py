@@ -149,7 +149,7 @@ def _factor(found: Traces, held: Floors | None, at: int) -> float:
 
 
 def _unpaired(found: Traces) -> str:
-    alone = [name for name in found.alone if name != INPUT]
+    alone = [name for name in found.alone if not name.startswith(INPUT)]
     if not alone:
         return ""
     return f"{len(alone)} quantities in one run only, as {alone[0]}"

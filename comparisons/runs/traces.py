@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ class Traces:
     moved: dict[int, np.ndarray]  # how far each is from its own first step
     apart: dict[int, np.ndarray]  # ‖x − x′‖, by run
     differs: dict[int, np.ndarray]  # whether anything at all does
+    spread: np.ndarray  # of the judged run, ‖x − x′‖ without the parts that differ most
     exact: np.ndarray  # (quantities,) whether the distance is that of all numbers
     roundoff: np.ndarray  # (quantities,) u
     losses: dict[int, np.ndarray]  # by run, 0 being the run itself
@@ -88,6 +90,7 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
     moved: dict[int, list[np.ndarray]] = {run: [] for run in walks}
     apart: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
     differs: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
+    spread: list[np.ndarray] = []
     losses: dict[int, list[float]] = {run: [] for run in walks}
     alone: set[str] = set()
     pairs: dict[tuple[Layout, Layout], _Pair] = {}
@@ -99,13 +102,16 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
             begun = first.setdefault(run, step)
             losses[run].append(step.loss)
             sizes[run].append(_paired(pairs, step, step, columns).sizes(step, columns))
-            moved[run].append(_paired(pairs, begun, step, columns).compare(begun, step, columns)[0])
+            moves = _paired(pairs, begun, step, columns).compare(begun, step, columns)
+            moved[run].append(moves.apart)
             if run:
                 pair = _paired(pairs, base, step, columns)
-                distances, unequal = pair.compare(base, step, columns)
-                apart[run].append(distances)
-                differs[run].append(unequal)
-                alone |= pair.alone if run in others else set()
+                compared = pair.compare(base, step, columns)
+                apart[run].append(compared.apart)
+                differs[run].append(compared.differs)
+                if run == NEW:
+                    alone |= pair.alone
+                    spread.append(compared.spread)
     order = _order(columns.names)
     loss = next(old.walk(0)).layout.loss
     dtypes = [columns.dtypes.get(name, loss) for name in columns.names]
@@ -116,6 +122,7 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
         {run: _stacked(rows, order) for run, rows in moved.items()},
         {run: _stacked(rows, order) for run, rows in apart.items()},
         {run: _stacked(rows, order) == 1 for run, rows in differs.items()},
+        _stacked(spread, order),
         np.array([columns.names[i] not in columns.sketched for i in order]),
         np.array([_roundoff(dtypes[i]) for i in order]),
         {run: np.array(of) for run, of in losses.items()},
@@ -152,6 +159,24 @@ def _paired(
     if key not in pairs:
         pairs[key] = _Pair(*key, columns)
     return pairs[key]
+
+
+class _Compared(NamedTuple):
+    """Two steps, compared, by quantity."""
+
+    apart: np.ndarray
+    differs: np.ndarray  # 1 or 0
+    spread: np.ndarray  # as apart, without the parts that differ most
+
+
+def _without_few(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The distance of sketches, (…, 1 + parts), without the one of eight parts that differs most."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.square(np.subtract(old, new, dtype=np.float64)[..., 1:])
+    kept = apart.shape[-1] - apart.shape[-1] // 8
+    apart = np.where(np.isfinite(apart), apart, np.inf)
+    least = np.partition(apart, max(kept - 1, 0), axis=-1)[..., :kept]
+    return np.asarray(np.sqrt(least.sum(axis=-1)))
 
 
 class _Pair:
@@ -200,14 +225,12 @@ class _Pair:
                 found[column] = np.linalg.norm(_numbers(others[name]))
         return found
 
-    def compare(self, old: Step, new: Step, columns: _Column) -> tuple[np.ndarray, np.ndarray]:
-        """The distances, and whether anything differs (1 or 0)."""
-        apart = np.full(len(columns.names), np.nan)
-        differs = np.full(len(columns.names), np.nan)
+    def compare(self, old: Step, new: Step, columns: _Column) -> _Compared:
+        apart, differs, spread = np.full((3, len(columns.names)), np.nan)
         apart[0], differs[0] = _scalars(old.loss, new.loss)
         if self.old:
             a, b = old.sketches()[self.old], new.sketches()[self.new]
-            apart[self.columns] = distance(a, b)
+            apart[self.columns], spread[self.columns] = distance(a, b), _without_few(a, b)
             equal = (a == b) | (np.isnan(a) & np.isnan(b))
             differs[self.columns] = ~equal.all(axis=1)
         if self.bits or self.digests or self.mixed:
@@ -215,6 +238,7 @@ class _Pair:
             for a, b, column in self.bits:
                 pair = _numbers(theirs[a]), _numbers(ours[b])
                 apart[column], differs[column] = _arrays(*pair)
+                spread[column] = _without_few(*(np.append(0, a) for a in pair))
             for one, other in self.mixed:
                 pair = _one(old, one), _one(new, other)
                 column = columns.places[unwrapped(one.name)]
@@ -226,7 +250,7 @@ class _Pair:
             there = _one(old if of_old else new, quantity)
             column = columns.places[unwrapped(quantity.name)]
             apart[column], differs[column] = size(there), there.any()
-        return apart, differs
+        return _Compared(apart, differs, spread)
 
 
 def _parameter(gradient: str) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def test_the_first_step_alone(call, tmp_path):
     found = read(tmp_path / "old.parquet")
     assert sorted(map(int, found.runs)) == [0, 7, *range(11, 17)]
     assert [found.runs[str(run)]["steps"] for run in (0, 7, 11)] == [3, 3, 1]
-    changed = SCRIPT.replace(".square()", ".square() * 1.00001")
+    changed = SCRIPT.replace(".mean()", ".mean() * 1.00001")
     (tmp_path / "train.py").write_text(changed)
     subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True)
     row = compare(found, read(tmp_path / "anything.parquet")).row

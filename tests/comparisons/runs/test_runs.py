@@ -125,7 +125,7 @@ def kept(path, run=0):
     found = {}
     for step in read(path).walk(run):
         for name, (quantity, data) in step.others().items():
-            if quantity.form == BITS and name != "input":
+            if quantity.form == BITS and not name.startswith("input"):
                 found[step.number, name] = (quantity.dtype, quantity.shape, data)
     return found
 
