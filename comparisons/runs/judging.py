@@ -146,6 +146,8 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
     if begins:
         out[0] |= found.kind(PARAMETER) & found.differs[NEW][0]
     few = _in_few_elements(found, held, out)
+    out &= ~(few & _turned(found, held))
+    few &= out
     steps = np.flatnonzero((out & ~few).any(axis=1))
     if not steps.size:
         if not few.any():
@@ -186,6 +188,24 @@ def _in_few_elements(found: Traces, held: Floors, out: np.ndarray) -> np.ndarray
     return few
 
 
+def _turned(found: Traces, held: Floors) -> np.ndarray:
+    """(steps, quantities) whether a parameter is off by no more than two of its elements are that
+    went the other way, while in half of the parameters perturbed runs are further apart, for their
+    way, than in this one. So rare a turn is in none of six runs, and in one more."""
+    parameters = found.kind(PARAMETER)
+    width = found.spread.shape[1]
+    turned = np.zeros(held.floor.shape, bool)
+    if not parameters.any():
+        return turned
+    with np.errstate(invalid="ignore", divide="ignore"):
+        noise = np.where(parameters, held.floor / found.moved[0], np.nan)
+        usual = np.nanmedian(np.where(np.isfinite(noise), noise, np.nan)[1:], axis=1)
+        each = found.moved[0][1:, :width] / np.sqrt(found.elements)
+        small = found.apart[NEW][1:, :width] <= 2 * 2 * each
+        turned[1:, :width] = small & (noise[1:, :width] < usual[:, None])
+    return turned
+
+
 def _may_be_a_kink(found: Traces, out: np.ndarray, at: int) -> bool:
     """Whether one run may have come to the other side of a kink first: behind the first step, only
     gradients are out, by no more than KINK of their size, and what they follow from is not the
@@ -206,6 +226,10 @@ def _meant(found: Traces, held: Floors, out: np.ndarray, at: int) -> tuple[int, 
         if (out & moved).any():
             furthest = np.where(out & moved, np.nan_to_num(held.ratio[at], nan=np.inf), -1.0)
             return int(np.argmax(furthest)), START if at == 0 else OPTIMIZER
+    near = held.ratio[at] > SUSPECT
+    if at and (held.ratio[at, parameters & ~held.unseen[at]] > 2 * SUSPECT).any():
+        what = loss if out[loss] else int(np.flatnonzero(out)[0])
+        return what, OPTIMIZER  # whose trace is not yet beyond the limit
     if out[loss]:
         return loss, before_the_loss(found, at)
     if (out & buffers).any() and not (out & gradients).any():
@@ -215,11 +239,11 @@ def _meant(found: Traces, held: Floors, out: np.ndarray, at: int) -> tuple[int, 
         return what, meaning if forward else STATISTICS
     mine = out & gradients
     if not mine.any():
-        mine = gradients & (held.ratio[at] > SUSPECT)
+        mine = gradients & near
     if not mine.any():
         return int(np.flatnonzero(out)[0]), BACKWARD
     first = int(np.flatnonzero(mine)[0])  # they stand in backward order
-    if _forward(found, held, mine, at):
+    if _forward(found, held, mine | (gradients & near), at):
         return first, before_the_loss(found, at)
     return first, BACKWARD
 

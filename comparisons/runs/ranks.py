@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def _agreeing(
         step, name = parts
         note = f"rank {rank} parts from rank {first} at step {step}, {name}"
         row = found[rank].row
-        given = {"note": "; ".join(filter(None, [row["note"], note])), "class": DIFFERENT}
+        given: dict[str, Any] = {"note": "; ".join(filter(None, [row["note"], note])), "class": DIFFERENT}
         if row["class"] != DIFFERENT:
             given |= {"kind": RANKS, "margin": np.inf}
         found[rank] = replace(found[rank], row={**row, **given})

@@ -245,7 +245,7 @@ class Recorder:
                 loss = first()
                 loss.backward()
             layout, data = taken(loss, list(self._tensors()))
-            about = {**self._about(loss), "ended": True, "steps": 1}
+            about: About = {**self._about(loss), "ended": True, "steps": 1}
             stream = parts.Stream(parts.folder(self.path), run)
             stream.add(self.start, loss.item(), layout, data, about)
             stream.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..verdict.classes import IDENTICAL
+from ..verdict.classes import IDENTICAL, ROUNDING
 from ..verdict.drift import Drift
 from ..verdict.ulps import difference, same_values
 from .judging import Floors, Judged
@@ -85,6 +85,8 @@ def _ratios(found: Traces, held: Floors | None, judged: Judged, drift: Drift) ->
     judgeable = np.broadcast_to(~found.kind(INPUT), held.floor.shape) & ~np.isnan(held.floor)
     ratio = np.where(held.unseen, 0, np.nan_to_num(held.ratio))
     limits = np.broadcast_to(held.limit, ratio.shape)
+    if judged.kind == ROUNDING:  # what is beyond it was excused
+        ratio = np.where(ratio > limits, 0, ratio)
     if judgeable.sum() == len(found.steps):  # the loss alone, whose floor is a wider one
         loss = found.names.index(LOSS)
         ratio = np.zeros_like(ratio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -40,6 +41,7 @@ class Traces:
     apart: dict[int, np.ndarray]  # ‖x − x′‖, by run
     differs: dict[int, np.ndarray]  # whether anything at all does
     spread: np.ndarray  # of the judged run, ‖x − x′‖ without the parts that differ most
+    elements: np.ndarray  # (quantities,) how many numbers it has
     exact: np.ndarray  # (quantities,) whether the distance is that of all numbers
     roundoff: np.ndarray  # (quantities,) u
     losses: dict[int, np.ndarray]  # by run, 0 being the run itself
@@ -63,6 +65,7 @@ class _Column:
         self.names = [LOSS]
         self.places = {LOSS: 0}
         self.dtypes: dict[str, str] = {}
+        self.elements: dict[str, int] = {}
         self.sketched: set[str] = set()
 
     def of(self, quantity: Quantity) -> int:
@@ -71,6 +74,7 @@ class _Column:
             self.places[name] = len(self.names)
             self.names.append(name)
             self.dtypes[name] = quantity.dtype
+            self.elements[name] = math.prod(quantity.shape)
         if quantity.form == SKETCH:
             self.sketched.add(name)
         return self.places[name]
@@ -123,6 +127,7 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
         {run: _stacked(rows, order) for run, rows in apart.items()},
         {run: _stacked(rows, order) == 1 for run, rows in differs.items()},
         _stacked(spread, order),
+        np.array([columns.elements.get(columns.names[i], 1) for i in order]),
         np.array([columns.names[i] not in columns.sketched for i in order]),
         np.array([_roundoff(dtypes[i]) for i in order]),
         {run: np.array(of) for run, of in losses.items()},
@@ -229,16 +234,16 @@ class _Pair:
         apart, differs, spread = np.full((3, len(columns.names)), np.nan)
         apart[0], differs[0] = _scalars(old.loss, new.loss)
         if self.old:
-            a, b = old.sketches()[self.old], new.sketches()[self.new]
-            apart[self.columns], spread[self.columns] = distance(a, b), _without_few(a, b)
-            equal = (a == b) | (np.isnan(a) & np.isnan(b))
+            was, got = old.sketches()[self.old], new.sketches()[self.new]
+            apart[self.columns], spread[self.columns] = distance(was, got), _without_few(was, got)
+            equal = (was == got) | (np.isnan(was) & np.isnan(got))
             differs[self.columns] = ~equal.all(axis=1)
         if self.bits or self.digests or self.mixed:
             theirs, ours = old.others(), new.others()
             for a, b, column in self.bits:
                 pair = _numbers(theirs[a]), _numbers(ours[b])
                 apart[column], differs[column] = _arrays(*pair)
-                spread[column] = _without_few(*(np.append(0, a) for a in pair))
+                spread[column] = _without_few(*(np.append(0, of) for of in pair))
             for one, other in self.mixed:
                 pair = _one(old, one), _one(new, other)
                 column = columns.places[unwrapped(one.name)]
