@@ -35,6 +35,13 @@ MEANS = {
     "": "",
 }
 
+# Why what left its floor is not different for sure.
+KINK = (
+    "So small a jump of gradients alone may be a kink that one run came over first; a recording in "
+)
+KINK += "float64 decides."
+FEW = "In so few elements it may be that gradients as small as their rounding went the other way."
+
 
 def told(rows: Sequence[dict[str, Any]]) -> str:
     """The outcome in words; of several ranks each that differs, and which do not."""
@@ -81,10 +88,8 @@ def _leaves(row: dict[str, Any]) -> str:
     if row["class"] == DIFFERENT:
         means = f" That is {row['kind']}: {means}." if means else ""
         return f"different from {text}.{means} "
-    return (
-        f"{row['class']} from {text}. So small a jump of gradients alone may be a kink that one "
-        "run came over first; a recording in float64 decides. "
-    )
+    why = FEW if row["kind"] == OPTIMIZER else KINK
+    return f"{row['class']} from {text}. {why} "
 
 
 def _where(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@ it means."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,15 +13,17 @@ from ..verdict.classes import DIFFERENT, LIMIT, ROUNDING, UNDECIDED
 from .recording import BUFFER, GRADIENT, INPUT, LOSS, PARAMETER
 from .traces import NEW, Traces
 
-SKETCH_LIMIT = 16.0  # floors, for distances that are estimated from sixteen sums
+# Floors, for distances that are estimated from sixteen sums, and for the sizes of all tensors. In
+# 16 bits it is LIMIT: there no kink is larger than the noise, which makes for the long tails.
+SKETCH_LIMIT = 16.0
 UNSEEN = 1 / 16  # of ‖x‖: perturbed runs further apart show nothing of that tensor at that step
 KINK = 1 / 4  # of ‖x‖: a jump of gradients up to this size may be a kink
 FAR = 2.0**16  # u |loss|: a first loss that is further off is different without any floor
-KINKS = 16.0  # floors, for the sizes of all tensors where kinks are larger than roundings
 # What is judged beside the tensors: how far all parameters have come, and how large all gradients
 # are, against the old run, in the median. Their noise is that of one direction of many.
 MOVEMENT, GRADIENTS = "movement of all parameters", "size of all gradients"
 ALONE = 2.0**12  # times as many floors: gradients of a forward pass are at most 400 times
+SHARED = 1.05  # the ratios of all gradients differ by less where they have one factor
 SUSPECT = 2.0  # floors: the median of the gradients of a right run stays below, at each step
 # Kinds of what differs.
 START, OPTIMIZER, DATA, FORWARD = "start", "optimizer", "data", "forward"
@@ -73,7 +76,7 @@ def floors(found: Traces, runs: Sequence[int], low: bool) -> tuple[Traces, Floor
             size[:, mine] = np.where(size[:, mine] == 0, most, size[:, mine])
     unseen = ~np.isfinite(near) | (near > UNSEEN * size)
     unseen[:, found.kind(INPUT)] = True
-    limit = np.where(found.exact, LIMIT, SKETCH_LIMIT)
+    limit = np.where(found.exact | low, LIMIT, SKETCH_LIMIT)
     alone = Floors(found.roundoff * size + near, apart, unseen, limit)
     return _with_scales(found, alone, runs, low)
 
@@ -114,7 +117,7 @@ def _with_scales(
         ratio = np.where(new > 0, new / floor, np.where(np.isnan(new), np.nan, 0.0))
     unseen = _beside(held.unseen, *(of > 1 for of in near)).astype(bool)
     unseen[0, wide.kind(MOVEMENT)] = True  # nothing has moved yet
-    limit = np.append(held.limit, [LIMIT if low else KINKS for _ in scales])
+    limit = np.append(held.limit, [LIMIT if low else SKETCH_LIMIT for _ in scales])
     return wide, Floors(floor, ratio, unseen, limit)
 
 
@@ -180,7 +183,8 @@ def _in_few_elements(found: Traces, held: Floors, out: np.ndarray) -> np.ndarray
     where it is as small as its rounding, one element goes the other way in one run of many.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = found.spread / held.floor[:, : found.spread.shape[1]] > SKETCH_LIMIT
+        width = found.spread.shape[1]
+        spread = found.spread / held.floor[:, :width] > held.limit[:width]
     wide = np.zeros_like(out)
     wide[:, : spread.shape[1]] = spread
     few = out & ~wide & found.kind(PARAMETER)
@@ -201,7 +205,8 @@ def _turned(found: Traces, held: Floors) -> np.ndarray:
         noise = np.where(parameters, held.floor / found.moved[0], np.nan)
         usual = np.nanmedian(np.where(np.isfinite(noise), noise, np.nan)[1:], axis=1)
         each = found.moved[0][1:, :width] / np.sqrt(found.elements)
-        small = found.apart[NEW][1:, :width] <= 2 * 2 * each
+        apart = found.apart[NEW][1:, :width]
+        small = (apart >= each[:1]) & (apart <= 2 * 2 * each)
         turned[1:, :width] = small & (noise[1:, :width] < usual[:, None])
     return turned
 
@@ -256,6 +261,8 @@ def _forward(found: Traces, held: Floors, out: np.ndarray, at: int) -> bool:
     there = found.kind(GRADIENT) & ~np.isnan(found.apart[NEW][at])
     if not found.differs[NEW][at, loss] or out.sum() <= there.sum() / 2:
         return False
+    if held.ratio[at, loss] < SUSPECT and not math.isnan(shared_factor(found, held, at)):
+        return False
     return held.ratio[at, loss] * ALONE >= float(np.median(held.ratio[at, out]))
 
 
@@ -267,3 +274,17 @@ def before_the_loss(found: Traces, at: int) -> str:
     if np.isnan(apart).all():
         return FORWARD_OR_DATA
     return DATA if (apart > np.sqrt(np.finfo(np.float32).eps / 2) * size).any() else FORWARD
+
+
+def shared_factor(found: Traces, held: Floors | None, at: int) -> float:
+    """By what all gradients of a step are multiplied, NaN if by nothing that they share."""
+    mine = found.kind(GRADIENT)
+    if held is not None:
+        mine = mine & ~held.unseen[at]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = (found.sizes[NEW][at] / found.size[at])[mine]
+    ratios = ratios[np.isfinite(ratios)]
+    if not ratios.size or not ratios.min() > 0 or ratios.max() > SHARED * ratios.min():
+        return math.nan
+    factor = float(np.median(ratios))
+    return factor if max(factor, 1 / factor) > SHARED else math.nan

@@ -15,7 +15,7 @@ from .recording import DTYPES
 HALVES = (torch.bfloat16, torch.float16)
 # Of numbers of 16 bits one in so many moves, by one ulp: then the mean square is near that of what
 # rounding to nearest does, half an ulp at most. Parameters are rounded more often than once a step.
-ONE_IN, ONE_PARAMETER_IN = 8, 4
+ONE_IN, ONE_PARAMETER_IN = 8, 2
 
 
 def disturb(tensors: Iterable[torch.Tensor], rng: np.random.Generator) -> None:

@@ -63,7 +63,8 @@ def _agreeing(
         step, name = parts
         note = f"rank {rank} parts from rank {first} at step {step}, {name}"
         row = found[rank].row
-        given: dict[str, Any] = {"note": "; ".join(filter(None, [row["note"], note])), "class": DIFFERENT}
+        notes = "; ".join(filter(None, [row["note"], note]))
+        given: dict[str, Any] = {"note": notes, "class": DIFFERENT}
         if row["class"] != DIFFERENT:
             given |= {"kind": RANKS, "margin": np.inf}
         found[rank] = replace(found[rank], row={**row, **given})

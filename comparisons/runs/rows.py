@@ -10,13 +10,11 @@ import numpy as np
 from ..verdict.classes import IDENTICAL, ROUNDING
 from ..verdict.drift import Drift
 from ..verdict.ulps import difference, same_values
-from .judging import Floors, Judged
+from .judging import Floors, Judged, shared_factor
 from .leaving import Leaving, distances, shown
-from .recording import GRADIENT, INPUT, LOSS, Recorded
+from .recording import INPUT, LOSS, Recorded
 from .resolution import resolution
 from .traces import NEW, Traces
-
-SHARED = 1.05  # the ratios of all gradients differ by less where they have one factor
 
 
 def row(
@@ -132,22 +130,8 @@ def _outside(
         "outside_old": one,
         "outside_new": other,
         "outside": apart / size if size > 0 else math.nan,
-        "factor": _factor(found, held, judged.at),
+        "factor": shared_factor(found, held, judged.at),
     }
-
-
-def _factor(found: Traces, held: Floors | None, at: int) -> float:
-    """By what all gradients of a step are multiplied, NaN if by nothing that they share."""
-    mine = found.kind(GRADIENT)
-    if held is not None:
-        mine = mine & ~held.unseen[at]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = (found.sizes[NEW][at] / found.size[at])[mine]
-    ratios = ratios[np.isfinite(ratios)]
-    if not ratios.size or not ratios.min() > 0 or ratios.max() > SHARED * ratios.min():
-        return math.nan
-    factor = float(np.median(ratios))
-    return factor if max(factor, 1 / factor) > SHARED else math.nan
 
 
 def _unpaired(found: Traces) -> str:

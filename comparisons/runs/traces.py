@@ -175,7 +175,8 @@ class _Compared(NamedTuple):
 
 
 def _without_few(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The distance of sketches, (…, 1 + parts), without the one of eight parts that differs most."""
+    """The distance of sketches, (…, 1 + parts), without an eighth of the parts: those
+    that differ most."""
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.square(np.subtract(old, new, dtype=np.float64)[..., 1:])
     kept = apart.shape[-1] - apart.shape[-1] // 8
