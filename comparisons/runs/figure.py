@@ -16,12 +16,14 @@ from .judging import (
     DATA,
     FORWARD,
     FORWARD_OR_DATA,
+    GRADIENTS,
+    MOVEMENT,
     OPTIMIZER,
     START,
     STATISTICS,
 )
 from .ranks import RANKS
-from .recording import GRADIENT
+from .recording import GRADIENT, LOSS
 
 MEANS = {
     START: "the runs start from other parameters",
@@ -78,13 +80,16 @@ def _told(row: dict[str, Any]) -> str:
 def _leaves(row: dict[str, Any]) -> str:
     """What left its floor first, and what that means."""
     one, other = apart(row["outside_old"], row["outside_new"])
-    norm = "norm " if " " in row["outside_tensor"] and row["outside_old"] != 1 else ""
+    name = row["outside_tensor"]
+    if name in (MOVEMENT, GRADIENTS):
+        numbers = f"{other} times the old in the median"
+    else:
+        numbers = f"{'' if name == LOSS else 'norm '}{other} instead of {one}"
     floors = "" if np.isnan(row["max_ratio"]) else f", {row['max_ratio']:.3g} floors apart"
     far = "" if np.isnan(row["outside"]) else f", off by {row['outside']:.2g} of it"
     limit = "" if np.isnan(row["limit"]) else f"; {row['limit']:g} are allowed"
     means = MEANS[row["kind"]].format(where=_where(row))
-    what = f"step {row['outside_step']}, {row['outside_tensor']}"
-    text = f"{what}: {norm}{other} instead of {one}{floors}{limit}{far}"
+    text = f"step {row['outside_step']}, {name}: {numbers}{floors}{limit}{far}"
     if row["class"] == DIFFERENT:
         means = f" That is {row['kind']}: {means}." if means else ""
         return f"different from {text}.{means} "

@@ -124,8 +124,9 @@ def _with_scales(
 def _scale(of: np.ndarray, to: np.ndarray, kind: np.ndarray) -> np.ndarray:
     """The median over the tensors of a kind of the logarithm of the ratio of two sizes, by step."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        good = kind & (of > 0) & (to > 0) & np.isfinite(of) & np.isfinite(to)
-        logarithms = np.where(good, np.log(of / to), np.nan)
+        good = kind & (to > 0) & np.isfinite(of) & np.isfinite(to)
+        nothing = np.finfo(np.float64).tiny  # what does not move at all is infinitely less
+        logarithms = np.where(good, np.log(np.maximum(of / to, nothing)), np.nan)
     found = np.zeros(len(of))
     rows = good.any(axis=1)
     found[rows] = np.nanmedian(logarithms[rows], axis=1)

@@ -13,9 +13,9 @@ from ..verdict.noise import moved
 from .recording import DTYPES
 
 HALVES = (torch.bfloat16, torch.float16)
-# Of numbers of 16 bits one in so many moves, by one ulp: then the mean square is near that of what
-# rounding to nearest does, half an ulp at most. Parameters are rounded more often than once a step.
-ONE_IN, ONE_PARAMETER_IN = 8, 2
+# Of results of 16 bits one in so many moves, by one ulp: then the mean square is near that of what
+# rounding to nearest does, half an ulp at most. Gradients stand for what an optimizer rounds, too.
+ONE_IN, ONE_GRADIENT_IN = 8, 2
 
 
 def disturb(tensors: Iterable[torch.Tensor], rng: np.random.Generator) -> None:
@@ -24,8 +24,15 @@ def disturb(tensors: Iterable[torch.Tensor], rng: np.random.Generator) -> None:
     if not chosen:
         raise ValueError("model: expected gradients, got none: step() comes after backward()")
     for parameter in chosen:
-        move(parameter, rng)
+        move_parameter(parameter, rng)
         move(parameter.grad, rng)
+
+
+def move_parameter(parameter: torch.Tensor, rng: np.random.Generator) -> None:
+    """Moves a parameter, but for one of 16 bits: of its last place a step of an optimizer often
+    makes less than one unit, and no rewrite more or less. Its results and its gradient move."""
+    if parameter.dtype not in HALVES:
+        move(parameter, rng)
 
 
 @torch.no_grad()
@@ -40,7 +47,7 @@ def move(tensor: Any, rng: np.random.Generator) -> None:
     with np.errstate(over="ignore"):  # a run may diverge
         new = moved(wide, torch.finfo(held.dtype).eps, rng)
     if held.dtype in HALVES:
-        new = np.where(rng.integers(0, ONE_PARAMETER_IN, wide.shape) == 0, new, wide)
+        new = np.where(rng.integers(0, ONE_GRADIENT_IN, wide.shape) == 0, new, wide)
     held.copy_(torch.from_numpy(new))
 
 

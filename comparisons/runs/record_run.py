@@ -20,7 +20,7 @@ from . import parts, turns
 from .inputs import Inputs
 from .judging import FAR
 from .names import Model, Named, of_rank
-from .perturbing import Activations, disturb, move, precision
+from .perturbing import Activations, disturb, move_parameter, precision
 from .recording import (
     AGAIN,
     BASE,
@@ -166,7 +166,7 @@ class Recorder:
         if self.perturbed:  # a gradient that is nearly 0 moves by more than one ulp of its own
             for parameter in self.named.parameters().values():
                 if parameter.requires_grad:
-                    move(parameter, self.rng)
+                    move_parameter(parameter, self.rng)
         return self
 
     @torch.no_grad()
@@ -240,7 +240,7 @@ class Recorder:
             for parameter in parameters.values():
                 parameter.grad = None
                 if run in STARTS:
-                    move(parameter, rng)
+                    move_parameter(parameter, rng)
             with noise, torch.enable_grad():
                 loss = first()
                 loss.backward()

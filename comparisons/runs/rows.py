@@ -119,10 +119,11 @@ def _outside(
     name = found.names[judged.what]
     if name in found.scales:
         one, other = 1.0, math.exp(found.scales[name][judged.at])
+        apart = abs(one - other)
     else:
         one, other = shown(found, old, new, judged.at, judged.what)
+        apart = float(found.apart[NEW][judged.at, judged.what])
     size = max(abs(one), abs(other))
-    apart = float(found.apart[NEW][judged.at, judged.what])
     return {
         "outside_step": int(found.steps[judged.at]),
         "outside_tensor": found.names[judged.what],

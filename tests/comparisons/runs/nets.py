@@ -279,7 +279,7 @@ def train(path, name, perturb=0, steps=24, **change):
             if change.get("zero_grad", True):
                 optimizer.zero_grad()
             micro = change.get("micro", 1)
-            total = torch.zeros(())
+            total = 0
             for part, wanted in zip(x.chunk(micro), target.chunk(micro), strict=True):
                 with autocast:
                     loss = loss_of(model(part), wanted, {**change, "wide": setup.autocast}) / micro

@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 from gradtwin.comparisons.runs.comparison import compare
 from gradtwin.comparisons.runs.figure import told
 from gradtwin.comparisons.runs.recording import AGAIN, read
@@ -18,7 +19,14 @@ FINE = ({"lr": 1.05}, {"gelu": "tanh"}, {"scale": 1.1}, {"leak": 1e-2}, {"shift"
 
 
 def for_it(change, name):
-    return not change[1] or SETUPS[name].net in change[1].split()
+    setup = SETUPS[name]
+    if setup.optimizer == "SGD":
+        if "eps" in change[0]:
+            return False
+        # torch 2.13 on a CPU: a fused step of SGD leaves parameters of bfloat16 where they are.
+        if "fused" in change[0] and setup.dtype == torch.bfloat16:
+            return False
+    return not change[1] or setup.net in change[1].split()
 
 
 @pytest.mark.parametrize("name", SETUPS)

@@ -226,7 +226,7 @@ def test_one_ulp_is_that_of_the_dtype(tmp_path, dtype):
     pairs = ((before, start), (weight.detach(), before), (weight.grad, start.flip(0)))
     for now, was in pairs:
         moved = (now.double() - was.double()).abs()
-        if dtype.itemsize > 2:  # of 16 bits one in two moves
+        if dtype.itemsize > 2:  # of 16 bits gradients alone, one in two
             assert torch.equal(moved > 0, was != 0)  # Adam would make whole steps of a moved zero
         assert not moved[was == 0].any()
         assert (moved <= 2 * eps * was.double().abs()).all()  # 1 ± eps, rounded
