@@ -19,6 +19,7 @@ class Inputs:
         self.modules = modules
         self.sums = torch.zeros(2, PARTS, dtype=torch.float64)
         self.calls = 0
+        self.autocast: set[torch.dtype] = set()  # the dtypes of autocast, where it was on
         self.hooks: list[Any] = []
 
     def __enter__(self) -> Inputs:
@@ -39,6 +40,8 @@ class Inputs:
         tensors = [x for x in leaves if isinstance(x, torch.Tensor) and x.numel()]
         plain = [x for x in tensors if x.layout == torch.strided and not x.is_complex()]
         for x in plain:
+            if torch.is_autocast_enabled(x.device.type):
+                self.autocast.add(torch.get_autocast_dtype(x.device.type))
             total = x.sum(0) if x.ndim > 1 else x
             self.sums += torch.from_numpy(sketch([total, x])[:, 1:])
         self.calls += 1

@@ -40,7 +40,8 @@ def move(tensor: Any, rng: np.random.Generator) -> None:
     """Moves every number by one ulp, in place; of a sparse gradient, those that it has. A zero
     stays: most are exact, of units and pixels that are off, and Adam makes whole steps of others.
     """
-    held = tensor._values() if tensor.is_sparse else tensor
+    held = tensor._values() if tensor.is_sparse else tensor.detach()
+    held = torch.view_as_real(held) if held.is_complex() else held
     if held.dtype not in DTYPES.values():
         raise TypeError(f"model: expected {', '.join(DTYPES)}, got {held.dtype}")
     wide = held.detach().cpu().to(torch.promote_types(held.dtype, torch.float32)).numpy()
@@ -93,9 +94,12 @@ class Activations(TorchFunctionMode):
         return result * (1 + moves)
 
 
-def precision(loss: torch.Tensor) -> list[str]:
-    """The dtypes of all results that the loss was made of, as far as its graph shows them."""
-    found = {loss.dtype}
+def precision(loss: torch.Tensor, autocast: set[torch.dtype]) -> list[str]:
+    """The dtypes of all results that the loss was made of, as far as its graph shows them, and
+    those of autocast, if it was met. None where neither is known, as of a loss without a graph."""
+    if loss.grad_fn is None and not autocast:
+        return []
+    found = {loss.dtype, *autocast}
     seen, waiting = set(), [loss.grad_fn]
     while waiting:
         node = waiting.pop()

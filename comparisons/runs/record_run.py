@@ -317,7 +317,7 @@ class Recorder:
             "start": self.start,
             "dtype": str(loss.dtype).removeprefix("torch."),
             "settings": {kind.split()[0]: form for kind, form in self.forms.items()},
-            "precision": precision(loss),
+            "precision": precision(loss, self.inputs.autocast),
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "gradtwin": __version__,

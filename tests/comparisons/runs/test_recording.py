@@ -203,6 +203,22 @@ def test_another_precision_is_not_comparable_unless_its_floor_was_measured(tmp_p
     assert (row["class"], row["outside_tensor"]) == ("different", "gradient of 0.weight")
 
 
+def test_the_precision_is_known_of_a_loss_without_a_graph(tmp_path):
+    """As of the mean of micro-batches."""
+
+    def train_detached(path, autocast):
+        model = nn.Linear(3, 2)
+        with record_run(path, model) as run:
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss = model(torch.ones(4, 3)).float().square().mean()
+            loss.backward()
+            run.step(loss.detach())
+        return read(path).precision
+
+    assert "bfloat16" in train_detached(tmp_path / "run.parquet", True)
+    assert train_detached(tmp_path / "run.parquet", False) == []
+
+
 def test_the_file_states_its_version(tmp_path):
     import pyarrow.parquet as pq
 
