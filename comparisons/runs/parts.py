@@ -82,8 +82,10 @@ def _tables(file: Path) -> Iterator[pa.Table]:
         try:
             reader = pa.ipc.open_stream(source)
             while True:
-                held.append(reader.read_next_batch())
-                if sum(batch.nbytes for batch in held) > PIECE:
+                batch = reader.read_next_batch()
+                batch.validate(full=True)
+                held.append(batch)
+                if sum(of.nbytes for of in held) > PIECE:
                     yield pa.Table.from_batches(held)
                     held = []
         except (StopIteration, *BROKEN):  # the end, or what was cut off

@@ -318,6 +318,7 @@ class Recorder:
             "dtype": str(loss.dtype).removeprefix("torch."),
             "settings": {kind.split()[0]: form for kind, form in self.forms.items()},
             "precision": precision(loss, self.inputs.autocast),
+            "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "gradtwin": __version__,

@@ -63,6 +63,7 @@ class About(TypedDict):
     dtype: str  # of the loss
     settings: dict[str, Any]
     precision: NotRequired[list[str]]  # the dtypes of all results that the loss was made of
+    threads: NotRequired[int]
     torch: str
     numpy: str
     gradtwin: str

@@ -43,7 +43,7 @@ def row(
         **{f"first_{name}": value for name, value in vars(first).items()},
         **_outside(found, held, judged, old, new),
         "class": judged.kind,
-        "note": "; ".join(filter(None, [judged.note, _unpaired(found)])),
+        "note": "; ".join(filter(None, [judged.note, _unpaired(found), _elsewhere(old, new)])),
     }
 
 
@@ -133,6 +133,12 @@ def _outside(
         "outside": apart / size if size > 0 else math.nan,
         "factor": shared_factor(found, held, judged.at),
     }
+
+
+def _elsewhere(old: Recorded, new: Recorded) -> str:
+    """What else differs that bits depend on, as far as both say it."""
+    pairs = [(key, old.runs["0"].get(key), new.runs["0"].get(key)) for key in ("torch", "threads")]
+    return "; ".join(f"{k}: {b}, not {a}" for k, a, b in pairs if a and b and a != b)
 
 
 def _unpaired(found: Traces) -> str:
