@@ -11,7 +11,7 @@ from pathlib import Path
 from gradtwin.comparisons.environment import kernels
 
 HERE = Path(__file__).parent
-FOLDERS = ("curves", "check", "optimizers", "gradients")
+FOLDERS = ("curves", "check", "optimizers", "gradients", "runs")
 TESTS = [HERE / "test_laws.py", *(HERE / "comparisons" / name for name in FOLDERS)]
 THREADS = "OMP_NUM_THREADS"
 

@@ -26,6 +26,7 @@ from .net import Command, Net
 from .optimizers import optimizers_command
 from .options import RESULTS, Device, Jobs, Json, Out, Quiet, Seed, Strict
 from .record import record_command
+from .record_run import record_run_command
 from .schedules import schedules_command
 from .show import show_command
 from .trace import trace_command
@@ -56,6 +57,11 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str, str]]] = {
     "Regression": {
         "record": (record_command, "Record a baseline.", "record --out before.parquet"),
         "diff": (diff_command, "What moved since a baseline.", "diff before.parquet"),
+        "record-run": (
+            record_run_command,
+            "Record a training and how far rounding drives it.",
+            "record-run train.py --out old.parquet",
+        ),
         "history": (history_command, "How margins went.", "history baselines/"),
         "versions": (
             versions_command,
@@ -102,6 +108,8 @@ for _panel, _commands in COMMANDS.items():
         app.command(
             _name,
             cls=Command,
+            # What is not known of a script's own options is the script's.
+            context_settings={"ignore_unknown_options": _name == "record-run"},
             help=flowing(_command.__doc__),
             short_help=f"{_purpose}\n[dim]gradtwin {_example}[/dim]",
             epilog=f"Example: gradtwin {_example}",

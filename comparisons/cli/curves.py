@@ -56,8 +56,8 @@ def curves_command(
     """The loss-curve divergence table: training by hand and by torch. Without options, the default
     grid.
 
-    With --compare two recorded runs, or two logs of one scalar; exit status: 0 identical or
-    rounding, 1 parted or different, 2 it cannot be said.
+    With --compare two recorded runs, those of all ranks where {rank} stands in the names, or two
+    logs of one scalar; exit status: 0 identical or rounding, 1 different, 2 it cannot be said.
     """
     named: dict[str, Sequence[Any] | None] = {
         "model": model,
@@ -137,13 +137,12 @@ def run_curves(runner: Runner, cells: Sequence[Cell]) -> None:
 
 def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> None:
     """Holds the run in `new` against that in `old`, and exits with 0 if it is identical or
-    rounding, with 1 if it has parted, and with 2 if that cannot be said."""
+    rounding, with 1 if it is different, and with 2 if that cannot be said."""
     from ..report import pages, tables
     from ..report.console import Column
-    from ..runs.comparison import compare
     from ..runs.figure import figure, told
-    from ..runs.recording import read
-    from ..verdict.classes import UNDECIDED
+    from ..runs.ranks import compare_ranks
+    from ..verdict.classes import UNDECIDED, worst
     from .runner import Runner
 
     columns = [
@@ -157,20 +156,23 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
         Column("at", -6, lambda r: r["max_drift_step"], rank=5),
         Column("/floor", -8, lambda r: r["max_ratio"]),
         Column("resolution", -10, lambda r: r["resolution"], rank=1),
+        Column("out", 12, lambda r: r["kind"]),
         Column("class", 9, lambda r: r["class"]),
     ]
     try:
-        found = compare(read(old), read(new))
+        found = compare_ranks(old, new)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--compare") from None
     runner = Runner(out, as_json, 1, strict=True, quiet=quiet)
-    runner.run("Recorded runs", [(lambda: found, ())], columns, lambda c: [c.row])
-    runner.frames["compare"] = tables.table([found.row])
-    runner.pictures["compare"] = {"compare.png": pages.png(figure(found))}
+    rows = [one.row for one in found]
+    runner.run("Recorded runs", [(lambda: found, ())], columns, lambda c: [one.row for one in c])
+    runner.frames["compare"] = tables.table(rows)
+    pictures = {f"compare{one.row['rank']}.png": pages.png(figure(one)) for one in found}
+    runner.pictures["compare"] = pictures
     try:
-        runner.finish(told(found.row))
+        runner.finish(told(rows))
     except typer.Exit as end:
-        undecided = found.row["class"] == UNDECIDED
+        undecided = worst(row["class"] for row in rows) == UNDECIDED
         raise typer.Exit(2 if undecided else end.exit_code) from None
 
 

@@ -13,7 +13,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -59,6 +59,45 @@ def write_all(contents: Mapping[Path, bytes]) -> list[Path]:
     return list(contents)
 
 
+@contextlib.contextmanager
+def draft(path: Path) -> Iterator[Path]:
+    """The name of a new file, to be written at leisure, that takes the place of this one when all
+    is done; if anything is raised, the old one stays."""
+    try:
+        target = _target(path)
+    except OSError as error:
+        raise _named(error, path) from None
+    new = target.with_name(f".gradtwin-{secrets.token_hex(8)}")
+    try:
+        try:
+            _write_new(new, b"")
+            yield new
+            with new.open("rb+") as file:
+                os.fsync(file.fileno())
+            if target.exists():
+                new.chmod(stat.S_IMODE(target.stat().st_mode))
+            new.replace(target)
+        except OSError as error:
+            raise _named(error, path) from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def readable(path: Path) -> Path:
+    """The path of a file; OSError for a pipe or a folder, and for what is not there."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder")
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "expected a file, got a device, pipe or socket")
+        path.open("rb").close()
+        return path
+    except OSError as error:
+        raise _named(error, path) from None
+    except ValueError as error:  # a zero byte in the name
+        raise OSError(errno.EINVAL, str(error), repr(str(path))) from None
+
+
 def writable(path: Path) -> None:
     """OSError if no file of this name can be written, so that it is known before the work is
     done."""
@@ -75,15 +114,9 @@ def writable(path: Path) -> None:
 def read(path: Path) -> bytes:
     """The content of a file. Raises OSError for a pipe or a folder, and for what cannot be read."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder")
-        if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "expected a file, got a device, pipe or socket")
-        return path.read_bytes()
+        return readable(path).read_bytes()
     except OSError as error:
         raise _named(error, path) from None
-    except ValueError as error:  # a zero byte in the name
-        raise OSError(errno.EINVAL, str(error), repr(str(path))) from None
 
 
 def _target(path: Path) -> Path:

@@ -49,7 +49,7 @@ class Format:
 def write(path: Path, kind: Format, table: pa.Table, header: Mapping[str, Any]) -> None:
     """Writes a file in one go."""
     sealed = {"format": VERSION, **header, "rows": table.num_rows}
-    about = {kind.key: json.dumps({**sealed, "digest": _digest(table, sealed)})}
+    about = {kind.key: json.dumps({**sealed, "digest": digest(table, sealed)})}
     buffer = io.BytesIO()
     sheet = table.replace_schema_metadata(about)
     # Statistics would be bytes that no reader here looks at, and no digest covers.
@@ -64,7 +64,7 @@ def read(path: Path, kind: Format) -> tuple[pa.Table, dict[str, Any]]:
     table = _table(path, kind, file)
     sealed = header.get("digest", "")
     if header["format"] == VERSION:
-        good = sealed == _digest(table, {k: v for k, v in header.items() if k != "digest"})
+        good = sealed == digest(table, {k: v for k, v in header.items() if k != "digest"})
     else:
         good = kind.first(table, header)
     if not good:
@@ -91,7 +91,7 @@ def _opened(path: Path, kind: Format) -> tuple[pq.ParquetFile, dict[str, Any]]:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         text = (file.schema_arrow.metadata or {}).get(kind.key)
     except BROKEN as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if not text:
         raise Damaged(f"{path}: expected {kind.name}, got another Parquet file")
     try:
@@ -119,14 +119,14 @@ def _table(path: Path, kind: Format, file: pq.ParquetFile) -> pa.Table:
     except Damaged:
         raise
     except BROKEN as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     empty = [n for n in expected if n not in kind.optional and table[n].null_count]
     if empty:
         raise Damaged(f"{path}: column {empty[0]!r}: expected a value in every row, got none")
     return table
 
 
-def _damaged(path: Path, error: Exception) -> Damaged:
+def damaged(path: Path, error: Exception) -> Damaged:
     return Damaged(f"{path}: no Parquet file, or damaged: {line(str(error))}")
 
 
@@ -138,7 +138,7 @@ def memory() -> int:
         return 2**63
 
 
-def _digest(table: pa.Table, header: Mapping[str, Any]) -> str:
+def digest(table: pa.Table, header: Mapping[str, Any]) -> str:
     """A digest of the header and of every cell, whatever the compression and the layout of the
     file."""
     total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())

@@ -1,33 +1,27 @@
-"""Two recorded runs: where they leave each other, and how far beside what rounding can do."""
+"""Two recorded runs: where they leave each other, how far beside what rounding can do, and what it
+means."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..verdict.classes import IDENTICAL, LIMIT, PARTED, ROUNDING, UNDECIDED
+from ..verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
 from ..verdict.drift import Drift, free_drift
-from ..verdict.ulps import ulps
-from .recording import DTYPES, LOSS, Bits, Recorded, values
+from .first_step import without_floor
+from .judging import START, Floors, Judged, before_the_loss, first_out, floors
+from .leaving import Leaving, distances, leaving
+from .recording import AGAIN, DTYPES, LOSS, PARAMETER, PERTURBED, Recorded
+from .repeating import unrepeated
+from .resolution import COARSE, finest
+from .rows import row
+from .traces import NEW, Traces, traces
 
-Quantities = Mapping[tuple[int, str], Bits]  # by step and name
-
-
-@dataclass(frozen=True)
-class Leaving:
-    """The first quantity that differs, at the element with the most ULPs."""
-
-    step: int | None = None
-    quantity: str = ""
-    index: str = ""
-    ulp: int = 0
-    old: float = math.nan
-    new: float = math.nan
+__all__ = ["RunComparison", "compare", "distances"]
 
 
 @dataclass(frozen=True)
@@ -37,123 +31,148 @@ class RunComparison:
     row: dict[str, Any]
     old: np.ndarray  # loss at each step
     new: np.ndarray
-    drift: Drift  # its floor is NaN where none was recorded
+    drift: Drift  # of the loss; its floor is NaN where none was recorded
+    start: int = 1  # the number of the first step
 
 
 def compare(old: Recorded, new: Recorded) -> RunComparison:
-    """Holds a run against an older one, and their drift against the floor of that.
+    """Holds a run against an older one, everything that both have recorded, each under its floor.
 
-    Identical is what both have recorded, where −0 is 0 and NaN is NaN; beyond that the loss
-    decides. Without six perturbed runs of the older one there is no floor, and what is not
-    identical is undecided. Raises ValueError where there is nothing to compare.
+    Identical is what both have recorded, where −0 is 0 and NaN is NaN. A run that does not repeat
+    itself shows nothing. Without six perturbed runs of the older one the first step alone is
+    judged. A run that starts later is held to its part. Raises ValueError where there is nothing to
+    compare.
     """
-    theirs, ours = old.complete().bits(), new.complete().bits()
-    dtype, got = (quantities[1, LOSS][0] for quantities in (theirs, ours))
+    old.complete()
+    new.complete()
+    floor_of = _coarser(old, new)
+    noisy = [] if floor_of is None or floor_of.missing else list(range(1, PERTURBED + 1))
+    again = [AGAIN] if floor_of is not None and str(AGAIN) in floor_of.runs else []
+    _same_dtype(old, new)
+    base, other = (old, new) if floor_of is not new else (new, old)
+    found = traces(base, [*noisy, *again], {NEW: other})
+    first = leaving(found, old, new)
+    _same_steps(old, new, first)
+    low = floor_of is not None and _low(floor_of)
+    held = None
+    if noisy:
+        found, held = floors(found, noisy, low)
+    judged = _judged(found, held, floor_of, old, new, first)
+    drift = _drift(found, held, noisy)
+    losses = found.losses[0], found.losses[NEW]
+    if base is new:
+        losses = losses[::-1]
+    line = row(found, held, judged, old, new, first, drift, losses)
+    return RunComparison(line, *losses, drift, int(found.steps[0]))
+
+
+def _same_dtype(old: Recorded, new: Recorded) -> None:
+    dtype, got = (run.runs["0"]["dtype"] for run in (old, new))
     if dtype != got:
-        raise ValueError(f"dtype of loss: expected {dtype} as in {old.path}, got {got}")
-    leaving = _leaving(theirs, ours)
-    if old.steps != new.steps:
-        where = f"differ from step {leaving.step} on" if leaving.step else "are identical"
+        raise ValueError(
+            f"dtype of loss: expected {dtype} as in {old.path}, got {got}: runs of another "
+            "precision are not comparable"
+        )
+
+
+def _same_steps(old: Recorded, new: Recorded, first: Leaving) -> None:
+    """ValueError unless both have the same steps, or one starts later and has the rest."""
+    if old.start == new.start and old.steps != new.steps:
+        where = f"differ from step {first.step} on" if first.step else "are identical"
         raise ValueError(
             f"steps: expected the {old.steps} of {old.path}, got {new.steps} in {new.path} "
             f"(those that both have {where})"
         )
-    losses = (old.losses(), new.losses())
-    drift = _drift(old, *losses, torch.finfo(DTYPES[dtype]).eps / 2)
-    kind, note = _classify(old, drift, leaving)
-    alone = sorted({name for _, name in theirs.keys() ^ ours.keys()})
-    unpaired = f"{len(alone)} quantities in one run only, as {alone[0]}" if alone else ""
-    row = {
-        "id": f"run({old.path}/{new.path})/{dtype}",
-        "old": str(old.path),
-        "new": str(new.path),
-        "dtype": dtype,
-        "steps": old.steps,
-        **_losses(dtype, *losses),
-        **_drifting(drift, losses[0]),
-        "perturbed_runs": len(old.runs) - 1,
-        **{f"first_{name}": value for name, value in vars(leaving).items()},
-        "class": kind,
-        "note": "; ".join(filter(None, [note, unpaired])),
-    }
-    if old.missing:  # nothing but the same is within a floor that is not there
-        row["margin"] = 0.0 if kind == IDENTICAL else math.inf
-    return RunComparison(row, *losses, drift)
 
 
-def _leaving(theirs: Quantities, ours: Quantities) -> Leaving:
-    """The first quantity that differs, in the order of computing: parameters, the loss, and the
-    gradients from the last layer back.
-
-    Raises ValueError for a quantity of another dtype or shape.
-    """
-    for (step, name), old in theirs.items():
-        new = ours.get((step, name), old)
-        for what, was, got in zip(("dtype", "shape"), old[:2], new[:2], strict=True):
-            if was != got:
-                raise ValueError(f"{what} of {name}: expected {was} as in the old run, got {got}")
-        distance = distances(old[0], values(old), values(new)) if old != new else np.zeros(())
-        if distance.any():
-            index = np.unravel_index(np.argmax(distance), distance.shape)
-            where = ", ".join(map(str, index))
-            numbers = (float(values(bits)[index]) for bits in (old, new))
-            return Leaving(step, name, where, int(distance[index]), *numbers)
-    return Leaving()
+def _coarser(old: Recorded, new: Recorded) -> Recorded | None:
+    """The recording that has the floor: the old one, or, where the new one computes in fewer bits,
+    that; none where the old one has fewer bits, or nothing was measured in those of the new."""
+    theirs, ours = (_bits(run) for run in (old, new))
+    if not theirs or not ours or theirs == ours:
+        return old
+    coarser = old if theirs < ours else new
+    return None if coarser.missing else coarser
 
 
-def distances(dtype: str, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The distance of each element; bfloat16 comes as float32, of which it is the upper half."""
-    if dtype == "bfloat16":
-        return ulps(new.astype(np.float32), old.astype(np.float32)) >> 16
-    return ulps(new.astype(dtype), old.astype(dtype))
+def _bits(run: Recorded) -> int:
+    """The bits of the significand of the coarsest dtype that a run computes in, 0 if unknown."""
+    import torch
+
+    return min((round(-math.log2(torch.finfo(DTYPES[d]).eps)) for d in run.precision), default=0)
 
 
-def _drift(old: Recorded, theirs: np.ndarray, ours: np.ndarray, u: float) -> Drift:
-    if not old.missing:
-        noisy = np.array([old.losses(int(k)) for k in old.runs if k != "0"])
-        return free_drift(ours, theirs, noisy, u)
-    drift = free_drift(ours, theirs, np.array([theirs, theirs]), u).drift
-    unknown = np.full(len(drift), math.nan)
-    return Drift(drift, unknown, unknown, math.nan)
+def _judged(
+    found: Traces,
+    held: Floors | None,
+    floor_of: Recorded | None,
+    old: Recorded,
+    new: Recorded,
+    first: Leaving,
+) -> Judged:
+    """The class of the run, and where there is something to say a note."""
+    if first.step is None:
+        return Judged(IDENTICAL)
+    if floor_of is None:
+        pair = (" and ".join(run.precision) for run in (old, new))
+        one, other = pair
+        note = f"not comparable: {old.path.name} computes in {one}, {new.path.name} in {other}"
+        return Judged(UNDECIDED, note=f"{note}, and has no floor of its own")
+    again = unrepeated(found, floor_of.path.name)
+    if again:
+        return Judged(UNDECIDED, note=again)
+    begins = old.start == new.start
+    if held is None:
+        return without_floor(found, old, begins, _low(old))
+    if _losses_alone(found, held):
+        return _by_losses(found, held)
+    judged = first_out(found, held, begins)
+    note = "" if AGAIN in found.differs else "not shown to repeat itself: it lacks perturb=7"
+    if judged.kind != ROUNDING:
+        return replace(judged, note=note)
+    seen = finest(found, held)
+    if not seen <= COARSE:
+        coarse = f"too little is seen: no change of less than {seen:.2g} of what is recorded shows"
+        return Judged(UNDECIDED, note="; ".join(filter(None, [coarse, note])))
+    return replace(judged, note=note)
 
 
-def _classify(old: Recorded, drift: Drift, leaving: Leaving) -> tuple[str, str]:
-    """The class of the run, and a note where there is something to say."""
-    if leaving.step is None:
-        return IDENTICAL, ""
-    if old.missing:
-        runs = ", ".join(map(str, old.missing))
-        return UNDECIDED, f"no floor: {old.path.name} lacks runs with perturb={runs}"
-    return (ROUNDING if drift.parted is None else PARTED), ""
+def _low(run: Recorded) -> bool:
+    """Whether it computes in 16 bits."""
+    return bool(run.precision) and _bits(run) < 16
 
 
-def _losses(dtype: str, old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
-    distance = distances(dtype, old, new)
-    differing = np.flatnonzero(distance)
-    return {
-        "start_old": float(old[0]),
-        "start_new": float(new[0]),
-        "end_old": float(old[-1]),
-        "end_new": float(new[-1]),
-        "first_differing_step": int(differing[0]) + 1 if differing.size else None,
-        "max_ulp": int(distance.max()),
-    }
+def _losses_alone(found: Traces, held: Floors) -> bool:
+    """Whether the loss is all that has a floor."""
+    others = np.array([name != LOSS for name in found.names])
+    return bool(np.isnan(held.ratio[:, others]).all())
 
 
-def _drifting(drift: Drift, old: np.ndarray) -> dict[str, Any]:
-    at, worst = int(np.argmax(drift.drift)), int(np.argmax(drift.ratio))
-    seen = np.isfinite(drift.floor) & np.isfinite(old) & (old != 0)
-    resolution = LIMIT * drift.floor[seen] / abs(old[seen])
-    parted = None if drift.parted is None else drift.parted + 1
-    return {
-        "max_drift": float(drift.drift[at]),
-        "max_drift_step": at + 1,
-        "max_ratio": float(drift.ratio[worst]),
-        "max_ratio_step": None if math.isnan(drift.ratio[worst]) else worst + 1,
-        "floor": float(drift.floor[worst]),
-        "sharpness": drift.sharpness,
-        "resolution": float(np.median(resolution)) if resolution.size else math.nan,
-        "margin": float(drift.ratio[worst]) / LIMIT,
-        "outside_step": parted,
-        "outside_tensor": LOSS if parted else "",
-    }
+def _by_losses(found: Traces, held: Floors) -> Judged:
+    """Of losses alone, whose runs may come over kinks unseen, the floor is that of ten steps before
+    and after; at the first step that of the step itself."""
+    loss = found.names.index(LOSS)
+    parameters = found.kind(PARAMETER) & found.differs[NEW][0]
+    if parameters.any():
+        return Judged(DIFFERENT, 0, int(np.argmax(parameters)), START)
+    if held.out[0, loss]:
+        return Judged(DIFFERENT, 0, loss, before_the_loss(found, 0))
+    drift = _drift(found, held, [run for run in found.apart if 0 < run <= PERTURBED])
+    if drift.parted is None:
+        return Judged(ROUNDING)
+    return Judged(DIFFERENT, drift.parted, loss, "")
+
+
+def _drift(found: Traces, held: Floors | None, noisy: Sequence[int]) -> Drift:
+    """The drift of the loss beside its floor, for the picture."""
+    loss = found.names.index(LOSS)
+    drift = found.apart[NEW][:, loss]
+    if held is None:
+        unknown = np.full(len(drift), math.nan)
+        return Drift(drift, unknown, unknown, math.nan)
+    if _losses_alone(found, held):
+        runs = np.array([found.losses[run] for run in noisy])
+        return free_drift(found.losses[NEW], found.losses[0], runs, found.roundoff[loss])
+    floor = held.floor[:, loss]
+    ratio = np.where(held.unseen[:, loss], 0, np.nan_to_num(held.ratio[:, loss]))
+    return Drift(drift, floor, ratio, math.nan)

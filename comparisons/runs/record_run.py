@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,31 @@ import torch
 from ... import __version__
 from ..report import files
 from ..report.text import said
-from ..verdict.noise import moved
-from .recording import DTYPES, LOSS, PERTURBED, About, bits, describe, read, write
+from . import parts, turns
+from .inputs import Inputs
+from .judging import FAR
+from .names import Model, Named, of_rank
+from .perturbing import Activations, disturb, move_parameter, precision
+from .recording import (
+    AGAIN,
+    BASE,
+    BITS,
+    BUFFER,
+    DIGEST,
+    DTYPES,
+    GRADIENT,
+    PARAMETER,
+    PERTURBED,
+    SKETCH,
+    STARTS,
+    About,
+    describe,
+    read,
+    taken,
+    write,
+)
 
-Model = torch.nn.Module | Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
+First = Callable[[], torch.Tensor]
 
 
 def record_run(
@@ -24,60 +48,125 @@ def record_run(
     model: Model | None = None,
     *,
     perturb: int = 0,
-    gradients: bool = False,
-    parameters: bool = False,
+    gradients: bool | None = None,
+    parameters: bool | None = None,
+    buffers: bool | None = None,
+    full: bool = False,
+    first: First | None = None,
+    start: int = 1,
 ) -> Recorder:
     """Records a training loop into a Parquet file, for `gradtwin curves --compare`.
 
         with record_run("old.parquet", model) as run:
             for x, y in loader:
-                ...
+                optimizer.zero_grad()
+                loss = criterion(model(x), y)
                 loss.backward()
                 run.step(loss)
                 optimizer.step()
 
-    The loss of each step is kept to the bit, and on request all gradients and parameters, in memory
-    until the end; then the file appears whole. When the loop raises, the steps until then are
-    written, marked as cut short, only where there was no file.
+    The loss of each step is kept to the bit and, with a model, sketches of its parameters, buffers
+    and gradients: the norm and sixteen sums of each. With `full`, or `gradients=True` and so on,
+    every number is kept; with `gradients=False` and so on nothing. The model is a module, a dict of
+    several, or parameters with their names. What is recorded goes to the disk every two seconds,
+    into `old.parquet.parts`; at the end the file appears whole. A run that is killed leaves what it
+    had written there, which is read as a recording that was cut short. When the loop raises, the
+    steps until then become a file, marked as cut short, only where there was none.
 
-    A floor takes six more runs of the same training from its start, with `perturb` from 1 to 6. At
-    every step they multiply each parameter that has a gradient, and the gradient, by 1 ± 2u in
-    place, and their losses are added to the file, one run after another. The training has to repeat
-    itself bit for bit: seed what it draws. All but the loss needs the model, or its parameters with
-    their names.
+    `run.step(loss)` stands where the gradients are complete and the parameters have not moved,
+    once for each step of the optimizer:
+
+    * accumulation: behind the backward of the last micro-batch, with its loss or their mean;
+    * clipping: before it, so that a change of the clipping is one of the optimizer;
+    * GradScaler: behind `scaler.unscale_(optimizer)`;
+    * several optimizers, as of a GAN: once, before the first of them steps, or, where they take
+      turns, before each, with the loss of that turn.
+
+    A floor takes six more runs of the same training from its start, with `perturb` from 1 to 6, and
+    one with `perturb` 7, which moves nothing and shows whether the run repeats itself; or
+    `gradtwin record-run`, which makes all of them. At every step the six multiply each parameter
+    that has a gradient, and the gradient, by 1 ± 2u in place, and results of 16 bits likewise. The
+    training has to repeat itself bit for bit: seed what it draws.
+
+    `first`, a function without arguments that makes the loss of the first step, gives that step
+    alone a floor, by seven calls before the loop. `start` is the number of the first step, of a run
+    that goes on from a checkpoint. In a path, {rank} is the number of the process.
+
+    Raises ValueError and TypeError for wrong arguments, OSError where nothing can be written.
     """
-    if perturb not in range(PERTURBED + 1):
+    turn = turns.take()
+    if turn is not None and perturb:
+        raise ValueError(f"perturb: expected 0 under gradtwin record-run, got {perturb!r}")
+    if perturb not in range(AGAIN + 1):
         raise ValueError(
-            f"perturb: expected 0 for the run itself or 1 to {PERTURBED}, got {perturb!r}"
+            f"perturb: expected 0 for the run itself, 1 to {PERTURBED}, or {AGAIN} for the run "
+            f"once more, got {perturb!r}"
         )
-    if model is None and (perturb or gradients or parameters):
+    moving = turn is not None and turn.run in (*range(1, PERTURBED + 1), *STARTS)
+    if model is None and (perturb in range(1, AGAIN) or moving or gradients or parameters or full):
         raise ValueError("model: expected a model or its named parameters, got None")
-    file = Path(path)
+    if not isinstance(start, int) or start < 1:
+        raise ValueError(f"start: expected the number of a step, from 1, got {start!r}")
+    if first is not None and (model is None or not callable(first)):
+        raise TypeError("first: expected a function that makes the first loss, beside a model")
+    file = turn.path if turn else of_rank(path)
     if file.suffix != ".parquet":
         raise ValueError(f"path: expected a name that ends in .parquet, got {file}")
     files.folder(file.parent)  # what cannot be written is known before the training, not after
     if perturb and not file.exists():
         raise FileNotFoundError(f"perturb: expected the run itself in {file} first, got no file")
-    if file.exists():
+    if file.exists() and not turn:
         describe(file)  # only a recording is ever replaced
-    return Recorder(file, model, int(perturb), gradients, parameters)
+    run = turn.run if turn else int(perturb)
+    forms = _forms(full, {PARAMETER: parameters, BUFFER: buffers, GRADIENT: gradients})
+    return Recorder(file, model, run, forms, start, first, bool(turn))
+
+
+def _forms(full: bool, asked: dict[str, bool | None]) -> dict[str, str]:
+    """How what begins so is kept; what is not kept is left out."""
+    return {
+        kind: BITS if wanted or (full and wanted is None) else SKETCH
+        for kind, wanted in asked.items()
+        if wanted is not False
+    }
 
 
 class Recorder:
     """A run while it is recorded."""
 
     def __init__(
-        self, path: Path, model: Model | None, perturb: int, gradients: bool, parameters: bool
+        self,
+        path: Path,
+        model: Model | None,
+        run: int,
+        forms: dict[str, str],
+        start: int,
+        first: First | None,
+        turn: bool,
     ) -> None:
-        whole = model is None or isinstance(model, torch.nn.Module)
-        self.model = model if whole else _named(model)
-        self.path, self.perturb, self.steps = path, perturb, 0
-        self.gradients, self.parameters = gradients, parameters
-        self.original = read(path).complete().losses() if perturb else np.empty(0)
-        self.rng = np.random.default_rng(perturb)
-        self.rows: list[tuple[Any, ...]] = []
+        self.named = Named({} if model is None else model)
+        self.path, self.run, self.steps, self.start = path, run, 0, start
+        self.forms = forms if model is not None else {}
+        self.turn, self.first = turn, first if run == 0 else None
+        self.perturbed = 1 <= run <= PERTURBED or run in STARTS
+        self.original = None if turn or not run else read(path).complete()
+        self.rng = np.random.default_rng(run)
+        self.noise = Activations(run) if self.perturbed else None
+        self.inputs = Inputs(self.named.modules if self.forms else [])
+        self.about: About | None = None
+        self.stream = parts.Stream(parts.folder(path), run)
+        self.started: list[tuple[About, parts.Stream]] = []
 
     def __enter__(self) -> Recorder:
+        if self.first is not None:
+            self._begin(self.first)
+        self.inputs.__enter__()
+        if self.noise is not None:
+            self.noise.__enter__()
+        if self.perturbed:  # a gradient that is nearly 0 moves by more than one ulp of its own
+            for parameter in self.named.parameters().values():
+                if parameter.requires_grad:
+                    move_parameter(parameter, self.rng)
         return self
 
     @torch.no_grad()
@@ -87,96 +176,155 @@ class Recorder:
             raise TypeError(f"loss: expected the tensor, for its dtype, got {type(loss).__name__}")
         if loss.numel() != 1:
             raise ValueError(f"loss: expected one number, got shape {tuple(loss.shape)}")
+        dtype = str(loss.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise TypeError(f"loss: expected {', '.join(DTYPES)}, got {dtype}")
+        number = loss.item()
+        if self.about is None:
+            self._check(number)
+            self.about = self._about(loss)
         self.steps += 1
-        named = _named(self.model) if self.perturb or self.gradients or self.parameters else {}
-        if self.perturb:
-            self._keep(LOSS, loss.reshape(()))
-            self._check()
-            self._disturb([p for p in named.values() if p.grad is not None])
+        kept = list(self._tensors()) if self.forms else []
+        layout, data = taken(loss, kept)
+        self.stream.add(self.start - 1 + self.steps, number, layout, data, self.about)
+        if self.run in STARTS:
+            raise SystemExit(0)  # its first step was what it is for
+        if self.perturbed and self.noise is not None:
+            disturb(self.named.parameters().values(), self.rng)
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor, str]]:
+        """What is recorded of this step, in the order of computing."""
+        parameters = self.named.parameters()
+        form = self.forms.get(PARAMETER)
+        for name, parameter in parameters.items() if form else ():
+            yield f"{PARAMETER}{name}", parameter, form or ""
+            if form == SKETCH and self.steps == 1:  # one number of many may differ by little
+                yield f"{PARAMETER}{name}", parameter, DIGEST
+        form = self.forms.get(BUFFER)
+        for name, buffer in self.named.buffers().items() if form else ():
+            whole = form if str(buffer.dtype).removeprefix("torch.") in DTYPES else SKETCH
+            yield f"{BUFFER}{name}", buffer, whole or ""
+        for name, numbers in self.inputs.taken().items():
+            yield name, numbers, BITS
+        form = self.forms.get(GRADIENT)
+        for name, parameter in reversed(parameters.items()) if form else ():
+            if parameter.grad is not None:
+                yield f"{GRADIENT}{name}", parameter.grad, form or ""
+
+    def _check(self, loss: float) -> None:
+        """Raises ValueError where the first loss is not that of the run itself, by more than a few
+        roundings: otherwise there is no floor."""
+        if self.original is None:
             return
-        if self.parameters:
-            for name, parameter in named.items():
-                self._keep(f"parameter {name}", parameter)
-        self._keep(LOSS, loss.reshape(()))
-        if self.gradients:
-            for name, parameter in reversed(named.items()):  # in the order of the backward pass
-                if parameter.grad is not None:
-                    self._keep(f"gradient of {name}", parameter.grad)
-
-    def _keep(self, quantity: str, tensor: torch.Tensor) -> None:
-        dtype, shape, data = bits(quantity, tensor)
-        value = tensor.item() if quantity == LOSS else None
-        self.rows.append((self.perturb, self.steps, quantity, dtype, shape, value, data))
-
-    def _check(self) -> None:
-        """Raises ValueError unless the first loss, before anything has moved, is that of the run
-        itself: otherwise there is no floor."""
-        first, ours = self.original[0], self.rows[0][5]
-        if self.steps == 1 and not np.array_equal(first, ours, equal_nan=True):
+        first = next(self.original.walk(0)).loss
+        off = FAR * torch.finfo(DTYPES[self.original.runs["0"]["dtype"]]).eps / 2 * abs(first)
+        if not (abs(first - loss) <= off or (np.isnan(first) and np.isnan(loss))):
             raise ValueError(
                 f"perturb: expected the training of {self.path}, whose first loss is {first}, "
-                f"got one with {ours}: seed all that it draws"
+                f"got one with {loss}: seed all that it draws"
             )
 
-    def _disturb(self, parameters: list[Any]) -> None:
-        if not parameters:
-            raise ValueError("model: expected gradients, got none: step() comes after backward()")
-        for parameter in parameters:
-            _move(parameter, self.rng)
-            _move(parameter.grad, self.rng)
+    def _begin(self, first: First) -> None:
+        """The first step alone, as it is and from six starts that are moved by one ulp."""
+        state = copy.deepcopy([torch.get_rng_state(), *torch.cuda.get_rng_state_all()])
+        parameters = self.named.parameters()
+        kept = {
+            t: t.detach().clone() for t in (*parameters.values(), *self.named.buffers().values())
+        }
+        grads = {t: t.grad for t in parameters.values()}
+        for run in (BASE, *STARTS):
+            rng = np.random.default_rng(run)
+            noise = Activations(run) if run in STARTS else contextlib.nullcontext()
+            torch.set_rng_state(state[0])
+            torch.cuda.set_rng_state_all(state[1:])
+            for parameter in parameters.values():
+                parameter.grad = None
+                if run in STARTS:
+                    move_parameter(parameter, rng)
+            with noise, torch.enable_grad():
+                loss = first()
+                loss.backward()
+            layout, data = taken(loss, list(self._tensors()))
+            about: About = {**self._about(loss), "ended": True, "steps": 1}
+            stream = parts.Stream(parts.folder(self.path), run)
+            stream.add(self.start, loss.item(), layout, data, about)
+            stream.close()
+            self.started.append((about, stream))
+            with torch.no_grad():
+                for tensor, was in kept.items():
+                    tensor.copy_(was)
+        for parameter, grad in grads.items():
+            parameter.grad = grad
+        torch.set_rng_state(state[0])
+        torch.cuda.set_rng_state_all(state[1:])
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
+        self.inputs.__exit__()
+        if self.noise is not None:
+            self.noise.__exit__(kind, error, trace)
+        if self.run in STARTS and isinstance(error, SystemExit) and self.steps:
+            error = None
+        self.stream.close()
+        try:
+            self._finish(error)
+        except OSError as failed:
+            if self.steps:
+                place = parts.folder(self.path)
+                failed.add_note(f"what was recorded is kept in {place}")
+            raise
+        for stream in (self.stream, *(s for _, s in self.started)):
+            if not self.turn:
+                stream.remove()
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self.turn:
+            self._hand_over(error)
+        elif error is not None:
             self._cut_short(error)
-        elif not self.rows:
+        elif not self.steps:
             raise ValueError("step: expected at least one call in the loop, got none")
-        elif self.perturb and self.steps != len(self.original):
-            expected = f"the {len(self.original)} of {self.path}"
-            raise ValueError(f"steps: expected {expected}, got {self.steps}")
         else:
-            write(self.path, self._about(), self.rows)
+            original = self.original
+            if original is not None and self.steps != original.steps:
+                expected = f"the {original.steps} of {self.path}"
+                self.stream.remove()
+                raise ValueError(f"steps: expected {expected}, got {self.steps}")
+            self._write(None)
+
+    def _hand_over(self, error: BaseException | None) -> None:
+        """Says that the turn is over; gradtwin record-run makes the file of all turns."""
+        if self.steps and error is None:
+            about = json.dumps(self._ended(None)).encode()
+            files.write(parts.folder(self.path) / f"{self.run}.json", about)
 
     def _cut_short(self, error: BaseException) -> None:
         if self.path.exists():
             error.add_note(f"{self.path} is kept as it was")
-        elif self.rows:
-            write(self.path, self._about(error), self.rows)
+        elif self.steps:
+            self._write(error)
             error.add_note(f"the steps until then are in {self.path}, marked as cut short")
 
-    def _about(self, error: BaseException | None = None) -> dict[str, About]:
-        about: About = {
-            "ended": error is None,
-            "error": "" if error is None else f"{type(error).__name__}: {said(error)}",
-            "steps": self.steps,
-            "dtype": next((row[3] for row in self.rows if row[2] == LOSS), ""),
-            "settings": {"gradients": self.gradients, "parameters": self.parameters},
+    def _write(self, error: BaseException | None) -> None:
+        mine = {self.run: (self._ended(error), self.stream.tables())}
+        starts = {stream.run: (about, stream.tables()) for about, stream in self.started}
+        write(self.path, {**mine, **starts}, old=self.run != 0)
+
+    def _about(self, loss: torch.Tensor) -> About:
+        return {
+            "ended": False,
+            "error": "",
+            "steps": 0,
+            "start": self.start,
+            "dtype": str(loss.dtype).removeprefix("torch."),
+            "settings": {kind.split()[0]: form for kind, form in self.forms.items()},
+            "precision": precision(loss, self.inputs.autocast),
+            "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "gradtwin": __version__,
         }
-        return {str(self.perturb): about}
 
-
-def _named(model: Any) -> dict[str, torch.Tensor]:
-    """The parameters by name."""
-    pairs = model.named_parameters() if isinstance(model, torch.nn.Module) else model
-    try:
-        named = dict(pairs)
-    except (TypeError, ValueError, RuntimeError):  # no pairs
-        named = {0: model}
-    if not all(isinstance(n, str) and isinstance(p, torch.Tensor) for n, p in named.items()):
-        got = type(model).__name__
-        raise TypeError(f"model: expected a module or parameters with their names, got {got}")
-    return named
-
-
-def _move(tensor: torch.Tensor, rng: np.random.Generator) -> None:
-    """Moves every number by one ulp, in place; of a sparse gradient, those that it has. A zero
-    stays: most are exact, of units and pixels that are off, and Adam makes whole steps of others.
-    """
-    held = tensor._values() if tensor.is_sparse else tensor
-    if held.dtype not in DTYPES.values():
-        raise TypeError(f"model: expected {', '.join(DTYPES)}, got {held.dtype}")
-    wide = held.detach().cpu().to(torch.promote_types(held.dtype, torch.float32)).numpy()
-    with np.errstate(over="ignore"):  # a run may diverge
-        held.copy_(torch.from_numpy(moved(wide, torch.finfo(held.dtype).eps, rng)))
+    def _ended(self, error: BaseException | None) -> About:
+        assert self.about is not None
+        text = "" if error is None else f"{type(error).__name__}: {said(error)}"
+        return {**self.about, "ended": error is None, "error": text, "steps": self.steps}

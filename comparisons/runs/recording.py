@@ -1,40 +1,53 @@
-"""The file of a recorded training run, written whole and read back to the bit."""
+"""A recorded training run in its file, read back step by step.
+
+Version 2: a row for each step of each run. Its `data` are the sketches of all that was recorded
+then, one after another, and behind them the bits and the digests of what was kept so; what they are
+of, the row says in `layout`, or the last row before that does. Version 1, of gradtwin 0.1, had a
+row for each quantity and is read as if it were this.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import math
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
+import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from ..report import parquet
+from ..report import pieces
 from ..report.parquet import Damaged, Format
+from .sketches import WIDTH, sketch
 
 LOSS = "loss"
+PARAMETER, BUFFER, GRADIENT = "parameter ", "buffer ", "gradient of "  # how names begin
+INPUT = "input"  # of the model: never judged, it tells other data from another forward pass
 PERTURBED = 6  # the number of perturbed runs that a floor takes
+AGAIN = 7  # the run once more, unperturbed
+BASE, STARTS = 10, range(11, 17)  # its first step alone, as it is and from moved parameters
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+SKETCH, BITS, DIGEST = "sketch", "bits", "digest"
+DIGEST_BYTES = 16
+VERSION = 2
 
-# A row for each quantity of each step: `data` are its bits, and `value`, of a loss, the number.
-COLUMNS = pa.schema(
+ROWS = pa.schema(
     [
-        ("run", pa.int32()),  # 0, or the number of a perturbed run
-        ("step", pa.int32()),  # from 1
-        ("quantity", pa.string()),
-        ("dtype", pa.string()),
-        ("shape", pa.list_(pa.int64())),
-        ("value", pa.float64()),
+        ("run", pa.int32()),  # 0, AGAIN, or the number of a perturbed run or a start
+        ("step", pa.int64()),
+        ("loss", pa.float64()),
+        ("layout", pa.string()),  # JSON, or none where it is that of the row before
         ("data", pa.large_binary()),
     ]
 )
@@ -46,27 +59,40 @@ class About(TypedDict):
     ended: bool
     error: str  # of a run that was cut short
     steps: int
+    start: NotRequired[int]  # the number of the first step
     dtype: str  # of the loss
-    settings: dict[str, bool]
+    settings: dict[str, Any]
+    precision: NotRequired[list[str]]  # the dtypes of all results that the loss was made of
+    threads: NotRequired[int]
     torch: str
     numpy: str
     gradtwin: str
 
 
+class Span(TypedDict):
+    """Which steps of which run a piece of the file has."""
+
+    run: int
+    first: int
+    last: int
+
+
 class Header(TypedDict):
-    """What a recording says about itself: its runs by number, 0 or that of a perturbed one."""
+    """What a recording says about itself: its runs by number, and what its pieces hold."""
 
     format: int
+    version: int
     runs: dict[str, About]
+    spans: list[Span]
 
 
 RECORDING = Format(
     "a recording of gradtwin.record_run",
-    b"gradtwin.recording",
-    COLUMNS,
+    b"gradtwin.run",
+    ROWS,
     Header,
-    lambda table, header: True,  # version 1 had the checksums of its pages alone
-    optional=("value",),
+    lambda table, header: True,
+    optional=("layout",),
 )
 Bits = tuple[str, tuple[int, ...], bytes]  # dtype, shape, data
 
@@ -76,8 +102,17 @@ def bits(name: str, tensor: torch.Tensor) -> Bits:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise TypeError(f"{name}: expected {', '.join(DTYPES)}, got {dtype}")
+    return dtype, tuple(tensor.shape), _bytes(tensor)
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
     flat = tensor.detach().to_dense().cpu().contiguous().reshape(-1)
-    return dtype, tuple(tensor.shape), flat.view(torch.uint8).numpy().tobytes()
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def bits_digest(tensor: torch.Tensor) -> bytes:
+    """A digest of the bits of a tensor."""
+    return hashlib.blake2b(_bytes(tensor), digest_size=DIGEST_BYTES).digest()
 
 
 def values(bits: Bits) -> np.ndarray:
@@ -87,22 +122,164 @@ def values(bits: Bits) -> np.ndarray:
     return (tensor.float() if dtype == "bfloat16" else tensor).numpy().reshape(shape)
 
 
+class Quantity(NamedTuple):
+    """A tensor that is recorded, and how: as a sketch, by its bits or by their digest."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    form: str
+
+    @property
+    def size(self) -> int:
+        """The bytes of its data, of a sketch none."""
+        itemsize = DTYPES[self.dtype].itemsize if self.form == BITS else 0
+        return {SKETCH: 0, DIGEST: DIGEST_BYTES, BITS: itemsize * math.prod(self.shape)}[self.form]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the data of a step are of, in their order."""
+
+    loss: str  # its dtype
+    quantities: tuple[Quantity, ...]
+
+    @functools.cached_property
+    def sketched(self) -> list[str]:
+        return [q.name for q in self.quantities if q.form == SKETCH]
+
+    @functools.cached_property
+    def number(self) -> Any:
+        """The dtype of sketches."""
+        wide = any(q.dtype == "float64" for q in self.quantities if q.form == SKETCH)
+        return np.dtype("<f8" if wide else "<f4")
+
+    @functools.cached_property
+    def size(self) -> int:
+        """The bytes of the data."""
+        sketches = len(self.sketched) * WIDTH * self.number.itemsize
+        return int(sketches + sum(q.size for q in self.quantities))
+
+    def encode(self) -> str:
+        return json.dumps([self.loss, self.quantities])
+
+
+@functools.lru_cache(maxsize=64)
+def layout_of(text: str) -> Layout:
+    """The layout. ValueError for what is none."""
+    loss, quantities = msgspec.json.decode(text, type=tuple[str, tuple[Quantity, ...]])
+    for q in quantities:
+        if q.form not in (SKETCH, DIGEST, BITS) or min(q.shape, default=0) < 0:
+            raise ValueError(f"{q.name}: expected a form and a shape, got {q.form} {q.shape}")
+        if q.form == BITS and q.dtype not in DTYPES:
+            raise ValueError(f"{q.name}: expected {', '.join(DTYPES)}, got {q.dtype}")
+    if loss not in DTYPES:
+        raise ValueError(f"loss: expected {', '.join(DTYPES)}, got {loss}")
+    return Layout(loss, quantities)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is recorded of one step."""
+
+    number: int
+    loss: float
+    layout: Layout
+    data: bytes
+
+    def sketches(self) -> np.ndarray:
+        """(sketched quantities, 17)"""
+        kind, n = self.layout.number, len(self.layout.sketched)
+        return np.frombuffer(self.data, kind, n * WIDTH).reshape(n, WIDTH)
+
+    def others(self) -> dict[str, tuple[Quantity, bytes]]:
+        """What is kept by bits or digest, by name."""
+        found, at = {}, len(self.layout.sketched) * WIDTH * self.layout.number.itemsize
+        for q in self.layout.quantities:
+            if q.form != SKETCH:
+                found[q.name] = q, self.data[at : at + q.size]
+                at += q.size
+        return found
+
+
+@functools.cache
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(loss: str, quantities: tuple[Quantity, ...]) -> Layout:
+    """The same object for the same layout, which is quick to compare."""
+    return Layout(loss, quantities)
+
+
+def taken(
+    loss: torch.Tensor, tensors: Iterable[tuple[str, torch.Tensor, str]]
+) -> tuple[Layout, bytes]:
+    """The layout and the data of tensors, each with its name and a form."""
+    quantities, sketched, data = [], [], []
+    for name, tensor, form in tensors:
+        quantities.append(Quantity(name, _name(tensor.dtype), tuple(tensor.shape), form))
+        if form == SKETCH:
+            sketched.append(tensor)
+        else:
+            data.append(bits(name, tensor)[2] if form == BITS else bits_digest(tensor))
+    layout = _layout(_name(loss.dtype), tuple(quantities))
+    head = sketch(sketched).astype(layout.number, copy=False).tobytes() if sketched else b""
+    return layout, b"".join([head, *data])
+
+
+def steps_of(tables: Iterable[pa.Table], path: Path, first: int) -> Iterator[Step]:
+    """The steps in rows of one run, from that one on. Damaged where they are none."""
+    layout: Layout | None = None
+    number = first
+    for table in tables:
+        for row in table.to_pylist():
+            where = f"{path}: run {row['run']}, step {row['step']}"
+            try:
+                layout = layout_of(row["layout"]) if row["layout"] is not None else layout
+            except (ValueError, TypeError) as error:
+                raise Damaged(f"{where}: {error}") from None
+            if layout is None or row["step"] != number:
+                raise Damaged(f"{where}: expected step {number}, with a layout")
+            if len(row["data"]) != layout.size:
+                raise Damaged(f"{where}: expected {layout.size} bytes, got {len(row['data'])}")
+            yield Step(number, row["loss"], layout, row["data"])
+            number += 1
+
+
 @dataclass(frozen=True)
 class Recorded:
-    """A recording, as it is in its file."""
+    """A recording, whose steps are read when they are asked for."""
 
     path: Path
     runs: dict[str, About]
-    table: pa.Table
+    walk: Callable[[int], Iterator[Step]]  # the steps of a run
+    version: int = VERSION
 
     @property
     def steps(self) -> int:
         return int(self.runs["0"]["steps"])
 
     @property
+    def start(self) -> int:
+        """The number of the first step."""
+        return int(self.runs["0"].get("start", 1))
+
+    @property
+    def precision(self) -> list[str]:
+        """The dtypes that the run computes in; none where it does not say."""
+        return list(self.runs["0"].get("precision", []))
+
+    @property
     def missing(self) -> list[int]:
         """The perturbed runs that a floor still lacks."""
         return [k for k in range(1, PERTURBED + 1) if str(k) not in self.runs]
+
+    @property
+    def perturbed(self) -> list[int]:
+        """The perturbed runs that there are."""
+        return [k for k in range(1, PERTURBED + 1) if str(k) in self.runs]
 
     def complete(self) -> Recorded:
         """The recording itself; raises ValueError if the run was cut short."""
@@ -111,81 +288,106 @@ class Recorded:
             raise ValueError(f"{self.path}: cut short after {self.steps} steps ({why})")
         return self
 
-    def bits(self) -> dict[tuple[int, str], Bits]:
-        """What the run itself recorded, by step and quantity, in that order."""
-        rows = self.table.filter(pc.field("run") == 0)
-        names = ("step", "quantity", "dtype", "shape", "data")
-        cells = zip(*(rows[name].to_pylist() for name in names), strict=True)
-        return {(step, name): (kind, tuple(shape), data) for step, name, kind, shape, data in cells}
-
     def losses(self, run: int = 0) -> np.ndarray:
         """The loss at each step in float64, which holds all of them exactly."""
-        chosen = (pc.field("run") == run) & (pc.field("quantity") == LOSS)
-        return self.table.filter(chosen)["value"].to_numpy()
+        return np.array([step.loss for step in self.walk(run)])
 
 
 def describe(path: Path) -> dict[str, About]:
     """What a recording says about its runs. OSError where nothing can be read, Damaged for a file
     that is no recording."""
-    runs: dict[str, About] = parquet.header(path, RECORDING)["runs"]
-    return runs
+    if pieces.holds(path, RECORDING):
+        return _header(pieces.Pieces(path, RECORDING))[0]
+    from . import first
+
+    return first.describe(path)
 
 
 def read(path: Path) -> Recorded:
-    """The recording. OSError where nothing can be read, Damaged, a ValueError, for a file that is
-    no recording or is damaged."""
-    table, header = parquet.read(path, RECORDING)
-    runs = header["runs"]
+    """The recording, or what a run that was killed has left of one. OSError where nothing can be
+    read, Damaged, a ValueError, for a file that is no recording or is damaged; what is damaged in a
+    piece shows when it is read."""
+    from . import first, parts
+
+    if not path.exists() and parts.left(path):
+        return parts.recovered(path)
+    if not pieces.holds(path, RECORDING):
+        return first.read(path)
+    file = pieces.Pieces(path, RECORDING)
+    runs, spans = _header(file)
+
+    def walk(run: int) -> Iterator[Step]:
+        mine = [i for i, span in enumerate(spans) if span["run"] == run]
+        start = runs[str(run)].get("start", 1)
+        number = start - 1
+        for step in steps_of((file.piece(i) for i in mine), path, start):
+            number = step.number
+            yield step
+        if number != start - 1 + runs[str(run)]["steps"]:
+            raise Damaged(f"{path}: run {run}: expected {runs[str(run)]['steps']} steps")
+
+    return Recorded(path, runs, walk)
+
+
+def _header(file: pieces.Pieces) -> tuple[dict[str, About], list[Span]]:
+    """The runs and the spans of the pieces."""
+    runs, spans, path = file.header["runs"], file.header["spans"], file.path
+    if file.header["version"] != VERSION:
+        raise Damaged(f"{path}: expected version 1 or {VERSION}, got {file.header['version']}")
     if "0" not in runs or not all(k.isdecimal() for k in runs):
         raise Damaged(f"{path}: expected runs 0, 1 and so on, got {', '.join(runs) or 'none'}")
-    wrong = next(_misfits(table, runs), "")
-    if wrong:
-        raise Damaged(f"{path}: {wrong}")
-    return Recorded(path, runs, table)
+    if len(spans) != len(file.digests) or any(str(span["run"]) not in runs for span in spans):
+        raise Damaged(f"{path}: expected a run of its own for each piece")
+    return runs, spans
 
 
-def _misfits(table: pa.Table, runs: Mapping[str, About]) -> Iterator[str]:
-    """What was never recorded so, row by row."""
-    seen: set[tuple[int, int, str]] = set()
-    losses = dict.fromkeys(runs, 0)
-    for row in table.to_pylist():
-        run, step, name = row["run"], row["step"], row["quantity"]
-        where = f"run {run}, step {step}, {name!r}"
-        if (run, step, name) in seen:
-            yield f"{where}: expected once, got twice"
-        seen.add((run, step, name))
-        if str(run) not in runs or not 1 <= step <= runs[str(run)]["steps"]:
-            yield f"{where}: there is no such run or step"
-            continue
-        if row["dtype"] not in DTYPES or None in row["shape"] or min(row["shape"], default=0) < 0:
-            yield f"{where}: expected numbers with a shape, got {row['dtype']} {row['shape']}"
-        elif len(row["data"]) != DTYPES[row["dtype"]].itemsize * math.prod(row["shape"]):
-            yield f"{where}: expected the bytes of {row['dtype']} {row['shape']}"
-        if name == LOSS:
-            losses[str(run)] += 1
-            if row["value"] is None:
-                yield f"{where}: expected a value, got none"
-    for run, about in runs.items():
-        if losses[run] != about["steps"]:
-            yield f"run {run}: expected a loss at each of {about['steps']} steps, got {losses[run]}"
+def write(
+    path: Path, runs: Mapping[int, tuple[About, Iterable[pa.Table]]], old: bool = False
+) -> None:
+    """A new recording of these runs; with `old`, they take their places in the one that is there.
+    Of the other runs everything is kept. Where it cannot be written, OSError, and the old one
+    stays."""
+    abouts: dict[str, About] = {}
+    spans: list[Span] = []
+    with pieces.writing(path, RECORDING) as writer:
+
+        def add(run: int, table: pa.Table) -> None:
+            writer.add(table.replace_schema_metadata(None))
+            first, last = table["step"][0].as_py(), table["step"][-1].as_py()
+            spans.append({"run": run, "first": first, "last": last})
+
+        if old:
+            before = read(path)
+            for run in sorted(map(int, before.runs)):
+                if run not in runs:
+                    abouts[str(run)] = before.runs[str(run)]
+                    for table in tables_of(run, before.walk(run)):
+                        add(run, table)
+        for run, (about, tables) in runs.items():
+            abouts[str(run)] = about
+            for table in tables:
+                add(run, table)
+        writer.head({"version": VERSION, "runs": abouts, "spans": spans})
 
 
-def write(path: Path, runs: Mapping[str, About], rows: Sequence[Sequence[Any]]) -> None:
-    """A new recording, or, of a perturbed run, one more run in the recording that is there. Where
-    it cannot be written, it is kept in a second place, which the OSError names."""
-    cells = zip(zip(*rows, strict=True), COLUMNS, strict=True)
-    table = pa.table([pa.array(column, field.type) for column, field in cells], schema=COLUMNS)
-    if "0" not in runs:
-        before = read(path)
-        others = [k for k in before.runs if k not in runs]
-        kept = before.table.filter(pc.is_in(before.table["run"], pa.array(map(int, others))))
-        plain = kept.replace_schema_metadata(None)
-        table, runs = pa.concat_tables([plain, table]), {**before.runs, **runs}
-    header = {"runs": dict(runs)}
-    try:
-        parquet.write(path, RECORDING, table, header)
-    except OSError as error:
-        second = Path(tempfile.mkdtemp(prefix="gradtwin-")) / path.name
-        parquet.write(second, RECORDING, table, header)
-        text = f"{error.strerror}; what was recorded is kept in {second}"
-        raise OSError(error.errno, text, str(path)) from None
+PIECE = 2**23  # bytes of a piece, about
+
+
+def tables_of(run: int, steps: Iterable[Step]) -> Iterator[pa.Table]:
+    """Steps as rows, in tables of about PIECE bytes, each of which says its layout."""
+    rows: list[tuple[Any, ...]] = []
+    layout, held = None, 0
+    for step in steps:
+        text = step.layout.encode() if not rows or step.layout != layout else None
+        rows.append((run, step.number, step.loss, text, step.data))
+        layout, held = step.layout, held + len(step.data) + 64
+        if held > PIECE:
+            yield table_of(rows)
+            rows, held = [], 0
+    if rows:
+        yield table_of(rows)
+
+
+def table_of(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
+    cells = zip(zip(*rows, strict=True), ROWS, strict=True)
+    return pa.table([pa.array(column, field.type) for column, field in cells], schema=ROWS)

@@ -20,10 +20,12 @@ from gradtwin.comparisons.check.modules.record import Record, record_module
 from gradtwin.comparisons.check.modules.stored import Reader, Writer
 from gradtwin.comparisons.cli.app import COMMANDS, app
 from gradtwin.comparisons.dialects import trajectory
-from gradtwin.comparisons.report import files, parquet
-from gradtwin.comparisons.runs import log_comparison, logs, recording
+from gradtwin.comparisons.report import files, parquet, pieces
+from gradtwin.comparisons.runs import first, log_comparison, logs, parts, recording
 from gradtwin.comparisons.snapshots import arrays
 from typer.testing import CliRunner
+
+from gradtwin import record_run
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data" / "0.1"
@@ -37,8 +39,22 @@ def recorded(path):
 
 
 def trained(path):
-    whole = recording.read(DATA / "training.parquet")
-    parquet.write(path, recording.RECORDING, whole.table, {"runs": whole.runs})
+    """As version 0.1 wrote it."""
+    table, header = parquet.read(DATA / "training.parquet", first.FIRST)
+    parquet.write(path, first.FIRST, table, header)
+
+
+def sketched(path):
+    """A training of two steps, and a perturbed run."""
+    torch.manual_seed(0)
+    for run in (0, 1):
+        model = torch.nn.Linear(3, 2)
+        torch.nn.init.ones_(model.weight)
+        with record_run(path, model, perturb=run, gradients=True) as recorded:
+            for _ in range(2):
+                loss = model(torch.ones(2, 3))[:, 0].square().sum() * 0 + model.weight.sum()
+                loss.backward()
+                recorded.step(loss)
 
 
 def stepped(path):
@@ -63,7 +79,7 @@ def of_baseline(path):
 
 def of_recording(path):
     found = recording.read(path)
-    return found.runs | {"bits": found.bits()}
+    return found.runs | {f"steps of {run}": list(found.walk(int(run))) for run in found.runs}
 
 
 def of_trajectory(path):
@@ -79,7 +95,8 @@ def of_module(path):
 # A reader: what writes a file that it reads, its suffix, and what it gives, to be compared.
 READERS = {
     "baselines/file.py": (recorded, ".parquet", of_baseline),
-    "runs/recording.py": (trained, ".parquet", of_recording),
+    "runs/first.py": (trained, ".parquet", of_recording),
+    "runs/recording.py": (sketched, ".parquet", of_recording),
     "dialects/trajectory.py": (stepped, ".npz", of_trajectory),
     "snapshots/arrays.py": (kept, ".npz", arrays.load),
     "check/modules/stored.py": (held, ".npz", of_module),
@@ -94,7 +111,7 @@ def test_every_reader_is_attacked():
         text = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if called in ("parquet.read", "npz.read"):
+            if called in ("parquet.read", "npz.read", "pieces.Pieces"):
                 found.add(path.relative_to(ROOT / "comparisons").as_posix())
             assert called not in ("np.load", "pq.read_table", "pickle.load"), path
     assert found == set(READERS)
@@ -205,7 +222,7 @@ def changed(header):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("baselines/file.py", baseline.BASELINE), ("runs/recording.py", recording.RECORDING)],
+    [("baselines/file.py", baseline.BASELINE), ("runs/first.py", first.FIRST)],
 )
 def test_a_strange_header_is_refused_or_understood(name, kind, tmp_path, sweep):
     """Also where its digest is right."""
@@ -223,7 +240,7 @@ def test_a_strange_header_is_refused_or_understood(name, kind, tmp_path, sweep):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("baselines/file.py", baseline.BASELINE), ("runs/recording.py", recording.RECORDING)],
+    [("baselines/file.py", baseline.BASELINE), ("runs/first.py", first.FIRST)],
 )
 def test_strange_cells_are_refused(name, kind, tmp_path):
     write, _, read = READERS[name]
@@ -246,6 +263,68 @@ def test_strange_cells_are_refused(name, kind, tmp_path):
     for wrong in strange:
         parquet.write(path, kind, wrong, header)
         assert outcome(read, path) is None, wrong.schema
+
+
+def rewritten(path, kind, tables, header):
+    with pieces.writing(path, kind) as writer:
+        for table in tables:
+            writer.add(table)
+        writer.head(header)
+
+
+def test_a_strange_header_of_pieces_is_refused_or_understood(tmp_path, sweep):
+    path = tmp_path / "file.parquet"
+    sketched(path)
+    file = pieces.Pieces(path, recording.RECORDING)
+    tables = [file.piece(i) for i in range(len(file.digests))]
+    every = list(changed(file.header))
+    chosen = every if sweep else every[:: max(1, len(every) // 100)]
+    refused = 0
+    for strange in chosen:
+        rewritten(path, recording.RECORDING, tables, strange)
+        refused += outcome(of_recording, path) is None
+    assert len(chosen) >= 100
+    assert refused > len(chosen) / 3
+
+
+def test_strange_rows_of_a_recording_are_refused(tmp_path):
+    path = tmp_path / "file.parquet"
+    sketched(path)
+    file = pieces.Pieces(path, recording.RECORDING)
+    table = file.piece(0)
+    strange = [
+        table.set_column(1, table.schema.field(1), pa.array([3, 4], pa.int64())),
+        table.set_column(3, table.schema.field(3), pa.array(["strange", "[]"])),
+        table.set_column(3, table.schema.field(3), pa.nulls(2, pa.string())),
+        table.set_column(4, table.schema.field(4), pa.array([b"", b"1"], pa.large_binary())),
+        table.slice(0, 1),
+    ]
+    for wrong in strange:
+        rewritten(path, recording.RECORDING, [wrong, file.piece(1)], file.header)
+        assert outcome(of_recording, path) is None, wrong
+        sketched(path)
+        file = pieces.Pieces(path, recording.RECORDING)
+
+
+def test_a_damaged_stream_is_cut_off_or_refused(tmp_path):
+    """What a killed run has left."""
+    path = tmp_path / "run.parquet"
+    stream = parts.Stream(parts.folder(path), 0)
+    sketched(tmp_path / "other.parquet")
+    whole = recording.read(tmp_path / "other.parquet")
+    for step in whole.walk(0):
+        stream.add(step.number, step.loss, step.layout, step.data, whole.runs["0"])
+        stream.flush()
+    stream.close()
+    content, rng = stream.file.read_bytes(), np.random.default_rng(0)
+    steps = list(whole.walk(0))
+    for cut in range(0, len(content), 97):
+        stream.file.write_bytes(content[:cut])
+        found = outcome(lambda path: list(recording.read(path).walk(0)), path)
+        assert found is None or found == steps[: len(found)]
+    for damaged in damages(content, rng, 60):
+        stream.file.write_bytes(damaged)
+        outcome(lambda path: list(recording.read(path).walk(0)), path)
 
 
 def test_a_strange_header_of_a_module_is_refused_or_understood(tmp_path, sweep):
@@ -291,6 +370,7 @@ WRITERS = {
     "trace": ["trace", "mlp", "--out", "PLACE", "--save", "OUT.html"],
     "show": ["show", "gelu", "--save", "OUT.png"],
     "record": ["record", "step_lr", "--repeats", "0", "--jobs", "1", "--out", "OUT.parquet"],
+    "record-run": ["record-run", "subject.py", "--out", "OUT.parquet"],
     "diff": ["diff", "BASELINE", "BASELINE", "--save", "OUT.md"],
     "history": ["history", "FOLDER", "--out", "OUT"],
     "versions": ["versions", "numpy==0.0.1", "--out", "OUT"],
