@@ -120,20 +120,23 @@ class Candidate:
 
     def digits(self) -> int:
         """How much has to be said: the digits of the unusual settings, and the dialects."""
-        numbers = [
-            float(n)
-            for value in self.unusual().values()
+        kinds = facts(self.optimizer).free
+        said = sum(
+            digits(float(n), SHARE in np.ravel(kinds.get(name, "")))
+            for name, value in self.unusual().items()
             for n in (value if isinstance(value, tuple) else (value,))
-        ]
-        if self.rate:
-            numbers += self.rate.numbers()
+        )
+        said += sum(map(digits, self.rate.numbers())) if self.rate else 0
         theirs = self.optimizer in ELSEWHERE
-        return len(self.dialects) + theirs + sum(map(digits, numbers))
+        return len(self.dialects) + theirs + said
 
     def plain(self) -> bool:
         """Whether no setting has more digits than people write without a reason."""
-        numbers = [c.of(self.settings) for c in self.free if c.setting != "lr" or not self.rate]
-        return all(digits(n) <= PLAIN for n in numbers)
+        free = [c for c in self.free if c.setting != "lr" or not self.rate]
+        rate = [] if self.rate is None else self.rate.numbers()
+        return all(digits(c.of(self.settings), c.kind == SHARE) <= PLAIN for c in free) and all(
+            digits(n) <= PLAIN + 1 for n in rate
+        )
 
     def moved(self, values: Sequence[float]) -> Candidate:
         settings: Mapping[str, Any] = self.settings
@@ -146,13 +149,13 @@ class Candidate:
         return bool(facts(self.optimizer).elementwise)
 
 
-def digits(number: float) -> int:
-    """How many decimal digits it takes to write the number, or what it lacks to 1."""
+def digits(number: float, share: bool = False) -> int:
+    """How many decimal digits it takes to write the number, or what a share lacks to 1."""
 
     def of(x: float) -> int:
         return len(np.format_float_scientific(x, trim="-").split("e")[0].replace(".", ""))
 
-    if not 0.5 < number < 1:
+    if not (share and 0.5 < number < 1):
         return of(number)
     return min(of(number), of(float(f"{1 - number:.12g}")))
 
@@ -181,7 +184,7 @@ def candidates(
                 for i, k in enumerate(kind if isinstance(kind, tuple) else (kind,))
             )
             if clip:
-                settings |= {clip: record.typical(clip)}
+                settings |= {clip: record.sizes(clip)[0]}
                 free += (Coordinate(clip, None, SCALE),)
             for some in several:
                 # What differs nowhere, even where every setting has an effect, is tried once.

@@ -23,11 +23,12 @@ from .candidates import CLIPS, Candidate, Coordinate, clipped, rates_of
 from .facts import defaults
 from .trajectory import Trajectory
 
+ALIKE = 1e-8  # share of their effect, in which two settings that do the same differ by slopes taken
 ONE, EACH, GIVEN = "one rate", "a rate for each step", "given"
 # Where a search begins: every combination of these, and of the defaults.
 GRID: dict[str, list[Any]] = {
     "betas": [(0.9, 0.999), (0.9, 0.9), (0.95, 0.98), (0.5, 0.7), (0.9, 0.99), (0.8, 0.95)],
-    "eps": [1e-8, 1e-4, 1e-2],
+    "eps": [1e-8, 1e-4, 1e-2, (1e-4, 1e-3), (1e-8, 1e-3)],
     "eps_root": [1e-16, 1e-8],
     "momentum": [0.0, 0.9, 0.5],
     "alpha": [0.99, 0.9, 0.5],
@@ -40,7 +41,11 @@ GRID: dict[str, list[Any]] = {
     "momentum_decay": [4e-3],
 }
 # Of those that look at signs alone, which no slope leads through.
-SIGNS: list[Any] = list(itertools.product((0.9, 0.95, 0.8, 0.99, 0.5), (0.99, 0.98, 0.95, 0.9, 0.999, 0.5)))
+SIGNS: list[Any] = [
+    (beta1, beta2)
+    for beta1 in (0.9, 0.95, 0.8, 0.99, 0.5)
+    for beta2 in (0.99, 0.98, 0.95, 0.9, 0.999, 0.5)
+]
 RATES = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]  # of those whose step is not linear in it
 SOFT = (0.3, 0.03)  # shares of a movement that a first fit takes for noise, in turn
 FEW = 4  # elements, from which on each step may have a rate of its own
@@ -266,7 +271,10 @@ def _linearity(optimizer: str, spoken: tuple[Any, ...], choices: tuple[Any, ...]
         return "no"
     apart = np.stack([one, two, three])[np.array(order, int) - 1, range(5)]
     if not np.allclose(mixed, apart, rtol=1e-6, atol=1e-9):
-        return "by turns" if optimizer != "schedule_free_sgd" else "as a whole"
+        # Above all rates before, where one that weighs them by their maximum is not affine.
+        last = [problem.steps([candidate], [*order[:-1], lr])[0, -1] for lr in (4.0, 6.0, 8.0)]
+        by_turns = np.allclose(last[2] - last[1], last[1] - last[0], rtol=1e-6, atol=1e-9)
+        return "by turns" if by_turns else "as a whole"
     return "linear" if np.allclose(two, 2 * one, rtol=1e-6, atol=1e-9) else "affine"
 
 
@@ -292,7 +300,13 @@ def ways(candidate: Candidate, record: Trajectory) -> str:
     return EACH if elements >= FEW and linearity(candidate) != "as a whole" else ONE
 
 
-def starts(candidate: Candidate, how: str) -> list[Candidate]:
+def by_signs(candidate: Candidate) -> bool:
+    """Whether a step looks at the sign of a mean alone: then its betas have no slope, and few steps
+    tell nothing of them."""
+    return candidate.optimizer in ("lion", "cautious_lion")
+
+
+def starts(candidate: Candidate, record: Trajectory, how: str) -> list[Candidate]:
     """The candidate at every point of the grid."""
     names = list(dict.fromkeys(c.setting for c in candidate.free))
     axes = []
@@ -301,8 +315,8 @@ def starts(candidate: Candidate, how: str) -> list[Candidate]:
         if name == "lr":
             axes.append([usual] if how != GIVEN else RATES)
         elif name in CLIPS:
-            axes.append([usual, usual / 4])
-        elif name == "betas" and "lion" in candidate.optimizer:
+            axes.append(record.sizes(name))
+        elif name == "betas" and by_signs(candidate):
             axes.append(SIGNS)
         else:
             others = [v for v in GRID.get(name, []) if isinstance(v, tuple) == isinstance(usual, tuple)]
@@ -321,18 +335,18 @@ def looked(
     how = ways(candidate, record)
     candidate = open_ones(candidate, how)
     problem = Problem(record, SOFT[0])
-    points = starts(candidate, how)
+    points = starts(candidate, record, how)
     far = np.mean(problem.off(points, how) ** 2, axis=1)
     best = [points[i] for i in np.argsort(far)[:kept]]
     found = [fitted(p, problem, how, SOFT[:1], 4) for p in best]
     nearest = min(found, key=lambda f: f.distance)
     if nearest.distance > hopeless:
-        return nearest, how
+        return replace(nearest, distance=nearest.distance * SOFT[0] / SOFT[1]), how
     return fitted(nearest.candidate, problem, how, SOFT[1:], 5), how
 
 
 def fitted(
-    candidate: Candidate, problem: Problem, how: str, softs: Sequence[float], most: int = 12
+    candidate: Candidate, problem: Problem, how: str, softs: Sequence[float], most: int = 20
 ) -> Fit:
     """The candidate with the open settings that bring its steps nearest to those recorded."""
     candidate = open_ones(candidate, how)
@@ -364,14 +378,20 @@ def _improved(
     off: Any, x: np.ndarray, r: np.ndarray, slopes: np.ndarray, damping: float
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """One step of Levenberg and Marquardt's, and what share of the distance it saved."""
-    normal, toward = slopes.T @ slopes, slopes.T @ r
-    scale = np.diag(normal).copy()
+    scale = np.linalg.norm(slopes, axis=0)
     scale[scale <= 0] = 1.0
+    q, triangle = np.linalg.qr(slopes / scale)
+    toward = np.concatenate([q.T @ r, np.zeros(len(x))])
     before = float(r @ r)
     for harder in (1.0, 64.0, 4096.0):  # two at a time
         both = [damping * harder, damping * harder * 8]
-        steps = [np.linalg.lstsq(normal + d * np.diag(scale), toward, rcond=None)[0] for d in both]
-        trials = [x - np.clip(step, -3, 3) for step in steps]
+        steps = [
+            np.linalg.lstsq(
+                np.concatenate([triangle, math.sqrt(d) * np.eye(len(x))]), toward, rcond=None
+            )[0]
+            for d in both
+        ]
+        trials = [x - np.clip(step / scale, -3, 3) for step in steps]
         new = off(*trials)
         after = np.sum(new**2, axis=1)
         best = int(np.argmin(after))
@@ -386,8 +406,8 @@ def _slopes(free: Sequence[Coordinate], off: Any, x: np.ndarray, r: np.ndarray) 
     sizes = np.array(
         [1e-6 if c.setting == "weight_decay" else 1e-5 * max(1.0, abs(v)) for c, v in zip(free, x)]
     )
-    moved = off(*(x + np.diag(sizes)))
-    return ((moved - r) / sizes[:, None]).T
+    moved = off(*(x + np.diag(sizes)), *(x - np.diag(sizes)))
+    return ((moved[: len(x)] - moved[len(x) :]) / (2 * sizes[:, None])).T
 
 
 def _errors(slopes: np.ndarray) -> np.ndarray:
@@ -399,12 +419,16 @@ def _errors(slopes: np.ndarray) -> np.ndarray:
     seen = scale > 0
     errors = np.full(len(scale), math.inf)
     part = slopes[:, seen] / scale[seen]
-    inverse = np.linalg.pinv(part.T @ part, rcond=1e-14)
-    errors[seen] = np.sqrt(np.maximum(np.diag(inverse), 0)) / scale[seen]
+    if seen.any():
+        _, sizes, ways = np.linalg.svd(part, full_matrices=False)
+        alike = sizes < ALIKE * sizes[0]
+        found = np.sqrt(np.sum((ways[~alike] / sizes[~alike, None]) ** 2, axis=0)) / scale[seen]
+        exchangeable = (abs(ways[alike]) > 0.1).any(axis=0)
+        errors[seen] = np.where(exchangeable, math.inf, found)
     return errors
 
 
 def usual(candidate: Candidate, coordinate: Coordinate) -> float | None:
     """The default of an open setting, None for one that has none."""
-    settings = defaults(candidate.optimizer)
+    settings = {**defaults(candidate.optimizer), **dict.fromkeys(CLIPS, 1.0)}
     return coordinate.of(settings) if coordinate.setting in settings else None

@@ -9,8 +9,8 @@ import numpy as np
 
 from .candidates import Candidate
 from .forced import GIVEN
-from .judged import Match, judged
-from .settled import opened, reach, settled
+from .judged import Match, judged, lost_state
+from .settled import opened, reach, sensible, settled
 from .trajectory import Trajectory
 
 
@@ -39,7 +39,7 @@ class Tensor:
                 return cls(name, found)
             best = found if best is None else max(best, found, key=reach)
         assert best is not None
-        return cls(name, best)
+        return cls(name, lost_state(sensible(best, record), record))
 
 
 def _near(candidate: Candidate) -> Iterator[Candidate]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from ...reference.adapters import SHARE
 from ..verdict.classes import LIMIT
 from ..verdict.drift import RUNS, WINDOW, trajectory_scale
-from ..verdict.noise import moved, unit_roundoff
+from ..verdict.noise import unit_roundoff
 from .candidates import Candidate, digits, run
 from .facts import facts
 from .trajectory import Trajectory
@@ -41,27 +40,32 @@ class Match:
         return self.leaves is None and self.resolution > SEEN
 
     @property
+    def any_rate(self) -> bool:
+        """Whether it follows only because the rate of every step may be any: many others do then,
+        as one whose step is scaled by a norm."""
+        return self.leaves is None and bool(self.candidate.rate and not self.candidate.rate.known)
+
+    @property
     def reproduced(self) -> bool:
-        return self.leaves is None and not self.unseen
+        return self.leaves is None and not self.unseen and not self.any_rate
 
 
 def judged(candidate: Candidate, record: Trajectory) -> Match:
     """The candidate's free run beside the record, against a floor for every element: u of the
-    record, and how far runs drift whose parameters and gradients move by one ulp at every step,
-    and whose settings do once, within WINDOW steps.
+    record, how far runs drift whose parameters and gradients move by one ulp at every step, and
+    whose settings do once, and how far the rule's own run in float32 is from that in float64, all
+    within WINDOW steps.
 
     A setting that is not round has been fitted to the record already: it is not moved.
     """
     whole = record.flat() if candidate.elementwise else record
     u = unit_roundoff(record.dtype)
     clean, target = run(candidate, whole), whole.parameters()
-    noisy = [
-        run(shaken(candidate, u, r), whole, functools.partial(moved, size=2 * u, rng=r))
-        for r in map(np.random.default_rng, range(RUNS))
-    ]
+    spread = _by_data(candidate, whole, clean, u) + _by_settings(candidate, whole, clean, u)
+    if record.dtype == np.float32:  # what the rule itself loses
+        spread += _furthest(run(candidate, whole.double())[None], clean)
     scale = trajectory_scale(target)
     with np.errstate(invalid="ignore", over="ignore"):
-        spread = abs(np.array(noisy, float) - clean).max(axis=0)
         drift = abs(np.subtract(clean, target, dtype=float))
     padded = np.pad(spread, ((WINDOW, WINDOW), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * WINDOW + 1, axis=0)
@@ -81,6 +85,46 @@ def judged(candidate: Candidate, record: Trajectory) -> Match:
         0.0 if first is None else _share(_norm(drift[first]), way),
     )
     return found
+
+
+def _by_data(
+    candidate: Candidate, record: Trajectory, clean: np.ndarray, u: float
+) -> np.ndarray:
+    """(steps, elements), how far runs drift whose parameters and gradients move by 1 ± 2u. Those of
+    an optimizer that treats every element alike are one run, side by side."""
+    rng = np.random.default_rng(0)
+    factors = np.array((1 - 2 * u, 1 + 2 * u))
+
+    def noise(arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+        return [
+            (a * factors[rng.integers(0, 2, a.shape)]).astype(a.dtype, copy=False) for a in arrays
+        ]
+
+    if candidate.elementwise:
+        norms = record.all_norms()
+        several = replace(
+            record,
+            tensors=tuple((np.tile(p, RUNS), np.tile(g, RUNS)) for p, g in record.tensors),
+            norms=norms,
+        )
+        runs = run(candidate, several, noise).reshape(len(clean), RUNS, -1).swapaxes(0, 1)
+    else:
+        runs = np.array([run(candidate, record, noise) for _ in range(RUNS)])
+    return _furthest(runs, clean)
+
+
+def _by_settings(
+    candidate: Candidate, record: Trajectory, clean: np.ndarray, u: float
+) -> np.ndarray:
+    """The same of runs whose settings move."""
+    rng = np.random.default_rng(1)
+    shaken_ones = [shaken(candidate, u, rng) for _ in range(RUNS)]
+    return _furthest(np.array([run(c, record) for c in shaken_ones]), clean)
+
+
+def _furthest(runs: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(abs(runs.astype(float) - clean).max(axis=0))
 
 
 def lost_state(match: Match, record: Trajectory) -> Match:

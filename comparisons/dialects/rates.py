@@ -183,9 +183,9 @@ def _ending(
             to_zero = round(-first / slope) if slope * n < -1e-12 * abs(first) else 0
             if to_zero >= n - 1:
                 yield form("linear", "lr", lr=first, end=0.0, total_iters=to_zero)
-        off = [_linear(rates, unsure, _cosine(t, 1, T, 0), bool(end))[1] for T in lengths]
-        T = int(lengths[int(np.argmin(off))])
-        numbers = _linear(rates, unsure, _cosine(t, 1, T, 0), bool(end))[0]
+        waves = _cosine(t, 1, lengths[:, None], 0)
+        T = int(lengths[int(np.argmin(_left(rates, unsure, waves, bool(end))))])
+        numbers = _linear(rates, unsure, _cosine(t, 1, T, 0), bool(end))
         low = float(numbers[1]) if end else 0.0
         yield form(
             "cosine", free.format("eta_min"), lr=float(numbers[0]) + low, T_max=T, eta_min=low
@@ -195,16 +195,30 @@ def _ending(
 
 
 def _slope(rates: np.ndarray, unsure: np.ndarray) -> float:
-    return float(_linear(rates, unsure, np.arange(len(rates)), True)[0][0])
+    return float(_linear(rates, unsure, np.arange(len(rates)), True)[0])
+
+
+def _left(
+    rates: np.ndarray, unsure: np.ndarray, bases: np.ndarray, shifted: bool
+) -> np.ndarray:
+    """What is left of the rates beside each basis, and a constant."""
+    w = unsure**-2.0
+    y, b = rates, bases
+    if shifted:
+        total = w.sum()
+        y = y - (w * y).sum() / total
+        b = b - (b @ w)[:, None] / total
+    shared = (b * y) @ w
+    sizes = (b * b) @ w
+    return (y * y) @ w - np.divide(shared**2, sizes, out=np.zeros_like(sizes), where=sizes > 0)
 
 
 def _linear(
     rates: np.ndarray, unsure: np.ndarray, basis: np.ndarray, shifted: bool
-) -> tuple[np.ndarray, float]:
-    """The factor of the basis, and the constant beside it, that are nearest; and how far that is."""
-    columns = np.stack([basis, np.ones_like(basis)][: 1 + shifted], 1) / unsure[:, None]
-    found = np.linalg.lstsq(columns, rates / unsure, rcond=None)[0]
-    return found, float(np.sum((columns @ found - rates / unsure) ** 2))
+) -> np.ndarray:
+    """The factor of the basis, and the constant beside it, that are nearest."""
+    columns = np.stack([basis, np.ones(len(basis))][: 1 + shifted], 1) / unsure[:, None]
+    return np.asarray(np.linalg.lstsq(columns, rates / unsure, rcond=None)[0])
 
 
 def _fitted(form: _Form, rates: np.ndarray, unsure: np.ndarray, t: np.ndarray) -> _Form | None:

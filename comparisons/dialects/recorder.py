@@ -87,7 +87,7 @@ class OptimizerRecorder:
         return min(len(after) - 1 for after in self.params.values())
 
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if any(a is not None for a in (*args, *kwargs.values())):
+        if any(a is not None for a in (*args[1:], *kwargs.values())):  # the first is itself
             raise ValueError("closure: expected none, for the gradients come before the step")
         self.rates.append(tuple(float(g["lr"]) for g in optimizer.param_groups))
         for name, p in self.named.items():

@@ -13,15 +13,16 @@ import numpy as np
 from ...manual.dialects import DIALECTS
 from .candidates import CLIPS, Candidate, candidates, run
 from .facts import ELSEWHERE, OPTIMIZERS
-from .forced import Fit, looked
+from .forced import SOFT, Fit, by_signs, looked
 from .groups import Tensor, as_groups
 from .judged import Match, lost_state
-from .settled import part, reach, sensible, settled
+from .settled import SHORT, STEPS, part, reach, sensible, settled
 from .trajectory import Trajectory
 
 LOOK = 12  # steps of a first look
 LOOKED = 24  # elements of a first look
 KEPT = 10  # candidates that are followed, of those that a first look found nearest
+ALIKE = 5  # of these in one tier, of the same optimizer
 HOPELESS = 30  # times the distance of the nearest, from which a candidate is dropped
 MOST_DIALECTS = 3  # in one candidate
 # In turn: how many dialects, behind which clip, and of how many optimizers, the nearest so far.
@@ -110,10 +111,28 @@ def search(
         tensors = [Tensor(first.names[0], match)]
         tensors += [Tensor.of(record.tensor(i), match, i in moving) for i in rest]
         answers.append(Answer(tuple(tensors)))
+    if rest and matches[0].reproduced and not any(a.reproduced for a in answers):
+        answers[0] = _alone(record, answers[0], names, clock, jobs)
     answers.sort(key=lambda a: (not a.reproduced, a.digits()))
     if not answers[0].reproduced:
         return answers[:1], clock
     return [a for a in answers if a.reproduced], clock
+
+
+def _alone(
+    record: Trajectory, answer: Answer, names: Sequence[str], clock: Clock, jobs: int
+) -> Answer:
+    """The answer, where each tensor that nothing of the first explains is looked at for itself."""
+    tensors = []
+    by_name = dict(zip(record.names, range(len(record.names)), strict=True))
+    with joblib.Parallel(n_jobs=jobs) as side_by_side:
+        for tensor in answer.tensors:
+            if not (tensor.match.reproduced or tensor.still or clock.over):
+                own = _first(record.tensor(by_name[tensor.name]), names, clock, side_by_side)[0]
+                if own.reproduced and own.candidate.plain():
+                    tensor = replace(tensor, match=own)
+            tensors.append(tensor)
+    return Answer(tuple(tensors))
 
 
 def _first(
@@ -130,26 +149,49 @@ def _first(
         ranked = sorted(names, key=lambda n: distances.get(n, math.inf))[:kept]
         tier = _candidates(record, spoken, ranked, clip)
         matches = _tier(record, tier, distances, clock, side_by_side)
-        before = any(map(_scheduled, found))
+        before = bool(found)
+        told = [m for m in matches if m.candidate.rate is None or m.candidate.rate.known]
+        far = max((m.leaves - 1 for m in told if m.leaves), default=0)
+        if far >= SHORT and not found:  # it is this one, and something happened on the way
+            names = [n for n in names if any(_reaches(m, n, far) for m in told)]
+            best = lost_state(_plainest(told), record)
+            if best.again:
+                return [best]
         found += [m for m in matches if m.reproduced]
         nearest += [m for m in matches if not m.reproduced]
-        if before or any(m.candidate.plain() and _scheduled(m) for m in found):
+        if any(m.unseen for m in matches):  # then others look no better
+            return [next(m for m in matches if m.unseen)]
+        if before or any(m.candidate.plain() for m in found):
             break
     if not found:
         if not nearest:
             raise ValueError("optimizer: expected one that may take the record's steps")
-        best = sensible(max(nearest, key=reach), record)
-        return [lost_state(best, record)]
-    if any(map(_scheduled, found)):
-        found = [m for m in found if _scheduled(m)]
-    found.sort(key=lambda m: (m.candidate.digits(), *map(DIALECTS.index, m.candidate.dialects)))
+        return [lost_state(sensible(_plainest(nearest), record), record)]
+    found.sort(key=lambda m: _order(m.candidate))
     found = [m for m in found if _worth_it(m.candidate, found[0].candidate)]
     distinct = {run(m.candidate, record).tobytes(): m for m in reversed(found)}
     return list(reversed(distinct.values()))
 
 
-def _scheduled(match: Match) -> bool:
-    return match.candidate.rate is None or match.candidate.rate.known
+def _reaches(match: Match, name: str, steps: int) -> bool:
+    return match.candidate.optimizer == name and (match.leaves or 0) > steps // 2
+
+
+def _plainest(matches: list[Match]) -> Match:
+    """Of those that go furthest, and are off by at most twice the least there, the plainest."""
+    best = max(matches, key=reach)
+    alike = [m for m in matches if m.leaves == best.leaves and m.off <= 2 * best.off]
+    return min(alike, key=lambda m: (m.candidate.rate is not None, m.candidate.digits()))
+
+
+def _look(record: Trajectory, candidate: Candidate) -> Trajectory:
+    return part(record, candidate, STEPS if by_signs(candidate) else LOOK, LOOKED)
+
+
+def _order(candidate: Candidate) -> tuple[int, ...]:
+    """By what has to be said; torch's own before others, dialects as they stand in the list."""
+    elsewhere = candidate.optimizer in ELSEWHERE
+    return (candidate.digits(), elsewhere, *map(DIALECTS.index, candidate.dialects))
 
 
 def _worth_it(candidate: Candidate, best: Candidate) -> bool:
@@ -158,7 +200,8 @@ def _worth_it(candidate: Candidate, best: Candidate) -> bool:
     if candidate == best or candidate.plain():
         return True
     same_rate = (candidate.rate and candidate.rate.shape) == (best.rate and best.rate.shape)
-    return candidate.optimizer == best.optimizer and same_rate
+    one, other = set(candidate.dialects), set(best.dialects)
+    return candidate.optimizer == best.optimizer and same_rate and (one <= other or other <= one)
 
 
 def _candidates(
@@ -185,10 +228,10 @@ def _tier(
         if clock.nearly:
             clock.skipped += len(tier) - some
             break
-        # What explains less than a third of what the best so far leaves is left at that.
+        # What is three times as far off as the best so far, at the first look, is left at that.
         near = min((f.distance for f, _ in fits), default=math.inf)
         fits += side_by_side(
-            joblib.delayed(looked)(c, part(record, c, LOOK, LOOKED), max(0.1, near))
+            joblib.delayed(looked)(c, _look(record, c), max(0.1, 3 * SOFT[1] / SOFT[0] * near))
             for c in tier[some : some + 32]
         )
     fits.sort(key=lambda pair: pair[0].distance)
@@ -196,7 +239,11 @@ def _tier(
         name = fit.candidate.optimizer
         distances[name] = min(fit.distance, distances.get(name, math.inf))
     limit = HOPELESS * fits[0][0].distance if fits else 0.0
-    best = [pair for pair in fits[:KEPT] if pair[0].distance <= limit]
+    best: list[tuple[Fit, str]] = []
+    for pair in fits:
+        alike = [p for p in best if p[0].candidate.optimizer == pair[0].candidate.optimizer]
+        if len(best) < KEPT and len(alike) < ALIKE and pair[0].distance <= limit:
+            best.append(pair)
     matches = []
     for fit, how in best:
         if clock.over:

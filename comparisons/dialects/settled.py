@@ -10,7 +10,7 @@ import numpy as np
 from ...reference.adapters import AMOUNT, SCALE, SHARE
 from ..verdict.classes import LIMIT
 from ..verdict.noise import unit_roundoff
-from .candidates import RARE, Candidate, Coordinate
+from .candidates import CLIPS, PLAIN, RARE, Candidate, Coordinate
 from .facts import facts
 from .forced import EACH, GIVEN, ONE, RELATIVE, Fit, Problem, fitted, linearity, usual
 from .judged import Match, judged
@@ -20,6 +20,12 @@ from .trajectory import Trajectory
 ELEMENTS = 64  # recorded elements that settings are fitted to
 STEPS = 200  # the first steps that they are fitted to, at most
 SHORT = 16  # steps that are tried first: one who leaves later is fitted to what it follows
+# Times the noise of a step: what is further off on what it was fitted to is not it. Right ones come
+# to at most 2 (tests/trajectories).
+FAR = 64.0
+CLOSE = 1e-3  # share of a setting, by which it is taken for a shorter one if that is no worse
+BOLD = 100.0
+FEWEST = 4  # steps that a schedule is recognised by, at least
 SHARP = 4.0  # roundings of one step
 # Between what settings of the nearest are shown, as their coordinates go: sizes from 1e-12 to 1,
 # shares up to 0.9999, amounts up to 1.
@@ -38,14 +44,23 @@ def settled(candidate: Candidate, record: Trajectory, how: str) -> Match:
     lengths = [min(SHORT, record.steps), min(STEPS, record.steps)]
     for steps in dict.fromkeys(lengths):
         match = _to(candidate, record, how, steps)
+        if math.isinf(match.off) or match.leaves is not None and match.leaves <= SHORT // 2:
+            return match
         if match.leaves is not None and match.leaves > steps + 1:
             further = _to(match.candidate, record, how, min(match.leaves - 1, STEPS))
-            match = max(match, further, key=reach)
+            match = _further(match, further)
         if match.leaves is None:
             return match
-        best = match if best is None else max(best, match, key=reach)
+        best = _further(best, match)
     assert best is not None
     return best
+
+
+def _further(one: Match | None, other: Match) -> Match:
+    """The other, if it goes further: the first is the rounder."""
+    if one is None or one.leaves is not None and (other.leaves or math.inf) > one.leaves:
+        return other
+    return one
 
 
 def reach(match: Match) -> tuple[float, float, float]:
@@ -59,13 +74,27 @@ def _to(candidate: Candidate, record: Trajectory, how: str, steps: int) -> Match
     for relative in (RELATIVE * u, SHARP * u):
         problem = Problem(part(record, candidate, steps), relative)
         fit = fitted(candidate, problem, how, (relative,))
-        for found, way in _rated(fit, record, how, relative):
+        rated = _rated(fit, record, how, relative)
+        if fit.distance > FAR:
+            return _judged(rated[0][0] if rated else fit.candidate, record)
+        for found, way in rated:
             whole = fitted(found, problem, way, (relative,))
-            for tried in (rounded(whole, problem, way), whole.candidate):
-                match = _judged(tried, record)
+            usual_ones = rounded(whole, problem, way)
+            first = _judged(usual_ones, record)
+            if first.leaves is None and usual_ones.plain():
+                return first
+            # Where rounding is worse than single steps show: as round as the verdict allows.
+            bold = rounded(whole, problem, way, BOLD * LIMIT)
+            match = _judged(bold, record)
+            if match.leaves is None and (bold.plain() or first.leaves is not None):
+                return match
+            match = _judged(written_short(whole.candidate), record)
+            if match.leaves is None:
+                return match
+            for match in (first, _judged(whole.candidate, record)):
                 if match.leaves is None:
                     return match
-                best = match if best is None else max(best, match, key=reach)
+                best = _further(best, match)
     return best or Match(candidate, math.inf, 1, 0.0, math.inf)
 
 
@@ -88,16 +117,18 @@ def _plain_decay(candidate: Candidate) -> Candidate:
 def sensible(match: Match, record: Trajectory) -> Match:
     """What is nearest, with settings of two digits, and the defaults for what lies out of reach: no
     more is known of one that is not it."""
+    if match.leaves is None or match.leaves > SHORT:
+        return match
     candidate = match.candidate
-    free = candidate.free
-    for c in free:
+    for c in candidate.free:
         default, value = usual(candidate, c), c.of(candidate.settings)
         x = c.there(value)
         low, high = SENSIBLE[c.kind]
         if not low <= x <= high and default is not None:
             value = default
         else:
-            value = _round(value)[2 if 0.5 < value < 1 else 1]
+            tries = _round(value, c.kind)
+            value = tries[2 if c.kind == SHARE and 0.5 < value < 1 else 1]
         settings = c.into(candidate.settings, value)
         candidate = replace(candidate, settings=settings)
     if not candidate.rate and record.lr is None and linearity(candidate) != "no":
@@ -114,13 +145,20 @@ def _rated(fit: Fit, record: Trajectory, how: str, relative: float) -> list[tupl
     candidate = fit.candidate
     if how == GIVEN:
         return [(candidate, GIVEN)]
+    if fit.distance > FAR:
+        how = ONE
     one = Coordinate("lr", None, SCALE)
     if how == ONE:
-        lr = float(fit.rates[0])
+        lr = float(np.median(fit.rates))
         settings = {**candidate.settings, "lr": lr if lr > 0 else 1e-30}
         return [(replace(candidate, settings=settings, free=(one, *candidate.free)), GIVEN)]
     problem = Problem(part(record, candidate, record.steps), relative)
-    _, (rates,), (unsure,) = problem.solved([candidate], EACH)
+    (found,), (rates,), (unsure,) = problem.solved([candidate], EACH)
+    apart = (abs(found - problem.moves) > FAR * problem.noise).any(axis=1)
+    good = int(np.argmax(apart)) if apart.any() else len(rates)  # steps before it parts
+    if good < FEWEST:
+        return _rated(fit, record, ONE, relative)
+    rates, unsure = rates[:good], unsure[:good]
     # What a step's rounding of its own adds.
     unsure = np.hypot(unsure, relative * abs(rates)) * max(1.0, fit.distance)
     if not np.isfinite(rates).all():
@@ -128,29 +166,30 @@ def _rated(fit: Fit, record: Trajectory, how: str, relative: float) -> list[tupl
     known = np.isfinite(unsure)
     lr = float(np.average(rates[known], weights=unsure[known] ** -2.0)) if known.any() else 0.0
     constant = {**candidate.settings, "lr": lr if lr > 0 else 1e-30}
-    found = [(replace(candidate, settings=constant, free=(one, *candidate.free)), GIVEN)]
+    options = [(replace(candidate, settings=constant, free=(one, *candidate.free)), GIVEN)]
     if known.all() and not same(rates, unsure):
         rates = np.maximum(rates, 0.0)
         rate = recognised(rates, unsure)
-        own = Rate(UNKNOWN, {"values": tuple(rates.tolist())})
+        values = (*rates.tolist(), *[float(rates[-1])] * (record.steps - good))
+        own = Rate(UNKNOWN, {"values": values})
         schedule = [rate] if rate else []
-        found = [(replace(candidate, rate=r), GIVEN) for r in [*schedule, own]] + found
-    return found
+        options = [(replace(candidate, rate=r), GIVEN) for r in [*schedule, own]] + options
+    return options
 
 
-def rounded(fit: Fit, problem: Problem, how: str) -> Candidate:
-    """The candidate with the roundest settings, one after another, that are within LIMIT standard
+def rounded(fit: Fit, problem: Problem, how: str, limit: float = LIMIT) -> Candidate:
+    """The candidate with the roundest settings, one after another, that are within `limit` standard
     errors, while the others are fitted anew: 0 where that is usual, then the default, then others
     of few digits."""
-    open_ = sorted(fit.candidate.free, key=lambda c: c.setting not in RARE)
+    open_ = sorted(fit.candidate.free, key=lambda c: (c.setting not in RARE, c.setting not in CLIPS))
     now = fit
     for coordinate in open_:
         errors = dict(zip(now.candidate.free, now.errors.tolist(), strict=True))
         value = coordinate.of(now.candidate.settings)
-        x, within = coordinate.there(value), LIMIT * errors[coordinate]
+        x, within = coordinate.there(value), limit * errors[coordinate]
         default = usual(now.candidate, coordinate)
         zero = [0.0] if coordinate.setting in RARE else []
-        tries = [*zero, *([] if default is None else [default]), *_round(value)]
+        tries = [*zero, *([] if default is None else [default]), *_round(value, coordinate.kind)]
         for tried in dict.fromkeys(tries):
             off = abs(coordinate.there(tried) - x)
             if math.isinf(within) or off <= within:
@@ -169,11 +208,24 @@ def rounded(fit: Fit, problem: Problem, how: str) -> Candidate:
     return replace(now.candidate, free=fit.candidate.free)
 
 
-def _round(value: float) -> list[float]:
-    """The number in ever more digits; one below 1 also by what it lacks."""
+def written_short(candidate: Candidate) -> Candidate:
+    """With two digits of every open setting that is as good as that: a library that rounds 1 − lr λ
+    to float32 has another λ than it was given."""
+    settings = candidate.settings
+    for c in candidate.free:
+        value = c.of(settings)
+        lacks = 1 - value if c.kind == SHARE and 0.5 < value < 1 else value
+        short = float(f"{lacks:.{PLAIN - 1}e}")
+        if abs(short - lacks) <= CLOSE * abs(lacks):
+            settings = c.into(settings, float(f"{1 - short:.12g}") if lacks != value else short)
+    return replace(candidate, settings=settings)
+
+
+def _round(value: float, kind: str) -> list[float]:
+    """The number in ever more digits; a share also by what it lacks to 1."""
     found = []
     for d in range(12):
-        if 0.5 < value < 1:
+        if kind == SHARE and 0.5 < value < 1:
             found.append(float(f"{1 - float(f'{1 - value:.{d}e}'):.12g}"))
         found.append(float(f"{value:.{d}e}"))
     return found

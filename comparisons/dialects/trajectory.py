@@ -95,11 +95,14 @@ class Trajectory:
 
         return replace(self, tensors=tuple((p, each(g)) for p, g in self.tensors))
 
-    def typical(self, how: str) -> float:
-        """A size at which a clip would have an effect on half of the steps or elements."""
+    def sizes(self, how: str) -> list[float]:
+        """Sizes at which a clip would have an effect on some of the steps or elements."""
         if how == "clip_grad_value":
-            return float(np.median(np.concatenate([abs(g).ravel() for _, g in self.tensors])))
-        return float(np.median(self.all_norms()))
+            of = np.concatenate([abs(g).ravel() for _, g in self.tensors])
+        else:
+            of = self.all_norms()
+        of = of[of > 0]
+        return [float(s) for s in np.quantile(of, (0.5, 0.2, 0.8, 0.95))] if of.size else [1.0]
 
 
 def read(path: Path) -> Trajectory:
