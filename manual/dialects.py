@@ -154,8 +154,8 @@ DIALECTS = [
         "momentum",
         "the buffer holds lr d: a new lr acts on new gradients alone",
         {
-            "d = new[\"momentum_buffer\"] = momentum * old[\"momentum_buffer\"] + d": (
-                "d = new[\"momentum_buffer\"] = momentum * old[\"momentum_buffer\"] + lr * d"
+            'd = new["momentum_buffer"] = momentum * old["momentum_buffer"] + d': (
+                'd = new["momentum_buffer"] = momentum * old["momentum_buffer"] + lr * d'
             ),
             "return p - lr * d, *new.values()": (
                 "return p - (d if momentum else lr * d), *new.values()"
@@ -168,9 +168,9 @@ DIALECTS = [
         "lookahead",
         "Nesterov's",
         {
-            "d = new[\"momentum_buffer\"] = momentum * old[\"momentum_buffer\"] + d": (
-                "new[\"momentum_buffer\"] = momentum * old[\"momentum_buffer\"] + d\n"
-                "            d = d + momentum * new[\"momentum_buffer\"]"
+            'd = new["momentum_buffer"] = momentum * old["momentum_buffer"] + d': (
+                'new["momentum_buffer"] = momentum * old["momentum_buffer"] + d\n'
+                '            d = d + momentum * new["momentum_buffer"]'
             )
         },
         "optax, nesterov",
@@ -395,9 +395,8 @@ DIALECTS = [
         "trust",
         "1 where there is no decay",
         {
-            "trust = _ratio(trust_coefficient * size, slope and slope + weight_decay * size + eps)": (
-                "trust = trust_coefficient * size / (slope + weight_decay * size + eps) "
-                "if weight_decay and size and slope else 1.0"
+            "trust = _ratio(trust_coefficient * size, slope and bottom)": (
+                "trust = trust_coefficient * size / bottom if weight_decay * size * slope else 1.0"
             )
         },
         "torch_optimizer; timm",

@@ -109,13 +109,13 @@ def _outcome(answer: Answer) -> str:
         return f"reproduced by {' and '.join(names)}"
     if match.unseen:
         return (
-            f"not told: it moves by no more than {1 / match.resolution:.1g} times what can be seen; "
-            "record in float64, or over more steps"
+            f"not told: it moves by no more than {1 / match.resolution:.1g} times what can be "
+            "seen; record in float64, or over more steps"
         )
     if match.any_rate:
         return (
-            f"not reproduced: {match.candidate.name} follows it, but only with a rate of its own at "
-            "every step, of no known schedule; save the rate as lr, if it changed"
+            f"not reproduced: {match.candidate.name} follows it, but only with a rate of its own "
+            "at every step, of no known schedule; save the rate as lr, if it changed"
         )
     name = next((t.name for t in answer.tensors if t.match is match), "")
     where = f" on {name}" if name and len(answer.tensors) > 1 else ""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...manual import dialects
+from ..verdict.drift import trajectory_scale
 from ..verdict.noise import unit_roundoff
 from .candidates import CLIPS, Candidate, Coordinate, clipped, rates_of
 from .facts import defaults
@@ -29,7 +30,7 @@ ONE, EACH, GIVEN = "one rate", "a rate for each step", "given"
 GRID: dict[str, list[Any]] = {
     "betas": [(0.9, 0.999), (0.9, 0.9), (0.95, 0.98), (0.5, 0.7), (0.9, 0.99), (0.8, 0.95)],
     "eps": [1e-8, 1e-4, 1e-2, (1e-4, 1e-3), (1e-8, 1e-3)],
-    "eps_root": [1e-16, 1e-8],
+    "eps_root": [1e-16, 1e-8, 1e-5],
     "momentum": [0.0, 0.9, 0.5],
     "alpha": [0.99, 0.9, 0.5],
     "rho": [0.9, 0.5],
@@ -123,14 +124,9 @@ class Problem:
         self.moves = np.concatenate(
             [np.diff(p, axis=0).reshape(record.steps, -1) for p, _ in self.record.tensors], 1
         )
-        size = np.concatenate(
-            [
-                np.maximum(abs(p[1:]), abs(p[:-1])).reshape(record.steps, -1)
-                for p, _ in self.record.tensors
-            ],
-            1,
-        )
-        self.rounding = self.u * size + 1e-300
+        whole = np.concatenate([p.reshape(record.steps + 1, -1) for p, _ in self.record.tensors], 1)
+        size = trajectory_scale(whole)[1:]
+        self.rounding = self.u * size
         self.soften(soft)
 
     def soften(self, soft: float) -> None:
@@ -182,6 +178,10 @@ class Problem:
     def solved(self, points: Sequence[Candidate], how: str) -> tuple[Any, Any, Any]:
         """(points, steps, elements) of each with the rates that suit best, these (points, steps),
         and how unsure they are."""
+        with np.errstate(all="ignore"):  # wrong settings diverge
+            return self._solved(points, how)
+
+    def _solved(self, points: Sequence[Candidate], how: str) -> tuple[Any, Any, Any]:
         n, k = self.record.steps, len(points)
         if how == GIVEN:
             rates = rates_of(points[0], self.record)
@@ -205,8 +205,7 @@ class Problem:
         if how == ONE:
             top, bottom = (np.repeat(a.sum(-1, keepdims=True), n, -1) for a in (top, bottom))
         rates = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-        with np.errstate(divide="ignore"):
-            unsure = 1 / np.sqrt(bottom)
+        unsure = 1 / np.sqrt(bottom)
         return base + rates[..., None] * slope, rates, unsure
 
     def _in_turn(self, candidate: Candidate) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -230,7 +229,9 @@ class Problem:
                 step(p[t], g[t], s, **settings)
                 for (p, g), s in zip(record.tensors, states, strict=True)
             ]
-            moves = [(a - p[t]).ravel() for (a, _), (p, _) in zip(after, record.tensors, strict=True)]
+            moves = [
+                (a - p[t]).ravel() for (a, _), (p, _) in zip(after, record.tensors, strict=True)
+            ]
             return np.concatenate(moves), [s for _, s in after]
 
         with np.errstate(all="ignore"):
@@ -319,7 +320,9 @@ def starts(candidate: Candidate, record: Trajectory, how: str) -> list[Candidate
         elif name == "betas" and by_signs(candidate):
             axes.append(SIGNS)
         else:
-            others = [v for v in GRID.get(name, []) if isinstance(v, tuple) == isinstance(usual, tuple)]
+            others = [
+                v for v in GRID.get(name, []) if isinstance(v, tuple) == isinstance(usual, tuple)
+            ]
             axes.append(list(dict.fromkeys([usual, *others])))
     return [
         replace(candidate, settings={**candidate.settings, **dict(zip(names, point, strict=True))})
@@ -403,9 +406,8 @@ def _improved(
 def _slopes(free: Sequence[Coordinate], off: Any, x: np.ndarray, r: np.ndarray) -> np.ndarray:
     if not len(x):
         return np.zeros((len(r), 0))
-    sizes = np.array(
-        [1e-6 if c.setting == "weight_decay" else 1e-5 * max(1.0, abs(v)) for c, v in zip(free, x)]
-    )
+    decays = np.array([c.setting == "weight_decay" for c in free])
+    sizes = np.where(decays, 1e-6, 1e-5 * np.maximum(1.0, abs(x)))
     moved = off(*(x + np.diag(sizes)), *(x - np.diag(sizes)))
     return ((moved[: len(x)] - moved[len(x) :]) / (2 * sizes[:, None])).T
 

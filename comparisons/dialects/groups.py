@@ -45,9 +45,7 @@ class Tensor:
 def _near(candidate: Candidate) -> Iterator[Candidate]:
     yield replace(candidate, free=())
     if "weight_decay" in candidate.settings:
-        yield replace(
-            candidate, settings={**candidate.settings, "weight_decay": 0.0}, free=()
-        )
+        yield replace(candidate, settings={**candidate.settings, "weight_decay": 0.0}, free=())
         yield opened(candidate, {"weight_decay"})
     if not candidate.rate:
         yield opened(candidate, {"lr"})

@@ -77,19 +77,16 @@ def judged(candidate: Candidate, record: Trajectory) -> Match:
     start = np.concatenate([p[0].ravel() for p, _ in whole.tensors]).astype(float)
     last = len(target) - 1 if first is None else first
     way = _norm(target[last] - start)
-    found = Match(
+    return Match(
         candidate,
         float(ratio[:first].max(initial=0)),
         None if first is None else first + 1,
         _share(LIMIT * _norm(floor[last]), way) if first is None else 0.0,
         0.0 if first is None else _share(_norm(drift[first]), way),
     )
-    return found
 
 
-def _by_data(
-    candidate: Candidate, record: Trajectory, clean: np.ndarray, u: float
-) -> np.ndarray:
+def _by_data(candidate: Candidate, record: Trajectory, clean: np.ndarray, u: float) -> np.ndarray:
     """(steps, elements), how far runs drift whose parameters and gradients move by 1 ± 2u. Those of
     an optimizer that treats every element alike are one run, side by side."""
     rng = np.random.default_rng(0)
@@ -151,9 +148,7 @@ def shaken(candidate: Candidate, u: float, rng: np.random.Generator) -> Candidat
             return 1 - lacks * (1 + sign * min(2 * u * value / lacks, 2 * u / NEAREST))
         return value * (1 + sign * 2 * u)
 
-    settings: Mapping[str, Any] = {
-        n: each(v, free.get(n)) for n, v in candidate.settings.items()
-    }
+    settings: Mapping[str, Any] = {n: each(v, free.get(n)) for n, v in candidate.settings.items()}
     return replace(candidate, settings=settings)
 
 

@@ -198,9 +198,7 @@ def _slope(rates: np.ndarray, unsure: np.ndarray) -> float:
     return float(_linear(rates, unsure, np.arange(len(rates)), True)[0])
 
 
-def _left(
-    rates: np.ndarray, unsure: np.ndarray, bases: np.ndarray, shifted: bool
-) -> np.ndarray:
+def _left(rates: np.ndarray, unsure: np.ndarray, bases: np.ndarray, shifted: bool) -> np.ndarray:
     """What is left of the rates beside each basis, and a constant."""
     w = unsure**-2.0
     y, b = rates, bases
@@ -213,9 +211,7 @@ def _left(
     return (y * y) @ w - np.divide(shared**2, sizes, out=np.zeros_like(sizes), where=sizes > 0)
 
 
-def _linear(
-    rates: np.ndarray, unsure: np.ndarray, basis: np.ndarray, shifted: bool
-) -> np.ndarray:
+def _linear(rates: np.ndarray, unsure: np.ndarray, basis: np.ndarray, shifted: bool) -> np.ndarray:
     """The factor of the basis, and the constant beside it, that are nearest."""
     columns = np.stack([basis, np.ones(len(basis))][: 1 + shifted], 1) / unsure[:, None]
     return np.asarray(np.linalg.lstsq(columns, rates / unsure, rcond=None)[0])
@@ -233,7 +229,7 @@ def _fitted(form: _Form, rates: np.ndarray, unsure: np.ndarray, t: np.ndarray) -
     for _ in range(8 if len(x) else 0):
         r = off(x)
         size = np.maximum(abs(x), 1e-12) * 1e-6
-        slopes = np.stack([(off(x + size * e) - r) / s for e, s in zip(np.eye(len(x)), size)], 1)
+        slopes = np.stack([off(x + step) - r for step in np.diag(size)], 1) / size
         x = x - np.linalg.lstsq(slopes, r, rcond=None)[0]
     if not np.isfinite(x).all() or (abs(off(x)) > LIMIT).any():
         return None

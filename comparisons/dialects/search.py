@@ -22,6 +22,7 @@ from .trajectory import Trajectory
 LOOK = 12  # steps of a first look
 LOOKED = 24  # elements of a first look
 KEPT = 10  # candidates that are followed, of those that a first look found nearest
+UNEVEN = 100.0  # what a bend of the logarithm by 1 counts, in its own distance
 ALIKE = 5  # of these in one tier, of the same optimizer
 HOPELESS = 30  # times the distance of the nearest, from which a candidate is dropped
 MOST_DIALECTS = 3  # in one candidate
@@ -184,6 +185,15 @@ def _plainest(matches: list[Match]) -> Match:
     return min(alike, key=lambda m: (m.candidate.rate is not None, m.candidate.digits()))
 
 
+def uneven(rates: np.ndarray) -> float:
+    """How little the rates of the first steps look like a schedule: of those that explain as much
+    with a rate for each step, the one whose rates are even is looked at first."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bends = abs(np.diff(np.log(rates), 2))
+    bends = bends[np.isfinite(bends)]
+    return UNEVEN * float(np.median(bends)) if bends.size else 0.0
+
+
 def _look(record: Trajectory, candidate: Candidate) -> Trajectory:
     return part(record, candidate, STEPS if by_signs(candidate) else LOOK, LOOKED)
 
@@ -234,7 +244,7 @@ def _tier(
             joblib.delayed(looked)(c, _look(record, c), max(0.1, 3 * SOFT[1] / SOFT[0] * near))
             for c in tier[some : some + 32]
         )
-    fits.sort(key=lambda pair: pair[0].distance)
+    fits.sort(key=lambda pair: pair[0].distance * (1 + uneven(pair[0].rates)))
     for fit, _ in reversed(fits):
         name = fit.candidate.optimizer
         distances[name] = min(fit.distance, distances.get(name, math.inf))

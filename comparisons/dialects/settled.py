@@ -32,7 +32,9 @@ SHARP = 4.0  # roundings of one step
 SENSIBLE = {SCALE: (math.log(1e-12), 0.0), SHARE: (0.0, -math.log(1e-4)), AMOUNT: (0.0, 1.0)}
 
 
-def part(record: Trajectory, candidate: Candidate, steps: int, elements: int = ELEMENTS) -> Trajectory:
+def part(
+    record: Trajectory, candidate: Candidate, steps: int, elements: int = ELEMENTS
+) -> Trajectory:
     """What settings are fitted to: some elements, unless the optimizer looks at the whole."""
     first = record.first(steps)
     return first.flat(elements) if candidate.elementwise else first
@@ -44,7 +46,7 @@ def settled(candidate: Candidate, record: Trajectory, how: str) -> Match:
     lengths = [min(SHORT, record.steps), min(STEPS, record.steps)]
     for steps in dict.fromkeys(lengths):
         match = _to(candidate, record, how, steps)
-        if math.isinf(match.off) or match.leaves is not None and match.leaves <= SHORT // 2:
+        if math.isinf(match.off) or (match.leaves or SHORT) <= SHORT // 2:
             return match
         if match.leaves is not None and match.leaves > steps + 1:
             further = _to(match.candidate, record, how, min(match.leaves - 1, STEPS))
@@ -58,7 +60,7 @@ def settled(candidate: Candidate, record: Trajectory, how: str) -> Match:
 
 def _further(one: Match | None, other: Match) -> Match:
     """The other, if it goes further: the first is the rounder."""
-    if one is None or one.leaves is not None and (other.leaves or math.inf) > one.leaves:
+    if one is None or (one.leaves or math.inf) < (other.leaves or math.inf):
         return other
     return one
 
@@ -135,7 +137,9 @@ def sensible(match: Match, record: Trajectory) -> Match:
         problem = Problem(part(record, candidate, min(SHORT, record.steps)), 0.03)
         lr = float(problem.solved([candidate], ONE)[1][0, 0])
         if math.exp(SENSIBLE[SCALE][0]) < lr <= 1:
-            candidate = replace(candidate, settings={**candidate.settings, "lr": float(f"{lr:.1e}")})
+            candidate = replace(
+                candidate, settings={**candidate.settings, "lr": float(f"{lr:.1e}")}
+            )
     found = _judged(candidate, record)
     return found if found.leaves is not None else match
 
@@ -181,7 +185,9 @@ def rounded(fit: Fit, problem: Problem, how: str, limit: float = LIMIT) -> Candi
     """The candidate with the roundest settings, one after another, that are within `limit` standard
     errors, while the others are fitted anew: 0 where that is usual, then the default, then others
     of few digits."""
-    open_ = sorted(fit.candidate.free, key=lambda c: (c.setting not in RARE, c.setting not in CLIPS))
+    open_ = sorted(
+        fit.candidate.free, key=lambda c: (c.setting not in RARE, c.setting not in CLIPS)
+    )
     now = fit
     for coordinate in open_:
         errors = dict(zip(now.candidate.free, now.errors.tolist(), strict=True))

@@ -37,7 +37,9 @@ OLD = os.environ.get("OLD_TRANSFORMERS", "old")  # where transformers 4.40.0 is,
 def package(name, folder=None):
     """A package without what its __init__ imports."""
     module = types.ModuleType(name)
-    module.__path__ = [folder] if folder else importlib.util.find_spec(name).submodule_search_locations
+    module.__path__ = (
+        [folder] if folder else importlib.util.find_spec(name).submodule_search_locations
+    )
     sys.modules[name] = module
 
 
@@ -48,12 +50,12 @@ def stub(name, **names):
 
 package("timm")
 stub("timm.models", group_parameters=None)
-import lion_pytorch
-import pytorch_optimizer
-import schedulefree
-import timm.optim
-import torch_optimizer
-from transformers.optimization import Adafactor as HFAdafactor
+import lion_pytorch  # noqa: E402, behind the stubs
+import pytorch_optimizer  # noqa: E402
+import schedulefree  # noqa: E402
+import timm.optim  # noqa: E402
+import torch_optimizer  # noqa: E402
+from transformers.optimization import Adafactor as HFAdafactor  # noqa: E402
 
 
 def hf_adamw(*args, **kwargs):
@@ -99,9 +101,7 @@ RATES = {
     "linear to 0": lambda t, n: 1 - t / n,
     "warm-up of 8": lambda t, n: min(1.0, (t + 1) / 8),
     "warm-up of 5, linear to 0": lambda t, n: (t + 1) / 5 if t < 5 else (n - t) / (n - 5),
-    "warm-up of 10, cosine": lambda t, n: (
-        (t + 1) / 10 if t < 10 else cosine(t - 10, n - 10)
-    ),
+    "warm-up of 10, cosine": lambda t, n: (t + 1) / 10 if t < 10 else cosine(t - 10, n - 10),
 }
 
 # (library, call, what is done around it). rate: of RATES. plain: b has no decay. one: w alone.
@@ -134,32 +134,68 @@ FIRST = [
     ("schedulefree", "SGDScheduleFree(lr=0.1)", {}),
     ("schedulefree", "AdamWScheduleFree(lr=0.01, weight_decay=0.05)", {}),
     ("torch", "NAdam(lr=2e-3)", {"dtype": "float64"}),
-    ("torch", "AdamW(lr=1e-3, weight_decay=0.1)", {"rate": "warm-up of 5, linear to 0", "plain": True}),
+    (
+        "torch",
+        "AdamW(lr=1e-3, weight_decay=0.1)",
+        {"rate": "warm-up of 5, linear to 0", "plain": True},
+    ),
     ("torch", "SGD(lr=0.05, momentum=0.9)", {"clip": ("norm", 2.0), "dtype": "float64"}),
     ("torch", "Adam(lr=1e-3, betas=(0.9, 0.98))", {"clip": ("value", 0.5)}),
     ("transformers-4.40.0", "AdamW(lr=0.01, weight_decay=0.1)", {"dtype": "float64"}),
-    ("transformers-4.40.0", "AdamW(lr=1e-3, weight_decay=0.01, correct_bias=False)", {"plain": True}),
+    (
+        "transformers-4.40.0",
+        "AdamW(lr=1e-3, weight_decay=0.01, correct_bias=False)",
+        {"plain": True},
+    ),
     ("lion-pytorch", "Lion(lr=1e-3, weight_decay=0.5, decoupled_weight_decay=True)", {}),
 ]
 SECOND = [
-    ("timm", "RMSpropTF(lr=2e-3, alpha=0.95, eps=1e-2, momentum=0.5, weight_decay=1e-2)", {"plain": True}),
+    (
+        "timm",
+        "RMSpropTF(lr=2e-3, alpha=0.95, eps=1e-2, momentum=0.5, weight_decay=1e-2)",
+        {"plain": True},
+    ),
     ("timm", "NAdamW(lr=5e-3, betas=(0.85, 0.99), weight_decay=0.2)", {}),
     ("timm", "NAdamLegacy(lr=1e-2)", {"dtype": "float64"}),
-    ("timm", "Lamb(lr=4e-3, betas=(0.9, 0.99), weight_decay=0.1)", {"rate": "linear to 0", "one": True}),
+    (
+        "timm",
+        "Lamb(lr=4e-3, betas=(0.9, 0.99), weight_decay=0.1)",
+        {"rate": "linear to 0", "one": True},
+    ),
     ("timm", "Lion(lr=5e-4, betas=(0.9, 0.95), weight_decay=0.3)", {"rate": "cosine to a tenth"}),
     ("timm", "SGDW(lr=0.1, momentum=0.8, weight_decay=5e-2, nesterov=True)", {"dtype": "float64"}),
     ("timm", "Lars(lr=0.3, momentum=0.9, weight_decay=1e-4)", {}),
     ("timm", "Adan(lr=1e-3)", {}),
-    ("torch_optimizer", "QHAdam(lr=3e-3, betas=(0.95, 0.999), nus=(0.8, 0.9))", {"dtype": "float64"}),
+    (
+        "torch_optimizer",
+        "QHAdam(lr=3e-3, betas=(0.95, 0.999), nus=(0.8, 0.9))",
+        {"dtype": "float64"},
+    ),
     ("torch_optimizer", "QHM(lr=0.05, momentum=0.95, nu=0.7)", {}),
     ("torch_optimizer", "Yogi(lr=5e-3, betas=(0.9, 0.99), eps=1e-2)", {"rate": "times 0.95 each"}),
     ("torch_optimizer", "AdaBound(lr=5e-3, final_lr=0.05, gamma=1e-2)", {"dtype": "float64"}),
     ("torch_optimizer", "AdaBelief(lr=2e-3, eps=1e-8, rectify=False, weight_decouple=False)", {}),
-    ("torch_optimizer", "Lamb(lr=2e-3, betas=(0.8, 0.99), weight_decay=0.05)", {"dtype": "float64"}),
+    (
+        "torch_optimizer",
+        "Lamb(lr=2e-3, betas=(0.8, 0.99), weight_decay=0.05)",
+        {"dtype": "float64"},
+    ),
     ("torch_optimizer", "MADGRAD(lr=0.01)", {}),
-    ("pytorch_optimizer", "Lion(lr=1e-3, weight_decay=0.05)", {"rate": "warm-up of 10, cosine", "plain": True}),
-    ("pytorch_optimizer", "QHAdam(lr=5e-3, nus=(0.6, 1.0), weight_decay=0.1, weight_decouple=True)", {}),
-    ("pytorch_optimizer", "StableAdamW(lr=5e-3, betas=(0.9, 0.95), weight_decay=0.1)", {"one": True}),
+    (
+        "pytorch_optimizer",
+        "Lion(lr=1e-3, weight_decay=0.05)",
+        {"rate": "warm-up of 10, cosine", "plain": True},
+    ),
+    (
+        "pytorch_optimizer",
+        "QHAdam(lr=5e-3, nus=(0.6, 1.0), weight_decay=0.1, weight_decouple=True)",
+        {},
+    ),
+    (
+        "pytorch_optimizer",
+        "StableAdamW(lr=5e-3, betas=(0.9, 0.95), weight_decay=0.1)",
+        {"one": True},
+    ),
     ("pytorch_optimizer", "AdamP(lr=1e-3)", {}),
     ("optax", "lion(3e-4, b1=0.95, b2=0.98, weight_decay=1.0)", {"dtype": "float64"}),
     ("optax", "yogi(5e-3, b2=0.99, eps=1e-2)", {"dtype": "float64"}),
@@ -169,18 +205,42 @@ SECOND = [
     ("optax", "adam(5e-3, b1=0.95)", {"clip": ("value", 0.1), "dtype": "float64"}),
     ("optax", "novograd(0.01)", {}),
     ("keras", "Lion(3e-4, beta_2=0.98)", {"rate": "a tenth from 15 on"}),
-    ("keras", "Ftrl(0.05, l1_regularization_strength=0.01, l2_regularization_strength=0.1)", {"dtype": "float64"}),
+    (
+        "keras",
+        "Ftrl(0.05, l1_regularization_strength=0.01, l2_regularization_strength=0.1)",
+        {"dtype": "float64"},
+    ),
     ("keras", "Lamb(5e-3)", {}),
     ("keras", "Adam(3e-3, epsilon=1e-5)", {"rate": "cosine"}),
     ("schedulefree", "SGDScheduleFree(lr=0.5, momentum=0.8)", {"dtype": "float64"}),
     ("schedulefree", "AdamWScheduleFree(lr=5e-3, betas=(0.95, 0.99))", {"plain": True}),
-    ("torch", "NAdam(lr=5e-3, betas=(0.9, 0.99), weight_decay=0.01, decoupled_weight_decay=True)", {"dtype": "float64"}),
-    ("torch", "AdamW(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)", {"rate": "cosine to a tenth", "plain": True, "clip": ("norm", 1.0)}),
-    ("torch", "SGD(lr=0.1, momentum=0.9, weight_decay=5e-4)", {"rate": "a tenth from 15 on", "plain": True}),
+    (
+        "torch",
+        "NAdam(lr=5e-3, betas=(0.9, 0.99), weight_decay=0.01, decoupled_weight_decay=True)",
+        {"dtype": "float64"},
+    ),
+    (
+        "torch",
+        "AdamW(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)",
+        {"rate": "cosine to a tenth", "plain": True, "clip": ("norm", 1.0)},
+    ),
+    (
+        "torch",
+        "SGD(lr=0.1, momentum=0.9, weight_decay=5e-4)",
+        {"rate": "a tenth from 15 on", "plain": True},
+    ),
     ("torch", "RMSprop(lr=1e-3, alpha=0.9, momentum=0.9)", {"rate": "times 0.95 each"}),
     ("torch", "Adagrad(lr=0.05)", {"rate": "linear to 0", "dtype": "float64"}),
-    ("transformers-4.40.0", "AdamW(lr=5e-3, betas=(0.9, 0.98), weight_decay=0.05)", {"rate": "linear to 0", "plain": True}),
-    ("transformers-4.40.0", "AdamW(lr=2e-3, weight_decay=0.1, correct_bias=False)", {"dtype": "float64"}),
+    (
+        "transformers-4.40.0",
+        "AdamW(lr=5e-3, betas=(0.9, 0.98), weight_decay=0.05)",
+        {"rate": "linear to 0", "plain": True},
+    ),
+    (
+        "transformers-4.40.0",
+        "AdamW(lr=2e-3, weight_decay=0.1, correct_bias=False)",
+        {"dtype": "float64"},
+    ),
     ("lion-pytorch", "Lion(lr=2e-4, betas=(0.95, 0.98), weight_decay=1.0)", {"plain": True}),
 ]
 
@@ -202,7 +262,9 @@ def clipped(grads, clip):
     how, size = clip
     if how == "value":
         return [np.clip(g, -size, size).astype(g.dtype) for g in grads]
-    tensors = [torch.nn.Parameter(torch.zeros(g.shape, dtype=getattr(torch, str(g.dtype)))) for g in grads]
+    tensors = [
+        torch.nn.Parameter(torch.zeros(g.shape, dtype=getattr(torch, str(g.dtype)))) for g in grads
+    ]
     for t, g in zip(tensors, grads, strict=True):
         t.grad = torch.from_numpy(g.copy())
     torch.nn.utils.clip_grad_norm_(tensors, size)
@@ -257,7 +319,9 @@ def by_keras(library, call, params, grads, rates, plain):
         yield [np.asarray(v.value) for v in variables]
 
 
-def recorded(library, call, rate="constant", plain=False, one=False, clip=None, dtype="float32", steps=40):
+def recorded(
+    library, call, rate="constant", plain=False, one=False, clip=None, dtype="float32", steps=40
+):
     seed = sum(map(ord, library + call))
     names, params, grads = zip(*streams(seed, dtype, steps, one), strict=True)
     seen = list(zip(*(clipped(list(g), clip) for g in zip(*grads, strict=True)), strict=True))
@@ -285,7 +349,9 @@ def named(library, call, settings):
 if __name__ == "__main__":
     into = Path(os.environ.get("INTO", HERE))
     into.mkdir(exist_ok=True)
-    for library, call, settings in {"1": FIRST, "2": SECOND}.get(os.environ.get("HALF"), FIRST + SECOND):
+    for library, call, settings in {"1": FIRST, "2": SECOND}.get(
+        os.environ.get("HALF"), FIRST + SECOND
+    ):
         name = named(library, call, settings)
         if not sys.argv[1:] or name in sys.argv[1:]:
             np.savez_compressed(into / f"{name}.npz", **recorded(library, call, **settings))

@@ -66,7 +66,8 @@ def lars(
     real(dampening=dampening, trust_coefficient=trust_coefficient)
     flag(nesterov=nesterov, maximize=maximize)
     size, slope = _norm(param), _norm(grad)
-    trust = _ratio(trust_coefficient * size, slope and slope + weight_decay * size + eps)
+    bottom = slope + weight_decay * size + eps
+    trust = _ratio(trust_coefficient * size, slope and bottom)
     d = trust * direction(param, grad, weight_decay, maximize)
     b = stored(state, "momentum_buffer", param)
     b = momentum * b + (1 - dampening) * d if state else d

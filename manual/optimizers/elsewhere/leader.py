@@ -31,9 +31,7 @@ def ftrl(
     McMahan et al., 2013, "Ad Click Prediction: a View from the Trenches"
     """
     param, grad = given(param, grad, state)
-    within(
-        0, lr=lr, initial_accumulator_value=initial_accumulator_value, l1=l1, l2=l2, beta=beta
-    )
+    within(0, lr=lr, initial_accumulator_value=initial_accumulator_value, l1=l1, l2=l2, beta=beta)
     within(-1, 0, lr_power=lr_power)
     flag(maximize=maximize)
     step, _ = next_step(state)

@@ -10,9 +10,7 @@ from ...arguments import flag, within
 from ..steps import checked_betas, elementwise, given, next_step, toward
 
 
-def lion(
-    param, grad, state, *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, maximize=False
-):
+def lion(param, grad, state, *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, maximize=False):
     """p ← (1 − lr λ) p − lr sign(β₁ m + (1 − β₁) g), and after it m ← β₂ m + (1 − β₂) g.
 
     Chen et al., 2023, arXiv:2302.06675

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from gradtwin.comparisons.dialects import rates, recorder, search, trajectory
 from gradtwin.comparisons.dialects.trajectory import Trajectory
 from gradtwin.manual.dialects import rule_of
 
-import torch
 from gradtwin import record_optimizer
 
 
@@ -126,13 +126,15 @@ def test_a_budget_ends_the_search_and_is_said():
     assert not answers[0].reproduced
 
 
-def stepped(optimizer, parameters, steps=12):
+def stepped(optimizer, parameters, steps=12, fails=False):
     rng = np.random.default_rng(3)
     for _ in range(steps):
         for p in parameters:
             p.grad = torch.from_numpy(rng.standard_normal(p.shape))
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+    if fails:
+        raise ZeroDivisionError
 
 
 def test_what_a_recorder_writes_is_named(tmp_path):
@@ -169,8 +171,7 @@ def test_a_recorder_writes_what_was_seen_until_an_error_and_replaces_nothing(tmp
     for path in (tmp_path / "a.npz", tmp_path / "a.npz"):
         optimizer = torch.optim.SGD([p], lr=0.1)
         with pytest.raises(ZeroDivisionError) as raised, record_optimizer(path, optimizer):
-            stepped(optimizer, [p], 3 if not path.exists() else 5)
-            raise ZeroDivisionError
+            stepped(optimizer, [p], 3 if not path.exists() else 5, fails=True)
         assert raised.value.__notes__
         assert trajectory.read(path).steps == 3
     (tmp_path / "other.npz").write_bytes(b"mine")
