@@ -319,6 +319,8 @@ def starts(candidate: Candidate, record: Trajectory, how: str) -> list[Candidate
             axes.append(record.sizes(name))
         elif name == "betas" and by_signs(candidate):
             axes.append(SIGNS)
+        elif name == "weight_decay" and by_signs(candidate):
+            axes.append([0.0, 1.0])
         else:
             others = [
                 v for v in GRID.get(name, []) if isinstance(v, tuple) == isinstance(usual, tuple)

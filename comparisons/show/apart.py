@@ -21,7 +21,8 @@ TELLING = {"weight_decay": 0.1, "momentum": 0.9, "dampening": 0.1}
 
 def parted(optimizer: str) -> tuple[list[str], list[list[int | None]]]:
     """(names, steps): the rule as it stands and each of its dialects; and for every two of them the
-    first step, from 1, at which one leaves what the other does by more than rounding, or None. The stream is that of mixed sizes in float32, with a rate that falls by 3 % at each step.
+    first step, from 1, at which one leaves what the other does by more than rounding, or None. The
+    stream is that of mixed sizes in float32, with a rate that falls by 3 % at each step.
     """
     several: list[Dialect | None] = [None, *dialects.of(optimizer)]
     names = ["the rule", *(f"{d.about}: {d.name}" for d in several if d)]

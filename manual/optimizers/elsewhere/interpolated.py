@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from ...arguments import flag, pair, real, within
-from ..steps import checked_betas, direction, elementwise, given, next_step, number, toward
+from ..steps import checked_betas, direction, elementwise, given, next_step, toward
 
 
 def qhm(
@@ -152,6 +152,10 @@ def schedule_free_adamw(
 
 def _share(state, lr):
     """The largest rate so far, the sum of its squares, and this step's share of that."""
-    largest = np.maximum(number(state, "lr_max", 0), np.float32(lr))
-    total = number(state, "weight_sum", 0) + largest * largest
-    return largest, total, float(largest * largest / total) if total else 0.0
+    largest = np.float64(np.maximum(state.get("lr_max", 0.0), lr))
+    total = np.float64(state.get("weight_sum", 0.0) + largest * largest)
+    return (
+        np.asarray(largest),
+        np.asarray(total),
+        float(largest * largest / total) if total else 0.0,
+    )
