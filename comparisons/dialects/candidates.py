@@ -114,7 +114,7 @@ class Candidate:
         usual = {**dict.fromkeys(self.settings, False), **defaults(self.optimizer)}
         if given:  # which has defaults of its own
             accepted = inspect.signature(dialects.rule_of(name)).parameters
-            usual |= {n: accepted[n].default for n in usual if n in accepted} | given
+            usual |= {n: accepted[n].default for n in usual if n in accepted} | dict(given)
         without = {"lr"} if self.rate else set()
         return {n: v for n, v in self.settings.items() if v != usual[n] and n not in without}
 

@@ -193,7 +193,8 @@ class Problem:
             return found, own, np.zeros((k, n))
         kind = linearity(points[0])
         if how == EACH and kind == "by turns":
-            return tuple(map(np.array, zip(*map(self._in_turn, points), strict=True)))
+            found, own, unsure = zip(*map(self._in_turn, points), strict=True)
+            return np.array(found), np.array(own), np.array(unsure)
         slope = self.steps(points, np.ones(n))
         base = np.zeros(())
         if kind != "linear":

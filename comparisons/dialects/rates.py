@@ -17,7 +17,7 @@ LONGEST = 8  # lengths of the record, so far ahead the end of a schedule is look
 PIECES = 6  # of a rate that is constant in between, at most
 
 
-def _cosine(t: np.ndarray, lr: float, T_max: float, eta_min: float) -> np.ndarray:
+def _cosine(t: np.ndarray, lr: float, T_max: Any, eta_min: float) -> np.ndarray:
     return eta_min + (lr - eta_min) * (1 + np.cos(math.pi * np.clip(t / T_max, 0, 1))) / 2
 
 

@@ -86,16 +86,16 @@ def _to(candidate: Candidate, record: Trajectory, how: str, steps: int) -> Match
             if first.leaves is None and usual_ones.plain():
                 return first
             # Where rounding is worse than single steps show: as round as the verdict allows.
-            bold = rounded(whole, problem, way, BOLD * LIMIT)
-            match = _judged(bold, record)
-            if match.leaves is None and (bold.plain() or first.leaves is not None):
-                return match
-            match = _judged(written_short(whole.candidate), record)
-            if match.leaves is None:
-                return match
-            for match in (first, _judged(whole.candidate, record)):
-                if match.leaves is None:
-                    return match
+            others = [
+                rounded(whole, problem, way, BOLD * LIMIT),
+                written_short(whole.candidate),
+                whole.candidate,
+            ]
+            matches = [first, *(_judged(other, record) for other in others)]
+            right = [m for m in matches if m.leaves is None]
+            if right:
+                return min(right, key=lambda m: m.candidate.digits())
+            for match in matches:
                 best = _further(best, match)
     return best or Match(candidate, math.inf, 1, 0.0, math.inf)
 

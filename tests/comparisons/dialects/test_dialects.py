@@ -266,6 +266,7 @@ def test_a_dialect_is_named(name, optimizer, settings, dialect):
     assert dialect in result.output
 
 
+@pytest.mark.sweep
 def test_the_step_where_nothing_follows_is_named():
     """Torch's SGD, one of whose parameters was moved from outside."""
     params, grads = recorded("sgd", {"lr": 0.1}, "float64")
