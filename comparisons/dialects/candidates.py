@@ -193,7 +193,10 @@ def candidates(
                 probe = Candidate(name, some, {**settings, **seen}, free)
                 try:
                     same = run(probe, record).tobytes()
-                except ValueError:  # a line of the dialect that this choice does not have
+                except (
+                    ValueError,
+                    ArithmeticError,
+                ):  # a line of the dialect that this choice does not have
                     continue
                 if same not in known:
                     known.add(same)

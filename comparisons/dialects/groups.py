@@ -9,8 +9,8 @@ import numpy as np
 
 from .candidates import Candidate
 from .forced import GIVEN
-from .judged import Match, judged, lost_state
-from .settled import opened, reach, sensible, settled
+from .judged import Match, lost_state
+from .settled import opened, reach, sensible, settled, tried
 from .trajectory import Trajectory
 
 
@@ -34,7 +34,7 @@ class Tensor:
             if candidate.free:
                 found = settled(candidate, record, GIVEN)
             else:
-                found = judged(candidate, record)
+                found = tried(candidate, record, plain=False)
             if found.leaves is None:
                 return cls(name, found)
             best = found if best is None else max(best, found, key=reach)

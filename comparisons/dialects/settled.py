@@ -78,11 +78,11 @@ def _to(candidate: Candidate, record: Trajectory, how: str, steps: int) -> Match
         fit = fitted(candidate, problem, how, (relative,))
         rated = _rated(fit, record, how, relative)
         if fit.distance > FAR:
-            return _judged(rated[0][0] if rated else fit.candidate, record)
+            return tried(rated[0][0] if rated else fit.candidate, record)
         for found, way in rated:
             whole = fitted(found, problem, way, (relative,))
             usual_ones = rounded(whole, problem, way)
-            first = _judged(usual_ones, record)
+            first = tried(usual_ones, record)
             if first.leaves is None and usual_ones.plain():
                 return first
             # Where rounding is worse than single steps show: as round as the verdict allows.
@@ -91,7 +91,7 @@ def _to(candidate: Candidate, record: Trajectory, how: str, steps: int) -> Match
                 written_short(whole.candidate),
                 whole.candidate,
             ]
-            matches = [first, *(_judged(other, record) for other in others)]
+            matches = [first, *(tried(other, record) for other in others)]
             right = [m for m in matches if m.leaves is None]
             if right:
                 return min(right, key=lambda m: m.candidate.digits())
@@ -100,11 +100,12 @@ def _to(candidate: Candidate, record: Trajectory, how: str, steps: int) -> Match
     return best or Match(candidate, math.inf, 1, 0.0, math.inf)
 
 
-def _judged(candidate: Candidate, record: Trajectory) -> Match:
-    """The verdict; of settings that the optimizer refuses, that the first step leaves."""
+def tried(candidate: Candidate, record: Trajectory, plain: bool = True) -> Match:
+    """The verdict; of settings that the optimizer refuses, that the first step leaves. Plain, what
+    has no decay is not called one of decoupled decay."""
     try:
-        return judged(_plain_decay(candidate), record)
-    except ValueError:
+        return judged(_plain_decay(candidate) if plain else candidate, record)
+    except (ValueError, ArithmeticError):
         return Match(candidate, math.inf, 1, 0.0, math.inf)
 
 
@@ -140,7 +141,7 @@ def sensible(match: Match, record: Trajectory) -> Match:
             candidate = replace(
                 candidate, settings={**candidate.settings, "lr": float(f"{lr:.1e}")}
             )
-    found = _judged(candidate, record)
+    found = tried(candidate, record)
     return found if found.leaves is not None else match
 
 
@@ -196,10 +197,10 @@ def rounded(fit: Fit, problem: Problem, how: str, limit: float = LIMIT) -> Candi
         default = usual(now.candidate, coordinate)
         zero = [0.0] if coordinate.setting in RARE else []
         tries = [*zero, *([] if default is None else [default]), *_round(value, coordinate.kind)]
-        for tried in dict.fromkeys(tries):
-            off = abs(coordinate.there(tried) - x)
+        for shorter in dict.fromkeys(tries):
+            off = abs(coordinate.there(shorter) - x)
             if math.isinf(within) or off <= within:
-                settings = coordinate.into(now.candidate.settings, tried)
+                settings = coordinate.into(now.candidate.settings, shorter)
                 rest = tuple(c for c in now.candidate.free if c != coordinate)
                 fixed = replace(now.candidate, settings=settings, free=rest)
                 now = fitted(fixed, problem, how, (problem.soft,), 3)

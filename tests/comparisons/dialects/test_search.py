@@ -138,6 +138,7 @@ def stepped(optimizer, parameters, steps=12, fails=False):
 
 
 def test_what_a_recorder_writes_is_named(tmp_path):
+    torch.manual_seed(0)
     model = torch.nn.Linear(3, 4).double()
     with torch.no_grad():
         model.bias += 1
