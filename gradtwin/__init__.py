@@ -4,8 +4,8 @@ and compared.
 `check` examines a backward pass and gives a `Report`, which names the `Cause` of what is wrong;
 `assert_gradient` raises if something is; `functional` makes a layer a function of its parameters.
 `record_module` keeps a module in a file that `check` holds ports to. `trace` goes through the
-backward pass of a torch module and gives a `Trace`. `record_run` records a training loop;
-`compare_curves` trains a `Cell` by hand and by torch.
+backward pass of a torch module and gives a `Trace`. `record_run` records a training loop,
+`record_optimizer` what an optimizer does; `compare_curves` trains a `Cell` by hand and by torch.
 """
 
 from importlib import import_module
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .comparisons.check.report import Report
     from .comparisons.check.verify import check
     from .comparisons.curves.divergence import compare as compare_curves
+    from .comparisons.dialects.recorder import record_optimizer
     from .comparisons.runs.record_run import record_run
     from .comparisons.trace.recorder import trace
     from .comparisons.trace.steps import Trace
@@ -35,6 +36,7 @@ __all__ = [
     "compare_curves",
     "functional",
     "record_module",
+    "record_optimizer",
     "record_run",
     "trace",
 ]
@@ -50,6 +52,7 @@ PLACES = {
     "compare_curves": ("comparisons.curves.divergence", "compare"),
     "functional": ("comparisons.check.functional", "functional"),
     "record_module": ("comparisons.check.modules.record", "record_module"),
+    "record_optimizer": ("comparisons.dialects.recorder", "record_optimizer"),
     "record_run": ("comparisons.runs.record_run", "record_run"),
     "trace": ("comparisons.trace.recorder", "trace"),
 }

@@ -8,6 +8,7 @@ import inspect
 from dataclasses import dataclass, field
 
 from . import optimizers
+from .optimizers import elsewhere
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,21 @@ def of(optimizer):
     return [d for d in DIALECTS if d.optimizer == optimizer]
 
 
-def variant(optimizer, *dialects):
-    """The optimizer of this name with the lines of those dialects.
+def rule_of(optimizer):
+    """The rule of this name: of torch's optimizers, or of those that torch does not have.
+
+    Raises AttributeError if there is none.
+    """
+    return getattr(optimizers, optimizer, None) or getattr(elsewhere, optimizer)
+
+
+def variant(optimizer, *dialects, **helpers):
+    """The optimizer of this name with the lines of those dialects, and with other helpers than
+    those of its file where some are named.
 
     Raises ValueError if a dialect is another optimizer's, or if its line does not stand there once.
     """
-    rule = getattr(optimizers, optimizer)
+    rule = rule_of(optimizer)
     source = inspect.getsource(rule)
     for dialect in dialects:
         if dialect.optimizer != optimizer:
@@ -40,7 +50,7 @@ def variant(optimizer, *dialects):
             if source.count(line + "\n") != 1:
                 raise ValueError(f"dialects: {line!r} does not stand in {optimizer} once")
             source = source.replace(line + "\n", instead + "\n")
-    scope = dict(vars(inspect.getmodule(rule)))
+    scope = dict(vars(inspect.getmodule(rule))) | helpers
     exec(compile(source, f"<{optimizer}>", "exec"), scope)
     return scope[optimizer]
 
@@ -99,6 +109,17 @@ DIALECTS = [
     ),
     *_decays("sgd", COUPLED_SGD),
     Dialect(
+        "sgd",
+        "decay",
+        "a constant: lr λ is taken off every element, whatever its size",
+        {
+            COUPLED_SGD: f"p, d = p - lr * weight_decay, {COUPLED_SGD.split(' = ')[1]}".replace(
+                "weight_decay, maximize", "0.0, maximize"
+            )
+        },
+        "torch_optimizer, SGDW",
+    ),
+    Dialect(
         "adagrad",
         "ε",
         "inside the root",
@@ -128,6 +149,32 @@ DIALECTS = [
         },
         "TensorFlow 1, tf.train.RMSPropOptimizer",
     ),
+    Dialect(
+        "rmsprop",
+        "momentum",
+        "the buffer holds lr d: a new lr acts on new gradients alone",
+        {
+            'd = new["momentum_buffer"] = momentum * old["momentum_buffer"] + d': (
+                'd = new["momentum_buffer"] = momentum * old["momentum_buffer"] + lr * d'
+            ),
+            "return p - lr * d, *new.values()": (
+                "return p - (d if momentum else lr * d), *new.values()"
+            ),
+        },
+        "TensorFlow; Keras; timm, RMSpropTF",
+    ),
+    Dialect(
+        "rmsprop",
+        "lookahead",
+        "Nesterov's",
+        {
+            'd = new["momentum_buffer"] = momentum * old["momentum_buffer"] + d': (
+                'new["momentum_buffer"] = momentum * old["momentum_buffer"] + d\n'
+                '            d = d + momentum * new["momentum_buffer"]'
+            )
+        },
+        "optax, nesterov",
+    ),
     *_decays("rmsprop", COUPLED),
     *_decays("adadelta", COUPLED),
     Dialect(
@@ -135,9 +182,7 @@ DIALECTS = [
         "ε",
         "before the bias correction",
         {
-            "return p - rate * (m / (spread + eps)), m, v, *largest": (
-                "return p - rate * (m / (spread + eps / root)), m, v, *largest"
-            )
+            "d = m / (spread + eps)": "d = m / (spread + eps / root)",
         },
         "Kingma & Ba, 2015, end of section 2; TensorFlow; Keras",
     ),
@@ -146,9 +191,7 @@ DIALECTS = [
         "ε",
         "inside the root",
         {
-            "return p - rate * (m / (spread + eps)), m, v, *largest": (
-                "return p - rate * (m / np.sqrt(spread * spread + eps)), m, v, *largest"
-            )
+            "d = m / (spread + eps)": "d = m / np.sqrt(spread * spread + eps)",
         },
         "optax, eps_root",
     ),
@@ -177,6 +220,21 @@ DIALECTS = [
     ),
     _without_lr("adam"),
     Dialect(
+        "adam",
+        "decay",
+        "after the step, of what it leaves",
+        {
+            "p = p * (1 - lr * weight_decay)": "pass",
+            "return p - rate * d, m, v, *largest": (
+                "left = p - rate * d\n"
+                "        if decoupled_weight_decay:\n"
+                "            left = left * (1 - lr * weight_decay)\n"
+                "        return left, m, v, *largest"
+            ),
+        },
+        "Wolf et al., 2020, AdamW of Hugging Face's transformers, until version 4",
+    ),
+    Dialect(
         "adamax",
         "ε",
         "added to u when it divides",
@@ -194,9 +252,33 @@ DIALECTS = [
         {
             "mu, ahead = (beta1 * (1 - 0.5 * 0.96 ** (n * momentum_decay)) for n in (t, t + 1))": (
                 "mu = ahead = beta1"
-            )
+            ),
+            "total = float(product)": "total = beta1**t",
         },
         "optax",
+    ),
+    Dialect(
+        "nadam",
+        "schedule",
+        "constant momentum, both parts corrected by 1 − β₁ᵗ",
+        {
+            "now, later = lr * (1 - mu) / (1 - total), lr * ahead / (1 - total * ahead)": (
+                "now, later = (lr * part / (1 - beta1**t) for part in (1 - beta1, beta1))"
+            )
+        },
+        "timm, NAdamW; Dahl et al., 2023, arXiv:2306.07179",
+    ),
+    Dialect(
+        "nadam",
+        "schedule",
+        "its product in float64, not in float32",
+        {
+            "total = float(product)": (
+                "total = math.prod(beta1 * (1 - 0.5 * 0.96 ** (n * momentum_decay)) "
+                "for n in range(1, int(t) + 1))"
+            )
+        },
+        "timm, NAdamLegacy",
     ),
     Dialect(
         "nadam",
@@ -277,5 +359,60 @@ DIALECTS = [
         "that of the parameter",
         {"rounded = _bfloat16": "rounded = np.asarray"},
         "Keras; optax.contrib",
+    ),
+    _without_lr("lion"),
+    _without_lr("qhadam"),
+    _without_lr("adabelief"),
+    *_decays("yogi", COUPLED),
+    Dialect(
+        "yogi",
+        "start",
+        "the mean of gradients starts at 0",
+        {"mean = initial_accumulator_value": "mean = 0.0"},
+        "Zaheer et al., 2018",
+    ),
+    *_decays("adabound", COUPLED),
+    Dialect(
+        "lamb",
+        "correction",
+        "none for the start at 0",
+        {"corrected1, root = 1 - beta1**t, math.sqrt(1 - beta2**t)": "corrected1 = root = 1.0"},
+        "You et al., 2020, version 3; torch_optimizer",
+    ),
+    Dialect(
+        "lamb",
+        "trust",
+        "1 where there is no decay",
+        {
+            "trust = _ratio(_norm(param), _norm(u))": (
+                "trust = _ratio(_norm(param), _norm(u)) if weight_decay else 1.0"
+            )
+        },
+        "timm",
+    ),
+    Dialect(
+        "lars",
+        "trust",
+        "1 where there is no decay",
+        {
+            "trust = _ratio(trust_coefficient * size, slope and bottom)": (
+                "trust = trust_coefficient * size / bottom if weight_decay * size * slope else 1.0"
+            )
+        },
+        "torch_optimizer; timm",
+    ),
+    Dialect(
+        "lars",
+        "momentum",
+        "the buffer holds lr d: a new lr acts on new gradients alone",
+        {
+            "d = trust * direction(param, grad, weight_decay, maximize)": (
+                "d = lr * trust * direction(param, grad, weight_decay, maximize)"
+            ),
+            'return param - lr * (d + momentum * b if nesterov else b), {"momentum_buffer": b}': (
+                'return param - (d + momentum * b if nesterov else b), {"momentum_buffer": b}'
+            ),
+        },
+        "You, Gitman & Ginsburg, 2017, algorithm 1",
     ),
 ]

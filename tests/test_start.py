@@ -11,7 +11,7 @@ HEAVY = ("torch", "pandas", "scipy", "matplotlib", "sklearn", "pyarrow", "joblib
 PUBLIC = {
     *("Cause", "Cell", "Report", "Trace"),
     *("assert_gradient", "check", "compare_curves", "functional"),
-    *("record_module", "record_run", "trace"),
+    *("record_module", "record_optimizer", "record_run", "trace"),
 }
 
 

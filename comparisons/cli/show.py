@@ -19,13 +19,14 @@ def show_command(
         Path | None, typer.Option(help="Save the plot of value and slope as a picture.")
     ] = None,
 ) -> None:
-    """Rule, mirror, torch's nodes, dialects, samples, corners with what torch follows there, and a
-    plot of value and slope."""
+    """Rule, mirror, torch's nodes, dialects with the step at which any two part, samples, corners
+    with what torch follows there, and a plot of value and slope."""
+    from ...manual.optimizers import elsewhere
     from .. import ops
     from ..samples.optimizers import SAMPLES as OPTIMIZERS
     from ..samples.schedules import SAMPLES as SCHEDULES
 
-    known("op", op, [*ops.names(), *OPTIMIZERS, *SCHEDULES])
+    known("op", op, [*ops.names(), *OPTIMIZERS, *SCHEDULES, *elsewhere.__all__])
     import itertools
 
     from rich.syntax import Syntax
@@ -54,6 +55,7 @@ def show_command(
         console.print(f"\n{dialect.about}: {dialect.name}", style="bold")
         console.print(f"  {dialect.source}", style="dim")
         print_lines(console, dialect)
+    _apart(console, "adam" if op == "adamw" else op)
     for kind, group in itertools.groupby(tried_on(op), key=lambda row: row[0]):
         console.print(f"\n{kind}", style="bold")
         for _, text in group:
@@ -65,6 +67,26 @@ def show_command(
         console.print("\n".join(drawn_lines(*curve)))
         if save:
             files.write(save, pages.png(figure(op, *curve)))
+
+
+def _apart(console: Terminal, optimizer: str) -> None:
+    from rich.table import Table
+
+    from ...manual import dialects
+    from ..show.apart import STEPS, parted
+
+    if not dialects.of(optimizer):
+        return
+    names, steps = parted(optimizer)
+    title = f"\nthe step at which two of them part, of {STEPS}"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table.add_column("  ")
+    for i in range(len(names)):
+        table.add_column(str(i), justify="right")
+    for i, (name, row) in enumerate(zip(names, steps, strict=True)):
+        cells = ["·" if i == j else str(s or "–") for j, s in enumerate(row)]
+        table.add_row(f"  {i} {name}", *cells)
+    console.print(table)
 
 
 def _in_torch(console: Terminal, op: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,17 +16,32 @@ from ...manual import dialects
 from ...manual.dialects import Dialect
 from ...reference.adapters import AMOUNT, SCALE, SHARE
 from ..ops import optimizers
+from .facts import ELSEWHERE, OPTIMIZERS, defaults, facts
+from .rates import Rate
 from .trajectory import Trajectory
 
-BOUNDS = {SCALE: (math.log(1e-30), math.log(1e4)), SHARE: (0.0, 14.0), AMOUNT: (0.0, 10.0)}
-OPTIMIZERS = [optimizer.name for optimizer in optimizers.every() if optimizer.facts.free]
-# Settings that are usually 0: left alone at first, and then looked for from here.
+__all__ = ["OPTIMIZERS", "Candidate", "Coordinate", "candidates", "run"]
+
+BOUNDS = {SCALE: (math.log(1e-30), math.log(1e4)), SHARE: (0.0, 14.0), AMOUNT: (0.0, 1e4)}
+PLAIN = 2  # digits
+# Settings that are usually 0, whatever the default is.
 RARE = {
-    "momentum": 0.5,
-    "dampening": 0.1,
-    "weight_decay": 1e-3,
-    "initial_accumulator_value": 0.1,
-    "lr_decay": 1e-3,
+    "momentum",
+    "dampening",
+    "weight_decay",
+    "initial_accumulator_value",
+    "lr_decay",
+    "l1",
+    "l2",
+    "beta",
+}
+# What may stand between the recorded gradient and the step, as a setting of any optimizer: the
+# bound of the norm of all tensors' gradients, with torch's 1e-6 beside it or without, or of each
+# element.
+CLIPS = {
+    "clip_grad_norm": "clipped by the norm of all, as torch.nn.utils.clip_grad_norm_",
+    "clip_by_global_norm": "clipped by the norm of all, as optax.clip_by_global_norm",
+    "clip_grad_value": "clipped by value",
 }
 
 
@@ -60,6 +76,7 @@ class Coordinate:
         return float(np.clip(value, *BOUNDS[self.kind]))
 
     def back(self, x: float) -> float:
+        x = float(np.clip(x, *BOUNDS[self.kind]))
         if self.kind == SCALE:
             return math.exp(x)
         return -math.expm1(-x) if self.kind == SHARE else x
@@ -67,12 +84,14 @@ class Coordinate:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An optimizer in some dialects, its settings, and those of them that are still open."""
+    """An optimizer in some dialects, its settings, and those of them that are still open. With a
+    rate, that of every step stands there, and not among the settings."""
 
     optimizer: str
     dialects: tuple[Dialect, ...]
     settings: Mapping[str, Any]
     free: tuple[Coordinate, ...]
+    rate: Rate | None = None
 
     @property
     def name(self) -> str:
@@ -90,21 +109,33 @@ class Candidate:
         return self.optimizer, {}
 
     def unusual(self) -> dict[str, Any]:
-        """The settings that are not the defaults."""
-        defaults = optimizers.named(self.optimizer).defaults
-        usual = {**dict.fromkeys(self.settings, False), **defaults, **self._named[1]}
-        return {n: v for n, v in self.settings.items() if v != usual[n]}
+        """The settings that are not the defaults; of a rate that changes, lr stands there."""
+        name, given = self._named
+        usual = {**dict.fromkeys(self.settings, False), **defaults(self.optimizer)}
+        if given:  # which has defaults of its own
+            accepted = inspect.signature(dialects.rule_of(name)).parameters
+            usual |= {n: accepted[n].default for n in usual if n in accepted} | dict(given)
+        without = {"lr"} if self.rate else set()
+        return {n: v for n, v in self.settings.items() if v != usual[n] and n not in without}
 
     def digits(self) -> int:
         """How much has to be said: the digits of the unusual settings, and the dialects."""
-        numbers = (
-            float(n)
-            for value in self.unusual().values()
+        kinds = facts(self.optimizer).free
+        said = sum(
+            digits(float(n), SHARE in np.ravel(kinds.get(name, "")))
+            for name, value in self.unusual().items()
             for n in (value if isinstance(value, tuple) else (value,))
         )
-        return len(self.dialects) + sum(
-            len(np.format_float_scientific(n, trim="-").split("e")[0].replace(".", ""))
-            for n in numbers
+        said += sum(map(digits, self.rate.numbers())) if self.rate else 0
+        theirs = self.optimizer in ELSEWHERE
+        return len(self.dialects) + theirs + said
+
+    def plain(self) -> bool:
+        """Whether no setting has more digits than people write without a reason."""
+        free = [c for c in self.free if c.setting != "lr" or not self.rate]
+        rate = [] if self.rate is None else self.rate.numbers()
+        return all(digits(c.of(self.settings), c.kind == SHARE) <= PLAIN for c in free) and all(
+            digits(n) <= PLAIN + 1 for n in rate
         )
 
     def moved(self, values: Sequence[float]) -> Candidate:
@@ -113,67 +144,106 @@ class Candidate:
             settings = coordinate.into(settings, value)
         return replace(self, settings=settings)
 
+    @property
+    def elementwise(self) -> bool:
+        return bool(facts(self.optimizer).elementwise)
 
-def candidates(record: Trajectory, spoken: int, names: Sequence[str]) -> Iterator[Candidate]:
-    """The optimizers of these names in every choice, with so many dialects at a time: those that
-    are not the same as another on this record."""
+
+def digits(number: float, share: bool = False) -> int:
+    """How many decimal digits it takes to write the number, or what a share lacks to 1."""
+
+    def of(x: float) -> int:
+        return len(np.format_float_scientific(x, trim="-").split("e")[0].replace(".", ""))
+
+    if not (share and 0.5 < number < 1):
+        return of(number)
+    return min(of(number), of(float(f"{1 - number:.12g}")))
+
+
+def candidates(
+    record: Trajectory, spoken: int, names: Sequence[str], clip: str | None = None
+) -> Iterator[Candidate]:
+    """The optimizers of these names in every choice, with so many dialects at a time, behind a clip
+    of the gradient or none: those that are not the same as another on this record."""
     p, g = record.flat().tensors[0]
     maximize = bool((np.sign(p[1] - p[0]) * np.sign(g[0])).sum() > 0)
+    record = record.first(6)
     known = set()
     for name in names:
-        optimizer = optimizers.named(name)
         several = [
             some
             for some in itertools.combinations(dialects.of(name), spoken)
             if len({d.about for d in some}) == spoken
         ]
-        for choice, rare in itertools.product([{}, *optimizer.facts.choices], (False, True)):
-            settings = optimizer.defaults | {"maximize": maximize} | choice
-            if rare:
-                settings |= {n: v for n, v in RARE.items() if n in settings and n not in choice}
-            fixed = choice.keys() | ({"lr"} if record.lr is not None else set())
-            fixed |= set() if rare else RARE.keys()
+        for choice in [{}, *facts(name).choices]:
+            settings = defaults(name) | {"maximize": maximize} | choice
             free = tuple(
                 Coordinate(n, i if isinstance(kind, tuple) else None, k)
-                for n, kind in optimizer.facts.free.items()
-                if n not in fixed
+                for n, kind in facts(name).free.items()
+                if n not in choice and (n != "lr" or record.lr is None)
                 for i, k in enumerate(kind if isinstance(kind, tuple) else (kind,))
             )
+            if clip:
+                settings |= {clip: record.sizes(clip)[0]}
+                free += (Coordinate(clip, None, SCALE),)
             for some in several:
-                candidate = Candidate(name, some, settings, free)
+                # What differs nowhere, even where every setting has an effect, is tried once.
+                seen = {c.setting: 0.1 for c in free if c.setting in RARE}
+                seen |= {"lr": 0.01} if "lr" in settings else {}
+                probe = Candidate(name, some, {**settings, **seen}, free)
                 try:
-                    same = run(candidate, record).tobytes()
-                except ValueError:  # Nesterov without momentum
+                    same = run(probe, record).tobytes()
+                except (
+                    ValueError,
+                    ArithmeticError,
+                ):  # a line of the dialect that this choice does not have
                     continue
                 if same not in known:
                     known.add(same)
-                    yield candidate
+                    yield Candidate(name, some, settings, free)
 
 
 def run(
     candidate: Candidate, record: Trajectory, noise: Callable[[Any], Any] | None = None
 ) -> np.ndarray:
     """The parameters (steps, elements) of a free run from the record's start on its gradients.
-
-    Noise moves the settings once, and what a step sees at every step.
+    Noise moves what a step sees, at every step.
     """
-    step = _step(candidate.optimizer, candidate.dialects)
-    settings = noise(dict(candidate.settings)) if noise else candidate.settings
+    step = stepped(candidate.optimizer, candidate.dialects)
+    record, settings = clipped(record, dict(candidate.settings))
+    rates = rates_of(candidate, record)
     found = []
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # wrong settings diverge
+    with np.errstate(all="ignore"):  # wrong settings diverge
         for params, grads in record.tensors:
             param, after = params[0], []
             state: dict[str, Any] = {}
             for t, grad in enumerate(grads):
-                rate = {} if record.lr is None else {"lr": float(record.lr[t])}
+                if rates is not None:
+                    settings["lr"] = float(rates[t])
                 if noise:
                     param, grad = noise((param, grad))
-                param, state = step(param, grad, state, **{**settings, **rate})
+                param, state = step(param, grad, state, **settings)
                 after.append(param)
             found.append(np.reshape(after, (len(grads), -1)))
     return np.concatenate(found, axis=1)
 
 
-@functools.lru_cache(maxsize=512)
-def _step(optimizer: str, spoken: tuple[Dialect, ...]) -> Callable[..., Any]:
+def rates_of(candidate: Candidate, record: Trajectory) -> np.ndarray | None:
+    """The rate of every step, where it is not one of the settings."""
+    if candidate.rate is not None:
+        return candidate.rate.at(record.begun + np.arange(record.steps))
+    return record.lr
+
+
+def clipped(record: Trajectory, settings: dict[str, Any]) -> tuple[Trajectory, dict[str, Any]]:
+    """The record with gradients as a clip among the settings leaves them, and the others."""
+    found = [c for c in CLIPS if c in settings]
+    if not found:
+        return record, settings
+    (how,) = found
+    return record.clipped(how, settings[how]), {n: v for n, v in settings.items() if n != how}
+
+
+@functools.lru_cache(maxsize=2048)
+def stepped(optimizer: str, spoken: tuple[Dialect, ...]) -> Callable[..., Any]:
     return dialects.variant(optimizer, *spoken)

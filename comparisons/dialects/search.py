@@ -2,283 +2,262 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import joblib
 import numpy as np
-from scipy.optimize import least_squares
 
 from ...manual.dialects import DIALECTS
-from ..ops import optimizers
-from ..verdict.classes import LIMIT
-from ..verdict.drift import RUNS, free_drift, trajectory_scale
-from ..verdict.noise import moved, unit_roundoff
-from .candidates import BOUNDS, OPTIMIZERS, RARE, Candidate, candidates, run
+from .candidates import CLIPS, Candidate, candidates, run
+from .facts import ELSEWHERE, OPTIMIZERS
+from .forced import SOFT, Fit, by_signs, looked
+from .groups import Tensor, as_groups
+from .judged import Match, lost_state
+from .settled import SHORT, STEPS, part, reach, sensible, settled
 from .trajectory import Trajectory
 
-PREFIXES = (2, 4)  # steps that a first look fits the settings to, in turn
-# Then the best are fitted to more: number of steps → number of candidates.
-ROUNDS = {8: 16, 16: 10, 32: 6}
-ELEMENTS = 64  # recorded elements that settings are fitted to
-EVALUATIONS = 30
+LOOK = 12  # steps of a first look
+LOOKED = 24  # elements of a first look
+KEPT = 10  # candidates that are followed, of those that a first look found nearest
+UNEVEN = 100.0  # what a bend of the logarithm by 1 counts, in its own distance
+ALIKE = 5  # of these in one tier, of the same optimizer
+HOPELESS = 30  # times the distance of the nearest, from which a candidate is dropped
 MOST_DIALECTS = 3  # in one candidate
-HOPELESS = 1e4  # times the distance of the nearest, from which a candidate is dropped
-
-# Where else to start than at the defaults: an ε that is seen, a memory of a few steps.
-STARTS: list[dict[str, Any]] = [
-    {},
-    {"eps": 1e-4},
-    {"eps": 1e-4, "betas": (0.5, 0.7), "rho": 0.5, "alpha": 0.5},
+# In turn: how many dialects, behind which clip, and of how many optimizers, the nearest so far.
+TIERS = [
+    (0, None, None),
+    (1, None, None),
+    (2, None, 10),
+    *((spoken, clip, 10) for spoken in (0, 1) for clip in CLIPS),
+    (MOST_DIALECTS, None, 6),
 ]
-
-
-def fit(candidate: Candidate, record: Trajectory, rough: bool = False) -> tuple[Candidate, float]:
-    """The candidate with those open settings that bring its free run nearest to the record, and how
-    far that is: the root mean square over all steps and elements.
-
-    A difference is measured in units of rounding of the parameter. Rough, it is taken between the
-    inverse hyperbolic sines of the two ways from the start, in that unit: where both are long, that
-    is the logarithm of their ratio, which guides a search from far away.
-    """
-    double = record.double()
-    target = double.parameters()
-    unit = unit_roundoff(record.dtype) * trajectory_scale(target)
-    start = np.concatenate([p[0].ravel() for p, _ in double.tensors])
-    way = np.arcsinh((target - start) / unit)
-
-    def at(x: np.ndarray) -> Candidate:
-        return candidate.moved([c.back(v) for c, v in zip(candidate.free, x.tolist(), strict=True)])
-
-    def residual(x: np.ndarray) -> np.ndarray:
-        try:
-            found = run(at(x), double)
-        except (ValueError, OverflowError, ZeroDivisionError):
-            found = np.full(target.shape, math.inf)
-        apart = np.arcsinh((found - start) / unit) - way if rough else (found - target) / unit
-        return np.clip(np.nan_to_num(apart, nan=1e20), -1e20, 1e20).ravel()
-
-    x = np.array([c.there(c.of(candidate.settings)) for c in candidate.free])
-    # What diverged is as far off as can be said, and of what is reached no slope is left.
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if len(x):
-            x = least_squares(
-                residual,
-                x,
-                bounds=tuple(np.transpose([BOUNDS[c.kind] for c in candidate.free])),
-                x_scale="jac",
-                xtol=1e-15,
-                ftol=1e-10 if rough else 1e-15,
-                gtol=None,
-                diff_step=1e-5,  # NAdam and ASGD round to float32 on their way
-                max_nfev=EVALUATIONS if rough else 2 * EVALUATIONS,
-            ).x
-        return at(x), float(np.sqrt(np.mean(residual(x) ** 2)))
-
-
-def looked(candidate: Candidate, record: Trajectory) -> tuple[Candidate, float]:
-    """A first look: the best of all starts."""
-    starts = [_from(candidate, start) for start in STARTS]
-    found = []
-    for i, settings in enumerate(starts):
-        if settings in starts[:i]:
-            continue
-        tried, distance = replace(candidate, settings=settings), math.inf
-        for steps in PREFIXES:
-            tried, distance = fit(tried, _part(record, tried, steps), rough=True)
-        found.append((tried, distance))
-    return min(found, key=_distance)
-
-
-def _from(candidate: Candidate, start: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the candidate, with the open ones from that start, if it has them."""
-    settings = dict(candidate.settings)
-    for c in candidate.free:
-        value = start.get(c.setting)
-        if isinstance(value, tuple):
-            settings = c.into(settings, value[c.index or 0])
-        elif value is not None and not c.index:
-            settings = c.into(settings, value)
-    return settings
-
-
-def _part(record: Trajectory, candidate: Candidate, steps: int) -> Trajectory:
-    """What settings are fitted to: some elements, unless the optimizer looks at the whole."""
-    first = record.first(steps)
-    return first.flat(ELEMENTS) if _elementwise(candidate) else first
-
-
-def _elementwise(candidate: Candidate) -> bool:
-    return optimizers.named(candidate.optimizer).facts.elementwise
+# Seconds after which nothing more is begun: for one optimizer, and for all.
+BUDGET, EACH_BUDGET = 150.0, 20.0
 
 
 @dataclass(frozen=True)
-class Match:
-    """A candidate, fitted: how far its run is from the record, in floors, up to where it leaves."""
+class Answer:
+    """What made a record, or comes nearest: of each tensor, in groups of one candidate."""
 
-    candidate: Candidate
-    ratio: float  # the largest drift / floor, over the steps before it leaves
-    leaves: int | None  # the first step, from 1, beyond its limit
+    tensors: tuple[Tensor, ...]
 
+    @property
+    def match(self) -> Match:
+        """That of the tensor with the most elements, or of the first that leaves."""
+        wrong = [t.match for t in self.tensors if not t.match.reproduced and not t.still]
+        return wrong[0] if wrong else self.tensors[0].match
 
-def judged(candidate: Candidate, record: Trajectory) -> Match:
-    """The candidate's free run beside the record, against how far one ulp of noise drives it."""
-    whole = record.flat() if _elementwise(candidate) else record
-    u = unit_roundoff(record.dtype)
-    rngs = map(np.random.default_rng, range(RUNS))
-    clean = run(candidate, whole)
-    noisy = [run(candidate, whole, functools.partial(moved, size=2 * u, rng=r)) for r in rngs]
-    target = whole.parameters()
-    drift = free_drift(target, clean, np.array(noisy), u, trajectory_scale(target))
-    lost = np.isfinite(target) & ~np.isfinite([clean, *noisy]).all(axis=0)
-    beyond = np.flatnonzero((drift.ratio > LIMIT) | lost.any(axis=1))
-    leaves = int(beyond[0]) + 1 if beyond.size else None
-    before = drift.ratio[: None if leaves is None else leaves - 1]
-    return Match(candidate, float(before.max(initial=0)), leaves)
+    @property
+    def reproduced(self) -> bool:
+        return all(t.match.reproduced or t.still for t in self.tensors)
 
+    @property
+    def groups(self) -> list[list[Tensor]]:
+        return as_groups(self.tensors)
 
-def longer(candidate: Candidate, record: Trajectory, steps: int) -> tuple[Candidate, float]:
-    """The candidate, fitted to so many steps: from its settings, and with those that hardly matter
-    set to each of the starts."""
-    part = _part(record, candidate, steps)
-    starts = [settled(candidate, part, start) for start in STARTS]
-    fits = [fit(s, part, rough=True) for i, s in enumerate(starts) if s not in starts[:i]]
-    return min(fits, key=_distance)
+    def digits(self) -> int:
+        return sum(group[0].match.candidate.digits() for group in self.groups)
 
 
-def _distance(pair: tuple[Candidate, float]) -> float:
-    return pair[1]
+@dataclass
+class Clock:
+    """Whether there is time left, and what was not tried for want of it. It counts what this
+    process computes; with others beside it, what time goes by."""
 
+    budget: float
+    time: Callable[[], float] = time.process_time
+    began: float = field(init=False)
+    skipped: int = 0
 
-def followed(candidate: Candidate, record: Trajectory) -> Match:
-    """The candidate, fitted to as many steps as it can follow."""
-    found = []
-    for steps in (max(ROUNDS), min(ROUNDS)):
-        match = _exactly(candidate, record, steps)
-        while match.leaves and match.leaves > steps:
-            steps = match.leaves
-            further = _exactly(match.candidate, record, steps)
-            if further.leaves and further.leaves <= match.leaves:
-                break
-            match = further
-        if match.leaves is None:
-            return match
-        found.append(match)
-    return max(found, key=_reach)
+    def __post_init__(self) -> None:
+        self.began = self.time()
 
+    @property
+    def over(self) -> bool:
+        return self.time() - self.began > self.budget
 
-def _reach(match: Match) -> tuple[float, float]:
-    return (math.inf if match.leaves is None else match.leaves, -match.ratio)
-
-
-def _exactly(candidate: Candidate, record: Trajectory, steps: int) -> Match:
-    """The candidate, fitted to so many steps to the last digit."""
-    part = _part(record, candidate, steps)
-    candidate, _ = fit(without(settled(candidate, part, {}), part), part)
-    return judged(snapped(candidate, part), record)
-
-
-def settled(candidate: Candidate, record: Trajectory, start: Mapping[str, Any]) -> Candidate:
-    """The candidate, with every setting put back to where it usually starts unless the fit needs it
-    elsewhere: one that ran away cannot come back where it has no effect."""
-    usual = _from(candidate, {**optimizers.named(candidate.optimizer).defaults, **start})
-
-    def distance(of: Candidate) -> float:
-        return fit(replace(of, free=()), record, rough=True)[1]
-
-    so_far = distance(candidate)
-    for c in candidate.free:
-        back = replace(candidate, settings=c.into(candidate.settings, c.of(usual)))
-        if (further := distance(back)) <= 1.1 * so_far:
-            candidate, so_far = back, further
-    return candidate
-
-
-def without(candidate: Candidate, record: Trajectory) -> Candidate:
-    """The candidate, without those settings that are usually 0 and that the fit can do without."""
-    candidate, distance = fit(candidate, record, rough=True)
-    for c in candidate.free:
-        if c.setting in RARE:
-            open_ = tuple(other for other in candidate.free if other != c)
-            none = replace(candidate, settings=c.into(candidate.settings, 0.0), free=open_)
-            try:
-                tried, further = fit(none, record, rough=True)
-            except ValueError:
-                continue
-            if further <= 1.1 * distance:
-                candidate, distance = tried, further
-    return candidate
-
-
-def snapped(candidate: Candidate, record: Trajectory) -> Candidate:
-    """The candidate, with settings of the fewest digits, all together, that are no further off."""
-    _, distance = fit(replace(candidate, free=()), record)
-    for digits in range(10):
-        values = [float(f"{c.of(candidate.settings):.{digits}e}") for c in candidate.free]
-        tried = candidate.moved(values)
-        if fit(replace(tried, free=()), record)[1] <= distance:
-            return tried
-    return candidate
-
-
-def rounded(match: Match, record: Trajectory) -> Match:
-    """The same with the roundest settings that reproduce the record, the default before others."""
-    usual = optimizers.named(match.candidate.optimizer).defaults
-    steps = max(ROUNDS)
-    for coordinate in match.candidate.free:
-        value = coordinate.of(match.candidate.settings)
-        zero = {coordinate.setting: 0.0} if coordinate.setting in RARE else usual
-        tries = [coordinate.of(zero), *(float(f"{value:.{d}e}") for d in range(16))]
-        for number in dict.fromkeys(tries):
-            candidate = match.candidate
-            open_ = tuple(c for c in candidate.free if c != coordinate)
-            settings = coordinate.into(candidate.settings, number)
-            tried = replace(candidate, settings=settings, free=open_)
-            try:
-                tried, _ = fit(tried, _part(record, tried, steps))
-                found = judged(tried, record)
-            except ValueError:
-                continue
-            if found.leaves is None:
-                match = found
-                break
-    return match
+    @property
+    def nearly(self) -> bool:
+        """Whether it is time to look closer at what was found."""
+        return self.time() - self.began > 0.7 * self.budget
 
 
 def search(
-    record: Trajectory, jobs: int = 1, names: Sequence[str] = tuple(OPTIMIZERS)
-) -> list[Match]:
-    """What reproduces the record, the plainest first; else the nearest.
+    record: Trajectory,
+    jobs: int = 1,
+    names: Sequence[str] = tuple(OPTIMIZERS),
+    budget: float | None = None,
+) -> tuple[list[Answer], Clock]:
+    """What reproduces the record, the plainest first; else the nearest. And the clock, which says
+    whether the time was enough for all.
 
-    First without dialects, and then with one, two and three at a time, until something does. What
-    makes the same run, bit by bit, is one.
+    Settings are found on the tensor with the most elements: without dialects, and then with one,
+    two and three at a time, and behind clips of the gradient, until something follows it. Every
+    other tensor is then given the same settings, no decay, another rate or what else it needs.
     """
-    tried: list[Match] = []
+    if budget is None:
+        budget = min(BUDGET, EACH_BUDGET * len(names))
+    clock = Clock(budget, time.process_time if jobs == 1 else time.monotonic)
+    order = sorted(range(len(record.tensors)), key=lambda i: -record.tensors[i][0].size)
+    moving = [i for i in order if np.ptp(record.tensors[i][0], axis=0).any()] or order
+    first = record.tensor(moving[0])
     with joblib.Parallel(n_jobs=jobs) as side_by_side:
-        for spoken in range(MOST_DIALECTS + 1):
-            tier = list(candidates(record.first(max(ROUNDS)), spoken, names))
-            found = side_by_side(joblib.delayed(looked)(c, record) for c in tier)
-            names = tuple(dict.fromkeys(c.optimizer for c in _nearest(found, max(ROUNDS.values()))))
-            for steps, kept in ROUNDS.items():
-                best = _nearest(found, kept)
-                found = side_by_side(joblib.delayed(longer)(c, record, steps) for c in best)
-            best = _nearest(found, kept)
-            matches = side_by_side(joblib.delayed(followed)(c, record) for c in best)
-            if right := [m for m in matches if m.leaves is None]:
-                right = side_by_side(joblib.delayed(rounded)(m, record) for m in right)
-                break
-            tried += matches
-        else:
-            return [max(tried, key=_reach)]
-    right.sort(key=lambda m: (m.candidate.digits(), *map(DIALECTS.index, m.candidate.dialects)))
-    distinct = {run(m.candidate, record.first(steps)).tobytes(): m for m in reversed(right)}
+        matches = _first(first, names, clock, side_by_side)
+    rest = [i for i in order if i != moving[0]]
+    answers = []
+    for match in matches[: KEPT if len(rest) else None]:
+        tensors = [Tensor(first.names[0], match)]
+        tensors += [Tensor.of(record.tensor(i), match, i in moving) for i in rest]
+        answers.append(Answer(tuple(tensors)))
+    if rest and matches[0].reproduced and not any(a.reproduced for a in answers):
+        answers[0] = _alone(record, answers[0], names, clock, jobs)
+    answers.sort(key=lambda a: (not a.reproduced, a.digits()))
+    if not answers[0].reproduced:
+        return answers[:1], clock
+    return [a for a in answers if a.reproduced], clock
+
+
+def _alone(
+    record: Trajectory, answer: Answer, names: Sequence[str], clock: Clock, jobs: int
+) -> Answer:
+    """The answer, where each tensor that nothing of the first explains is looked at for itself."""
+    tensors = []
+    by_name = dict(zip(record.names, range(len(record.names)), strict=True))
+    with joblib.Parallel(n_jobs=jobs) as side_by_side:
+        for tensor in answer.tensors:
+            if not (tensor.match.reproduced or tensor.still or clock.over):
+                own = _first(record.tensor(by_name[tensor.name]), names, clock, side_by_side)[0]
+                if own.reproduced and own.candidate.plain():
+                    tensor = replace(tensor, match=own)
+            tensors.append(tensor)
+    return Answer(tuple(tensors))
+
+
+def _first(
+    record: Trajectory, names: Sequence[str], clock: Clock, side_by_side: joblib.Parallel
+) -> list[Match]:
+    """What reproduces one tensor, the plainest first; else the nearest."""
+    nearest: list[Match] = []
+    found: list[Match] = []
+    distances: dict[str, float] = {}
+    for spoken, clip, kept in TIERS:
+        if clock.over:
+            clock.skipped += 1
+            continue
+        ranked = sorted(names, key=lambda n: distances.get(n, math.inf))[:kept]
+        tier = _candidates(record, spoken, ranked, clip)
+        matches = _tier(record, tier, distances, clock, side_by_side)
+        before = bool(found)
+        told = [m for m in matches if m.candidate.rate is None or m.candidate.rate.known]
+        far = max((m.leaves - 1 for m in told if m.leaves), default=0)
+        if far >= SHORT and not found:  # it is this one, and something happened on the way
+            names = [n for n in names if any(_reaches(m, n, far) for m in told)]
+            best = lost_state(_plainest(told), record)
+            if best.again:
+                return [best]
+        found += [m for m in matches if m.reproduced]
+        nearest += [m for m in matches if not m.reproduced]
+        if any(m.unseen for m in matches):  # then others look no better
+            return [next(m for m in matches if m.unseen)]
+        if before or any(m.candidate.plain() for m in found):
+            break
+    if not found:
+        if not nearest:
+            raise ValueError("optimizer: expected one that may take the record's steps")
+        return [lost_state(sensible(_plainest(nearest), record), record)]
+    found.sort(key=lambda m: _order(m.candidate))
+    found = [m for m in found if _worth_it(m.candidate, found[0].candidate)]
+    distinct = {run(m.candidate, record).tobytes(): m for m in reversed(found)}
     return list(reversed(distinct.values()))
 
 
-def _nearest(found: list[tuple[Candidate, float]], kept: int) -> list[Candidate]:
-    """So many of the nearest, but none that is out of all proportion to the first."""
-    nearest = sorted(found, key=_distance)[:kept]
-    return [c for c, distance in nearest if distance <= HOPELESS * nearest[0][1]]
+def _reaches(match: Match, name: str, steps: int) -> bool:
+    return match.candidate.optimizer == name and (match.leaves or 0) > steps // 2
+
+
+def _plainest(matches: list[Match]) -> Match:
+    """Of those that go furthest, and are off by at most twice the least there, the plainest."""
+    best = max(matches, key=reach)
+    alike = [m for m in matches if m.leaves == best.leaves and m.off <= 2 * best.off]
+    return min(alike, key=lambda m: (m.candidate.rate is not None, m.candidate.digits()))
+
+
+def uneven(rates: np.ndarray) -> float:
+    """How little the rates of the first steps look like a schedule: of those that explain as much
+    with a rate for each step, the one whose rates are even is looked at first."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bends = abs(np.diff(np.log(rates), 2))
+    bends = bends[np.isfinite(bends)]
+    return UNEVEN * float(np.median(bends)) if bends.size else 0.0
+
+
+def _look(record: Trajectory, candidate: Candidate) -> Trajectory:
+    return part(record, candidate, STEPS if by_signs(candidate) else LOOK, LOOKED)
+
+
+def _order(candidate: Candidate) -> tuple[int, ...]:
+    """By what has to be said; torch's own before others, dialects as they stand in the list."""
+    elsewhere = candidate.optimizer in ELSEWHERE
+    return (candidate.digits(), elsewhere, *map(DIALECTS.index, candidate.dialects))
+
+
+def _worth_it(candidate: Candidate, best: Candidate) -> bool:
+    """Whether it says something beside the best: as plain, or the same otherwise written. Every
+    optimizer is also the limit of others, at settings that nobody writes."""
+    if candidate == best or candidate.plain():
+        return True
+    same_rate = (candidate.rate and candidate.rate.shape) == (best.rate and best.rate.shape)
+    one, other = set(candidate.dialects), set(best.dialects)
+    return candidate.optimizer == best.optimizer and same_rate and (one <= other or other <= one)
+
+
+def _candidates(
+    record: Trajectory, spoken: int, names: Sequence[str], clip: str | None
+) -> list[Candidate]:
+    """Those with so many dialects; what torch does not have counts as one."""
+    theirs = [n for n in names if n not in ELSEWHERE]
+    others = [n for n in names if n in ELSEWHERE]
+    found = list(candidates(record, spoken, theirs, clip))
+    if spoken:
+        found += candidates(record, spoken - 1, others, clip)
+    return found
+
+
+def _tier(
+    record: Trajectory,
+    tier: list[Candidate],
+    distances: dict[str, float],
+    clock: Clock,
+    side_by_side: joblib.Parallel,
+) -> list[Match]:
+    fits: list[tuple[Fit, str]] = []
+    for some in range(0, len(tier), 32):
+        if clock.nearly:
+            clock.skipped += len(tier) - some
+            break
+        # What is three times as far off as the best so far, at the first look, is left at that.
+        near = min((f.distance for f, _ in fits), default=math.inf)
+        fits += side_by_side(
+            joblib.delayed(looked)(c, _look(record, c), max(0.1, 3 * SOFT[1] / SOFT[0] * near))
+            for c in tier[some : some + 32]
+        )
+    fits.sort(key=lambda pair: pair[0].distance * (1 + uneven(pair[0].rates)))
+    for fit, _ in reversed(fits):
+        name = fit.candidate.optimizer
+        distances[name] = min(fit.distance, distances.get(name, math.inf))
+    limit = HOPELESS * fits[0][0].distance if fits else 0.0
+    best: list[tuple[Fit, str]] = []
+    for pair in fits:
+        alike = [p for p in best if p[0].candidate.optimizer == pair[0].candidate.optimizer]
+        if len(best) < KEPT and len(alike) < ALIKE and pair[0].distance <= limit:
+            best.append(pair)
+    matches = []
+    for fit, how in best:
+        if clock.over:
+            clock.skipped += 1
+            continue
+        matches.append(settled(fit.candidate, record, how))
+    return matches

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from ... import manual, reference
+from ...manual.optimizers import elsewhere
 from .. import ops, samples
 from ..environment import ROOT
 from ..ops.optimizers import configurations, named
@@ -20,6 +21,9 @@ from ..samples.schedules import SAMPLES as SCHEDULES
 def sources(name: str) -> list[tuple[str, str]]:
     """(file, text) of the rule and of its mirror, this with the helpers that it names."""
     module: ModuleType
+    if name in elsewhere.__all__:
+        rule = getattr(elsewhere, name)
+        return [(_place(rule), inspect.getsource(rule).rstrip())]
     if name in OPTIMIZERS:
         rule, module = named(name).rule, reference.optimizers
     elif name in SCHEDULES:
@@ -44,6 +48,8 @@ def sources(name: str) -> list[tuple[str, str]]:
 
 def tried_on(name: str) -> list[tuple[str, str]]:
     """("samples", "corners" or "settings", what stands between the brackets) of each row."""
+    if name in elsewhere.__all__:  # which nothing of torch can be tried on
+        return []
     if name in OPTIMIZERS or name in SCHEDULES:
         every = configurations(name) if name in OPTIMIZERS else SCHEDULES[name]
         return [("settings", samples.written(settings) or "defaults") for settings in every]

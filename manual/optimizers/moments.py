@@ -59,7 +59,8 @@ def adam(
         v = beta2 * v + (1 - beta2) * g * g
         largest = [np.maximum(vmax, v) for vmax in largest]
         spread = np.sqrt(largest[0] if amsgrad else v) / root
-        return p - rate * (m / (spread + eps)), m, v, *largest
+        d = m / (spread + eps)
+        return p - rate * d, m, v, *largest
 
     start = {"exp_avg": 0.0, "exp_avg_sq": 0.0} | ({"max_exp_avg_sq": 0.0} if amsgrad else {})
     param, new = elementwise(update, param, grad, state, **start)
