@@ -147,17 +147,22 @@ class Watched(contextlib.AbstractContextManager["Watched"]):
 
 
 def form_of(
-    given: Given, call: Call, outputs: Mapping[str, torch.Tensor], flat: Collection[int] = ()
+    given: Given,
+    call: Call,
+    outputs: Mapping[str, torch.Tensor],
+    flat: Collection[int] = (),
+    exact: bool = True,
 ) -> Form | None:
     """The form in which a port's was called, beside a call of the original's and what that gave;
     None if it is the same form, or if it cannot be told: every tensor of which a gradient is asked,
     or another that is the same, has a part in what the port's is given, and one at least of the
     results is made of the port's. Of those that are `flat`, by their numbers among the tensors, the
-    gradient is 0."""
+    gradient is 0. What is wrong before the call is in what the port's was given, so that unless it
+    is to be `exact`, the nearest will do."""
     args, kwargs = call.args, call.kwargs
     theirs = floating((args, kwargs))
     tree = (given.args, given.kwargs)
-    ways = _nearest(theirs, floating(tree), exact=True)
+    ways = _nearest(theirs, floating(tree), exact)
     used = frozenset[int]().union(*(made.of for made in ways if made))
     asked = [i for i, t in enumerate(theirs) if t.requires_grad and i not in flat]
     if not all(i in used or any(torch.equal(theirs[i], theirs[j]) for j in used) for i in asked):
@@ -286,12 +291,12 @@ def _arranged(shape: torch.Size, goal: torch.Size) -> Iterator[Callable[[Any], t
 
 
 def _joined_axes(t: torch.Tensor, order: Sequence[int], goal: torch.Size) -> torch.Tensor:
-    return t.permute(*order).reshape(goal)
+    return t.permute(tuple(order)).reshape(goal)
 
 
 def _parted_axes(t: torch.Tensor, order: Sequence[int], goal: torch.Size) -> torch.Tensor:
     back = [order.index(k) for k in range(len(goal))]
-    return t.reshape([goal[k] for k in order]).permute(back)
+    return t.reshape([goal[k] for k in order]).permute(tuple(back))
 
 
 def _cut(shape: torch.Size, goal: torch.Size) -> Iterator[Callable[[Any], torch.Tensor]]:

@@ -184,7 +184,8 @@ class _Judged:
             if inputs.arrays:
                 places = self._judged(call, *sides, inputs)
                 if call.place and not _all_right(places):
-                    places = self._in_its_form(call, *sides, inputs) or places
+                    exact = not any(p.verdict for p in places)
+                    places = self._in_its_form(call, *sides, inputs, exact) or places
                 if call not in self.formed and any(p.verdict for p in places):
                     self.seen.add(call.place)
                 yield from places
@@ -200,10 +201,10 @@ class _Judged:
         return places
 
     def _in_its_form(
-        self, call: Call, subject: Side, reference: Side, inputs: Inputs
+        self, call: Call, subject: Side, reference: Side, inputs: Inputs, exact: bool
     ) -> list[Place]:
         """The same, where the port gives its submodule the tensors in another form, which it shows;
-        else nothing."""
+        else nothing. It need not be `exact` where what the original's was given fits as well."""
         shown = self._shown[call.place]
         if self._shown[""] and not shown:
             self.failures.pop(call, None)
@@ -217,7 +218,7 @@ class _Judged:
         flat = {i for i, g in zip(numbers, gradients, strict=True) if g is None or not g.any()}
         names = [n for n in native if n.startswith("output")]
         outputs = {p: torch.from_numpy(native[n]) for p, n in zip(call.paths, names, strict=True)}
-        form = form_of(shown[call.number], call, outputs, flat)
+        form = form_of(shown[call.number], call, outputs, flat, exact)
         missed = form.missed(call) if form else None
         if form is None or not (self.original.runs or not (form.tied or missed)):
             return []

@@ -405,7 +405,7 @@ def test_a_list_of_submodules_is_judged_with_what_calls_them():
     x = torch.randn(5, 3)
     report = check(Loop(), Chain(), [x])
     assert report.passed, report
-    assert "not judged alone: layers: it has no forward" in str(report)
+    assert "not judged alone: layers: the port does not call it" in str(report)
     assert not check(Loop(1.001), Chain(), [x]).passed
     assert check(Chain(), Loop(), [x]).passed
 
