@@ -62,6 +62,13 @@ def mutants_command(
             "--ports", help="Instead, ports of modules written blind; an OP is a network then."
         ),
     ] = False,
+    trainings: Annotated[
+        bool,
+        typer.Option(
+            "--trainings",
+            help="Instead, changes of recorded trainings written blind; an OP is a training then.",
+        ),
+    ] = False,
     dtype: Annotated[
         Precision, typer.Option(help="With --ports, in which the networks are.")
     ] = Precision.SINGLE,
@@ -79,7 +86,8 @@ def mutants_command(
     --no-reference, each right rule on another of its rows at each seed, and those mistakes whose
     forward is right. With --set, mistakes written blind beside the right functions that they are
     made in, at first sight and now. With --ports, faults of re-implementations of whole networks,
-    and other right ways to write these.
+    and other right ways to write these. With --trainings, faulty and harmless changes of trainings,
+    each recorded and held to the recording without it.
 
     Exit status: 0 all caught and no alarm, 1 something missed or an alarm, 2 wrong usage.
     """
@@ -90,6 +98,10 @@ def mutants_command(
         from .ports import shown
 
         raise typer.Exit(shown(ops, dtype.value, out, as_json, quiet, jobs))
+    if trainings:
+        from . import trainings as changes
+
+        raise typer.Exit(changes.shown(ops, out, as_json, quiet, jobs))
     known("op", ops, dict.fromkeys([*AGAINST, *names()]) if alone else AGAINST)
     if blind:
         raise typer.Exit(_of_sets(blind, seed, out, as_json, quiet, jobs))

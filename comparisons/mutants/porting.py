@@ -56,7 +56,17 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "right": 79,
         "alarms": 35,
     },
-    "ports_fourth": {},  # not yet tried
+    # All alarms are submodules that both have and that were not judged: of one network because the
+    # original passes one tensor twice, of another because its port pads inside.
+    "ports_fourth": {
+        "faults": 203,
+        "found": 203,
+        "first place": 160,
+        "named": 125,
+        "wrongly": 29,
+        "right": 87,
+        "alarms": 24,
+    },
 }
 SINGLE = "float32"
 BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show
