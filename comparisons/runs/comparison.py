@@ -13,9 +13,9 @@ import numpy as np
 from ..verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
 from ..verdict.drift import Drift, free_drift
 from .first_step import without_floor
-from .judging import START, Floors, Judged, before_the_loss, first_out, floors
+from .judging import START, Floors, Judged, before_the_loss, first_out, floors, other_start
 from .leaving import Leaving, distances, leaving
-from .recording import AGAIN, DTYPES, LOSS, PARAMETER, PERTURBED, Recorded
+from .recording import AGAIN, DTYPES, LOSS, PERTURBED, Recorded
 from .repeating import unrepeated
 from .resolution import COARSE, finest
 from .rows import row
@@ -152,7 +152,7 @@ def _by_losses(found: Traces, held: Floors) -> Judged:
     """Of losses alone, whose runs may come over kinks unseen, the floor is that of ten steps before
     and after; at the first step that of the step itself."""
     loss = found.names.index(LOSS)
-    parameters = found.kind(PARAMETER) & found.differs[NEW][0]
+    parameters = other_start(found)
     if parameters.any():
         return Judged(DIFFERENT, 0, int(np.argmax(parameters)), START)
     if held.out[0, loss]:

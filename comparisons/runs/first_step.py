@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..verdict.classes import DIFFERENT, ROUNDING, UNDECIDED
-from .judging import FAR, START, Judged, before_the_loss, first_out, floors
+from .judging import FAR, START, Judged, before_the_loss, first_out, floors, other_start
 from .recording import BASE, LOSS, PARAMETER, STARTS, Recorded, Step
 from .traces import NEW, Traces, traces
 
@@ -24,7 +24,7 @@ def without_floor(found: Traces, old: Recorded, begins: bool, low: bool) -> Judg
     note = f"no floor: {old.path.name} lacks runs with perturb={missing}"
     if not begins:
         return Judged(UNDECIDED, note=note)
-    parameters = found.kind(PARAMETER) & found.differs[NEW][0]
+    parameters = other_start(found)
     if parameters.any():
         return Judged(DIFFERENT, 0, int(np.argmax(parameters)), START, note)
     if all(str(run) in old.runs for run in STARTS):

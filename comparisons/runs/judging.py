@@ -127,9 +127,14 @@ def _scale(of: np.ndarray, to: np.ndarray, kind: np.ndarray) -> np.ndarray:
         good = kind & (to > 0) & np.isfinite(of) & np.isfinite(to)
         nothing = np.finfo(np.float64).tiny  # what does not move at all is infinitely less
         logarithms = np.where(good, np.log(np.maximum(of / to, nothing)), np.nan)
-    found = np.zeros(len(of))
-    rows = good.any(axis=1)
-    found[rows] = np.nanmedian(logarithms[rows], axis=1)
+    return np.nan_to_num(_medians(logarithms))
+
+
+def _medians(of: np.ndarray) -> np.ndarray:
+    """The median of the numbers of each row, NaN where there are none."""
+    found = np.full(len(of), np.nan)
+    rows = ~np.isnan(of).all(axis=1)
+    found[rows] = np.nanmedian(of[rows], axis=1)
     return found
 
 
@@ -148,7 +153,7 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
     both runs begin with their training, so that parameters have to be the same bits then."""
     out = held.out
     if begins:
-        out[0] |= found.kind(PARAMETER) & found.differs[NEW][0]
+        out[0] |= other_start(found)
     few = _in_few_elements(found, held, out)
     out &= ~(few & _turned(found, held))
     few &= out
@@ -169,12 +174,21 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
     return Judged(UNDECIDED if guarded else DIFFERENT, at, what, meaning, guarded=guarded)
 
 
+def other_start(found: Traces) -> np.ndarray:
+    """(quantities,) whether a run starts from another parameter. Of a sketch, which does not show
+    one number of many, by its bits; else by more than rounding: on another processor what is drawn
+    to start from may have other last digits."""
+    parameters = found.kind(PARAMETER) & found.differs[NEW][0]
+    near = found.apart[NEW][0] <= LIMIT * found.roundoff * found.size[0]
+    return np.asarray(parameters & ~(found.exact & near))
+
+
 def _suspect(found: Traces, held: Floors, at: int) -> bool:
     """Whether half of the gradients of a step are further off than those of right runs are."""
     gradients = found.kind(GRADIENT) & ~held.unseen[at]
     if not gradients.any():
         return False
-    return float(np.nanmedian(held.ratio[at, gradients])) > SUSPECT
+    return float(_medians(held.ratio[at, gradients][None])[0]) > SUSPECT
 
 
 def _in_few_elements(found: Traces, held: Floors, out: np.ndarray) -> np.ndarray:
@@ -204,7 +218,7 @@ def _turned(found: Traces, held: Floors) -> np.ndarray:
         return turned
     with np.errstate(invalid="ignore", divide="ignore"):
         noise = np.where(parameters, held.floor / found.moved[0], np.nan)
-        usual = np.nanmedian(np.where(np.isfinite(noise), noise, np.nan)[1:], axis=1)
+        usual = _medians(np.where(np.isfinite(noise), noise, np.nan)[1:])
         each = found.moved[0][1:, :width] / np.sqrt(found.elements)
         apart = found.apart[NEW][1:, :width]
         small = (apart >= each[:1]) & (apart <= 2 * 2 * each)

@@ -29,7 +29,7 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm(x)), approximate=self.gelu))
 
 
-def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6):
+def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6, full=False):
     """Embeddings as small as those of GPT-2, two blocks, Adam."""
     torch.manual_seed(0)
     blocks = [Block(24, eps, gelu) for _ in range(2)]
@@ -37,7 +37,7 @@ def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6):
     nn.init.normal_(model[0].weight, std=0.02)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     rng = np.random.default_rng(0)
-    with record_run(path, model, perturb=perturb) as run:
+    with record_run(path, model, perturb=perturb, full=full) as run:
         for _ in range(steps):
             ids = torch.tensor(rng.integers(0, 30, (4, 9)))
             optimizer.zero_grad()
@@ -211,3 +211,21 @@ def test_a_gradient_that_is_missing_is_different(old, tmp_path, monkeypatch):
     monkeypatch.setattr(F, "gelu", lambda *a, **settings: plain(*a, **settings).detach())
     row = judged(old("calm"), tmp_path, text)
     assert (row["class"], row["kind"]) == ("different", "backward")
+
+
+@pytest.mark.parametrize(("off", "found"), [(2**-23, "rounding"), (1e-4, "different")])
+def test_other_last_digits_at_the_start_are_rounding(tmp_path, monkeypatch, off, found):
+    """As another processor draws them, where all numbers are known."""
+    for run in RUNS:
+        text(tmp_path / "old.parquet", run, full=True)
+    real = nn.init.normal_
+
+    def moved(weight, **settings):
+        real(weight, **settings)
+        with torch.no_grad():
+            weight *= 1 + off
+
+    monkeypatch.setattr(nn.init, "normal_", moved)
+    row = judged(read(tmp_path / "old.parquet"), tmp_path, text, full=True)
+    assert row["class"] == found
+    assert found == "rounding" or (row["kind"], row["outside_step"]) == ("start", 1)
