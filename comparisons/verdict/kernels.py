@@ -35,19 +35,38 @@ def _exponential(a: torch.Tensor) -> torch.Tensor:
 def _layer_norm(
     x: torch.Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normalized over the last axes."""
+    y, mean, rstd = _normalized(x, tuple(range(x.ndim - len(shape), x.ndim)), eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias, mean, rstd
+
+
+def _group_norm(
+    x: torch.Tensor, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normalized over the channels of a group and all that lies in them."""
+    y, mean, rstd = _normalized(x.reshape(n, groups, c // groups * hw), (2,), eps)
+    y, each = y.reshape(x.shape), (1, c, *(1 for _ in x.shape[2:]))
+    y = y if weight is None else y * weight.reshape(each)
+    y = y if bias is None else y + bias.reshape(each)
+    return y, mean[..., 0], rstd[..., 0]
+
+
+def _normalized(
+    x: torch.Tensor, axes: tuple[int, ...], eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(x − mean) / √(variance + eps), by two sums; torch's parts have a kernel inside for these."""
-    axes, n = tuple(range(x.ndim - len(shape), x.ndim)), math.prod(shape)
+    n = math.prod(x.shape[axis] for axis in axes)
     mean = x.sum(axes, keepdim=True) / n
     centred = x - mean
     rstd = ((centred * centred).sum(axes, keepdim=True) / n + eps).rsqrt()
-    y = centred * rstd
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias, mean, rstd
+    return centred * rstd, mean, rstd
 
 
 OWN_PARTS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.linalg_matrix_exp.default: _exponential,
     torch.ops.aten.native_layer_norm.default: _layer_norm,
+    torch.ops.aten.native_group_norm.default: _group_norm,
 }
 
 # How far a result moves, to first order, when each of the operations that it is made of moves by

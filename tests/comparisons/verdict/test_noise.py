@@ -241,6 +241,24 @@ def test_parts_of_our_own_compute_what_the_kernel_does(axes, given):
         assert torch.allclose(ours, torchs, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_parts_of_a_group_norm_are_moved_by_what_its_mean_loses(given):
+    """A mean near 0 of numbers near 1 is off by roundings of these, however small it is."""
+    function = torch.ops.aten.native_group_norm.default
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 5, 7, dtype=torch.float64, generator=generator)
+    x -= x.reshape(2, 3, -1).mean(-1).repeat_interleave(2, 1)[..., None, None]
+    more = [torch.randn(6, dtype=torch.float64, generator=generator) if given else None] * 2
+    call = (x, *more, 2, 6, 35, 3, 0.1)
+    plain = function(*call)
+    for ours, torchs in zip(parts(function)(*call), plain, strict=True):
+        assert ours.shape == torchs.shape
+        assert torch.allclose(ours, torchs, rtol=0, atol=1e-14)
+    with OneUlpNoise(2.0**-40, 1):
+        moved = function(*call)
+    assert (moved[1] - plain[1]).abs().max() > 2.0**-42
+
+
 def test_a_matrix_exponential_moves_by_what_its_squarings_make_of_it():
     """exp of a rotation by 64 is squared six times, that of one by 2⁻⁶ never."""
 
