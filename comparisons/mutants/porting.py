@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec, module_from_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +17,7 @@ from ..check.modules.report import ModulesReport, Place
 from ..check.modules.verify import NO_NUMBERS, NO_PARTNER, UNCALLED
 from ..check.verify import check
 from ..verdict.halves import is_half
+from . import written
 
 # What was found when all was tried for the first time, by the code of the commit that added it.
 # Every alarm, and most of the places, were one mistake: the gradient of an argument that has
@@ -91,29 +89,26 @@ def architectures(of: str = "") -> list[str]:
     """The names of those of a set, or of all."""
     if not of:
         return [name for each in FIRST_SIGHT for name in architectures(each)]
-    folder = Path(__file__).with_name(of)
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "kinds"))
+    return written.names(of)
 
 
 def made(architecture: str, old: str = "", new: str = "") -> ModuleType:
     """The module of an architecture, with one text exchanged in its port. Raises ValueError for one
     that does not stand there once."""
     sets = [each for each in FIRST_SIGHT if architecture in architectures(each)]
-    name = f"{__package__}.{sets[0]}.{architecture}" if sets else ""
-    spec = find_spec(name) if sets else None
-    if spec is None or spec.origin is None:
+    if not sets:
         raise ValueError(f"architecture: expected one of {', '.join(architectures())}")
-    text = Path(spec.origin).read_text(encoding="utf-8")
-    original, line, port = text.partition(PORT)
-    if old:
+
+    def planted(text: str) -> str:
+        original, line, port = text.partition(PORT)
         above, names, below = port.partition("\nNAMES")
+        if not old:
+            return text
         if above.count(old) != 1:
             raise ValueError(f"{architecture}: {old!r} stands there {above.count(old)} times")
-        port = above.replace(old, new) + names + below
-    module = module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look
-    exec(compile(original + line + port, spec.origin, "exec"), module.__dict__)
-    return module
+        return original + line + above.replace(old, new) + names + below
+
+    return written.made(sets[0], architecture, planted)
 
 
 def _checked(module: ModuleType, names: Mapping[str, str], kind: str) -> ModulesReport:

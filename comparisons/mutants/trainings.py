@@ -4,23 +4,21 @@ to be rounding."""
 from __future__ import annotations
 
 import functools
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..runs.comparison import compare
 from ..runs.record_run import record_run
-from ..runs.recording import Recorded, read
+from ..runs.recording import AGAIN, Recorded, read
 from ..verdict.classes import DIFFERENT, PARTED, UNDECIDED
+from . import written
 from .changes.kinds import Change, apply
 
 FOLDER = "changes"
-AGAIN = 7  # the number of the run that moves nothing
 # What was found when all was tried for the first time.
 FIRST_SIGHT = {
     "faulty": 131,
@@ -37,21 +35,14 @@ SAME = {"data": {"forward or data"}, "forward": {"forward or data", "start"}}
 
 def trainings() -> list[str]:
     """Their names."""
-    folder = Path(__file__).with_name(FOLDER)
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "kinds"))
+    return written.names(FOLDER)
 
 
 def made(training: str, change: Change | None = None) -> ModuleType:
     """The module of a training, changed. Raises ValueError for a change that does not fit."""
-    name = f"{__package__}.{FOLDER}.{training}"
-    spec = find_spec(name) if training in trainings() else None
-    if spec is None or spec.origin is None:
+    if training not in trainings():
         raise ValueError(f"training: expected one of {', '.join(trainings())}")
-    text = Path(spec.origin).read_text(encoding="utf-8")
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    exec(compile(apply(text, change) if change else text, spec.origin, "exec"), module.__dict__)
-    return module
+    return written.made(FOLDER, training, lambda text: apply(text, change) if change else text)
 
 
 def changes(training: str) -> list[Change]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
 from ..verdict.drift import Drift, free_drift
@@ -97,8 +98,6 @@ def _coarser(old: Recorded, new: Recorded) -> Recorded | None:
 
 def _bits(run: Recorded) -> int:
     """The bits of the significand of the coarsest dtype that a run computes in, 0 if unknown."""
-    import torch
-
     return min((round(-math.log2(torch.finfo(DTYPES[d]).eps)) for d in run.precision), default=0)
 
 

@@ -1,6 +1,6 @@
 """Baselines that no test has asked for any more.
 
-Nothing here imports torch: it runs at the end of every session of pytest.
+Without torch, for pytest looks here at the end of every run.
 """
 
 from __future__ import annotations

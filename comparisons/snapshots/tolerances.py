@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..verdict.classes import LIMIT
+from ..verdict.judge import HOPELESS
 from ..verdict.ulps import difference, same_values
 from . import arrays as stored
 from .arrays import Array
@@ -20,7 +21,6 @@ from .noise import Noise
 # Draws of noise, at most. The largest of n random movements is small by chance somewhere among many
 # elements: of a million, six leave one at an eighth of its deviation, 24 at three quarters.
 MOST = 24
-HOPELESS = 1e4  # a margin above which no further noise is drawn
 
 
 class Tolerance(Protocol):

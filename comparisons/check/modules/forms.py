@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 import torch
 
 from ..trees import items, mapped
-from .objects import opened, settled
+from .objects import SIMPLE, opened, settled
 from .outputs import outputs_of
 from .recording import Call, copied, floating, taken
 from .state import is_numeric
 
 Way = Callable[[Sequence[torch.Tensor]], torch.Tensor]  # one tensor, made of several
-SIMPLE = (bool, int, float, str, type(None))
 AXES = 5  # of tensors whose axes are tried in every order
 
 

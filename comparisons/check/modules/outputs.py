@@ -42,9 +42,8 @@ def empty_in(y: Any) -> set[str]:
 
 def matched(y: Any, call: Call, dys: Sequence[Any]) -> dict[int, torch.Tensor]:
     """Which of the results of the original's call a port's are: by their keys, if these are the
-    same, else in order. It may give something where the
-    original gives nothing. Raises Incomparable for others, also where some are lacking of which
-    there is a cotangent."""
+    same, else in order. It may give something where the original gives nothing. Raises
+    Incomparable for others, also where some are lacking of which there is a cotangent."""
     outputs = outputs_of(y)
     if len(outputs) > len(dys):
         outputs = [(path, t) for path, t in outputs if path not in call.empty]

@@ -139,12 +139,19 @@ class _Judged:
 
     def _changed(self) -> Memory:
         """What the port does to its memory in a call of the whole."""
-        call, before = self.original.calls[-1], Moment(self.port)
-        if sides := self._sides(call, ""):
-            inputs = self.original.inputs(call)
-            with contextlib.suppress(Exception):  # which is found where it is judged
-                evaluated(sides[0], inputs, inputs.arrays, backward=False)
+        before = Moment(self.port)
+        self._run(contextlib.nullcontext())
         return before.changed()
+
+    def _run(self, around: contextlib.AbstractContextManager[Any]) -> None:
+        """The port's whole forward, with this around it. What it raises is a finding about the
+        whole, made where that is judged."""
+        whole = self.original.calls[-1]
+        if sides := self._sides(whole, ""):
+            inputs = self.original.inputs(whole)
+            with contextlib.suppress(Exception):
+                side = replace(sides[0], around=lambda: around)
+                evaluated(side, inputs, inputs.arrays, backward=False)
 
     def places(self) -> list[Place]:
         """Of all calls. One in another form that is different, around which all is right, is judged
@@ -236,13 +243,9 @@ class _Judged:
     def _shown(self) -> dict[str, list[Given]]:
         """What the port gives its submodules, under the names that they have in the original, when
         it is given what the original was."""
-        whole, port = self.original.calls[-1], modules_of(self.port)
+        port = modules_of(self.port)
         watched = Watched({n: port[ours] for ours, n in self.pairing.modules.items()})
-        if sides := self._sides(whole, ""):
-            inputs = self.original.inputs(whole)
-            side = replace(sides[0], around=lambda: watched)
-            with contextlib.suppress(Exception):  # which is a finding about the whole, made there
-                evaluated(side, inputs, inputs.arrays, backward=False)
+        self._run(watched)
         return watched.calls
 
     def _partner(self, call: Call) -> str | None:
