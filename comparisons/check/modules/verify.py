@@ -224,7 +224,8 @@ class _Judged:
         gradients = [native.get(f"gradient of {n}") for n in inputs.names]
         flat = {i for i, g in zip(numbers, gradients, strict=True) if g is None or not g.any()}
         names = [n for n in native if n.startswith("output")]
-        outputs = {p: torch.from_numpy(native[n]) for p, n in zip(call.paths, names, strict=True)}
+        paths = call.paths or names  # older records know none
+        outputs = {p: torch.from_numpy(native[n]) for p, n in zip(paths, names, strict=True)}
         form = form_of(shown[call.number], call, outputs, flat, exact)
         missed = form.missed(call) if form else None
         if form is None or not (self.original.runs or not (form.tied or missed)):

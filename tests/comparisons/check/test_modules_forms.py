@@ -1,9 +1,12 @@
 """A submodule that takes its tensors in another form is judged in that, as its parent gives it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from gradtwin.comparisons.check.findings import NOT_APPLICABLE
+from gradtwin.comparisons.check.modules import record
 from gradtwin.comparisons.check.modules.forms import Given, form_of
 from gradtwin.comparisons.check.modules.record import record_module
 from gradtwin.comparisons.check.modules.recording import Call
@@ -148,6 +151,14 @@ def test_a_record_knows_the_form_as_well(tmp_path):
     wrong = Port()
     wrong.mixer.detached = True
     assert check(wrong, against=path).first == "gradient of x in mixer"
+
+
+def test_a_record_of_before_has_no_keys_of_results(tmp_path, monkeypatch):
+    path, real = record_module(Net(), tmp_path / "old.npz", [INPUT]), record._call
+    monkeypatch.setattr(record, "_call", lambda *kept: replace(real(*kept), paths=[]))
+    table = check(Port(), against=path).table
+    assert table.set_index("place")["class"]["mixer"].eq("rounding").all()
+    assert not table["class"].eq("different").any()
 
 
 @pytest.mark.parametrize("place", WRONG)
