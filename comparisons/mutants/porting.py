@@ -65,6 +65,7 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "right": 87,
         "alarms": 24,
     },
+    "ports_fifth": {},
 }
 SINGLE = "float32"
 BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -230,8 +231,8 @@ class Floor:
         before = dict(self.noise), self._own, self._looked
         try:
             pairs = [
-                (found, self.reference(point))
-                for point, found in self._draw(range(self.draws + 1, self.draws + many + 1))
+                (found, self.reference(points[-1]))
+                for points, found in self._draw(range(self.draws + 1, self.draws + many + 1))
             ]
             if call not in self._can:
                 pairs.append((self._beside_another(), self.truth))
@@ -255,9 +256,9 @@ class Floor:
         other = tree_map(lambda a: moved(a, size, rng) if is_floating(a) else a, self.inputs)
         return self._evaluated(stacked((self.inputs, other)), True, nullcontext())
 
-    def _draw(self, seeds: Sequence[int]) -> list[tuple[Any, Results]]:
-        """Draws, and gives what was evaluated in float64 nearby, draws first, behind the first
-        point of those that were evaluated together."""
+    def _draw(self, seeds: Sequence[int]) -> list[tuple[Sequence[Any], Results]]:
+        """Draws, and gives what was evaluated in float64 nearby, draws first, behind the points of
+        the first of those that were evaluated together."""
         small, large = (SMALL, LARGE) if self._loses else SIXTEEN
         self.halves = self._move(seeds, (small * self._u, large * self._u), small)
         if self.halves:
@@ -267,23 +268,24 @@ class Floor:
 
         return self._look_nearby([seed for seed in seeds if seed > self._looked])
 
-    def _look_nearby(self, seeds: Sequence[int]) -> list[tuple[Any, Results]]:
+    def _look_nearby(self, seeds: Sequence[int]) -> list[tuple[Sequence[Any], Results]]:
         """Adds what torch loses at points nearby; see `_draw`."""
-        doubles: list[tuple[Any, Results]] = []
+        doubles: list[tuple[Sequence[Any], Results]] = []
         if not seeds or (not self._loses and len(seeds) == 1):
             return doubles
 
-        def point(seed: int) -> tuple[Any, Any]:
+        def points(seed: int) -> Iterator[Any]:
             single = nearby(self.inputs, seed)
-            double = cast(single, np.float64)
-            return (single if self._loses else double), double
-
-        around = nullcontext(), nullcontext()
-        for (_, double), (low, high) in self._results(seeds, point, lambda seed: around):
             if self._loses:
-                lost = self._loss_of(low, high)
+                yield single
+            yield cast(single, np.float64)
+
+        around = [nullcontext()] * (2 if self._loses else 1)
+        for given, (*low, high) in self._results(seeds, points, lambda seed: around):
+            if self._loses:
+                lost = self._loss_of(*low, high)
                 self._own = {n: np.maximum(a, lost[n].max(axis=0)) for n, a in self._own.items()}
-            doubles.append((double, high))
+            doubles.append((given, high))
         self._looked = max(self._looked, *seeds)
         return doubles
 
@@ -299,9 +301,9 @@ class Floor:
         """
         modes = []
 
-        def point(seed: int) -> list[Any]:
+        def points(seed: int) -> Iterator[Any]:
             if half or len(sizes) == 1:
-                return [self.inputs] * len(sizes)
+                return itertools.repeat(self.inputs, len(sizes))
             return moved_by(sizes, self.inputs, np.random.default_rng(seed))
 
         def around(seed: int) -> list[OneUlpNoise]:
@@ -310,7 +312,7 @@ class Floor:
             return made
 
         wider = partial(_wider, units, sizes[-1] / sizes[0], 4 * self._u)
-        for _, found in self._results(seeds, point, around):
+        for _, found in self._results(seeds, points, around):
             for name, value in self.truth.items():
                 columns = [results[name] for results in found]
                 if len(columns[0]) == 1:
@@ -323,25 +325,30 @@ class Floor:
     def _results(
         self,
         seeds: Sequence[int],
-        point: Callable[[int], Sequence[Any]],
+        points: Callable[[int], Iterator[Any]],
         around: Callable[[int], Sequence[AbstractContextManager[Any]]],
     ) -> Iterator[tuple[Sequence[Any], Sequence[Results]]]:
         """What the reference gives at the points of each draw, inside of what is around them; draws
         first, behind the points of the first. Those are evaluated together that differ in their
-        arrays alone, because a setting is a number."""
+        arrays alone, because a setting is a number. The points of a lone one are made and let go
+        one by one, because such are large."""
+        if len(seeds) == 1:
+            lone = points(seeds[0])
+            yield [], [self._evaluated(next(lone), False, inside) for inside in around(seeds[0])]
+            return
         groups: dict[Any, list[tuple[int, Sequence[Any]]]] = {}
         for seed in seeds:
-            points = point(seed)
-            settings = tuple(leaf for leaf in leaves(points) if isinstance(leaf, float))
-            groups.setdefault(settings, []).append((seed, points))
+            given = list(points(seed))
+            settings = tuple(leaf for leaf in leaves(given) if isinstance(leaf, float))
+            groups.setdefault(settings, []).append((seed, given))
         for (seed, first), *others in groups.values():
             columns = zip(first, *(more for _, more in others), strict=True)
-            points = list(map(stacked, columns)) if others else first
+            all_given = list(map(stacked, columns)) if others else first
             yield (
                 first,
                 [
                     self._evaluated(inputs, bool(others), inside)
-                    for inputs, inside in zip(points, around(seed), strict=True)
+                    for inputs, inside in zip(all_given, around(seed), strict=True)
                 ],
             )
 

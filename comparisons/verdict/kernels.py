@@ -52,6 +52,28 @@ def _group_norm(
     return y, mean[..., 0], rstd[..., 0]
 
 
+def _batch_norm(
+    x: torch.Tensor,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[torch.Tensor, ...]:
+    """Normalized over all but the channels; by running statistics as torch's parts have it."""
+    if not training:
+        torchs: Callable[..., tuple[torch.Tensor, ...]]
+        torchs = decomposition_table[torch.ops.aten.native_batch_norm.default]
+        return torchs(x, weight, bias, running_mean, running_var, training, momentum, eps)
+    y, mean, rstd = _normalized(x, (0, *range(2, x.ndim)), eps)
+    each = (1, -1, *(1 for _ in x.shape[2:]))
+    y = y if weight is None else y * weight.reshape(each)
+    y = y if bias is None else y + bias.reshape(each)
+    return y, mean.reshape(-1), rstd.reshape(-1)
+
+
 def _normalized(
     x: torch.Tensor, axes: tuple[int, ...], eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -63,8 +85,22 @@ def _normalized(
     return centred * rstd, mean, rstd
 
 
+def _embedding_backward(
+    dy: torch.Tensor, indices: torch.Tensor, rows: int, padding_idx: int, by_freq: bool
+) -> torch.Tensor:
+    """The rows of dy added up where they were looked up; torch's parts hold each other, three deep,
+    and keep ten copies of a table that may be most of a module."""
+    dy = dy.masked_fill((indices == padding_idx)[..., None], 0)
+    if by_freq:
+        counts = indices.new_zeros(rows).index_put((indices,), torch.ones_like(indices), True)
+        dy = dy / counts[indices][..., None]
+    return dy.new_zeros(rows, dy.shape[-1]).index_put((indices,), dy, True)
+
+
 OWN_PARTS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.linalg_matrix_exp.default: _exponential,
+    torch.ops.aten.embedding_dense_backward.default: _embedding_backward,
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
     torch.ops.aten.native_layer_norm.default: _layer_norm,
     torch.ops.aten.native_group_norm.default: _group_norm,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -139,37 +139,42 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
     in size remains so, and what has no negative gets none, because it may have to: a probability,
     a decay rate. Several numbers that are all −1, 0 or 1 are left alone: they may be labels.
     """
-    return moved_by((size,), tree, rng, zeros)[0]
+    return next(moved_by((size,), tree, rng, zeros))
 
 
 def moved_by(
     sizes: Sequence[float], tree: Any, rng: np.random.Generator, zeros: bool = False
-) -> list[Any]:
-    """As `moved`, once for each size, to the same sides."""
+) -> Iterator[Any]:
+    """As `moved`, once for each size, to the same sides. Each is made when it is asked for."""
+    sides = [_sides(leaf, max(sizes), rng) for leaf in leaves(tree)]
+    for size in sizes:
+        now = iter(sides)
+        yield tree_map(
+            lambda leaf, now=now, size=size: _to_side(leaf, next(now), size, zeros), tree
+        )
 
-    def each(leaf: Any) -> Sequence[Any]:
-        if isinstance(leaf, Fixed):
-            return [leaf] * len(sizes)
-        if isinstance(leaf, float):
-            return [float(a) for a in each(np.array(leaf))]
-        if not is_floating(leaf) or _may_be_labels(leaf):
-            return [leaf] * len(sizes)
-        up = _coins(leaf.size, rng).reshape(leaf.shape).view(bool)
-        up = by_blocks(partial(_may_grow, 1 / (1 + max(sizes))), leaf, up)
-        return [move(leaf, up, size) for size in sizes]
 
-    def move(leaf: np.ndarray, up: np.ndarray, size: float) -> np.ndarray:
-        result = by_blocks(partial(_moved, np.array((1 - size, 1 + size))), leaf, up)
-        if zeros and not leaf.all():
-            scale = np.max(abs(leaf), initial=0, where=np.isfinite(leaf))
-            shift = np.where(up, 1 + size - 1, 1 - size - 1) / 2 * scale
-            shift = shift if np.any(leaf < 0) else abs(shift)
-            result = np.where(leaf == 0, shift.astype(leaf.dtype), result)
-        return np.asarray(result)  # of an array without axes, arithmetic makes a number
+def _sides(leaf: Any, size: float, rng: np.random.Generator) -> np.ndarray | None:
+    """Which elements become larger; None for what stays."""
+    leaf = np.array(leaf) if isinstance(leaf, float) else leaf
+    if isinstance(leaf, Fixed) or not is_floating(leaf) or _may_be_labels(leaf):
+        return None
+    up = _coins(leaf.size, rng).reshape(leaf.shape).view(bool)
+    return by_blocks(partial(_may_grow, 1 / (1 + size)), leaf, up)
 
-    found = list(map(each, leaves(tree)))
-    columns = map(iter, zip(*found, strict=True) if found else [()] * len(sizes))
-    return [tree_map(lambda _, column=column: next(column), tree) for column in columns]
+
+def _to_side(leaf: Any, up: np.ndarray | None, size: float, zeros: bool) -> Any:
+    if up is None:
+        return leaf
+    if isinstance(leaf, float):
+        return float(_to_side(np.array(leaf), up, size, zeros))
+    result = by_blocks(partial(_moved, np.array((1 - size, 1 + size))), leaf, up)
+    if zeros and not leaf.all():
+        scale = np.max(abs(leaf), initial=0, where=np.isfinite(leaf))
+        shift = np.where(up, 1 + size - 1, 1 - size - 1) / 2 * scale
+        shift = shift if np.any(leaf < 0) else abs(shift)
+        result = np.where(leaf == 0, shift.astype(leaf.dtype), result)
+    return np.asarray(result)  # of an array without axes, arithmetic makes a number
 
 
 def _may_grow(most: float, leaf: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -338,7 +343,8 @@ class OneUlpNoise(Dispatch):
     def _numbers(self, t: torch.Tensor, size: float | None = None) -> torch.Tensor:
         """Numbers of a pool for all elements, from some place on, in the layout of t."""
         elements = t.untyped_storage().nbytes() // t.element_size()
-        pool = _pool(elements // POOL + 2, t.dtype, size)
+        times = 1 << (elements // POOL + 1).bit_length()  # of few lengths, else many are kept
+        pool = _pool(times, t.dtype, size)
         return pool.as_strided(t.shape, t.stride(), self.random.randrange(POOL))
 
 
@@ -376,7 +382,7 @@ def _way(function: Any) -> _Way:
     return _Way("fused" if fused else "plain", (), SUMS.get(function, ""), keeps)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _pool(times: int, dtype: torch.dtype, size: float | None) -> torch.Tensor:
     """So many times POOL random numbers, evenly distributed between ± √3, so that their mean square
     is 1; with a size, 1 + size times them.

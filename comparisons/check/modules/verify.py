@@ -56,7 +56,8 @@ CALL = "call"  # the result of one that cannot be compared
 NO_PARTNER = "the port has no such submodule"
 UNCALLED = "the port does not call it"
 NO_NUMBERS = "it is given no numbers, and holds none"
-MOST = 2**22  # elements of the parameters whose gradients are judged at once
+# Of the parameters of a module, the gradients of which are judged at once, if they are many.
+MANY, PART = 2**22, 6
 
 
 def check_modules(
@@ -334,11 +335,15 @@ class _Judged:
         """The same, each asked for the gradients of some parameters: of a large module, all of them
         at once, with their floors, take many times its memory."""
         tensors = tensors_of(reference.module)
+        sizes = {
+            name: sum(tensors[source].numel() for source in subject.made_of[name])
+            for name in subject.wanted
+        }
+        most = max(MANY, sum(sizes.values()) // PART)
         groups: list[list[str]] = [[]]
         elements = 0
-        for name in subject.wanted:
-            size = sum(tensors[source].numel() for source in subject.made_of[name])
-            if elements + size > MOST and groups[-1] and reference.runs:
+        for name, size in sizes.items():
+            if elements + size > most and groups[-1] and reference.runs:
                 groups.append([])
                 elements = 0
             groups[-1].append(name)

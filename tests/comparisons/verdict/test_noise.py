@@ -242,14 +242,20 @@ def test_parts_of_our_own_compute_what_the_kernel_does(axes, given):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_parts_of_a_group_norm_are_moved_by_what_its_mean_loses(given):
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_parts_of_a_norm_are_moved_by_what_its_mean_loses(norm, given):
     """A mean near 0 of numbers near 1 is off by roundings of these, however small it is."""
-    function = torch.ops.aten.native_group_norm.default
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 6, 5, 7, dtype=torch.float64, generator=generator)
-    x -= x.reshape(2, 3, -1).mean(-1).repeat_interleave(2, 1)[..., None, None]
     more = [torch.randn(6, dtype=torch.float64, generator=generator) if given else None] * 2
-    call = (x, *more, 2, 6, 35, 3, 0.1)
+    x = torch.randn(2, 6, 5, 7, dtype=torch.float64, generator=generator)
+    if norm == "group":
+        function = torch.ops.aten.native_group_norm.default
+        x -= x.reshape(2, 3, -1).mean(-1).repeat_interleave(2, 1)[..., None, None]
+        call = (x, *more, 2, 6, 35, 3, 0.1)
+    else:
+        function = torch.ops.aten.native_batch_norm.default
+        x -= x.mean((0, 2, 3), keepdim=True)
+        call = (x, *more, None, None, True, 0.1, 0.1)
     plain = function(*call)
     for ours, torchs in zip(parts(function)(*call), plain, strict=True):
         assert ours.shape == torchs.shape
@@ -257,6 +263,20 @@ def test_parts_of_a_group_norm_are_moved_by_what_its_mean_loses(given):
     with OneUlpNoise(2.0**-40, 1):
         moved = function(*call)
     assert (moved[1] - plain[1]).abs().max() > 2.0**-42
+
+
+@pytest.mark.parametrize("by_freq", [True, False])
+@pytest.mark.parametrize("padding_idx", [-1, 3])
+def test_parts_of_an_embeddings_backward_are_the_kernel(padding_idx, by_freq):
+    """And without a count of rows nothing moves: what is added up is what torch adds up."""
+    function = torch.ops.aten.embedding_dense_backward.default
+    generator = torch.Generator().manual_seed(0)
+    dy = torch.randn(3, 40, 5, dtype=torch.float64, generator=generator)
+    call = (dy, torch.randint(0, 10, (3, 40), generator=generator), 12, padding_idx, by_freq)
+    plain = function(*call)
+    assert torch.allclose(parts(function)(*call), plain, rtol=0, atol=1e-14)
+    with OneUlpNoise(2.0**-40, 1):
+        assert torch.equal(function(*call), plain) != by_freq
 
 
 def test_a_matrix_exponential_moves_by_what_its_squarings_make_of_it():
