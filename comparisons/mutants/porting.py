@@ -65,7 +65,19 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "right": 87,
         "alarms": 24,
     },
-    "ports_fifth": {},
+    # All alarms but one are submodules of three networks that take or give other tensors in the port:
+    # indices for one-hot rows, one sequence for all, a term that is left to the parent. Those are the
+    # wrong places as well. What is not found is below the roundoff of float32, but for one buffer
+    # that the port replaces, which was not looked at.
+    "ports_fifth": {
+        "faults": 230,
+        "found": 226,
+        "first place": 176,
+        "named": 149,
+        "wrongly": 39,
+        "right": 79,
+        "alarms": 33,
+    },
 }
 SINGLE = "float32"
 BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show

@@ -227,13 +227,15 @@ def evaluated(
             of = dict(zip(inputs.names, asked((args, kwargs)), strict=True)) | sources
             if pairs and of and backward:  # by `backward`, for some checkpoints refuse `grad`
                 torch.autograd.backward([o for o, _ in pairs], [d for _, d in pairs])
+            # Some write their buffers in place, and some put others there.
+            after = {name: held[key] for held, key, name in side.slots}
     if widened:
         call.narrow |= widened.narrow
     found = {f"output {i}" if len(dys) > 1 else "output": o for i, o in outputs.items()}
     if backward and any(d is not None for d in dys):
         grads = {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in of.items()}
         found |= {f"gradient of {n}": g for n, g in grads.items()}
-    found |= {f"buffer {n}": own[n] for n in side.buffers}
+    found |= {f"buffer {n}": after[n] for n in side.buffers if after[n] is not None}
     return {n: as_array(t) for n, t in found.items()}
 
 

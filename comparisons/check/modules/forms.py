@@ -49,12 +49,15 @@ class Form:
     given    what the port's was called with, by its parent
     ways     of its floating tensors in order, None for one that stays as the parent made it
     results  of the original's results, by the keys that lead to them; the port may lack some
+    added    arguments of the original's, by number, that are a part of these beside the port's,
+             because the port leaves it to its parent to add them
     tied     whether the original's is given one tensor several times
     """
 
     given: Given
     ways: Sequence[Way | None]
     results: Mapping[str, Way]
+    added: Sequence[int]
     tied: bool
 
     def called(self, module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, torch.Tensor]:
@@ -76,6 +79,7 @@ class Form:
         with torch._C.DisableTorchFunction():  # it is no part of what the port computes
             own = opened(mapped(made, (self.given.args, self.given.kwargs)))
         y = [t for _, t in outputs_of(module(*own[0], **own[1]))]
+        y += [theirs[i] for i in self.added]
         with torch._C.DisableTorchFunction():
             return {path: way(y) for path, way in self.results.items()}
 
@@ -84,6 +88,7 @@ class Form:
         as of zeros around it; None if the port's is given all."""
         theirs = [torch.zeros_like(t).requires_grad_() for t in floating((call.args, call.kwargs))]
         made = [way(theirs).sum() for way in self.ways if way is not None]
+        made += [theirs[i].sum() for i in self.added]
         if made:
             torch.autograd.backward(made)
         seen = [None if t.grad is None else t.grad != 0 for t in theirs]
@@ -154,46 +159,82 @@ def form_of(
 ) -> Form | None:
     """The form in which a port's was called, beside a call of the original's and what that gave;
     None if it is the same form, or if it cannot be told: every tensor of which a gradient is asked,
-    or another that is the same, has a part in what the port's is given, and one at least of the
-    results is made of the port's. Of those that are `flat`, by their numbers among the tensors, the
-    gradient is 0. What is wrong before the call is in what the port's was given, so that unless it
-    is to be `exact`, the nearest will do."""
+    or another that is the same, has a part in what the port's is given, or is added to a result;
+    and one at least of the results is made of the port's. Of those that are `flat`, by their
+    numbers among the tensors, the gradient is 0. What is wrong before the call is in what the
+    port's was given, so that unless it is to be `exact`, the nearest will do."""
     args, kwargs = call.args, call.kwargs
     theirs = floating((args, kwargs))
     tree = (given.args, given.kwargs)
     ways = _nearest(theirs, floating(tree), exact)
     used = frozenset[int]().union(*(made.of for made in ways if made))
     asked = [i for i, t in enumerate(theirs) if t.requires_grad and i not in flat]
-    if not all(i in used or any(torch.equal(theirs[i], theirs[j]) for j in used) for i in asked):
+    added = [i for i in asked if not any(i == j or torch.equal(theirs[i], theirs[j]) for j in used)]
+    if added and not all(ways):  # what is not told may be these
         return None
     stays = (m is None or (m.plain and m.of == {i}) for i, m in enumerate(ways))
-    if _same(tree, (args, kwargs)) and all(stays):
+    shapes = [(path, t.shape) for path, t in given.y]
+    alike = shapes == [(path, t.shape) for path, t in outputs.items()]
+    if alike and _same(tree, (args, kwargs)) and all(stays):
         return None
     elsewhere = any(m and not m.plain and not m.of.isdisjoint(asked) for m in ways)
-    results = _results(given.y, outputs, elsewhere)
+    results = _results(given.y, outputs, [theirs[i] for i in added], elsewhere)
     if not results:
         return None
     pairs = itertools.combinations(asked, 2)
     tied = any(torch.equal(theirs[i], theirs[j]) for i, j in pairs)
-    return Form(given, [made and made.way for made in ways], results, tied)
+    return Form(given, [made and made.way for made in ways], results, added, tied)
 
 
 def _results(
-    ours: Sequence[tuple[str, torch.Tensor]], outputs: Mapping[str, torch.Tensor], elsewhere: bool
+    ours: Sequence[tuple[str, torch.Tensor]],
+    outputs: Mapping[str, torch.Tensor],
+    added: Sequence[torch.Tensor],
+    elsewhere: bool,
 ) -> dict[str, Way]:
-    """How the original's results are made of the port's. What is of the same shape and stands in
-    the same place is the same, unless its axes may be `elsewhere`, as those of the arguments are:
-    else it would be put right where it is wrong."""
+    """How the original's results are made of the port's, and of all that is `added`; none, if that
+    cannot be. What is of the same shape and stands in the same place is the same, unless its axes
+    may be `elsewhere`, as those of the arguments are: else it would be put right where it is
+    wrong."""
+    given = [t for _, t in ours]
+    goals = dict(outputs)
+    terms: dict[str, list[int]] = {path: [] for path in outputs}
+    for number, term in enumerate(added, len(given)):
+        path = _gaining(goals, given, term)
+        if path is None:
+            return {}
+        goals[path] = goals[path] - term
+        terms[path].append(number)
     found: dict[str, Way] = {}
     paths = [path for path, _ in ours]
-    for number, (path, t) in enumerate(outputs.items()):
+    for number, (path, t) in enumerate(goals.items()):
         i = paths.index(path) if path in paths else number
         if not elsewhere and i < len(ours) and ours[i][1].shape == t.shape:
             found[path] = _one(i)
-    rest = {path: t for path, t in outputs.items() if path not in found}
-    made = _nearest([t for _, t in ours], list(rest.values()))
+    rest = {path: t for path, t in goals.items() if path not in found}
+    made = _nearest(given, list(rest.values()))
     found |= {path: m.way for path, m in zip(rest, made, strict=True) if m}
-    return {path: found[path] for path in outputs if path in found}
+    return {path: _beside(found[path], terms[path]) for path in outputs if path in found}
+
+
+def _gaining(
+    goals: Mapping[str, torch.Tensor], ours: Sequence[torch.Tensor], term: torch.Tensor
+) -> str | None:
+    """The first of the results to which what the port gives comes nearer without a term, or as
+    near."""
+    wide = [_wide(t) for t in ours]
+    for path, goal in goals.items():
+        if goal.shape == term.shape:
+            (_, without), (_, within) = (
+                _nearest_to(_wide(g), wide, set()) for g in (goal - term, goal)
+            )
+            if without <= within:
+                return path
+    return None
+
+
+def _beside(way: Way, numbers: Sequence[int]) -> Way:
+    return lambda sources: sum((sources[i] for i in numbers), way(sources))
 
 
 def _same(tree: Any, other: Any) -> bool:
@@ -262,7 +303,8 @@ def _ways(
         if shape == goal:
             yield frozenset((i,)), _one(i), True
     for i, shape in enumerate(shapes):
-        for way in itertools.chain(_arranged(shape, goal), _cut(shape, goal)):
+        ways = _arranged(shape, goal), _cut(shape, goal), _spread(shape, goal)
+        for way in itertools.chain(*ways):
             yield frozenset((i,)), _of(i, way), False
     for first, last in itertools.combinations(range(len(shapes) + 1), 2):
         if last - first > 1:
@@ -307,6 +349,15 @@ def _cut(shape: torch.Size, goal: torch.Size) -> Iterator[Callable[[Any], torch.
         if len(goal) == len(shape) and others == (*goal[:axis], *goal[axis + 1 :]):
             for start in range(size - goal[axis] + 1):
                 yield functools.partial(torch.narrow, dim=axis, start=start, length=goal[axis])
+
+
+def _spread(shape: torch.Size, goal: torch.Size) -> Iterator[Callable[[Any], torch.Tensor]]:
+    """Once more for each place along axes that it has not, or has one place on."""
+    missing = len(goal) - len(shape)
+    if shape.numel() >= goal.numel() or missing < 0:
+        return
+    if all(n in (1, m) for n, m in zip(shape, goal[missing:], strict=True)):
+        yield lambda t: t.expand(goal)
 
 
 def _joined(shapes: Sequence[torch.Size], goal: torch.Size) -> Iterator[Callable[[Any], Any]]:

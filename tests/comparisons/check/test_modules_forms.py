@@ -203,6 +203,7 @@ LAYOUTS = {
     "other order": ([A, A.exp(), B], [B, A.exp(), A]),
     "a sum": ([A, A.exp()], [A + A.exp(), A]),
     "a part alone": ([A], [A[:, 1:]]),
+    "spread": ([A[:1], A[0]], [A[:1].expand(5, 3, 4), A[0].expand(2, 3, 4)]),
 }
 
 
@@ -234,3 +235,122 @@ def test_what_is_of_the_same_form_is_none():
     near = A * (1 + torch.finfo(A.dtype).eps)
     assert _form((near, mask), (x, mask), {"n": 3}) is None
     assert _form((near, ~mask), (x, mask), {"n": 3}) is not None
+
+
+class Flow(nn.Module):
+    """A step that adds to a running total, or leaves that to its parent; of it a mean is a part."""
+
+    adds, share = True, 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(-1.0, 0.2, WIDTH))
+
+    def forward(self, x, total=None):
+        own = self.share * self.scale.sum().tanh() + 0 * x.sum(-1)
+        return x * self.scale.exp(), total + own if self.adds else own
+
+
+class Flows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.ModuleList(Flow() for _ in range(3))
+
+    def forward(self, x):
+        total = x.new_zeros(len(x))
+        for step in self.steps:
+            x, total = step(x, total)
+        return x, total
+
+
+class MyFlow(Flow):
+    adds = False
+
+
+class MyFlows(Flows):
+    def __init__(self, share=1.0):
+        super().__init__()
+        self.steps = nn.ModuleList(MyFlow() for _ in range(3))
+        self.steps[1].share = share
+
+    def forward(self, x):
+        total = 0
+        for step in self.steps:
+            x, own = step(x)
+            total = total + own
+        return x, total
+
+
+def test_what_the_port_leaves_to_its_parent_to_add_is_added():
+    x = torch.randn(4, WIDTH)
+    report = check(MyFlows(), Flows(), [x])
+    assert report.passed
+    assert not (report.table["class"] == NOT_APPLICABLE).any()
+    report = check(MyFlows(0.9), Flows(), [x])
+    assert report.first == "output 1 in steps.1"
+
+
+class Places(nn.Embedding):
+    """Of as many sequences, or of one for all; counted from 2 inside, or outside."""
+
+    def forward(self, tokens):
+        return super().forward(torch.arange(tokens.shape[1]).expand(tokens.shape) + 2)
+
+
+class Placed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.places, self.fc = Places(8, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, tokens):
+        return self.fc(self.places(tokens))
+
+
+class MyPlaced(Placed):
+    def __init__(self, first=2):
+        super().__init__()
+        self.places, self.first = nn.Embedding(8, WIDTH), first
+
+    def forward(self, tokens):
+        rows = self.places(torch.arange(self.first, tokens.shape[1] + self.first))
+        return self.fc(rows).expand(*tokens.shape, WIDTH)
+
+
+def test_a_result_that_is_the_same_for_all_is_one_of_them():
+    tokens = torch.full((3, 5), 7)
+    report = check(MyPlaced(), Placed(), [tokens])
+    assert report.passed
+    assert set(report.table["place"]) >= {"places", "fc"}
+    assert not (report.table["class"] == NOT_APPLICABLE).any()
+    assert not check(MyPlaced(3), Placed(), [tokens]).passed
+
+
+class Kept(nn.Module):
+    """A mean that is moved, in its place or by another tensor."""
+
+    share = 0.1
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(WIDTH))
+
+    def forward(self, x):
+        self.mean.lerp_(x.detach().mean(0), 0.1)
+        return x - self.mean
+
+
+class Replaced(Kept):
+    def forward(self, x):
+        before = self.mean
+        self.mean = before.lerp(x.detach().mean(0), 0.1)
+        y = x - self.mean
+        self.mean = before.lerp(self.mean, self.share * 10)
+        return y
+
+
+def test_a_buffer_that_is_replaced_is_judged():
+    x = torch.randn(7, WIDTH)
+    assert check(Replaced(), Kept(), [x]).passed
+    port = Replaced()
+    port.share = 0.09
+    assert check(port, Kept(), [x]).first == "buffer mean in Kept"
