@@ -65,10 +65,10 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "right": 87,
         "alarms": 24,
     },
-    # All alarms but one are submodules of three networks that take or give other tensors in the port:
-    # indices for one-hot rows, one sequence for all, a term that is left to the parent. Those are the
-    # wrong places as well. What is not found is below the roundoff of float32, but for one buffer
-    # that the port replaces, which was not looked at.
+    # All alarms but one are submodules of three networks that take or give other tensors in the
+    # port: indices for one-hot rows, one sequence for all, a term that is left to the parent. Those
+    # are most of the wrong places as well. What is not found is below the roundoff of float32, but
+    # for one buffer that the port replaces, which was not looked at.
     "ports_fifth": {
         "faults": 230,
         "found": 226,
