@@ -74,7 +74,7 @@ class Form:
             if way is not None:
                 return way(theirs)
             wide = torch.promote_types(leaf.dtype, theirs[0].dtype) if theirs else leaf.dtype
-            return leaf.to(wide, copy=True)
+            return leaf.detach().to(wide, copy=True)  # no number of the original
 
         with torch._C.DisableTorchFunction():  # it is no part of what the port computes
             own = opened(mapped(made, (self.given.args, self.given.kwargs)))
