@@ -1,0 +1,6 @@
+"""Calls of models."""
+
+from . import dense
+
+SAMPLES = {**dense.SAMPLES}
+CORNERS = {**dense.CORNERS}
