@@ -6,5 +6,15 @@ for entries, shapes and settings that do not fit; the message names the argument
 """
 
 from .dense import linear_regression, logistic_regression, loss_gradient, mlp
+from .vision import autoencoder, convnet, resnet, vit
 
-__all__ = ["linear_regression", "logistic_regression", "loss_gradient", "mlp"]
+__all__ = [
+    "autoencoder",
+    "convnet",
+    "linear_regression",
+    "logistic_regression",
+    "loss_gradient",
+    "mlp",
+    "resnet",
+    "vit",
+]

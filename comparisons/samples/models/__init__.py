@@ -1,6 +1,6 @@
 """Calls of models."""
 
-from . import dense
+from . import dense, vision
 
-SAMPLES = {**dense.SAMPLES}
-CORNERS = {**dense.CORNERS}
+SAMPLES = {**dense.SAMPLES, **vision.SAMPLES}
+CORNERS = {**dense.CORNERS, **vision.CORNERS}
