@@ -7,6 +7,15 @@ The checks raise TypeError or ValueError with a message that names the argument.
 from .. import normalization
 from ..arguments import mapping
 
+# What a batch norm keeps beside its parameters.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def parted(state):
+    """The parameters and the buffers of a `state_dict`."""
+    names = [name for name in state if name.rpartition(".")[2] in STATISTICS]
+    return {n: a for n, a in state.items() if n not in names}, {n: state[n] for n in names}
+
 
 def entries(expected, optional=(), **given):
     """Raises TypeError unless the named argument is a dict, ValueError unless it has the expected
@@ -15,9 +24,13 @@ def entries(expected, optional=(), **given):
     mapping(**given)
     missing = sorted({*expected} - {*tree})
     more = sorted({*tree} - {*expected, *optional})
-    if missing or more:
-        wrong = [f"{what} {', '.join(n)}" for what, n in (("no", missing), ("also", more)) if n]
+    wrong = [f"{what} {_listed(n)}" for what, n in (("no", missing), ("also", more)) if n]
+    if wrong:
         raise ValueError(f"{name}: expected {len(expected)} entries, got {'; '.join(wrong)}")
+
+
+def _listed(names):
+    return ", ".join(names[:3]) + ", …" * (len(names) > 3)
 
 
 def plain(rule, **settings):
@@ -60,7 +73,7 @@ def weighted(rule, parameters, name, **settings):
 def batch_norm(parameters, buffers, name, training, moved):
     """The layer of a batch norm; in training the buffers of that name, as it moves them, are put
     into `moved`."""
-    keys = [f"{name}.running_mean", f"{name}.running_var", f"{name}.num_batches_tracked"]
+    keys = [f"{name}.{part}" for part in STATISTICS]
     mean, var, seen = (buffers[key] for key in keys)
 
     def normed(x, **given):

@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from ..activations import gelu, relu, sigmoid
-from ..arguments import Constant, flag, floating, whole
+from ..arguments import Constant, flag, floating, mapping, whole
 from ..attention import scaled_dot_product_attention
 from ..convolution import conv2d, conv_transpose2d
 from ..dropout import dropout
@@ -22,10 +22,9 @@ from ..pointwise import add
 from ..pooling import adaptive_avg_pool2d, max_pool2d
 from ..views import cat, expand, flatten, transpose
 from ..windows import images
-from .layers import added, batch_norm, entries, in_sequence, plain, weighted
+from .layers import STATISTICS, added, batch_norm, entries, in_sequence, plain, weighted
 
 _AFFINE = ("weight", "bias")
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def convnet(parameters, x, buffers: Constant, training=False, p=0.5, *, mask: Constant = None):
@@ -39,12 +38,12 @@ def convnet(parameters, x, buffers: Constant, training=False, p=0.5, *, mask: Co
 
     LeCun, Bottou, Bengio & Haffner, 1998; Ioffe & Szegedy, 2015, arXiv:1502.03167
     """
-    depth = sum(re.fullmatch(r"conv\d+\.weight", name) is not None for name in parameters)
-    convolutions, norms = ([f"{name}{i + 1}" for i in range(depth)] for name in ("conv", "bn"))
+    stages = _numbers(r"conv(\d+)\.weight", parameters)
+    convolutions, norms = ([f"{name}{i}" for (i,) in stages] for name in ("conv", "bn"))
     _check(parameters, x, convolutions, [*norms, "fc"], buffers, norms)
     flag(training=training)
     moved = {}
-    stages = [
+    layers = [
         in_sequence(
             weighted(conv2d, parameters, convolution, padding=1),
             batch_norm(parameters, buffers, norm, training, moved),
@@ -54,7 +53,7 @@ def convnet(parameters, x, buffers: Constant, training=False, p=0.5, *, mask: Co
         for convolution, norm in zip(convolutions, norms, strict=True)
     ]
     model = in_sequence(
-        *stages,
+        *layers,
         plain(flatten, start_dim=1),
         plain(dropout, p=p, training=training, mask=mask),
         weighted(linear, parameters, "fc"),
@@ -107,7 +106,7 @@ def autoencoder(parameters, x):
     Hinton & Salakhutdinov, 2006; Masci, Meier, Cireşan & Schmidhuber, 2011
     """
     encoder, decoder = (
-        [f"{half}.{2 * i}" for i in range(sum(name.startswith(half) for name in parameters) // 2)]
+        [f"{half}.{i}" for (i,) in _numbers(rf"{half}\.(\d+)\.weight", parameters) or [(0,)]]
         for half in ("encoder", "decoder")
     )
     _check(parameters, x, [], [*encoder, *decoder])
@@ -136,9 +135,9 @@ def vit(parameters, x, num_heads=4):
 
     Dosovitskiy et al., 2021, arXiv:2010.11929
     """
-    depth = sum(name.endswith(".norm1.weight") for name in parameters)
+    blocks = [f"blocks.{i}" for (i,) in _numbers(r"blocks\.(\d+)\.norm1\.weight", parameters)]
     parts = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-    layers = [f"blocks.{i}.{part}" for i in range(depth) for part in parts]
+    layers = [f"{block}.{part}" for block in blocks for part in parts]
     affine = ["patch_embed.proj", *layers, "norm", "head"]
     _check(parameters, x, [], affine, alone=("cls_token", "pos_embed"))
     width = parameters["cls_token"].shape[-1]
@@ -147,7 +146,7 @@ def vit(parameters, x, num_heads=4):
         raise ValueError(f"num_heads: expected a divisor of {width}, got {num_heads}")
     model = in_sequence(
         _tokens(parameters),
-        *(_transformed(parameters, f"blocks.{i}", width, num_heads) for i in range(depth)),
+        *(_transformed(parameters, block, width, num_heads) for block in blocks),
         _layer_norm(parameters, "norm", width),
         plain(getitem, index=(slice(None), 0)),
         weighted(linear, parameters, "head"),
@@ -164,7 +163,7 @@ def _check(parameters, x, free, affine, buffers=None, norms=(), alone=()):
     weights = [f"{name}.weight" for name in free]
     entries([*alone, *weights, *expected], [f"{n}.bias" for n in free], parameters=parameters)
     if norms:
-        entries([f"{name}.{part}" for name in norms for part in _STATISTICS], buffers=buffers)
+        entries([f"{name}.{part}" for name in norms for part in STATISTICS], buffers=buffers)
 
 
 def _evaluated(model, parameters, x, buffers=(), moved=()):
@@ -178,10 +177,16 @@ def _evaluated(model, parameters, x, buffers=(), moved=()):
     return ((y, *(moved[name] for name in buffers)) if moved else y), pullback
 
 
+def _numbers(pattern, parameters):
+    """The numbers in the names that match the pattern, in order."""
+    mapping(parameters=parameters)
+    found = (re.fullmatch(pattern, name) for name in parameters)
+    return sorted(tuple(map(int, match.groups())) for match in found if match)
+
+
 def _blocks(parameters):
-    """(name, stride) of each residual block, in order."""
-    found = (re.fullmatch(r"layer(\d+)\.(\d+)\.conv1\.weight", name) for name in parameters)
-    numbers = sorted((int(block[1]), int(block[2])) for block in found if block)
+    """(name, stride) of each residual block."""
+    numbers = _numbers(r"layer(\d+)\.(\d+)\.conv1\.weight", parameters)
     return [(f"layer{i}.{j}", 2 if i > 1 and j == 0 else 1) for i, j in numbers]
 
 
