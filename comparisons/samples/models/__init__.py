@@ -1,6 +1,6 @@
 """Calls of models."""
 
-from . import dense
+from . import dense, text
 
-SAMPLES = {**dense.SAMPLES}
-CORNERS = {**dense.CORNERS}
+SAMPLES = {**dense.SAMPLES, **text.SAMPLES}
+CORNERS = {**dense.CORNERS, **text.CORNERS}
