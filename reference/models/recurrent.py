@@ -1,4 +1,6 @@
-"""Recurrent models of text."""
+"""Recurrent models of text. torch.func.vmap has no rule for the networks."""
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +18,16 @@ def _char(network, prefix, parameters, tokens):
     return F.linear(h, parameters["linear.weight"], parameters["linear.bias"])
 
 
-@rule
+@partial(rule, batched=False)
 def char_rnn(parameters, tokens):
     return _char(torch.rnn_tanh, "rnn", parameters, tokens)
 
 
-@rule
+@partial(rule, batched=False)
 def char_lstm(parameters, tokens):
     return _char(torch.lstm, "lstm", parameters, tokens)
 
 
-@rule
+@partial(rule, batched=False)
 def char_gru(parameters, tokens):
     return _char(torch.gru, "gru", parameters, tokens)
