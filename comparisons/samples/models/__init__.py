@@ -1,6 +1,6 @@
 """Calls of models."""
 
-from . import dense, vision
+from . import dense, text, vision
 
-SAMPLES = {**dense.SAMPLES, **vision.SAMPLES}
-CORNERS = {**dense.CORNERS, **vision.CORNERS}
+SAMPLES = {**dense.SAMPLES, **text.SAMPLES, **vision.SAMPLES}
+CORNERS = {**dense.CORNERS, **text.CORNERS, **vision.CORNERS}
