@@ -11,7 +11,7 @@ TREES = ("manual", "reference", "comparisons", "gradtwin")
 # The floors of comparisons/: what stands here may import itself and what stands before.
 FLOORS = (
     ("english",),
-    ("verdict", "samples", "exact", "parallel", "environment", "moved"),
+    ("verdict", "samples", "exact", "parallel", "cluster", "environment", "moved"),
     ("ops", "report"),
     ("training",),
     *[("check", "gradients", "optimizers", "schedules", "curves", "dialects", "runs", "snapshots")],
