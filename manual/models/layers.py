@@ -4,6 +4,8 @@ dy → (dx, {name of a parameter: its gradient}).
 The checks raise TypeError or ValueError with a message that names the argument.
 """
 
+import numpy as np
+
 from .. import normalization
 from ..arguments import mapping
 
@@ -81,7 +83,7 @@ def batch_norm(parameters, buffers, name, training, moved):
         if not training:
             return y, pull
         y, *statistics = y
-        moved.update(zip(keys, [*statistics, seen + 1], strict=True))
+        moved.update(zip(keys, [*statistics, np.asarray(seen + 1)], strict=True))
 
         def pullback(dy):
             return pull((dy, None, None))
