@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..ops import evaluate
 from ..samples import Call, array, call
-from ..samples.models import layers
+from ..samples.models.dense import layers
 from .costs import REPEATS, Row, cost
 from .rules import by_hand, by_torch
 

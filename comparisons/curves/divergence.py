@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ...manual.trees import leaves
 from ..report.text import apart
 from ..samples import written
-from ..training.cells import Arrays, Cell, start
+from ..training.cells import Cell, start
 from ..training.datasets import Data, load
 from ..training.loop import Side, Step, by_hand, by_torch, gradients_at, stepped, train
+from ..training.models import Arrays
 from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, PARTED, ROUNDING, UNDECIDED, Results
 from ..verdict.drift import RUNS, Drift, chaos, free_drift
 from ..verdict.lockstep import Beginning, Lockstep, Pair, StepVerdict
@@ -46,7 +48,7 @@ def compare(
     `disturb` makes of the parameters."""
     data = load(cell.data)
     hand, torch_side = ours(cell, data), twin(cell, data)
-    parameters = disturb(start(cell, data.x.shape[1], data.outputs))
+    parameters = disturb(start(cell))
     settings = cell.all_settings
     lockstep = Lockstep(np.dtype(cell.dtype), cell.steps, thorough)
 
@@ -73,7 +75,8 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
     def gradient(inputs: Any) -> Results:
         """From the reference's parameters, and from a batch of its own if that is another one."""
         batch = ours.batch(step.t)  # here, because many steps later it is asked again
-        same = all(np.array_equal(a, b) for a, b in zip(batch, step.batch, strict=True))
+        pairs = zip(leaves(batch), leaves(step.batch), strict=True)
+        same = all(np.array_equal(a, b) for a, b in pairs)
         parameters, *theirs = inputs
         kind = next(iter(parameters.values())).dtype
         return _named_gradient(*ours.gradient(parameters, *(theirs if same else cast(batch, kind))))
@@ -124,7 +127,8 @@ def _noisy_losses(side: Side, cell: Cell, parameters: Arrays) -> np.ndarray:
         return [moved(tree, size, rngs[run], zeros=True) for tree, run in pairs]
 
     for t in range(cell.steps):
-        seen = disturbed([(params, *side.batch(t)) for params, _ in now.values()])
+        batch = side.batch(t)
+        seen = disturbed([(params, *batch) for params, _ in now.values()])
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
             found = gradients_at(side, seen)
             losses[list(now), t] = [loss for loss, _ in found]
@@ -203,11 +207,10 @@ def _row(
 def described(cell: Cell) -> dict[str, Any]:
     """The columns of a row that are known before the run, its id first."""
     settings = written(cell.settings)
-    shape = f"{'-'.join(map(str, cell.hidden))} {cell.activation}" if cell.model == "mlp" else ""
     regime = f"{cell.regime} {cell.batch_size}" if cell.regime == "mini-batch" else cell.regime
     what = (
         cell.model,
-        shape,
+        cell.shape,
         cell.data,
         cell.optimizer,
         f"lr={cell.lr:g}",
@@ -218,7 +221,7 @@ def described(cell: Cell) -> dict[str, Any]:
     return {
         "id": f"curve({'/'.join(str(w) for w in what if w)})/{cell.dtype}/{cell.seed}",
         "model": cell.model,
-        "shape": shape,
+        "shape": cell.shape,
         "data": cell.data,
         "optimizer": cell.optimizer,
         "lr": cell.lr,

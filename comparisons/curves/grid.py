@@ -9,11 +9,10 @@ from typing import Any
 
 from ...manual.names import unknown
 from ..ops.optimizers import named
-from ..training.cells import CHOICES, OPTIMIZERS, Cell
+from ..training.cells import CHOICES, MODELS, OPTIMIZERS, Cell
 
-# Where nothing is said: an optimizer's rate, if that is not torch's default, and a model's data.
+# Where nothing is said: an optimizer's rate, if that is not torch's default.
 LR = {"sgd": 0.1, "adagrad": 0.05, "adam": 0.01, "adamw": 0.01}
-DATA = {"linear_regression": "line", "logistic_regression": "breast_cancer", "mlp": "digits"}
 
 # What `gradtwin` runs: every model, data set, optimizer, regime and dtype, the longest first.
 GRID = (
@@ -51,7 +50,8 @@ def from_words(given: Mapping[str, Sequence[Any]], settings: dict[str, Any]) -> 
 
 def _cell(given: dict[str, Any], settings: dict[str, Any]) -> Cell:
     given = {"model": "mlp", "optimizer": "sgd", **given}
-    given.setdefault("data", DATA[given["model"]])
+    for name in ("data", "regime"):
+        given.setdefault(name, getattr(MODELS[given["model"]], name))
     if given["optimizer"] in OPTIMIZERS:
         accepted = inspect.signature(named(given["optimizer"]).rule).parameters
         given.setdefault("lr", LR.get(given["optimizer"], accepted["lr"].default))

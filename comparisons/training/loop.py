@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,18 +13,20 @@ from ...reference.adapters import leaves, ones_like, rule
 from .. import ops
 from ..ops import optimizers
 from ..verdict.floor import TOGETHER, stacked
-from .cells import Arrays, Cell
+from .cells import Cell
 from .datasets import Data
+from .models import Arrays
+
+NOTHING: Mapping[str, Any] = {}
+Batch = tuple[Any, ...]  # x, target, and what is drawn at random, by keyword, if something is
 
 
 @dataclass(frozen=True)
 class Side:
     """What the loop calls: by hand or by torch."""
 
-    batch: Callable[[int], tuple[np.ndarray, np.ndarray]]  # step → x, target
-    gradient: Callable[
-        [Arrays, np.ndarray, np.ndarray], tuple[np.ndarray, Arrays]
-    ]  # → loss, gradients
+    batch: Callable[[int], Batch]
+    gradient: Callable[..., tuple[np.ndarray, Arrays]]  # parameters, *batch → loss, gradients
     step: Callable[
         ..., tuple[Arrays, dict[str, Any]]
     ]  # parameters, gradients, states, settings → the first and third anew
@@ -38,7 +40,7 @@ class Step:
     t: int
     parameters: Arrays
     states: dict[str, Any]
-    batch: tuple[np.ndarray, np.ndarray]
+    batch: Batch
     loss: np.ndarray
     gradients: Arrays
     new_parameters: Arrays
@@ -64,7 +66,7 @@ def train(
             return
 
 
-Point = tuple[Arrays, np.ndarray, np.ndarray]  # parameters, x, target
+Point = tuple[Any, ...]  # parameters, *batch
 
 
 def gradients_at(side: Side, points: Sequence[Point]) -> list[tuple[np.ndarray, Arrays]]:
@@ -74,7 +76,7 @@ def gradients_at(side: Side, points: Sequence[Point]) -> list[tuple[np.ndarray, 
         return [side.gradient(*point) for point in points]
     found: dict[int, tuple[np.ndarray, Arrays]] = {}
     alike: dict[Any, list[int]] = {}
-    for i, (_, x, target) in enumerate(points):
+    for i, (_, x, target, *_) in enumerate(points):
         alike.setdefault((x.shape, target.shape), []).append(i)
     for indices in alike.values():
         elements = sum(a.size for a in leaves(points[indices[0]]))
@@ -111,13 +113,15 @@ def by_hand(cell: Cell, data: Data) -> Side:
     optimizer = optimizers.named(cell.optimizer).rule
 
     def gradient(
-        parameters: Arrays, x: np.ndarray, target: np.ndarray
+        parameters: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
     ) -> tuple[np.ndarray, Arrays]:
-        output, pull_model = model(parameters, x, **cell.model_settings)
-        value, pull_loss = loss(output, target)
-        doutput = pull_loss(np.ones_like(value))
-        dparameters, _ = pull_model(doutput[0] if isinstance(doutput, tuple) else doutput)
-        return value, dparameters
+        output, pull_model = model(parameters, x, **cell.model_settings, **drawn)
+        rows, classes = output, target
+        if target.dtype.kind == "i":  # one row of logits for each of them
+            rows, classes = output.reshape(-1, output.shape[-1]), target.reshape(-1)
+        value, pull_loss = loss(rows, classes)
+        doutput = _first(pull_loss(np.ones_like(value)))
+        return value, _first(pull_model(doutput.reshape(output.shape)))
 
     def step(
         parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
@@ -134,18 +138,13 @@ def by_hand(cell: Cell, data: Data) -> Side:
 def by_torch(cell: Cell, data: Data) -> Side:
     """Torch's side: the loss of the model differentiated as one, all parameters stepped as one
     group."""
-    mirrors = [ops.named(name).mirror for name in (cell.model, cell.loss)]
-    model, loss = (mirror.__wrapped__ for mirror in mirrors)
-
-    @rule
-    def objective(parameters: Any, x: Any, target: Any) -> Any:
-        return loss(model(parameters, x, **cell.model_settings), target)
+    objective = rule(objective_of(cell), constant="drawn")
 
     def gradient(
-        parameters: Arrays, x: np.ndarray, target: np.ndarray
+        parameters: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
     ) -> tuple[np.ndarray, Arrays]:
-        value, pullback = objective(parameters, x, target)
-        return value, pullback(ones_like(value))[0]
+        value, pullback = objective(parameters, x, target, drawn)
+        return value, _first(pullback(ones_like(value)))
 
     def step(
         parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
@@ -155,16 +154,39 @@ def by_torch(cell: Cell, data: Data) -> Side:
         new, new_states = optimizers.named(cell.optimizer).mirror(*lists, **settings)
         return dict(zip(names, new, strict=True)), dict(zip(names, new_states, strict=True))
 
-    together = all(mirror.facts.batched for mirror in mirrors)
+    together = all(ops.named(name).facts.batched for name in (cell.model, cell.loss))
     return Side(_batches(cell, data), gradient, step, together)
 
 
-def _batches(cell: Cell, data: Data) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """step → (x, target): all samples, or an epoch's random order cut into batches."""
-    x = data.x.astype(cell.dtype)
-    target = data.target.astype(cell.dtype) if data.target.dtype.kind == "f" else data.target
+def objective_of(cell: Cell, loss: str = "") -> Callable[..., Any]:
+    """What a cell minimizes, or another loss of its model, as a function of torch."""
+    model, measure = (ops.named(n).mirror.__wrapped__ for n in (cell.model, loss or cell.loss))
+
+    def objective(parameters: Any, x: Any, target: Any, drawn: Mapping[str, Any] = NOTHING) -> Any:
+        output = model(parameters, x, **cell.model_settings, **drawn)
+        if not target.is_floating_point():
+            output, target = output.flatten(0, -2), target.flatten()
+        return measure(output, target)
+
+    return objective
+
+
+def _first(slopes: Any) -> Any:
+    """Of what a pullback returns, the slope of the first argument."""
+    return slopes[0] if isinstance(slopes, tuple) else slopes
+
+
+def _batches(cell: Cell, data: Data) -> Callable[[int], Batch]:
+    """step → x, target and, of a model that draws, what is drawn: all samples, or an epoch's random
+    order cut into batches."""
+    x, target = cell.seen(data)
+
+    def of(t: int, *batch: np.ndarray) -> Batch:
+        drawn = cell.drawn(batch[0], t)
+        return (*batch, drawn) if drawn else batch
+
     if cell.regime == "batch":
-        return lambda t: (x, target)
+        return lambda t: of(t, x, target)
     size = 1 if cell.regime == "stochastic" else cell.batch_size
 
     def orders() -> Iterator[np.ndarray]:
@@ -174,4 +196,4 @@ def _batches(cell: Cell, data: Data) -> Callable[[int], tuple[np.ndarray, np.nda
             yield from (order[i : i + size] for i in range(0, len(x), size))
 
     picks = list(itertools.islice(orders(), cell.steps))
-    return lambda t: (x[picks[t]], target[picks[t]])
+    return lambda t: of(t, x[picks[t]], target[picks[t]])

@@ -79,9 +79,10 @@ def swapped(side, op, change):
 
 def rewritten(module, name, old, new):
     """A patch: the function with a piece of its text in another form."""
-    source = inspect.getsource(getattr(module, name))
+    function = inspect.unwrap(getattr(module, name))
+    source = inspect.getsource(function)
     assert source.count(old) == 1
-    scope = dict(vars(module))
+    scope = dict(function.__globals__)
     exec(source.replace(old, new), scope)
     return lambda monkeypatch: monkeypatch.setattr(module, name, scope[name])
 

@@ -1,5 +1,4 @@
-"""Models: rules of rules. Parameters are a dict with the names of torch's `state_dict`; so is their
-gradient.
+"""Models of linear layers, and the gradient of their loss as a rule, for products with the Hessian.
 
 All of them take arrays in float16, float32 or float64 of one dtype. They raise TypeError for
 anything else, ValueError for entries, shapes and settings that do not fit; the message names the
@@ -10,13 +9,13 @@ from functools import partial
 
 import numpy as np
 
-from . import activations, losses, second_order
-from .activations import SELU_ALPHA, SELU_SCALE
-from .arguments import array, floating, mapping, one_of
-from .arrays import pairwise_sum
-from .linear import linear
-from .names import unknown
-from .trees import leaves
+from .. import activations, losses, second_order
+from ..activations import SELU_ALPHA, SELU_SCALE
+from ..arguments import array, floating, mapping, one_of
+from ..arrays import pairwise_sum
+from ..linear import linear
+from ..names import unknown
+from ..trees import leaves
 
 
 def linear_regression(parameters, x):
