@@ -17,6 +17,7 @@ from ..training.cells import Cell, start
 from ..training.datasets import Data, load
 from ..training.loop import Side, Step, by_hand, by_torch, gradients_at, stepped, train
 from ..training.models import Arrays
+from ..training.seconds import seconds
 from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, PARTED, ROUNDING, UNDECIDED, Results
 from ..verdict.drift import RUNS, Drift, chaos, free_drift
 from ..verdict.lockstep import Beginning, Lockstep, Pair, StepVerdict
@@ -63,9 +64,12 @@ def compare(
     noisy = _noisy_losses(torch_side, cell, parameters)
     drift = free_drift(manual, reference, noisy, unit_roundoff(cell.dtype))
     repeats = np.array_equal(reference, again, equal_nan=True)
+    taken = seconds(cell, hand, parameters)
     seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
     rate = chaos(noisy, reference)
-    row = _row(cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats)
+    row = _row(
+        cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats, taken
+    )
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
@@ -164,6 +168,7 @@ def _row(
     lockstep: Lockstep,
     resolution: float,
     repeats: bool,
+    taken: tuple[float, float],
 ) -> dict[str, Any]:
     distance = ulps(manual.astype(cell.dtype), reference.astype(cell.dtype))
     differing = np.flatnonzero(distance)
@@ -196,6 +201,9 @@ def _row(
         "judged_steps": lockstep.judged,
         "imprecise_steps": lockstep.imprecise,
         "resolution": resolution,
+        "seconds_manual": taken[0],  # CPU seconds of a step
+        "seconds_reference": taken[1],
+        "seconds_ratio": taken[0] / taken[1],
         "class": kind,
         "outside_step": outside[0],
         "outside_tensor": outside[1],
