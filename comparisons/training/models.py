@@ -38,7 +38,7 @@ class Model:
 
     losses    task of the data → loss
     data      what it is trained on where nothing is said
-    regime    how, where nothing is said
+    regime    how, where nothing is said; with so many samples in a mini-batch
     start     generator, data, cell → parameters as torch draws them, in float64
     size      what it is made of, by name, and how large that is where nothing is said
     settings  those of its rule
@@ -52,6 +52,7 @@ class Model:
     data: str
     start: Callable[[np.random.Generator, Data, Cell], Arrays]
     regime: str = "batch"
+    batch_size: int = 32
     size: Mapping[str, float] = field(default_factory=dict)
     settings: Callable[[Cell], dict[str, Any]] = _nothing
     seen: Callable[[Data, Cell], tuple[np.ndarray, np.ndarray]] = _as_it_is

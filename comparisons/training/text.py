@@ -148,6 +148,7 @@ _OF_TEXT: dict[str, Any] = {
     "losses": {"language": "cross_entropy"},
     "data": "text",
     "regime": "mini-batch",
+    "batch_size": 8,
     "seen": windows,
 }
 _CHAR = {"layers": 1, "embedding": 16, "width": 32, "context": 16}
