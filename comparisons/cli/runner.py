@@ -161,6 +161,7 @@ class Runner:
                     if row.get("outside_tensor")
                     else ""
                 )
+                where = f": {row['begins']}" if row.get("begins") else where
                 note = f" ({row['note']})" if row["note"] else ""
                 self.console.print(
                     f"{row['class']}: {row['id']}{where}{note}",

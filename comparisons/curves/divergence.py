@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from ...manual.trees import leaves
+from ..report.text import apart
 from ..samples import written
 from ..training.cells import Cell, start
 from ..training.datasets import Data, load
 from ..training.loop import Side, Step, by_hand, by_torch, gradients_at, stepped, train
 from ..training.models import Arrays
-from ..verdict.classes import DIFFERENT, IDENTICAL, PARTED, ROUNDING, UNDECIDED, Results
+from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, PARTED, ROUNDING, UNDECIDED, Results
 from ..verdict.drift import RUNS, Drift, chaos, free_drift
-from ..verdict.lockstep import Lockstep, Pair
+from ..verdict.lockstep import Beginning, Lockstep, Pair, StepVerdict
 from ..verdict.noise import cast, moved, unit_roundoff
 from ..verdict.ulps import ulps
 
@@ -171,30 +172,8 @@ def _row(
     growth, growth_from, growth_to = growth_rate(drift.drift)
     parted = None if drift.parted is None else drift.parted + 1
     outside = lockstep.outside or (parted, "loss" if parted else "", "")
-    settings = written(cell.settings)
-    regime = f"{cell.regime} {cell.batch_size}" if cell.regime == "mini-batch" else cell.regime
-    what = (
-        cell.model,
-        cell.shape,
-        cell.data,
-        cell.optimizer,
-        f"lr={cell.lr:g}",
-        settings,
-        regime,
-        cell.steps,
-    )
     return {
-        "id": f"curve({'/'.join(str(w) for w in what if w)})/{cell.dtype}/{cell.seed}",
-        "model": cell.model,
-        "shape": cell.shape,
-        "data": cell.data,
-        "optimizer": cell.optimizer,
-        "lr": cell.lr,
-        "settings": settings,
-        "regime": regime,
-        "dtype": cell.dtype,
-        "seed": cell.seed,
-        "steps": cell.steps,
+        **described(cell),
         "start_manual": manual[0],
         "start_reference": reference[0],
         "end_manual": manual[-1],
@@ -220,8 +199,69 @@ def _row(
         "class": kind,
         "outside_step": outside[0],
         "outside_tensor": outside[1],
+        **_beginning(lockstep.beginning),
         "note": note,
     }
+
+
+def described(cell: Cell) -> dict[str, Any]:
+    """The columns of a row that are known before the run, its id first."""
+    settings = written(cell.settings)
+    regime = f"{cell.regime} {cell.batch_size}" if cell.regime == "mini-batch" else cell.regime
+    what = (
+        cell.model,
+        cell.shape,
+        cell.data,
+        cell.optimizer,
+        f"lr={cell.lr:g}",
+        settings,
+        regime,
+        cell.steps,
+    )
+    return {
+        "id": f"curve({'/'.join(str(w) for w in what if w)})/{cell.dtype}/{cell.seed}",
+        "model": cell.model,
+        "shape": cell.shape,
+        "data": cell.data,
+        "optimizer": cell.optimizer,
+        "lr": cell.lr,
+        "settings": settings,
+        "regime": regime,
+        "dtype": cell.dtype,
+        "seed": cell.seed,
+        "steps": cell.steps,
+    }
+
+
+def _beginning(found: Beginning | None) -> dict[str, Any]:
+    """Where a run that is different begins to be, in the order of computation."""
+    if found is None:
+        nothing = {"first_tensor": "", "first_index": ""}
+        return nothing | {"first_manual": math.nan, "first_reference": math.nan, "begins": ""}
+    step, name, verdict = found.first
+    index = str(list(verdict.index)) if verdict.index else ""
+    ours, theirs = apart(verdict.manual, verdict.reference)
+    values = verdict.note or f"{ours} by hand, {theirs} by torch"
+    where = f"step {step}, {name}{index and f' {index}'}"
+    return {
+        "first_tensor": name,
+        "first_index": index,
+        "first_manual": verdict.manual,
+        "first_reference": verdict.reference,
+        "begins": f"{where}: {values}; {_so_far(found.before)}",
+    }
+
+
+def _so_far(before: Sequence[StepVerdict]) -> str:
+    """What is known of the results that were judged before the first that is different."""
+    if not before:
+        return "nothing was judged before it"
+    imprecise = sum(r.verdict.kind == IMPRECISE for r in before)
+    losing = f", {imprecise} but for lost digits" if imprecise else ""
+    count = f"{len(before)} result{'s' * (len(before) > 1)}"
+    step, name, verdict = max(before, key=lambda r: r.verdict.margin)
+    nearest = f"at most {verdict.margin:.2g} of the limit, at step {step}, {name}"
+    return f"all before it is rounding ({count}{losing}, {nearest})"
 
 
 def growth_rate(drift: np.ndarray) -> tuple[float, int | None, int | None]:
@@ -246,10 +286,12 @@ def _run(run: Iterator[Step], steps: int) -> tuple[np.ndarray, Arrays]:
 
 
 def _named_gradient(loss: np.ndarray, gradients: Arrays) -> Arrays:
-    named = {f"gradient of {name}": gradient for name, gradient in gradients.items()}
+    """In the order of the backward pass, which comes to the last parameters first."""
+    named = {f"gradient of {name}": gradients[name] for name in reversed(gradients)}
     return {"loss": np.asarray(loss), **named}
 
 
 def _named_update(parameters: Arrays, states: dict[str, Arrays]) -> Arrays:
+    """The state first, from which the parameters follow."""
     named = {f"{n}.{k}": np.asarray(v) for n, state in states.items() for k, v in state.items()}
-    return {**parameters, **named}
+    return {**named, **parameters}
