@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...manual.trees import leaves
+from .. import ops
 from ..report.text import apart
 from ..samples import written
 from ..training.cells import Cell, start
@@ -66,6 +67,10 @@ def compare(
     seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
     rate = chaos(noisy, reference)
     row = _row(cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats)
+    pairs = zip(
+        ("manual", "reference"), ops.named(cell.model).pair, (ours_at_end, theirs), strict=True
+    )
+    row |= {f"written_{side}": cell.written(model, at_end) for side, model, at_end in pairs}
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
