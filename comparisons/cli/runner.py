@@ -98,6 +98,8 @@ class Runner:
             for row in rows_of(result) if not self.as_json else ():
                 style = STYLES[row["class"]]
                 self.console.print(console.line(shown, row), style=style, soft_wrap=True)
+                if text := row.get("written_manual"):
+                    self.console.print(f"  writes {text!r}", style="dim", soft_wrap=True)
 
         for result in found.values():
             show(result)

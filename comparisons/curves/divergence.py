@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...manual.trees import leaves
+from .. import ops
 from ..report.text import apart
 from ..samples import written
 from ..training.cells import Cell, start
@@ -64,12 +65,16 @@ def compare(
     noisy = _noisy_losses(torch_side, cell, parameters)
     drift = free_drift(manual, reference, noisy, unit_roundoff(cell.dtype))
     repeats = np.array_equal(reference, again, equal_nan=True)
-    taken = seconds(cell, hand, parameters)
     seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
     rate = chaos(noisy, reference)
-    row = _row(
-        cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats, taken
+    row = _row(cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats)
+    pairs = zip(
+        ("manual", "reference"), ops.named(cell.model).pair, (ours_at_end, theirs), strict=True
     )
+    ours_take, theirs_take = seconds(cell, hand, parameters)
+    row |= {"seconds_manual": ours_take, "seconds_reference": theirs_take}  # of a step, on the CPU
+    row |= {"seconds_ratio": ours_take / theirs_take}
+    row |= {f"written_{side}": cell.written(model, at_end) for side, model, at_end in pairs}
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
@@ -168,7 +173,6 @@ def _row(
     lockstep: Lockstep,
     resolution: float,
     repeats: bool,
-    taken: tuple[float, float],
 ) -> dict[str, Any]:
     distance = ulps(manual.astype(cell.dtype), reference.astype(cell.dtype))
     differing = np.flatnonzero(distance)
@@ -201,9 +205,6 @@ def _row(
         "judged_steps": lockstep.judged,
         "imprecise_steps": lockstep.imprecise,
         "resolution": resolution,
-        "seconds_manual": taken[0],  # CPU seconds of a step
-        "seconds_reference": taken[1],
-        "seconds_ratio": taken[0] / taken[1],
         "class": kind,
         "outside_step": outside[0],
         "outside_tensor": outside[1],

@@ -96,7 +96,7 @@ def from_words(given: Mapping[str, Sequence[Any]], settings: dict[str, Any]) -> 
 
 def _cell(given: dict[str, Any], settings: dict[str, Any]) -> Cell:
     given = {"model": "mlp", "optimizer": "sgd", **given}
-    for name in ("data", "regime"):
+    for name in ("data", "regime", "batch_size"):
         given.setdefault(name, getattr(MODELS[given["model"]], name))
     if given["optimizer"] in OPTIMIZERS:
         accepted = inspect.signature(named(given["optimizer"]).rule).parameters
