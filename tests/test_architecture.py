@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 TREES = ("manual", "reference", "comparisons", "gradtwin")
 # The floors of comparisons/: what stands here may import itself and what stands before.
 FLOORS = (
-    ("english",),
-    ("verdict", "samples", "exact", "parallel", "cluster", "environment", "moved"),
+    ("english", "cluster"),
+    ("verdict", "samples", "exact", "parallel", "environment", "moved"),
     ("ops", "report"),
     ("training",),
     *[("check", "gradients", "optimizers", "schedules", "curves", "dialects", "runs", "snapshots")],

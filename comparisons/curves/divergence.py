@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...manual.trees import leaves
+from .. import ops
 from ..report.text import apart
 from ..samples import written
 from ..training.cells import Cell, start
@@ -27,6 +28,7 @@ from ..training.loop import (
     whole,
 )
 from ..training.models import Arrays
+from ..training.seconds import seconds
 from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, PARTED, ROUNDING, UNDECIDED, Results
 from ..verdict.drift import RUNS, Drift, chaos, free_drift
 from ..verdict.lockstep import Beginning, Lockstep, Pair, StepVerdict
@@ -76,6 +78,13 @@ def compare(
     seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
     rate = chaos(noisy, reference)
     row = _row(cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats)
+    pairs = zip(
+        ("manual", "reference"), ops.named(cell.model).pair, (ours_at_end, theirs), strict=True
+    )
+    ours_take, theirs_take = seconds(cell, hand, parameters)
+    row |= {"seconds_manual": ours_take, "seconds_reference": theirs_take}  # of a step, on the CPU
+    row |= {"seconds_ratio": ours_take / theirs_take}
+    row |= {f"written_{side}": cell.written(model, at_end) for side, model, at_end in pairs}
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,6 +129,12 @@ class Cell:
     def drawn(self, x: np.ndarray, t: int) -> dict[str, Any]:
         """What is drawn at step t for a batch, by keywords of the rule; the same on both sides."""
         return MODELS[self.model].drawn(self, x, np.random.default_rng([self.seed, 3, t]))
+
+    def written(self, model: Callable[..., Any], parameters: Arrays) -> str:
+        """What the model, its rule or its mirror, writes; "" if it is none of language, or has
+        diverged."""
+        finite = all(np.isfinite(a).all() for a in parameters.values())
+        return MODELS[self.model].written(self, model, parameters) if finite else ""
 
     @property
     def all_settings(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .cells import Cell
 
 STD = 0.02  # of a transformer's weights, as GPT-2 and Llama draw them
+PROMPT, WRITTEN = "The ", 40  # what a sample in a table begins with, and the characters behind it
 Rng = np.random.Generator
 
 
@@ -49,6 +50,17 @@ def sample(
         else:
             written.append(int(ahead.argmax()))
     return "".join(ALPHABET[i] for i in written)
+
+
+def written(cell: Cell, model: Callable[..., Any], parameters: Arrays) -> str:
+    """A sample of a rule or a mirror, in one line."""
+    settings = {**cell.model_settings, **({"dropout": 0.0} if "dropout" in cell.sizes else {})}
+
+    def logits(tokens: np.ndarray) -> np.ndarray:
+        found: np.ndarray = model(parameters, tokens, **settings)[0]
+        return found
+
+    return sample(logits, PROMPT, WRITTEN, cell.sizes["context"])
 
 
 def windows(data: Data, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +160,9 @@ _OF_TEXT: dict[str, Any] = {
     "losses": {"language": "cross_entropy"},
     "data": "text",
     "regime": "mini-batch",
+    "batch_size": 8,
     "seen": windows,
+    "written": written,
 }
 _CHAR = {"layers": 1, "embedding": 16, "width": 32, "context": 16}
 MODELS = {

@@ -240,12 +240,12 @@ def _layers(parameters, expected):
 
 
 def _check_activation(name):
-    names = [
-        n
-        for n, f in vars(activations).items()
-        if getattr(f, "__module__", "") == activations.__name__
-    ]
     if not isinstance(name, str):
         raise TypeError(f"activation: expected a name, got {name!r}")
-    if name not in names or name.startswith("_"):
-        raise ValueError(unknown("activation", name, names))
+    known = vars(activations)
+    if name.startswith("_") or not _is_rule(known.get(name)):
+        raise ValueError(unknown("activation", name, (n for n, f in known.items() if _is_rule(f))))
+
+
+def _is_rule(thing):
+    return getattr(thing, "__module__", "") == activations.__name__
