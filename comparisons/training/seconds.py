@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from ...manual.models.layers import parted
 from ...reference.adapters import tensor, tree_map
 from ..ops import optimizers
 from .cells import Cell
-from .loop import Batch, Side, objective_of
+from .loop import Batch, Side, objective_of, whole
 from .models import Arrays
 
 STEPS = 15  # that are timed, behind those that warm up
@@ -36,8 +38,9 @@ def _by_hand(
     now: list[Any] = [parameters, {name: {} for name in parameters}]
 
     def step(batch: Batch) -> None:
-        _, gradients = hand.gradient(now[0], *batch)
-        now[:] = hand.step(now[0], gradients, now[1], cell.all_settings)
+        _, gradients, *moved = hand.gradient(now[0], *batch)
+        new, states = hand.step(now[0], gradients, now[1], cell.all_settings)
+        now[:] = whole(now[0], new, *moved), states
 
     for batch in batches:
         yield lambda batch=batch: step(batch)
@@ -46,13 +49,17 @@ def _by_hand(
 def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Callable[[], Any]]:
     """As a user of torch trains: parameters and an optimizer that stay."""
     objective = objective_of(cell)
-    own = {name: torch.nn.Parameter(tensor(a)) for name, a in parameters.items()}
+    drawn, buffers = map(partial(tree_map, tensor), parted(parameters))
+    own = {name: torch.nn.Parameter(t) for name, t in drawn.items()}
     kind = optimizers.named(cell.optimizer).mirror.__wrapped__
     machine = kind(list(own.values()), **cell.all_settings)
 
     def step(batch: Any) -> None:
         machine.zero_grad()
-        objective(own, *batch).backward()
+        y = objective(own, *batch, buffers=buffers)
+        value, *moved = y if buffers else (y,)
+        buffers.update(zip(buffers, moved, strict=True))
+        value.backward()
         machine.step()
 
     for batch in batches:
