@@ -15,23 +15,23 @@ def on(address: str) -> Iterator[int]:
     """Lets joblib's tasks run on the cluster whose scheduler has this address, tcp://HOST:PORT, and
     gives the number of its workers. A task of a worker that dies is done by another.
 
-    Raises ValueError where dask is not installed, for a text that is no address and for a cluster
-    that does not answer or has no workers.
+    Raises ConnectionError where dask is not installed, and for a cluster that does not answer or
+    has no workers.
     """
     try:
         from distributed import Client
     except ImportError:
-        raise ValueError(
+        raise ConnectionError(
             "expected dask and distributed, got neither: pip install 'gradtwin[cluster]'"
         ) from None
     try:
         client = Client(address, timeout=WAIT, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"expected a scheduler at {address}, got {error}") from None
+    except OSError as error:
+        raise ConnectionError(f"expected a scheduler at {address}, got {error}") from None
     with client:
         try:
             client.wait_for_workers(1, timeout=WAIT)
         except TimeoutError:
-            raise ValueError(f"expected workers at {address}, got none") from None
+            raise ConnectionError(f"expected workers at {address}, got none") from None
         with joblib.parallel_config(backend="dask", client=client, wait_for_workers_timeout=WAIT):
             yield len(client.scheduler_info()["workers"])

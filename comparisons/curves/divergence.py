@@ -4,7 +4,7 @@ run free."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,19 @@ from ..report.text import apart
 from ..samples import written
 from ..training.cells import Cell, start
 from ..training.datasets import Data, load
-from ..training.loop import Side, Step, by_hand, by_torch, gradients_at, stepped, train
+from ..training.loop import (
+    NOTHING,
+    Side,
+    Step,
+    by_hand,
+    by_torch,
+    gradients_at,
+    stepped,
+    train,
+    whole,
+)
 from ..training.models import Arrays
+from ..training.seconds import seconds
 from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, PARTED, ROUNDING, UNDECIDED, Results
 from ..verdict.drift import RUNS, Drift, chaos, free_drift
 from ..verdict.lockstep import Beginning, Lockstep, Pair, StepVerdict
@@ -70,6 +81,9 @@ def compare(
     pairs = zip(
         ("manual", "reference"), ops.named(cell.model).pair, (ours_at_end, theirs), strict=True
     )
+    ours_take, theirs_take = seconds(cell, hand, parameters)
+    row |= {"seconds_manual": ours_take, "seconds_reference": theirs_take}  # of a step, on the CPU
+    row |= {"seconds_ratio": ours_take / theirs_take}
     row |= {f"written_{side}": cell.written(model, at_end) for side, model, at_end in pairs}
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
@@ -93,7 +107,7 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
             gradient,
             lambda i: _named_gradient(*twin.gradient(*i)),
             seen,
-            _named_gradient(step.loss, step.gradients),
+            _named_gradient(step.loss, step.gradients, *step.moved),
             together=lambda many: _gradients(twin, many),
         ),
         Pair(
@@ -136,13 +150,17 @@ def _noisy_losses(side: Side, cell: Cell, parameters: Arrays) -> np.ndarray:
         seen = disturbed([(params, *batch) for params, _ in now.values()])
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
             found = gradients_at(side, seen)
-            losses[list(now), t] = [loss for loss, _ in found]
-            grads = disturbed([grad for _, grad in found])
+            losses[list(now), t] = [loss for loss, *_ in found]
+            grads = disturbed([grad for _, grad, *_ in found])
             states = [state for _, state in now.values()]
             params = [point[0] for point in seen]
             new = stepped(side, list(zip(params, grads, states, strict=True)), cell.all_settings)
-        finite = [all(np.isfinite(p).all() for p in after.values()) for after, _ in new]
-        now = {run: n for run, n, good in zip(now, new, finite, strict=True) if good}
+        after = [
+            (whole(before, of_one, *moved), state)
+            for before, (of_one, state), (_, _, *moved) in zip(params, new, found, strict=True)
+        ]
+        finite = [all(np.isfinite(p).all() for p in of_one.values()) for of_one, _ in after]
+        now = {run: a for run, a, good in zip(now, after, finite, strict=True) if good}
         if not now:
             break
     return losses
@@ -287,13 +305,17 @@ def _run(run: Iterator[Step], steps: int) -> tuple[np.ndarray, Arrays]:
     losses = np.full(steps, math.nan)
     for step in run:
         losses[step.t] = step.loss
-    return losses, step.new_parameters
+    return losses, step.after
 
 
-def _named_gradient(loss: np.ndarray, gradients: Arrays) -> Arrays:
-    """In the order of the backward pass, which comes to the last parameters first."""
+def _named_gradient(
+    loss: np.ndarray, gradients: Arrays, buffers: Mapping[str, np.ndarray] = NOTHING
+) -> Arrays:
+    """Buffers move in the forward pass; then in the order of the backward pass, which comes to the
+    last parameters first."""
+    moved = {f"buffer {name}": buffer for name, buffer in buffers.items()}
     named = {f"gradient of {name}": gradients[name] for name in reversed(gradients)}
-    return {"loss": np.asarray(loss), **named}
+    return {**moved, "loss": np.asarray(loss), **named}
 
 
 def _named_update(parameters: Arrays, states: dict[str, Arrays]) -> Arrays:

@@ -1,5 +1,5 @@
-"""What is kept of a cell, its row and thinned curves, and the folder in which each lies in a file of
-its own as soon as it is done: a grid that was interrupted goes on from there."""
+"""What is kept of a cell, its row and thinned curves, and the folder in which each lies in a file
+of its own as soon as it is done: a grid that was interrupted goes on from there."""
 
 from __future__ import annotations
 
@@ -89,10 +89,19 @@ class Shelf:
         kept = {i: self._read(cell) for i, cell in enumerate(cells)}
         return {i: k for i, k in kept.items() if k is not None}
 
+    def told(self, done: Mapping[int, Kept]) -> str:
+        """How many cells are done, and why others that lie there do not count."""
+        texts = [f"done before: {len(done)}"] if done else []
+        if self.others:
+            reasons = "; ".join(dict.fromkeys(self.others))
+            texts.append(f"run again: {len(self.others)}, {reasons}")
+        return "; ".join(texts)
+
     def keep(self, kept: Kept) -> None:
-        """Writes a cell, whole. ValueError if it was run with other versions than are here."""
+        """Writes a cell, whole. ConnectionError if a worker has run it with other versions than are
+        here."""
         if why := self._differs(kept.environment):
-            raise ValueError(f"a worker runs other versions than are here: {why}")
+            raise ConnectionError(f"a worker runs other versions than are here: {why}")
         files.folder(self.folder)
         files.write(self._path(kept.row["id"]), kept.content)
 

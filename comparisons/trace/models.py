@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ...reference.adapters import tensor
+from ...manual.models.layers import parted
+from ...reference.adapters import tensor, tree_map
 from ..training.cells import Cell, start
 from ..training.datasets import load
 from ..training.loop import objective_of
@@ -31,11 +32,14 @@ def built(
 ) -> tuple[Callable[[torch.Tensor], Any], dict[str, torch.Tensor], torch.Tensor]:
     """What is traced: a module, its parameters, and what it is given. Raises as `traced` does."""
     cell = Cell(model, data, "sgd", 0.1, seed=seed, hidden=(8,), activation=activation)
-    parameters = {name: tensor(a).requires_grad_() for name, a in start(cell).items()}
+    drawn, buffers = parted(start(cell))
+    parameters = {name: tensor(a).requires_grad_() for name, a in drawn.items()}
     objective = objective_of(cell, loss)
-    x, target = (tensor(a[:ROWS]) for a in cell.seen(load(data)))
+    x, target = (a[:ROWS] for a in cell.seen(load(data)))
+    others = tree_map(tensor, (target, cell.drawn(x, 0), buffers))
 
     def module(x: torch.Tensor) -> Any:
-        return objective(parameters, x, target)
+        y = objective(parameters, x, *others)
+        return y[0] if buffers else y
 
-    return module, parameters, x
+    return module, parameters, tensor(x)

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from ...manual.models.layers import parted
 from ...manual.names import unknown
 from .. import ops
 from ..ops import optimizers
 from ..verdict.classes import DTYPES
-from . import dense, text
+from . import dense, text, vision
 from .datasets import DATASETS, Data, load
 from .models import Arrays, Model
 
-MODELS: dict[str, Model] = {**dense.MODELS, **text.MODELS}
+MODELS: dict[str, Model] = {**dense.MODELS, **text.MODELS, **vision.MODELS}
 
 # Those that step any parameter from its gradient alone.
 OPTIMIZERS = [
@@ -105,7 +106,9 @@ class Cell:
         """Raises as the rule does, which is given what it is trained on, but two samples of it."""
         x, _ = self.seen(data)
         drawn = self.drawn(x[:2], 0)
-        ops.named(self.model).rule(start(self), x[:2], **self.model_settings, **drawn)
+        parameters, buffers = parted(start(self))
+        given = (buffers,) if buffers else ()
+        ops.named(self.model).rule(parameters, x[:2], *given, **self.model_settings, **drawn)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -147,7 +150,7 @@ class Cell:
 
 
 def start(cell: Cell) -> Arrays:
-    """The parameters that a training begins with, drawn as torch draws them."""
+    """The parameters and buffers that a training begins with, drawn as torch draws them."""
     rng = np.random.default_rng([cell.seed, 0])
     found = MODELS[cell.model].start(rng, load(cell.data), cell)
-    return {name: a.astype(cell.dtype) for name, a in found.items()}
+    return {n: a.astype(cell.dtype) if a.dtype.kind == "f" else a for n, a in found.items()}

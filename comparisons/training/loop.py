@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ...manual.models.layers import parted
 from ...reference.adapters import leaves, ones_like, rule
 from .. import ops
 from ..ops import optimizers
@@ -19,6 +20,7 @@ from .models import Arrays
 
 NOTHING: Mapping[str, Any] = {}
 Batch = tuple[Any, ...]  # x, target, and what is drawn at random, by keyword, if something is
+Slopes = tuple[Any, ...]  # loss, gradients, and buffers as they have moved, of a model with such
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Side:
     """What the loop calls: by hand or by torch."""
 
     batch: Callable[[int], Batch]
-    gradient: Callable[..., tuple[np.ndarray, Arrays]]  # parameters, *batch → loss, gradients
+    gradient: Callable[..., Slopes]  # parameters, *batch → loss, gradients …
     step: Callable[
         ..., tuple[Arrays, dict[str, Any]]
     ]  # parameters, gradients, states, settings → the first and third anew
@@ -38,13 +40,24 @@ class Step:
     """One step of a run: what went in, and what came out."""
 
     t: int
-    parameters: Arrays
+    parameters: Arrays  # buffers among them
     states: dict[str, Any]
     batch: Batch
     loss: np.ndarray
     gradients: Arrays
     new_parameters: Arrays
     new_states: dict[str, Any]
+    moved: Sequence[Arrays] = ()  # the buffers, of a model that has such
+
+    @property
+    def after(self) -> Arrays:
+        """What the next step begins with."""
+        return whole(self.parameters, self.new_parameters, *self.moved)
+
+
+def whole(before: Arrays, stepped: Arrays, buffers: Mapping[str, np.ndarray] = NOTHING) -> Arrays:
+    """All parameters and buffers after a step, in the order in which they were before."""
+    return {**before, **stepped, **buffers}
 
 
 def train(
@@ -58,10 +71,11 @@ def train(
     for t in range(steps):
         batch = side.batch(t)
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
-            loss, gradients = side.gradient(parameters, *batch)
-            new_parameters, new_states = side.step(parameters, gradients, states, settings)
-        yield Step(t, parameters, states, batch, loss, gradients, new_parameters, new_states)
-        parameters, states = new_parameters, new_states
+            loss, gradients, *moved = side.gradient(parameters, *batch)
+            new = side.step(parameters, gradients, states, settings)
+        step = Step(t, parameters, states, batch, loss, gradients, *new, moved)
+        yield step
+        parameters, states = step.after, step.new_states
         if not all(np.all(np.isfinite(p)) for p in parameters.values()):
             return
 
@@ -69,12 +83,12 @@ def train(
 Point = tuple[Any, ...]  # parameters, *batch
 
 
-def gradients_at(side: Side, points: Sequence[Point]) -> list[tuple[np.ndarray, Arrays]]:
-    """The loss and the gradients at many points. Those of one shape are evaluated together, if the
-    side can."""
+def gradients_at(side: Side, points: Sequence[Point]) -> list[Slopes]:
+    """The loss and the gradients, and buffers, at many points. Those of one shape are evaluated
+    together, if the side can."""
     if not side.together:
         return [side.gradient(*point) for point in points]
-    found: dict[int, tuple[np.ndarray, Arrays]] = {}
+    found: dict[int, Slopes] = {}
     alike: dict[Any, list[int]] = {}
     for i, (_, x, target, *_) in enumerate(points):
         alike.setdefault((x.shape, target.shape), []).append(i)
@@ -83,9 +97,12 @@ def gradients_at(side: Side, points: Sequence[Point]) -> list[tuple[np.ndarray, 
         at_once = max(TOGETHER // elements, 1)
         for start in range(0, len(indices), at_once):
             some = indices[start : start + at_once]
-            loss, of_all = cast(Any, side.gradient(*stacked([points[i] for i in some])))
+            loss, *trees = cast(Any, side.gradient(*stacked([points[i] for i in some])))
             for k, i in enumerate(some):
-                found[i] = loss.array[k], {name: g.array[k] for name, g in of_all.items()}
+                of_one = (
+                    {name: np.asarray(a.array[k]) for name, a in tree.items()} for tree in trees
+                )
+                found[i] = loss.array[k], *of_one
     return [found[i] for i in range(len(points))]
 
 
@@ -113,22 +130,27 @@ def by_hand(cell: Cell, data: Data) -> Side:
     optimizer = optimizers.named(cell.optimizer).rule
 
     def gradient(
-        parameters: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
-    ) -> tuple[np.ndarray, Arrays]:
-        output, pull_model = model(parameters, x, **cell.model_settings, **drawn)
+        state: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
+    ) -> Slopes:
+        parameters, buffers = parted(state)
+        given = (buffers,) if buffers else ()
+        y, pull_model = model(parameters, x, *given, **cell.model_settings, **drawn)
+        output, *moved = y if buffers else (y,)
         rows, classes = output, target
         if target.dtype.kind == "i":  # one row of logits for each of them
             rows, classes = output.reshape(-1, output.shape[-1]), target.reshape(-1)
         value, pull_loss = loss(rows, classes)
-        doutput = _first(pull_loss(np.ones_like(value)))
-        return value, _first(pull_model(doutput.reshape(output.shape)))
+        doutput = _first(pull_loss(np.ones_like(value))).reshape(output.shape)
+        dy = (doutput, *(None for _ in moved)) if buffers else doutput
+        slopes = value, _first(pull_model(dy))
+        return (*slopes, dict(zip(buffers, moved, strict=True))) if buffers else slopes
 
     def step(
         parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
     ) -> tuple[Arrays, dict[str, Any]]:
         stepped = {
             name: optimizer(parameters[name], gradients[name], states[name], **settings)
-            for name in parameters
+            for name in gradients
         }
         return {n: p for n, (p, _) in stepped.items()}, {n: s for n, (_, s) in stepped.items()}
 
@@ -138,18 +160,23 @@ def by_hand(cell: Cell, data: Data) -> Side:
 def by_torch(cell: Cell, data: Data) -> Side:
     """Torch's side: the loss of the model differentiated as one, all parameters stepped as one
     group."""
-    objective = rule(objective_of(cell), constant="drawn")
+    objective = rule(objective_of(cell), constant="drawn buffers")
 
     def gradient(
-        parameters: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
-    ) -> tuple[np.ndarray, Arrays]:
-        value, pullback = objective(parameters, x, target, drawn)
-        return value, _first(pullback(ones_like(value)))
+        state: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
+    ) -> Slopes:
+        parameters, buffers = parted(state)
+        y, pullback = objective(parameters, x, target, drawn, buffers)
+        if not buffers:
+            return y, _first(pullback(ones_like(y)))
+        value, *moved = y
+        gradients = _first(pullback((ones_like(value), *(None for _ in moved))))
+        return value, gradients, dict(zip(buffers, moved, strict=True))
 
     def step(
         parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
     ) -> tuple[Arrays, dict[str, Any]]:
-        names = list(parameters)
+        names = list(gradients)
         lists = ([tree[name] for name in names] for tree in (parameters, gradients, states))
         new, new_states = optimizers.named(cell.optimizer).mirror(*lists, **settings)
         return dict(zip(names, new, strict=True)), dict(zip(names, new_states, strict=True))
@@ -159,14 +186,24 @@ def by_torch(cell: Cell, data: Data) -> Side:
 
 
 def objective_of(cell: Cell, loss: str = "") -> Callable[..., Any]:
-    """What a cell minimizes, or another loss of its model, as a function of torch."""
+    """What a cell minimizes, or another loss of its model, as a function of torch; in front of the
+    buffers, which it moves."""
     model, measure = (ops.named(n).mirror.__wrapped__ for n in (cell.model, loss or cell.loss))
 
-    def objective(parameters: Any, x: Any, target: Any, drawn: Mapping[str, Any] = NOTHING) -> Any:
-        output = model(parameters, x, **cell.model_settings, **drawn)
+    def objective(
+        parameters: Any,
+        x: Any,
+        target: Any,
+        drawn: Mapping[str, Any] = NOTHING,
+        buffers: Mapping[str, Any] = NOTHING,
+    ) -> Any:
+        given = (buffers,) if buffers else ()
+        y = model(parameters, x, *given, **cell.model_settings, **drawn)
+        output, *moved = y if buffers else (y,)
         if not target.is_floating_point():
             output, target = output.flatten(0, -2), target.flatten()
-        return measure(output, target)
+        value = measure(output, target)
+        return (value, *moved) if buffers else value
 
     return objective
 
