@@ -1,5 +1,5 @@
-"""Faults that people make in a gpt: each is different at the first faulty step, with the tensor that
-it is in, in a calm training and in a chaotic one; and neither is without a fault."""
+"""Faults that people make in a gpt: each is different at the first faulty step, with the tensor
+that it is in, in a calm training and in a chaotic one; and neither is without a fault."""
 
 from contextlib import contextmanager
 from dataclasses import replace
