@@ -14,7 +14,7 @@ from ...manual.models.layers import parted
 from ...reference.adapters import tensor, tree_map
 from ..ops import optimizers
 from .cells import Cell
-from .loop import Batch, Side, objective_of, whole
+from .loop import Batch, Side, loss_of, objective_of, whole
 from .models import Arrays
 
 STEPS = 15  # that are timed, behind those that warm up
@@ -56,10 +56,7 @@ def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Cal
 
     def step(batch: Any) -> None:
         machine.zero_grad()
-        y = objective(own, *batch, buffers=buffers)
-        value, *moved = y if buffers else (y,)
-        buffers.update(zip(buffers, moved, strict=True))
-        value.backward()
+        loss_of(objective, own, batch, buffers).backward()
         machine.step()
 
     for batch in batches:

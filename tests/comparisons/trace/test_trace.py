@@ -37,6 +37,8 @@ def network(dtype=torch.float32):
         ("mlp", "diabetes", "smooth_l1_loss"),
         ("logistic_regression", "breast_cancer", ""),
         ("linear_regression", "line", "huber_loss"),
+        ("convnet", "digits", ""),
+        ("vit", "digits", ""),
     ],
 )
 def test_the_models_are_covered(model, data, loss):
