@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..ops import evaluate
-from ..samples import Call, array, call, truths
+from ..samples import Call, array, call, classes, truths
 from ..samples.models.dense import layers
+from ..samples.models.text import gpt_parameters
 from ..samples.models.vision import affine, norm, statistics
 from .costs import REPEATS, Row, cost
 from .rules import by_hand, by_torch
@@ -32,6 +33,9 @@ def cases() -> dict[str, tuple[str, Call]]:
             found[f"mlp, {shape}, batch {n}"] = "mlp", described
     images = array(64, 1, 8, 8), statistics(bn1=8, bn2=16), True
     found["convnet, 8-16, batch 64"] = "convnet", call(_CONVNET, *images, mask=truths(64, 64))
+    parameters = gpt_parameters(V=96, C=32, T=16, blocks=2, F=128, scale=0.02)
+    tokens = classes(8, 16, below=96)
+    found["gpt, 2 blocks of 32, batch 8 × 16"] = "gpt", call(parameters, tokens, heads=4)
     return found
 
 

@@ -38,6 +38,7 @@ def network(dtype=torch.float32):
         ("logistic_regression", "breast_cancer", ""),
         ("linear_regression", "line", "huber_loss"),
         ("convnet", "digits", ""),
+        pytest.param("gpt", "text", "", marks=pytest.mark.sweep),
         ("vit", "digits", ""),
     ],
 )
