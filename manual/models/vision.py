@@ -42,7 +42,7 @@ def convnet(parameters, x, buffers: Constant, training=False, p=0.5, *, mask: Co
     convolutions, norms = ([f"{name}{i}" for (i,) in stages] for name in ("conv", "bn"))
     _check(parameters, x, convolutions, [*norms, "fc"], buffers, norms)
     flag(training=training)
-    moved = {}
+    moved: dict[str, np.ndarray] = {}
     layers = [
         in_sequence(
             weighted(conv2d, parameters, convolution, padding=1),
@@ -82,7 +82,7 @@ def resnet(parameters, x, buffers: Constant, training=False):
             convolutions.append(f"{name}.downsample.0")
             norms.append(f"{name}.downsample.1")
     _check(parameters, x, convolutions, [*norms, "fc"], buffers, norms)
-    moved = {}
+    moved: dict[str, np.ndarray] = {}
     state = parameters, buffers, training, moved
     model = in_sequence(
         _convolved(state, "conv1", "bn1", stride=1, padding=1),

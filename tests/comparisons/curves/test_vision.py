@@ -13,6 +13,7 @@ from gradtwin.manual.models import layers, vision
 
 from gradtwin import manual
 
+SWEEP = pytest.mark.sweep
 SIZES = {
     "convnet": {"width": 4},
     "resnet": {"width": 2},
@@ -26,7 +27,10 @@ def cell(model, steps=4, dtype="float64", optimizer="adamw", **settings):
     return Cell(model, "digits", optimizer, **{"lr": 0.01, "steps": steps, "dtype": dtype} | small)
 
 
-@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize(
+    "model",
+    ["convnet", "vit", *(pytest.param(m, marks=SWEEP) for m in ("resnet", "autoencoder"))],
+)
 def test_a_right_training_is_rounding(model):
     row = compare(cell(model)).row
     print({k: row[k] for k in ("class", "max_ratio", "lockstep_margin", "lockstep_tensor")})
@@ -161,13 +165,13 @@ QUICK = (biased_variance, scaled_forward_only, not_turned)
 def faults():
     for model, where, name, fault, tensor in FAULTS:
         quick = fault in QUICK and model != "resnet"
-        marks = [] if quick else [pytest.mark.sweep]
+        marks = [] if quick else [SWEEP]
         yield pytest.param(
             model, where, name, fault, tensor, marks=marks, id=f"{model}-{fault.__name__}"
         )
 
 
-@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=SWEEP)])
 @pytest.mark.parametrize(("model", "where", "name", "fault", "tensor"), [*faults()])
 def test_a_fault_is_seen_at_its_first_step(model, where, name, fault, tensor, dtype, monkeypatch):
     monkeypatch.setattr(where, name, fault)
@@ -176,7 +180,7 @@ def test_a_fault_is_seen_at_its_first_step(model, where, name, fault, tensor, dt
     assert (row["class"], row["outside_step"], row["first_tensor"]) == ("different", 1, tensor)
 
 
-@pytest.mark.parametrize("chaotic", [False, pytest.param(True, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("chaotic", [False, pytest.param(True, marks=SWEEP)])
 def test_a_fault_of_one_step_is_seen_there(chaotic, monkeypatch):
     """The statistics of one batch are left out, once."""
     planted = cell("convnet", steps=8, optimizer="sgd", lr=2.0 if chaotic else 0.1)
