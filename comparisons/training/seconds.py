@@ -43,7 +43,7 @@ def _by_hand(
         now[:] = whole(now[0], new, *moved), states
 
     for batch in batches:
-        yield lambda batch=batch: step(batch)
+        yield partial(step, batch)
 
 
 def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Callable[[], Any]]:
@@ -60,8 +60,7 @@ def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Cal
         machine.step()
 
     for batch in batches:
-        given = tree_map(tensor, batch)
-        yield lambda given=given: step(given)
+        yield partial(step, tree_map(tensor, batch))
 
 
 def _taken(steps: Iterator[Callable[[], Any]]) -> float:

@@ -58,8 +58,9 @@ def _batch_norm(name: str, channels: int) -> Arrays:
 
 def _convnet(rng: Rng, data: Data, cell: Cell) -> Arrays:
     """Each stage has twice the channels of that before it."""
-    stages, channels, found = cell.sizes["stages"], 1, {}
-    for i in range(stages):
+    found: Arrays = {}
+    channels = 1
+    for i in range(cell.sizes["stages"]):
         before, channels = channels, cell.sizes["width"] * 2**i
         found |= _convolution(rng, f"conv{i + 1}", channels, before, 3, 3)
         found |= _batch_norm(f"bn{i + 1}", channels)
@@ -98,7 +99,7 @@ def _resnet(rng: Rng, data: Data, cell: Cell) -> Arrays:
 def _autoencoder(rng: Rng, data: Data, cell: Cell) -> Arrays:
     """Each convolution has twice the channels of that before it."""
     widths = [1, *(cell.sizes["width"] * 2**i for i in range(cell.sizes["layers"]))]
-    found = {}
+    found: Arrays = {}
     for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
         found |= _convolution(rng, f"encoder.{2 * i}", n_out, n_in, 3, 3, bias=True)
     for i, (n_in, n_out) in enumerate(itertools.pairwise(reversed(widths))):
