@@ -198,5 +198,5 @@ def test_models_of_text_refuse_other_types():
     with pytest.raises(IndexError, match="input: expected indices from 0 to 4"):
         manual.models.gpt(GPT, TOKENS + 5, 2)
     mixed = {**GPT, "transformer.ln_f.bias": np.zeros(4, np.float32)}
-    with pytest.raises(TypeError, match="ln_f.bias: expected"):
+    with pytest.raises(TypeError, match=r"ln_f\.bias: expected"):
         manual.models.gpt(mixed, TOKENS, 2)
