@@ -85,7 +85,7 @@ def _numbered(parameters, before, behind):
 
 def _batch_norms(parameters, buffers, training):
     """A function (x, name) that is the batch norm of that name, and the buffers that it moves."""
-    moved = {name: a.clone() for name, a in buffers.items()}
+    moved = {name: a.detach().clone() for name, a in buffers.items()}
 
     def norm(x, name):
         mean, var = moved[f"{name}.running_mean"], moved[f"{name}.running_var"]
