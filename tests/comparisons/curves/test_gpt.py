@@ -152,7 +152,7 @@ FAULTS = {
         "gradient of transformer.wte.weight",
     ),
     "decay": (decay_left_out_of_norms, f"{BLOCK}ln_1.weight"),
-    "epsilon": (of_rule("layer_norm", another_epsilon), f"gradient of {BLOCK}ln_1.weight"),
+    "epsilon": (of_rule("layer_norm", another_epsilon), f"gradient of {BLOCK}attn.c_attn.weight"),
     "dropout mask reused": (mask_used_again, f"gradient of {BLOCK}mlp.c_proj.weight"),
     "a bias averaged": (
         of_gradient(f"{BLOCK}mlp.c_fc.bias", averaged),
@@ -189,4 +189,5 @@ def test_without_a_fault_it_is_rounding(dtype, chaotic):
     row = compare(replace(cell("", chaotic, dtype), steps=steps)).row
     print({k: row[k] for k in ("class", "chaos", "max_drift", "lockstep_margin", "max_ratio")})
     assert row["class"] in ("identical", "rounding")
-    assert not chaotic or row["chaos"]
+    if chaotic:  # of float32, too few digits are left to grow
+        assert row["max_drift"] > 1e-3 if dtype == "float32" else row["chaos"]
