@@ -1,4 +1,5 @@
-"""What a result depends on beside its inputs: code, packages, BLAS, processor, threads."""
+"""What a result depends on beside its inputs: code, packages, the text that models are trained on,
+BLAS, processor, threads."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from ..reference.adapters import device
+from . import english
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "mpmath")
@@ -50,6 +52,7 @@ def fingerprint() -> dict[str, str]:
         **threads,
         "threads torch": str(torch.get_num_threads()),
         "device": _device(),
+        "text": english.digest(),
         "revision": _revision(),
         **{f"source {name}": _digest(ROOT / name) for name in SOURCES},
     }

@@ -1,4 +1,5 @@
-"""Tasks side by side, each with a number of threads, in processes that end with this one."""
+"""Tasks side by side, each with a number of threads, in processes that end with this one, or on a
+cluster."""
 
 from __future__ import annotations
 
@@ -14,28 +15,37 @@ import joblib
 import torch
 from threadpoolctl import threadpool_limits
 
+from .cluster import on
+
+_ONE = threading.RLock()
+
 
 def side_by_side(
-    tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int, threads: int = 1
+    tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]],
+    jobs: int,
+    threads: int = 1,
+    cluster: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """(index, result) of each task as it is done, an iterator being returned as a list. One task,
-    or one job, stays in this process."""
+    or one job, stays in this process. With the address of a Dask cluster, all are done there."""
+    parent = None if cluster else os.getpid()
     work = (
-        joblib.delayed(_work)(i, function, args, threads, os.getpid())
+        joblib.delayed(_work)(i, function, args, threads, parent)
         for i, (function, args) in enumerate(tasks)
     )
-    jobs = min(jobs, max(len(tasks), 1))
-    yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
+    jobs = -1 if cluster else min(jobs, max(len(tasks), 1))
+    with on(cluster) if cluster else contextlib.nullcontext():
+        yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
 
 
 def _work(
-    i: int, function: Callable[..., Any], args: tuple[Any, ...], threads: int, parent: int
+    i: int, function: Callable[..., Any], args: tuple[Any, ...], threads: int, parent: int | None
 ) -> tuple[int, Any]:
     """Does one task with so many threads, so that processes do not disturb each other and results
-    repeat."""
-    if parent != os.getpid():
+    repeat; one at a time, for a worker of a cluster may have threads for more."""
+    if parent is not None and parent != os.getpid():
         _end_with(parent)
-    with limited(threads):
+    with _ONE, limited(threads):
         result = function(*args)
         return i, list(result) if isinstance(result, Iterator) else result
 

@@ -91,7 +91,7 @@ def broadcast(**arrays):
 def broadcastable(shape, **arrays):
     """Raises ValueError unless each named array, where there is one, broadcasts to `shape`."""
     for name, a in arrays.items():
-        if a is not None:
+        if a is not None and a.shape != shape[max(len(shape) - a.ndim, 0) :]:
             try:
                 fits = np.broadcast_shapes(a.shape, shape) == shape
             except ValueError:

@@ -122,6 +122,16 @@ def in_blocks_of_rows(rule, rows, *others):
     return y, pullback
 
 
+def along(index):
+    """What takes the elements at an index along the last axis, or puts them: as
+    np.take_along_axis, which looks longer for the way."""
+    grid = (
+        np.arange(n).reshape(-1, *[1] * (index.ndim - 1 - axis))
+        for axis, n in enumerate(index.shape[:-1])
+    )
+    return (*grid, index)
+
+
 def exponentials(rows):
     """The parts of a softmax over the last axis: d = x − max x, z = eᵈ, the index at which d is
     first 0, the winner's, and the sum of all other z.
@@ -132,10 +142,11 @@ def exponentials(rows):
     if not rows.shape[-1]:
         return rows, rows, rows.astype(int), rows.sum(axis=-1, keepdims=True)
     winner = rows.argmax(axis=-1, keepdims=True)
-    d = rows - np.take_along_axis(rows, winner, -1)
+    at_winner = along(winner)
+    d = rows - rows[at_winner]
     z = np.exp(d)
     of_others = z.copy()
-    np.put_along_axis(of_others, winner, 0, -1)
+    of_others[at_winner] = 0
     return d, z, winner, of_others.sum(axis=-1, keepdims=True)
 
 
@@ -144,7 +155,7 @@ def probabilities(z, winner, others):
     total = 1 + others
     p, rest = z / total, total - z
     rest /= total
-    np.put_along_axis(rest, winner, others / total, -1)
+    rest[along(winner)] = others / total
     return p, rest
 
 
@@ -154,9 +165,11 @@ def pairwise_sum(x, axes):
     NumPy adds pairwise along the last axis of contiguous memory only; over the first axis it adds
     row after row.
     """
-    kept = x if len(axes) == x.ndim else np.moveaxis(x, axes, range(-len(axes), 0))
-    shape = kept.shape[: kept.ndim - len(axes)]
-    rows = kept.reshape(*shape, math.prod(kept.shape[len(shape) :]))
+    if len(axes) == x.ndim:
+        return np.ascontiguousarray(x.reshape(-1)).sum()
+    others = [axis for axis in range(x.ndim) if axis not in axes]
+    shape = [x.shape[axis] for axis in others]
+    rows = x.transpose(*others, *axes).reshape(*shape, math.prod(x.shape[axis] for axis in axes))
     return np.ascontiguousarray(rows).sum(axis=-1)
 
 

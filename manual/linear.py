@@ -35,7 +35,7 @@ def linear(x, weight, bias=None):
         y = (y + bias).reshape(y.shape)
 
     def pullback(dy):
-        W = np.atleast_2d(weight)
+        W = weight if weight.ndim == 2 else weight[np.newaxis]
         N = math.prod(x.shape[:-1])
         rows = dy.reshape(N, W.shape[0])
         dx = (rows @ W).reshape(x.shape)

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 TREES = ("manual", "reference", "comparisons", "gradtwin")
 # The floors of comparisons/: what stands here may import itself and what stands before.
 FLOORS = (
+    ("english", "cluster"),
     ("verdict", "samples", "exact", "parallel", "environment", "moved"),
     ("ops", "report"),
     ("training",),

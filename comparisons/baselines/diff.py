@@ -12,6 +12,7 @@ import pandas as pd
 
 from .. import environment, ops
 from ..report import tables
+from ..training.cells import MODELS
 from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, ROUNDING, UNDECIDED
 from ..verdict.ulps import ulps
 from .classes import BETTER, CLASSES, NEAR, NEW, REMOVED, WORSE
@@ -53,6 +54,13 @@ def compare(old: Baseline, new: Baseline) -> Diff:
     pairs = [(old.quantities.get(i), new.quantities.get(i)) for i in ids]
     if not any(a and b for a, b in pairs):
         raise NotComparable("no quantity is in both baselines: they are of other names or seeds")
+    of_text = [i for i, (a, b) in zip(ids, pairs, strict=True) if a and b and _reads(a)]
+    if of_text and "text" in changed:
+        then, now = changed["text"]
+        raise NotComparable(
+            f"{of_text[0]} is trained on other text: Python's pydoc_data.topics, the first 100,000 "
+            f"characters, had the digest {then} and has {now}"
+        )
     spreads = _spreads(old.quantities.values())
     frame = tables.table(_row(a, b, spreads, changed) for a, b in pairs)
     order = frame["class"].map(CLASSES.index)
@@ -62,6 +70,11 @@ def compare(old: Baseline, new: Baseline) -> Diff:
     before = len(old.about.get("history", ()))
     reasons = [entry["reason"] for entry in new.about.get("history", ())[before:]]
     return Diff(frame.drop(columns="order").reset_index(drop=True), changed, reasons)
+
+
+def _reads(q: Quantity) -> bool:
+    """Whether it is a training on the text that ships with Python."""
+    return q.table == "curves" and q.name in MODELS and MODELS[q.name].data == "text"
 
 
 def _spreads(quantities: Iterable[Quantity]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ...reference.adapters import rule
 from ..ops import evaluate
 from ..samples import Call, array, call, classes
-from ..samples.models import layers
+from ..samples.models.dense import layers
 from ..verdict.floor import DRAWS, Floor
 from .costs import REPEATS, Row, cost
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,34 @@ import typer
 from .options import RESULTS, Device, Jobs, Json, Out, Quiet, Settings, Strict, settings_of
 
 if TYPE_CHECKING:
+    from ..curves.kept import Kept
     from ..training.cells import Cell
     from .runner import Runner
+
+
+def _address(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"[a-z]+://\S+:\d+", text):
+        raise typer.BadParameter(f"expected tcp://HOST:PORT, got {text!r}")
+    return text
+
+
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="tcp://HOST:PORT",
+        callback=_address,
+        help="The scheduler of a Dask cluster, on whose workers all is run.",
+    ),
+]
 
 
 def curves_command(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Model; every option here can be repeated, which makes a grid."),
+        typer.Option(
+            help="Model; every option here can be repeated, which makes a grid, and all stands "
+            "for each choice there is."
+        ),
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="Data set.")] = None,
     optimizer: Annotated[list[str] | None, typer.Option(help="Optimizer.")] = None,
@@ -31,6 +52,7 @@ def curves_command(
     steps: Annotated[list[int] | None, typer.Option(help="Steps.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed.")] = None,
+    seeds: Annotated[int, typer.Option(help="So many seeds, from 0 on.", min=0)] = 0,
     hidden: Annotated[
         list[str] | None, typer.Option(help="Widths of an mlp's hidden layers, 32 or 32,16.")
     ] = None,
@@ -52,13 +74,16 @@ def curves_command(
     jobs: Jobs = 0,
     strict: Strict = False,
     device: Device = "cpu",
+    cluster: Cluster = None,
 ) -> None:
     """The loss-curve divergence table: training by hand and by torch. Without options, the default
-    grid.
+    grid. A grid that was interrupted, or killed, goes on where it was with the same command.
 
     With --compare two recorded runs, those of all ranks where {rank} stands in the names, or two
     logs of one scalar; exit status: 0 identical or rounding, 1 different, 2 it cannot be said.
     """
+    if seed and seeds:
+        raise typer.BadParameter("goes without --seed", param_hint="--seeds")
     named: dict[str, Sequence[Any] | None] = {
         "model": model,
         "data": data,
@@ -68,7 +93,7 @@ def curves_command(
         "batch_size": batch_size,
         "steps": steps,
         "dtype": dtype,
-        "seed": seed,
+        "seed": seed or range(seeds),
         "hidden": hidden and [_widths(h) for h in hidden],
         "activation": activation,
     }
@@ -86,24 +111,44 @@ def curves_command(
         _compare(*compare, out, as_json, quiet)
     if scalar is not None:
         raise typer.BadParameter("goes with --compare", param_hint="--scalar")
-    from ..curves.grid import GRID, from_words
+    from ..curves.grid import GRID, Grid, from_words
+    from ..curves.kept import Shelf
     from .runner import Runner
 
     try:
-        cells = from_words(given, chosen) if given or chosen else list(GRID)
+        grid = from_words(given, chosen) if given or chosen else Grid(list(GRID), [])
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
+    if seeds:
+        given["seed"] = [f"{seeds} seeds"]
     words = [str(v) for values in given.values() for v in values] + (settings or [])
     runner = Runner(out, as_json, jobs, strict, quiet, words)
-    run_curves(runner, cells)
-    runner.finish()
+    shelf = Shelf(runner.out / "curves.cells", anywhere=cluster is not None)
+    done = shelf.found(grid.cells)
+    for line in filter(None, (grid.told, shelf.told(done))):
+        runner.console.print(line, style="dim", soft_wrap=True)
+    try:
+        run_curves(runner, grid.cells, done, shelf.keep, cluster)
+    except ConnectionError as error:
+        raise typer.BadParameter(str(error), param_hint="--cluster") from None
+    try:
+        runner.finish()
+    except typer.Exit:
+        shelf.clear(grid.cells)  # for now the table is there
+        raise
 
 
-def run_curves(runner: Runner, cells: Sequence[Cell]) -> None:
-    """A line for each training."""
-    from ..curves import divergence
-    from ..curves.figure import curves_figure, fit_figure
-    from ..report import pages, tables
+def run_curves(
+    runner: Runner,
+    cells: Sequence[Cell],
+    done: Mapping[int, Kept] | None = None,
+    keep: Callable[[Kept], None] = lambda kept: None,
+    cluster: str | None = None,
+) -> None:
+    """A line for each training; those that are done are not trained again, and each of the others
+    is kept as soon as it is done."""
+    from ..curves import kept, pictures
+    from ..report import tables
     from ..report.console import Column
 
     columns = [
@@ -120,19 +165,15 @@ def run_curves(runner: Runner, cells: Sequence[Cell]) -> None:
         Column("max drift", -9, lambda r: r["max_drift"], rank=5),
         Column("at", -5, lambda r: r["max_drift_step"], rank=6),
         Column("/floor", -8, lambda r: r["max_ratio"]),
-        Column("e-folds", -8, lambda r: r["chaos"] or None, rank=7),
+        Column("e-folds", -8, lambda r: r["chaos"] or None, rank=8),
+        Column("/torch", -7, lambda r: r["seconds_ratio"], rank=7),
         Column("margin", -8, lambda r: r["lockstep_margin"], rank=2),
         Column("class", 9, lambda r: r["class"]),
     ]
-    tasks = [(divergence.compare, (cell,)) for cell in cells]
-    found = runner.run("Loss curves", tasks, columns, lambda c: [c.row])
+    tasks = [(kept.run, (cell,)) for cell in cells]
+    found = runner.run("Loss curves", tasks, columns, lambda c: [c.row], done, keep, cluster)
     runner.frames["curves"] = tables.table(c.row for c in found)
-    pictures = {"curves.png": pages.png(curves_figure(found))}
-    lines = [c for c in found if c.cell.data == "line" and c.cell.model == "linear_regression"]
-    if lines:
-        figure = fit_figure(lines[0].manual_parameters, lines[0].reference_parameters)
-        pictures["line.png"] = pages.png(figure)
-    runner.pictures["curves"] = pictures
+    runner.pictures["curves"] = pictures.of(found)
 
 
 def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> None:
@@ -167,8 +208,10 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
     rows = [one.row for one in found]
     runner.run("Recorded runs", [(lambda: found, ())], columns, lambda c: [one.row for one in c])
     runner.frames["compare"] = tables.table(rows)
-    pictures = {f"compare{one.row['rank']}.png": pages.png(figure(one)) for one in found}
-    runner.pictures["compare"] = pictures
+    runner.pictures["compare"] = {
+        f"compare{one.row['rank']}.png": pages.picture(figure(one), told([one.row]))
+        for one in found
+    }
     try:
         runner.finish(told(rows))
     except typer.Exit as end:
@@ -209,7 +252,8 @@ def _compare_logs(
     runner = Runner(out, as_json, 1, strict=True, quiet=quiet)
     runner.run("Logs", [(lambda: found, ())], columns, lambda c: [c.row])
     runner.frames["compare"] = tables.table([found.row])
-    runner.pictures["compare"] = {"compare.png": pages.png(figure(found))}
+    picture = pages.picture(figure(found), told(found.row))
+    runner.pictures["compare"] = {"compare.png": picture}
     try:
         runner.finish(told(found.row))
     except typer.Exit as end:

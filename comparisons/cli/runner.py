@@ -25,8 +25,11 @@ from rich.table import Table
 from ..parallel import side_by_side
 from ..report import console, files, pages, tables
 from ..report.console import STYLES, Column, Terminal
+from ..report.pages import Picture
 from ..report.tables import SCHEMA
 from ..verdict.classes import CLASSES, DIFFERENT, IMPRECISE, PARTED, UNDECIDED
+
+HOURS = 86400.0  # of a task may pass until the next is done: the time left is estimated from all
 
 WHY = {  # what a class of failure means, and how to go on
     DIFFERENT: "the numbers are in report.html, and `gradtwin show NAME` has both sides",
@@ -54,7 +57,7 @@ class Runner:
         self.as_json, self.strict, self.quiet = as_json, strict, quiet
         self.jobs = jobs or joblib.cpu_count()
         self.frames: dict[str, pd.DataFrame] = {}
-        self.pictures: dict[str, dict[str, bytes]] = {}
+        self.pictures: dict[str, dict[str, Picture]] = {}
         self.out = files.folder(out / files.stem("+".join(named)) if named else out)
 
     def run(
@@ -63,10 +66,16 @@ class Runner:
         tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]],
         columns: Sequence[Column],
         rows_of: Callable[[Any], Sequence[Mapping[str, Any]]],
+        found: Mapping[int, Any] | None = None,
+        keep: Callable[[Any], None] = lambda result: None,
+        cluster: str | None = None,
     ) -> list[Any]:
-        """Does the tasks side by side, shows lines as they come, and returns the results in
-        order."""
-        results: list[Any] = [None] * len(tasks)
+        """Does the tasks side by side, or on a cluster, shows lines as they come, and returns the
+        results in order. Those that were `found` are not done again; `keep` is given each of the
+        others as it is done."""
+        found = found or {}
+        results = [found.get(i) for i in range(len(tasks))]
+        left = [i for i in range(len(tasks)) if i not in found]
         progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -78,19 +87,29 @@ class Runner:
             console=self.console,
             transient=True,
             disable=self.quiet,
+            speed_estimate_period=HOURS,
         )
         shown = console.fitting(columns, self.console.width)
         if not self.as_json:
             self.console.print(f"\n{title}", style="bold")
             self.console.print(console.line(shown), style="dim", soft_wrap=True)
+
+        def show(result: Any) -> None:
+            for row in rows_of(result) if not self.as_json else ():
+                style = STYLES[row["class"]]
+                self.console.print(console.line(shown, row), style=style, soft_wrap=True)
+                if text := row.get("written_manual"):
+                    self.console.print(f"  writes {text!r}", style="dim", soft_wrap=True)
+
+        for result in found.values():
+            show(result)
         with progress:
-            bar = progress.add_task(title, total=len(tasks))
-            for i, result in side_by_side(tasks, self.jobs):
-                results[i] = result
-                if not self.as_json:
-                    for row in rows_of(result):
-                        style = STYLES[row["class"]]
-                        self.console.print(console.line(shown, row), style=style, soft_wrap=True)
+            bar = progress.add_task(title, total=len(tasks), completed=len(found))
+            chosen = [tasks[i] for i in left]
+            for i, result in side_by_side(chosen, self.jobs, cluster=cluster) if left else ():
+                keep(result)
+                results[left[i]] = result
+                show(result)
                 progress.advance(bar)
         return results
 
@@ -111,7 +130,7 @@ class Runner:
         for name, frame in self.frames.items():
             contents |= tables.contents(frame, name)
         for pictures in self.pictures.values():
-            contents |= pictures
+            contents |= {name: picture.content for name, picture in pictures.items()}
         files.write_all({self.out / name: content for name, content in contents.items()})
         if self.as_json:
             found = {
@@ -161,6 +180,7 @@ class Runner:
                     if row.get("outside_tensor")
                     else ""
                 )
+                where = f": {row['begins']}" if row.get("begins") else where
                 note = f" ({row['note']})" if row["note"] else ""
                 self.console.print(
                     f"{row['class']}: {row['id']}{where}{note}",

@@ -93,7 +93,7 @@ def _of_ours(model: str, settings: dict[str, str | None], seed: int) -> Traced:
 
     known("model", model, MODELS)
     known("data", settings["data"], DATASETS)
-    data = settings["data"] or [n for n in DATASETS if load(n).task in MODELS[model]][-1]
+    data = settings["data"] or [n for n in DATASETS if load(n).task in MODELS[model].losses][-1]
     known("loss", settings["loss"], [n for n in ops.names() if ops.named(n).family == "losses"])
     activation = settings["activation"] or "tanh"
     return partial(traced, model, data, settings["loss"] or "", seed, activation), [model, data]

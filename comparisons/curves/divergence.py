@@ -4,19 +4,34 @@ run free."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...manual.trees import leaves
+from .. import ops
+from ..report.text import apart
 from ..samples import written
-from ..training.cells import Arrays, Cell, start
+from ..training.cells import Cell, start
 from ..training.datasets import Data, load
-from ..training.loop import Side, Step, by_hand, by_torch, gradients_at, stepped, train
-from ..verdict.classes import DIFFERENT, IDENTICAL, PARTED, ROUNDING, UNDECIDED, Results
+from ..training.loop import (
+    NOTHING,
+    Side,
+    Step,
+    by_hand,
+    by_torch,
+    gradients_at,
+    stepped,
+    train,
+    whole,
+)
+from ..training.models import Arrays
+from ..training.seconds import seconds
+from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, PARTED, ROUNDING, UNDECIDED, Results
 from ..verdict.drift import RUNS, Drift, chaos, free_drift
-from ..verdict.lockstep import Lockstep, Pair
+from ..verdict.lockstep import Beginning, Lockstep, Pair, StepVerdict
 from ..verdict.noise import cast, moved, unit_roundoff
 from ..verdict.ulps import ulps
 
@@ -45,7 +60,7 @@ def compare(
     `disturb` makes of the parameters."""
     data = load(cell.data)
     hand, torch_side = ours(cell, data), twin(cell, data)
-    parameters = disturb(start(cell, data.x.shape[1], data.outputs))
+    parameters = disturb(start(cell))
     settings = cell.all_settings
     lockstep = Lockstep(np.dtype(cell.dtype), cell.steps, thorough)
 
@@ -63,6 +78,13 @@ def compare(
     seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
     rate = chaos(noisy, reference)
     row = _row(cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats)
+    pairs = zip(
+        ("manual", "reference"), ops.named(cell.model).pair, (ours_at_end, theirs), strict=True
+    )
+    ours_take, theirs_take = seconds(cell, hand, parameters)
+    row |= {"seconds_manual": ours_take, "seconds_reference": theirs_take}  # of a step, on the CPU
+    row |= {"seconds_ratio": ours_take / theirs_take}
+    row |= {f"written_{side}": cell.written(model, at_end) for side, model, at_end in pairs}
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
@@ -72,7 +94,8 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
     def gradient(inputs: Any) -> Results:
         """From the reference's parameters, and from a batch of its own if that is another one."""
         batch = ours.batch(step.t)  # here, because many steps later it is asked again
-        same = all(np.array_equal(a, b) for a, b in zip(batch, step.batch, strict=True))
+        pairs = zip(leaves(batch), leaves(step.batch), strict=True)
+        same = all(np.array_equal(a, b) for a, b in pairs)
         parameters, *theirs = inputs
         kind = next(iter(parameters.values())).dtype
         return _named_gradient(*ours.gradient(parameters, *(theirs if same else cast(batch, kind))))
@@ -84,7 +107,7 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
             gradient,
             lambda i: _named_gradient(*twin.gradient(*i)),
             seen,
-            _named_gradient(step.loss, step.gradients),
+            _named_gradient(step.loss, step.gradients, *step.moved),
             together=lambda many: _gradients(twin, many),
         ),
         Pair(
@@ -123,16 +146,21 @@ def _noisy_losses(side: Side, cell: Cell, parameters: Arrays) -> np.ndarray:
         return [moved(tree, size, rngs[run], zeros=True) for tree, run in pairs]
 
     for t in range(cell.steps):
-        seen = disturbed([(params, *side.batch(t)) for params, _ in now.values()])
+        batch = side.batch(t)
+        seen = disturbed([(params, *batch) for params, _ in now.values()])
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
             found = gradients_at(side, seen)
-            losses[list(now), t] = [loss for loss, _ in found]
-            grads = disturbed([grad for _, grad in found])
+            losses[list(now), t] = [loss for loss, *_ in found]
+            grads = disturbed([grad for _, grad, *_ in found])
             states = [state for _, state in now.values()]
             params = [point[0] for point in seen]
             new = stepped(side, list(zip(params, grads, states, strict=True)), cell.all_settings)
-        finite = [all(np.isfinite(p).all() for p in after.values()) for after, _ in new]
-        now = {run: n for run, n, good in zip(now, new, finite, strict=True) if good}
+        after = [
+            (whole(before, of_one, *moved), state)
+            for before, (of_one, state), (_, _, *moved) in zip(params, new, found, strict=True)
+        ]
+        finite = [all(np.isfinite(p).all() for p in of_one.values()) for of_one, _ in after]
+        now = {run: a for run, a, good in zip(now, after, finite, strict=True) if good}
         if not now:
             break
     return losses
@@ -167,31 +195,8 @@ def _row(
     growth, growth_from, growth_to = growth_rate(drift.drift)
     parted = None if drift.parted is None else drift.parted + 1
     outside = lockstep.outside or (parted, "loss" if parted else "", "")
-    settings = written(cell.settings)
-    shape = f"{'-'.join(map(str, cell.hidden))} {cell.activation}" if cell.model == "mlp" else ""
-    regime = f"{cell.regime} {cell.batch_size}" if cell.regime == "mini-batch" else cell.regime
-    what = (
-        cell.model,
-        shape,
-        cell.data,
-        cell.optimizer,
-        f"lr={cell.lr:g}",
-        settings,
-        regime,
-        cell.steps,
-    )
     return {
-        "id": f"curve({'/'.join(str(w) for w in what if w)})/{cell.dtype}/{cell.seed}",
-        "model": cell.model,
-        "shape": shape,
-        "data": cell.data,
-        "optimizer": cell.optimizer,
-        "lr": cell.lr,
-        "settings": settings,
-        "regime": regime,
-        "dtype": cell.dtype,
-        "seed": cell.seed,
-        "steps": cell.steps,
+        **described(cell),
         "start_manual": manual[0],
         "start_reference": reference[0],
         "end_manual": manual[-1],
@@ -217,8 +222,69 @@ def _row(
         "class": kind,
         "outside_step": outside[0],
         "outside_tensor": outside[1],
+        **_beginning(lockstep.beginning),
         "note": note,
     }
+
+
+def described(cell: Cell) -> dict[str, Any]:
+    """The columns of a row that are known before the run, its id first."""
+    settings = written(cell.settings)
+    regime = f"{cell.regime} {cell.batch_size}" if cell.regime == "mini-batch" else cell.regime
+    what = (
+        cell.model,
+        cell.shape,
+        cell.data,
+        cell.optimizer,
+        f"lr={cell.lr:g}",
+        settings,
+        regime,
+        cell.steps,
+    )
+    return {
+        "id": f"curve({'/'.join(str(w) for w in what if w)})/{cell.dtype}/{cell.seed}",
+        "model": cell.model,
+        "shape": cell.shape,
+        "data": cell.data,
+        "optimizer": cell.optimizer,
+        "lr": cell.lr,
+        "settings": settings,
+        "regime": regime,
+        "dtype": cell.dtype,
+        "seed": cell.seed,
+        "steps": cell.steps,
+    }
+
+
+def _beginning(found: Beginning | None) -> dict[str, Any]:
+    """Where a run that is different begins to be, in the order of computation."""
+    if found is None:
+        nothing = {"first_tensor": "", "first_index": ""}
+        return nothing | {"first_manual": math.nan, "first_reference": math.nan, "begins": ""}
+    step, name, verdict = found.first
+    index = str(list(verdict.index)) if verdict.index else ""
+    ours, theirs = apart(verdict.manual, verdict.reference)
+    values = verdict.note or f"{ours} by hand, {theirs} by torch"
+    where = f"step {step}, {name}{index and f' {index}'}"
+    return {
+        "first_tensor": name,
+        "first_index": index,
+        "first_manual": verdict.manual,
+        "first_reference": verdict.reference,
+        "begins": f"{where}: {values}; {_so_far(found.before)}",
+    }
+
+
+def _so_far(before: Sequence[StepVerdict]) -> str:
+    """What is known of the results that were judged before the first that is different."""
+    if not before:
+        return "nothing was judged before it"
+    imprecise = sum(r.verdict.kind == IMPRECISE for r in before)
+    losing = f", {imprecise} but for lost digits" if imprecise else ""
+    count = f"{len(before)} result{'s' * (len(before) > 1)}"
+    step, name, verdict = max(before, key=lambda r: r.verdict.margin)
+    nearest = f"at most {verdict.margin:.2g} of the limit, at step {step}, {name}"
+    return f"all before it is rounding ({count}{losing}, {nearest})"
 
 
 def growth_rate(drift: np.ndarray) -> tuple[float, int | None, int | None]:
@@ -239,14 +305,20 @@ def _run(run: Iterator[Step], steps: int) -> tuple[np.ndarray, Arrays]:
     losses = np.full(steps, math.nan)
     for step in run:
         losses[step.t] = step.loss
-    return losses, step.new_parameters
+    return losses, step.after
 
 
-def _named_gradient(loss: np.ndarray, gradients: Arrays) -> Arrays:
-    named = {f"gradient of {name}": gradient for name, gradient in gradients.items()}
-    return {"loss": np.asarray(loss), **named}
+def _named_gradient(
+    loss: np.ndarray, gradients: Arrays, buffers: Mapping[str, np.ndarray] = NOTHING
+) -> Arrays:
+    """Buffers move in the forward pass; then in the order of the backward pass, which comes to the
+    last parameters first."""
+    moved = {f"buffer {name}": buffer for name, buffer in buffers.items()}
+    named = {f"gradient of {name}": gradients[name] for name in reversed(gradients)}
+    return {**moved, "loss": np.asarray(loss), **named}
 
 
 def _named_update(parameters: Arrays, states: dict[str, Arrays]) -> Arrays:
+    """The state first, from which the parameters follow."""
     named = {f"{n}.{k}": np.asarray(v) for n, state in states.items() for k, v in state.items()}
-    return {**parameters, **named}
+    return {**named, **parameters}

@@ -59,7 +59,7 @@ def trained(steps: int, seed: int) -> np.ndarray:
     cell = Cell("mlp", "digits", "sgd", 0.1, regime="mini-batch", steps=steps, seed=seed)
     data = load(cell.data)
     side = by_torch(cell, data)
-    run = train(side, start(cell, data.x.shape[1], data.outputs), steps, cell.all_settings)
+    run = train(side, start(cell), steps, cell.all_settings)
     found = [step.gradients["0.weight"][: SHAPE[0], 10 : 10 + SHAPE[1]] for step in run]
     return np.array(found)
 
@@ -107,7 +107,7 @@ def _objective(kind: str, dtype: str, seed: int, steps: int, sign: int) -> Strea
     model, data = OBJECTIVES[kind]
     cell = Cell(model, data, "sgd", 0.1, dtype=dtype, seed=seed, hidden=(8,))
     known = load(data)
-    parameters = start(cell, known.x.shape[1], known.outputs)
+    parameters = start(cell)
 
     def closure_of(side: Side) -> Callable[[Any], Any]:
         def of_batch(batch: Any) -> Callable[[Sequence[np.ndarray]], Any]:

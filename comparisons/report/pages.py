@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
@@ -15,6 +15,18 @@ from .tables import number, told_apart
 from .text import plain
 
 PAGE = Path(__file__).with_name("page.html")
+
+
+class Picture(NamedTuple):
+    """The content of a PNG file, and what it shows, in words."""
+
+    content: bytes
+    alt: str
+
+
+def picture(figure: Any, alt: str) -> Picture:
+    """A picture of matplotlib's that says in words what it shows."""
+    return Picture(png(figure), alt)
 
 
 def png(figure: Any) -> bytes:
@@ -26,7 +38,7 @@ def png(figure: Any) -> bytes:
 
 def page(
     frames: Mapping[str, pd.DataFrame],
-    pictures: Mapping[str, Sequence[bytes]],
+    pictures: Mapping[str, Sequence[Picture]],
     summary: str,
     text: str = "",
 ) -> bytes:
@@ -34,7 +46,10 @@ def page(
     template = jinja2.Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
     return template.render(
         frames={t: told_apart(f.drop(columns=["schema", "id"])) for t, f in frames.items()},
-        pictures={t: [base64.b64encode(p).decode() for p in ps] for t, ps in pictures.items()},
+        pictures={
+            title: [(base64.b64encode(p.content).decode(), plain(p.alt)) for p in several]
+            for title, several in pictures.items()
+        },
         summary=plain(summary),
         text=plain(text),
         cell=lambda value: plain(number(value)),

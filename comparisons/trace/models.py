@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from ...reference.adapters import tensor
-from .. import ops
+from ...manual.models.layers import parted
+from ...reference.adapters import tensor, tree_map
 from ..training.cells import Cell, start
 from ..training.datasets import load
+from ..training.loop import objective_of
 from .recorder import trace
 from .steps import Trace
 
@@ -31,14 +32,14 @@ def built(
 ) -> tuple[Callable[[torch.Tensor], Any], dict[str, torch.Tensor], torch.Tensor]:
     """What is traced: a module, its parameters, and what it is given. Raises as `traced` does."""
     cell = Cell(model, data, "sgd", 0.1, seed=seed, hidden=(8,), activation=activation)
-    table = load(data)
-    drawn = start(cell, table.x.shape[1], table.outputs)
+    drawn, buffers = parted(start(cell))
     parameters = {name: tensor(a).requires_grad_() for name, a in drawn.items()}
-    forward = ops.named(model).mirror.__wrapped__
-    measure = ops.named(loss or cell.loss).mirror.__wrapped__
-    target = tensor(table.target[:ROWS])
+    objective = objective_of(cell, loss)
+    x, target = (a[:ROWS] for a in cell.seen(load(data)))
+    others = tree_map(tensor, (target, cell.drawn(x, 0), buffers))
 
     def module(x: torch.Tensor) -> Any:
-        return measure(forward(parameters, x, **cell.model_settings), target)
+        y = objective(parameters, x, *others)
+        return y[0] if buffers else y
 
-    return module, parameters, tensor(table.x[:ROWS])
+    return module, parameters, tensor(x)

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ...manual.models.layers import parted
 from ...manual.names import unknown
 from .. import ops
 from ..ops import optimizers
 from ..verdict.classes import DTYPES
-from .datasets import DATASETS, load
+from . import dense, text, vision
+from .datasets import DATASETS, Data, load
+from .models import Arrays, Model
 
-Arrays = dict[str, np.ndarray]
-
-# model → task of the data → loss
-MODELS = {
-    "linear_regression": {"regression": "mse_loss"},
-    "logistic_regression": {"binary": "binary_cross_entropy"},
-    "mlp": {
-        "regression": "mse_loss",
-        "binary": "binary_cross_entropy_with_logits",
-        "multiclass": "cross_entropy",
-    },
-}
+MODELS: dict[str, Model] = {**dense.MODELS, **text.MODELS, **vision.MODELS}
 
 # Those that step any parameter from its gradient alone.
 OPTIMIZERS = [
@@ -65,6 +56,7 @@ class Cell:
     seed: int = 0
     hidden: tuple[int, ...] = (32,)  # widths of an mlp's hidden layers
     activation: str = "tanh"
+    size: dict[str, Any] = field(default_factory=dict)  # of other models, where not their own
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -79,11 +71,12 @@ class Cell:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
         if not all(width > 0 for width in self.hidden):
             raise ValueError(f"hidden: expected widths of at least 1, got {self.hidden}")
-        task = load(self.data).task
-        if task not in MODELS[self.model]:
+        self._check_size()
+        data, losses = load(self.data), MODELS[self.model].losses
+        if data.task not in losses:
             raise ValueError(
-                f"data: {self.model} needs {' or '.join(MODELS[self.model])} data, "
-                f"and {self.data} is {task}"
+                f"data: {self.model} needs {' or '.join(losses)} data, "
+                f"and {self.data} is {data.task}"
             )
         accepted = inspect.signature(optimizers.named(self.optimizer).rule).parameters
         for name in self.settings:
@@ -94,8 +87,54 @@ class Cell:
                 )
         nothing = np.zeros(1)
         optimizers.named(self.optimizer).rule(nothing, nothing, {}, **self.all_settings)
-        one = np.zeros((1, 1), self.dtype)
-        ops.named(self.model).rule(start(self, 1, 1), one, **self.model_settings)
+        self._check_model(data)
+
+    def _check_size(self) -> None:
+        """Raises ValueError unless the model is made of what has a size, and each is a number that
+        counts something where the model's own does."""
+        known = MODELS[self.model].size
+        for name, value in self.size.items():
+            if name not in known:
+                raise ValueError(
+                    f"size: {self.model} has {', '.join(known) or 'none'}, and no {name}"
+                )
+            counts = isinstance(known[name], int)
+            if value < counts or (counts and not isinstance(value, int)):
+                raise ValueError(f"{name}: expected a size of the model, got {value}")
+
+    def _check_model(self, data: Data) -> None:
+        """Raises as the rule does, which is given what it is trained on, but two samples of it."""
+        x, _ = self.seen(data)
+        drawn = self.drawn(x[:2], 0)
+        parameters, buffers = parted(start(self))
+        given = (buffers,) if buffers else ()
+        ops.named(self.model).rule(parameters, x[:2], *given, **self.model_settings, **drawn)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The sizes of the model, those that are not its own among them."""
+        return {**MODELS[self.model].size, **self.size}
+
+    @property
+    def shape(self) -> str:
+        """What the model is made of, as a text."""
+        return MODELS[self.model].shape(self)
+
+    def seen(self, data: Data) -> tuple[np.ndarray, np.ndarray]:
+        """x and target, sample by sample, as the model takes them, in the dtype of the cell."""
+        found = MODELS[self.model].seen(data, self)
+        x, target = (a.astype(self.dtype) if a.dtype.kind == "f" else a for a in found)
+        return x, target
+
+    def drawn(self, x: np.ndarray, t: int) -> dict[str, Any]:
+        """What is drawn at step t for a batch, by keywords of the rule; the same on both sides."""
+        return MODELS[self.model].drawn(self, x, np.random.default_rng([self.seed, 3, t]))
+
+    def written(self, model: Callable[..., Any], parameters: Arrays) -> str:
+        """What the model, its rule or its mirror, writes; "" if it is none of language, or has
+        diverged."""
+        finite = all(np.isfinite(a).all() for a in parameters.values())
+        return MODELS[self.model].written(self, model, parameters) if finite else ""
 
     @property
     def all_settings(self) -> dict[str, Any]:
@@ -103,22 +142,15 @@ class Cell:
 
     @property
     def loss(self) -> str:
-        return MODELS[self.model][load(self.data).task]
+        return MODELS[self.model].losses[load(self.data).task]
 
     @property
     def model_settings(self) -> dict[str, Any]:
-        return {"activation": self.activation} if self.model == "mlp" else {}
+        return MODELS[self.model].settings(self)
 
 
-def start(cell: Cell, features: int, outputs: int) -> Arrays:
-    """Parameters between ±1/√fan-in, as torch.nn.Linear draws them (LeCun et al., 1998)."""
+def start(cell: Cell) -> Arrays:
+    """The parameters and buffers that a training begins with, drawn as torch draws them."""
     rng = np.random.default_rng([cell.seed, 0])
-    deep = cell.model == "mlp"
-    widths = (features, *cell.hidden, outputs) if deep else (features, outputs)
-    parameters = {}
-    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
-        prefix = f"{2 * i}." if deep else ""
-        for name, shape in (("weight", (n_out, n_in)), ("bias", (n_out,))):
-            drawn = rng.uniform(-1, 1, shape) / math.sqrt(n_in)
-            parameters[f"{prefix}{name}"] = drawn.astype(cell.dtype)
-    return parameters
+    found = MODELS[cell.model].start(rng, load(cell.data), cell)
+    return {n: a.astype(cell.dtype) if a.dtype.kind == "f" else a for n, a in found.items()}

@@ -1,4 +1,5 @@
-"""Real data that comes with scikit-learn, and the textbook line. Nothing is downloaded."""
+"""Real data that comes with scikit-learn, the textbook line, and text that comes with Python.
+Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -8,15 +9,20 @@ from functools import cache
 import numpy as np
 import sklearn.datasets
 
+from .. import english
+
+_TABLE = ("N", "features")
+
 
 @dataclass(frozen=True)
 class Data:
-    """x (N, features) float64; target (N, 1) float64, or (N,) int64 for more than two classes."""
+    """x (N, features) float64; target (N, 1) float64, or (N,) int64 for more than two classes. Of
+    language, x (N,) int64 is what is read and target what comes after each."""
 
     name: str
     x: np.ndarray
     target: np.ndarray
-    task: str  # "regression", "binary" or "multiclass"
+    task: str  # "regression", "binary", "multiclass" or "language"
     outputs: int
 
     def __post_init__(self) -> None:
@@ -26,13 +32,14 @@ class Data:
                 got = f"{a[tuple(where)]} at {where}"
                 raise ValueError(f"{name} of {self.name}: expected finite numbers, got {got}")
             a.setflags(write=False)
-        if self.x.ndim != 2 or len(self.x) != len(self.target) or not len(self.x):
+        shape, dtype = (("N",), np.int64) if self.task == "language" else (_TABLE, np.float64)
+        if self.x.ndim != len(shape) or len(self.x) != len(self.target) or not len(self.x):
             raise ValueError(
-                f"x and target of {self.name}: expected (N, features) and N targets, "
+                f"x and target of {self.name}: expected ({', '.join(shape)}) and N targets, "
                 f"got shapes {self.x.shape} and {self.target.shape}"
             )
-        if self.x.dtype != np.float64:
-            raise TypeError(f"x of {self.name}: expected float64, got {self.x.dtype}")
+        if self.x.dtype != dtype:
+            raise TypeError(f"x of {self.name}: expected {dtype.__name__}, got {self.x.dtype}")
 
 
 def line() -> Data:
@@ -62,7 +69,15 @@ def digits() -> Data:
     return Data("digits", x / 16, target.astype(np.int64), "multiclass", 10)
 
 
-DATASETS = {f.__name__: f for f in (line, diabetes, breast_cancer, digits)}
+def text() -> Data:
+    """100,000 characters of what Python's help says of its topics, as places in an alphabet of 96;
+    each is followed by the next."""
+    places = {c: i for i, c in enumerate(english.ALPHABET)}
+    tokens = np.array([places[c] for c in english.text()])
+    return Data("text", tokens[:-1], tokens[1:], "language", len(places))
+
+
+DATASETS = {f.__name__: f for f in (line, diabetes, breast_cancer, digits, text)}
 
 
 @cache

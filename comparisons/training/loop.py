@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
+from ...manual.models.layers import parted
 from ...reference.adapters import leaves, ones_like, rule
 from .. import ops
 from ..ops import optimizers
 from ..verdict.floor import TOGETHER, stacked
-from .cells import Arrays, Cell
+from .cells import Cell
 from .datasets import Data
+from .models import Arrays
+
+NOTHING: Mapping[str, Any] = {}
+Batch = tuple[Any, ...]  # x, target, and what is drawn at random, by keyword, if something is
+Slopes = tuple[Any, ...]  # loss, gradients, and buffers as they have moved, of a model with such
 
 
 @dataclass(frozen=True)
 class Side:
     """What the loop calls: by hand or by torch."""
 
-    batch: Callable[[int], tuple[np.ndarray, np.ndarray]]  # step → x, target
-    gradient: Callable[
-        [Arrays, np.ndarray, np.ndarray], tuple[np.ndarray, Arrays]
-    ]  # → loss, gradients
+    batch: Callable[[int], Batch]
+    gradient: Callable[..., Slopes]  # parameters, *batch → loss, gradients …
     step: Callable[
         ..., tuple[Arrays, dict[str, Any]]
     ]  # parameters, gradients, states, settings → the first and third anew
@@ -36,13 +40,24 @@ class Step:
     """One step of a run: what went in, and what came out."""
 
     t: int
-    parameters: Arrays
+    parameters: Arrays  # buffers among them
     states: dict[str, Any]
-    batch: tuple[np.ndarray, np.ndarray]
+    batch: Batch
     loss: np.ndarray
     gradients: Arrays
     new_parameters: Arrays
     new_states: dict[str, Any]
+    moved: Sequence[Arrays] = ()  # the buffers, of a model that has such
+
+    @property
+    def after(self) -> Arrays:
+        """What the next step begins with."""
+        return whole(self.parameters, self.new_parameters, *self.moved)
+
+
+def whole(before: Arrays, stepped: Arrays, buffers: Mapping[str, np.ndarray] = NOTHING) -> Arrays:
+    """All parameters and buffers after a step, in the order in which they were before."""
+    return {**before, **stepped, **buffers}
 
 
 def train(
@@ -56,34 +71,38 @@ def train(
     for t in range(steps):
         batch = side.batch(t)
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
-            loss, gradients = side.gradient(parameters, *batch)
-            new_parameters, new_states = side.step(parameters, gradients, states, settings)
-        yield Step(t, parameters, states, batch, loss, gradients, new_parameters, new_states)
-        parameters, states = new_parameters, new_states
+            loss, gradients, *moved = side.gradient(parameters, *batch)
+            new = side.step(parameters, gradients, states, settings)
+        step = Step(t, parameters, states, batch, loss, gradients, *new, moved)
+        yield step
+        parameters, states = step.after, step.new_states
         if not all(np.all(np.isfinite(p)) for p in parameters.values()):
             return
 
 
-Point = tuple[Arrays, np.ndarray, np.ndarray]  # parameters, x, target
+Point = tuple[Any, ...]  # parameters, *batch
 
 
-def gradients_at(side: Side, points: Sequence[Point]) -> list[tuple[np.ndarray, Arrays]]:
-    """The loss and the gradients at many points. Those of one shape are evaluated together, if the
-    side can."""
+def gradients_at(side: Side, points: Sequence[Point]) -> list[Slopes]:
+    """The loss and the gradients, and buffers, at many points. Those of one shape are evaluated
+    together, if the side can."""
     if not side.together:
         return [side.gradient(*point) for point in points]
-    found: dict[int, tuple[np.ndarray, Arrays]] = {}
+    found: dict[int, Slopes] = {}
     alike: dict[Any, list[int]] = {}
-    for i, (_, x, target) in enumerate(points):
+    for i, (_, x, target, *_) in enumerate(points):
         alike.setdefault((x.shape, target.shape), []).append(i)
     for indices in alike.values():
         elements = sum(a.size for a in leaves(points[indices[0]]))
         at_once = max(TOGETHER // elements, 1)
         for start in range(0, len(indices), at_once):
             some = indices[start : start + at_once]
-            loss, of_all = cast(Any, side.gradient(*stacked([points[i] for i in some])))
+            loss, *trees = cast(Any, side.gradient(*stacked([points[i] for i in some])))
             for k, i in enumerate(some):
-                found[i] = loss.array[k], {name: g.array[k] for name, g in of_all.items()}
+                of_one = (
+                    {name: np.asarray(a.array[k]) for name, a in tree.items()} for tree in trees
+                )
+                found[i] = loss.array[k], *of_one
     return [found[i] for i in range(len(points))]
 
 
@@ -111,20 +130,27 @@ def by_hand(cell: Cell, data: Data) -> Side:
     optimizer = optimizers.named(cell.optimizer).rule
 
     def gradient(
-        parameters: Arrays, x: np.ndarray, target: np.ndarray
-    ) -> tuple[np.ndarray, Arrays]:
-        output, pull_model = model(parameters, x, **cell.model_settings)
-        value, pull_loss = loss(output, target)
-        doutput = pull_loss(np.ones_like(value))
-        dparameters, _ = pull_model(doutput[0] if isinstance(doutput, tuple) else doutput)
-        return value, dparameters
+        state: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
+    ) -> Slopes:
+        parameters, buffers = parted(state)
+        given = (buffers,) if buffers else ()
+        y, pull_model = model(parameters, x, *given, **cell.model_settings, **drawn)
+        output, *moved = y if buffers else (y,)
+        rows, classes = output, target
+        if target.dtype.kind == "i":  # one row of logits for each of them
+            rows, classes = output.reshape(-1, output.shape[-1]), target.reshape(-1)
+        value, pull_loss = loss(rows, classes)
+        doutput = _first(pull_loss(np.ones_like(value))).reshape(output.shape)
+        dy = (doutput, *(None for _ in moved)) if buffers else doutput
+        slopes = value, _first(pull_model(dy))
+        return (*slopes, dict(zip(buffers, moved, strict=True))) if buffers else slopes
 
     def step(
         parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
     ) -> tuple[Arrays, dict[str, Any]]:
         stepped = {
             name: optimizer(parameters[name], gradients[name], states[name], **settings)
-            for name in parameters
+            for name in gradients
         }
         return {n: p for n, (p, _) in stepped.items()}, {n: s for n, (_, s) in stepped.items()}
 
@@ -134,37 +160,80 @@ def by_hand(cell: Cell, data: Data) -> Side:
 def by_torch(cell: Cell, data: Data) -> Side:
     """Torch's side: the loss of the model differentiated as one, all parameters stepped as one
     group."""
-    mirrors = [ops.named(name).mirror for name in (cell.model, cell.loss)]
-    model, loss = (mirror.__wrapped__ for mirror in mirrors)
-
-    @rule
-    def objective(parameters: Any, x: Any, target: Any) -> Any:
-        return loss(model(parameters, x, **cell.model_settings), target)
+    objective = rule(objective_of(cell), constant="drawn buffers")
 
     def gradient(
-        parameters: Arrays, x: np.ndarray, target: np.ndarray
-    ) -> tuple[np.ndarray, Arrays]:
-        value, pullback = objective(parameters, x, target)
-        return value, pullback(ones_like(value))[0]
+        state: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
+    ) -> Slopes:
+        parameters, buffers = parted(state)
+        y, pullback = objective(parameters, x, target, drawn, buffers)
+        if not buffers:
+            return y, _first(pullback(ones_like(y)))
+        value, *moved = y
+        gradients = _first(pullback((ones_like(value), *(None for _ in moved))))
+        return value, gradients, dict(zip(buffers, moved, strict=True))
 
     def step(
         parameters: Arrays, gradients: Arrays, states: dict[str, Any], settings: dict[str, Any]
     ) -> tuple[Arrays, dict[str, Any]]:
-        names = list(parameters)
+        names = list(gradients)
         lists = ([tree[name] for name in names] for tree in (parameters, gradients, states))
         new, new_states = optimizers.named(cell.optimizer).mirror(*lists, **settings)
         return dict(zip(names, new, strict=True)), dict(zip(names, new_states, strict=True))
 
-    together = all(mirror.facts.batched for mirror in mirrors)
+    together = all(ops.named(name).facts.batched for name in (cell.model, cell.loss))
     return Side(_batches(cell, data), gradient, step, together)
 
 
-def _batches(cell: Cell, data: Data) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """step → (x, target): all samples, or an epoch's random order cut into batches."""
-    x = data.x.astype(cell.dtype)
-    target = data.target.astype(cell.dtype) if data.target.dtype.kind == "f" else data.target
+def objective_of(cell: Cell, loss: str = "") -> Callable[..., Any]:
+    """What a cell minimizes, or another loss of its model, as a function of torch; in front of the
+    buffers, which it moves."""
+    model, measure = (ops.named(n).mirror.__wrapped__ for n in (cell.model, loss or cell.loss))
+
+    def objective(
+        parameters: Any,
+        x: Any,
+        target: Any,
+        drawn: Mapping[str, Any] = NOTHING,
+        buffers: Mapping[str, Any] = NOTHING,
+    ) -> Any:
+        given = (buffers,) if buffers else ()
+        y = model(parameters, x, *given, **cell.model_settings, **drawn)
+        output, *moved = y if buffers else (y,)
+        if not target.is_floating_point():
+            output, target = output.flatten(0, -2), target.flatten()
+        value = measure(output, target)
+        return (value, *moved) if buffers else value
+
+    return objective
+
+
+def loss_of(
+    objective: Callable[..., Any], parameters: Any, batch: Sequence[Any], buffers: dict[str, Any]
+) -> Any:
+    """What an objective is for a batch of tensors; the buffers are replaced as it moves them."""
+    y = objective(parameters, *batch, buffers=buffers)
+    value, *moved = y if buffers else (y,)
+    buffers.update(zip(buffers, moved, strict=True))
+    return value
+
+
+def _first(slopes: Any) -> Any:
+    """Of what a pullback returns, the slope of the first argument."""
+    return slopes[0] if isinstance(slopes, tuple) else slopes
+
+
+def _batches(cell: Cell, data: Data) -> Callable[[int], Batch]:
+    """step → x, target and, of a model that draws, what is drawn: all samples, or an epoch's random
+    order cut into batches."""
+    x, target = cell.seen(data)
+
+    def of(t: int, *batch: np.ndarray) -> Batch:
+        drawn = cell.drawn(batch[0], t)
+        return (*batch, drawn) if drawn else batch
+
     if cell.regime == "batch":
-        return lambda t: (x, target)
+        return lambda t: of(t, x, target)
     size = 1 if cell.regime == "stochastic" else cell.batch_size
 
     def orders() -> Iterator[np.ndarray]:
@@ -174,4 +243,4 @@ def _batches(cell: Cell, data: Data) -> Callable[[int], tuple[np.ndarray, np.nda
             yield from (order[i : i + size] for i in range(0, len(x), size))
 
     picks = list(itertools.islice(orders(), cell.steps))
-    return lambda t: (x[picks[t]], target[picks[t]])
+    return lambda t: of(t, x[picks[t]], target[picks[t]])

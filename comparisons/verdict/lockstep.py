@@ -42,9 +42,19 @@ class StepVerdict(NamedTuple):
     verdict: Verdict
 
 
+class Beginning(NamedTuple):
+    """Where a run begins to be different: the first such result in the order of computation, and
+    all that were judged before it."""
+
+    first: StepVerdict
+    before: Sequence[StepVerdict]
+
+
 @dataclass
 class Lockstep:
     """Collects a verdict on every result of every judged step, until one is different.
+
+    Pairs, and the results recorded in each, stand in the order in which they are computed.
 
     Steps wait, so that many are judged at once. Those between the judged ones are screened: where
     a result is further from the reference than the largest floor seen so far, relative to the size
@@ -100,7 +110,7 @@ class Lockstep:
                     verdicts = self._judged_alone(pair)
                     if all(v.kind != DIFFERENT for v in verdicts.values()):
                         column.draw(i)  # which is for nothing where the rest is as wrong
-                self._add(step, verdicts)
+                self._add(step, {name: verdicts[name] for name in pair.recorded})
             if self._over:
                 return
 
@@ -133,6 +143,13 @@ class Lockstep:
         if not wrong:
             return None
         return wrong[0].step, ", ".join(r.name for r in wrong), wrong[0].verdict.note
+
+    @property
+    def beginning(self) -> Beginning | None:
+        """The first result that is different, and what is known of those before it."""
+        found = self.verdicts
+        at = next((i for i, r in enumerate(found) if r.verdict.kind == DIFFERENT), None)
+        return None if at is None else Beginning(found[at], found[:at])
 
     @property
     def worst(self) -> StepVerdict:

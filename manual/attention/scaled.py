@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ..arguments import Constant, array, broadcast, broadcastable, flag, floating, real, within
-from ..arrays import BLOCK, pairwise_sum, room, sum_to, where
+from ..arrays import BLOCK, along, pairwise_sum, room, sum_to, where
 
 
 def scaled_dot_product_attention(
@@ -68,7 +68,8 @@ def attended(q, k, v, mask=None, kept=None, share=1, lost=1):
     if mask is not None:
         scores = where(mask, scores, -math.inf) if mask.dtype == bool else scores + mask
     most = scores.argmax(axis=-1, keepdims=True)
-    top = np.take_along_axis(scores, most, -1)
+    at_most = along(most)
+    top = scores[at_most]
     scores -= where(top == -math.inf, 0, top)
     soft = np.exp(scores, out=scores)
     total = soft.sum(axis=-1, keepdims=True)
@@ -82,7 +83,7 @@ def attended(q, k, v, mask=None, kept=None, share=1, lost=1):
         dsoft += dP
         if kept is not None:
             dsoft = where(kept, dsoft / share, 0)
-        dsoft -= np.take_along_axis(dsoft, most, -1)
+        dsoft -= dsoft[at_most]
         dsoft -= np.vecdot(soft, dsoft)[..., np.newaxis]
         dscores = np.multiply(dsoft, soft, out=dsoft)
         return dscores @ k, dscores.swapaxes(-1, -2) @ q, dv, dscores

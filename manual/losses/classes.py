@@ -13,6 +13,7 @@ import numpy as np
 from ..activations import log_softmax, sigmoid
 from ..arguments import Constant, alike, array, broadcast, floated, floating, real, whole, within
 from ..arrays import (
+    along,
     exponentials,
     in_blocks_of_rows,
     pairwise_sum,
@@ -39,14 +40,14 @@ def nll_loss(x, target, weight: Constant = None, *, ignore_index=-100, reduction
     rows, w = _class_rows(x, weight if weight is None or x.ndim < 3 else weight.reshape(-1))
     t, counted = _class_indices(x, target, ignore_index)
     at, a = t[..., np.newaxis], where(counted, w[t], 0)
-    picked = np.take_along_axis(rows, at, -1)[..., 0]
+    picked = rows[along(at)][..., 0]
     total = pairwise_sum(a, tuple(range(a.ndim)))
     y, spread = reduce(-a * where(a == 0, 0, picked), reduction, total)
 
     def pullback(dy):
         drows = np.zeros_like(rows)
         dpicked = where(counted, -a * spread(dy), 0)
-        np.put_along_axis(drows, at, dpicked[..., np.newaxis], -1)
+        drows[along(at)] = dpicked[..., np.newaxis]
         return _unrow(drows, x.shape)
 
     return y, pullback
@@ -96,7 +97,7 @@ def cross_entropy(
         chosen = where(counted, w[t], 0)
         total = pairwise_sum(chosen, tuple(range(chosen.ndim)))
         a = np.zeros_like(rows)
-        np.put_along_axis(a, t[..., np.newaxis], chosen[..., np.newaxis], -1)
+        a[along(t[..., np.newaxis])] = chosen[..., np.newaxis]
     if label_smoothing:
         smooth = where(counted[..., np.newaxis], w, 0) * (label_smoothing / rows.shape[-1])
         a = (1 - label_smoothing) * a + smooth

@@ -23,14 +23,17 @@ def elementwise(update, param, grad, state, **start):
     """The new parameter, and the arrays of the new state by name, where every element is treated
     alike: update(p, g, *arrays) gives the new p and arrays.
 
-    It is done block by block, so that what an update makes on the way stays in the cache, and
-    nothing but the results is as large as the parameter. `start` has what the arrays are before
+    What is large goes block by block, so that what an update makes on the way stays in the cache,
+    and nothing but the results is as large as the parameter. `start` has what the arrays are before
     the first step.
     """
     sources = [param, grad]
     for name, value in start.items():
         # Until then one number stands for the whole array.
         sources.append(stored(state, name, param) if state else np.asarray(value, param.dtype))
+    if param.size <= BLOCK:
+        made = [np.array(a, param.dtype, order="C") for a in update(*sources)]
+        return made[0], dict(zip(start, made[1:], strict=True))
     made = [np.empty(param.shape, param.dtype) for _ in sources[1:]]
     sources, targets = ([a.reshape(-1) for a in arrays] for arrays in (sources, made))
     for i in range(0, param.size, BLOCK):

@@ -148,7 +148,7 @@ def test_both_sides_of_a_model_are_the_same(case):
 @pytest.mark.parametrize("cell", GRID, ids=lambda cell: f"{cell.model}-{cell.optimizer}")
 def test_a_plain_training_ends_where_the_reference_does(cell):
     cell, data = replace(cell, steps=8), load(cell.data)
-    parameters = start(cell, data.x.shape[1], data.outputs)
+    parameters = start(cell)
     *_, last = train(by_torch(cell, data), parameters, cell.steps, cell.all_settings)
     plain = judging.trained(cell)()
     for name, value in last.new_parameters.items():

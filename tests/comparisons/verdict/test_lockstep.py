@@ -48,6 +48,9 @@ def test_a_step_that_is_wrong_among_many_is_found_at_its_element(step, dtype):
     assert found.outside[:2] == (step, "p")
     assert found.verdicts[-2].verdict.index == (3,)
     assert found.verdicts[-1].step == step  # nothing behind it is judged
+    first, before = found.beginning
+    assert (first.step, first.name, first.verdict.index) == (step, "p", (3,))
+    assert {*range(1, min(step, JUDGED))} <= {r.step for r in before} <= {*range(1, step)}
 
 
 @pytest.mark.parametrize("wrong", [lambda new: new[1:], lambda new: new.astype(np.float16)])

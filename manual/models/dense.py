@@ -1,5 +1,4 @@
-"""Models: rules of rules. Parameters are a dict with the names of torch's `state_dict`; so is their
-gradient.
+"""Models of linear layers, and the gradient of their loss as a rule, for products with the Hessian.
 
 All of them take arrays in float16, float32 or float64 of one dtype. They raise TypeError for
 anything else, ValueError for entries, shapes and settings that do not fit; the message names the
@@ -10,13 +9,13 @@ from functools import partial
 
 import numpy as np
 
-from . import activations, losses, second_order
-from .activations import SELU_ALPHA, SELU_SCALE
-from .arguments import array, floating, mapping, one_of
-from .arrays import pairwise_sum
-from .linear import linear
-from .names import unknown
-from .trees import leaves
+from .. import activations, losses, second_order
+from ..activations import SELU_ALPHA, SELU_SCALE
+from ..arguments import array, floating, mapping, one_of
+from ..arrays import pairwise_sum
+from ..linear import linear
+from ..names import unknown
+from ..trees import leaves
 
 
 def linear_regression(parameters, x):
@@ -241,12 +240,12 @@ def _layers(parameters, expected):
 
 
 def _check_activation(name):
-    names = [
-        n
-        for n, f in vars(activations).items()
-        if getattr(f, "__module__", "") == activations.__name__
-    ]
     if not isinstance(name, str):
         raise TypeError(f"activation: expected a name, got {name!r}")
-    if name not in names or name.startswith("_"):
-        raise ValueError(unknown("activation", name, names))
+    known = vars(activations)
+    if name.startswith("_") or not _is_rule(known.get(name)):
+        raise ValueError(unknown("activation", name, (n for n, f in known.items() if _is_rule(f))))
+
+
+def _is_rule(thing):
+    return getattr(thing, "__module__", "") == activations.__name__

@@ -1,9 +1,9 @@
 import mpmath
 import numpy as np
 
-from . import activations, losses
-from .linear import linear
-from .second_order import DIGITS, STEP
+from .. import activations, losses
+from ..linear import linear
+from ..second_order import DIGITS, STEP
 
 
 def linear_regression(parameters, x):

@@ -1,6 +1,6 @@
 from itertools import pairwise
 
-from . import array, call, classes, uniform
+from .. import array, call, classes, uniform
 
 _LINE = {"weight": array(2, 3), "bias": array(2)}
 _POINT = {"weight": array(1, 2), "bias": array(1)}

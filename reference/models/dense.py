@@ -1,10 +1,10 @@
-"""Models as plain torch: forward only, so that the whole backward is autograd's."""
+"""Models of linear layers."""
 
 import torch
 import torch.nn.functional as F
 
-from . import activations, losses
-from .adapters import rule
+from .. import activations, losses
+from ..adapters import rule
 
 
 @rule
