@@ -65,10 +65,13 @@ def train(
     parameters: Arrays,
     steps: int,
     settings: dict[str, Any],
+    states: dict[str, Any] | None = None,
+    first: int = 0,
 ) -> Iterator[Step]:
-    """Runs the loop and yields every step; it ends early once a parameter is no longer finite."""
-    states: dict[str, Any] = {name: {} for name in parameters}
-    for t in range(steps):
+    """Runs the loop and yields every step; it ends early once a parameter is no longer finite. With
+    `states`, those before the step `first`, it goes on from there."""
+    states = states or {name: {} for name in parameters}
+    for t in range(first, steps):
         batch = side.batch(t)
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
             loss, gradients, *moved = side.gradient(parameters, *batch)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...manual.models.layers import parted
 from ...reference.adapters import tensor, tree_map
 from ..ops import optimizers
 from .cells import Cell
-from .loop import Batch, Side, objective_of
+from .loop import NOTHING, Batch, Side, objective_of, whole
 from .models import Arrays
 
 STEPS = 15  # that are timed, behind those that warm up
@@ -36,8 +37,9 @@ def _by_hand(
     now: list[Any] = [parameters, {name: {} for name in parameters}]
 
     def step(batch: Batch) -> None:
-        _, gradients = hand.gradient(now[0], *batch)
-        now[:] = hand.step(now[0], gradients, now[1], cell.all_settings)
+        _, gradients, *moved = hand.gradient(now[0], *batch)
+        new, states = hand.step(now[0], gradients, now[1], cell.all_settings)
+        now[:] = whole(now[0], new, *moved), states
 
     for batch in batches:
         yield lambda batch=batch: step(batch)
@@ -46,18 +48,23 @@ def _by_hand(
 def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Callable[[], Any]]:
     """As a user of torch trains: parameters and an optimizer that stay."""
     objective = objective_of(cell)
-    own = {name: torch.nn.Parameter(tensor(a)) for name, a in parameters.items()}
+    trained, buffers = (tree_map(tensor, dict(part)) for part in parted(parameters))
+    own = {name: torch.nn.Parameter(a) for name, a in trained.items()}
     kind = optimizers.named(cell.optimizer).mirror.__wrapped__
     machine = kind(list(own.values()), **cell.all_settings)
 
-    def step(batch: Any) -> None:
+    def step(x: Any, target: Any, drawn: Any = NOTHING) -> None:
         machine.zero_grad()
-        objective(own, *batch).backward()
+        value = objective(own, x, target, drawn, buffers)
+        if buffers:
+            value, *moved = value
+            buffers.update(zip(buffers, moved, strict=True))
+        value.backward()
         machine.step()
 
     for batch in batches:
         given = tree_map(tensor, batch)
-        yield lambda given=given: step(given)
+        yield lambda given=given: step(*given)
 
 
 def _taken(steps: Iterator[Callable[[], Any]]) -> float:
