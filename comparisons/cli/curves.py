@@ -82,8 +82,6 @@ def curves_command(
     With --compare two recorded runs, those of all ranks where {rank} stands in the names, or two
     logs of one scalar; exit status: 0 identical or rounding, 1 different, 2 it cannot be said.
     """
-    from .runner import Runner
-
     if seed and seeds:
         raise typer.BadParameter("goes without --seed", param_hint="--seeds")
     named: dict[str, Sequence[Any] | None] = {
@@ -109,7 +107,7 @@ def curves_command(
         raise typer.BadParameter("goes with --compare", param_hint="--scalar")
     values = ([f"{seeds} seeds"] if seeds and n == "seed" else v for n, v in given.items())
     words = [str(word) for several in values for word in several] + (settings or [])
-    _train(given, chosen, cluster, lambda: Runner(out, as_json, jobs, strict, quiet, words))
+    _train(given, chosen, cluster, (out, as_json, jobs, strict, quiet, words))
 
 
 def _recorded(
@@ -128,17 +126,19 @@ def _train(
     given: dict[str, Sequence[Any]],
     settings: dict[str, Any],
     cluster: str | None,
-    runner_of: Callable[[], Runner],
+    call: tuple[Any, ...],
 ) -> None:
-    """Makes the table of a grid, from the cells that were done before on, and exits."""
+    """Makes the table of a grid, from the cells that were done before on, by a Runner of this call,
+    and exits."""
     from ..curves.grid import GRID, Grid, from_words
     from ..curves.kept import Shelf
+    from .runner import Runner
 
     try:
         grid = from_words(given, settings) if given or settings else Grid(list(GRID), [])
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
-    runner = runner_of()
+    runner = Runner(*call)
     shelf = Shelf(runner.out / "curves.cells", anywhere=cluster is not None)
     done = shelf.found(grid.cells)
     for line in filter(None, (grid.told, shelf.told(done))):
