@@ -203,6 +203,7 @@ def described(cell: Cell) -> dict[str, Any]:
         f"lr={cell.lr:g}",
         settings,
         regime,
+        cell.recipe,
         cell.steps,
     )
     return {
@@ -214,6 +215,7 @@ def described(cell: Cell) -> dict[str, Any]:
         "lr": cell.lr,
         "settings": settings,
         "regime": regime,
+        "recipe": cell.recipe,
         "dtype": cell.dtype,
         "seed": cell.seed,
         "steps": cell.steps,

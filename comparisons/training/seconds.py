@@ -15,6 +15,7 @@ from ..ops import optimizers
 from .cells import Cell
 from .loop import NOTHING, Batch, Side, objective_of, whole
 from .models import Arrays
+from .recipes import in_one_loop
 
 STEPS = 15  # that are timed, behind those that warm up
 WARM = 3
@@ -48,6 +49,12 @@ def _by_hand(
 def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Callable[[], Any]]:
     """As a user of torch trains: parameters and an optimizer that stay."""
     objective = objective_of(cell)
+    if cell.recipe:
+        _, step_of = in_one_loop(cell, objective, parameters)
+        for batch in batches:
+            given = tree_map(tensor, batch)
+            yield lambda given=given: step_of(given)
+        return
     trained, buffers = (tree_map(tensor, dict(part)) for part in parted(parameters))
     own = {name: torch.nn.Parameter(a) for name, a in trained.items()}
     kind = optimizers.named(cell.optimizer).mirror.__wrapped__
