@@ -57,7 +57,7 @@ def compare(
 
     def judged() -> Iterator[Step]:
         for step in train(torch_side, parameters, cell.steps, settings):
-            lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings))
+            lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings, cell.precision))
             yield step
 
     reference, theirs = losses(judged(), cell.steps)
@@ -83,8 +83,11 @@ def compare(
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
-def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list[Pair]:
-    """What a step does: the loss and its gradient, and from the reference's gradient the update."""
+def _pairs(
+    ours: Side, twin: Side, step: Step, settings: dict[str, Any], precision: str
+) -> list[Pair]:
+    """What a step does: the loss and its gradient, with that precision, and from the reference's
+    gradient the update."""
 
     def gradient(inputs: Any) -> Results:
         """From the reference's parameters, and from a batch of its own if that is another one."""
@@ -104,6 +107,7 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
             seen,
             _named_gradient(step.loss, step.gradients, *step.moved),
             together=lambda many: _gradients(twin, many),
+            dtype=precision or None,
         ),
         Pair(
             lambda i: _named_update(*ours.step(*i)),

@@ -167,8 +167,13 @@ class Cell:
 
     @property
     def model_settings(self) -> dict[str, Any]:
-        precision = RECIPES[self.recipe].precision if self.recipe else ""
-        return MODELS[self.model].settings(self) | ({"precision": precision} if precision else {})
+        half = {"precision": self.precision} if self.precision else {}
+        return MODELS[self.model].settings(self) | half
+
+    @property
+    def precision(self) -> str:
+        """The type of 16 bits in which some of it runs, "" for none."""
+        return RECIPES[self.recipe].precision if self.recipe else ""
 
 
 def start(cell: Cell) -> Arrays:
