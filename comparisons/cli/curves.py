@@ -57,6 +57,13 @@ def curves_command(
         list[str] | None, typer.Option(help="Widths of an mlp's hidden layers, 32 or 32,16.")
     ] = None,
     activation: Annotated[list[str] | None, typer.Option(help="Activation of an mlp.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="gpt: accumulation, clipping, groups that decay, a schedule; gpt-bfloat16 and "
+            "gpt-float16: in 16 bits too, the latter with a scaler."
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
@@ -96,6 +103,7 @@ def curves_command(
         "seed": seed or range(seeds),
         "hidden": hidden and [_widths(h) for h in hidden],
         "activation": activation,
+        "recipe": recipe,
     }
     given = {name: values for name, values in named.items() if values}
     chosen = settings_of(settings)

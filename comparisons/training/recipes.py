@@ -11,6 +11,7 @@ of 2 that the loss is multiplied by, and `recipe.good`, the steps since it last 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,10 @@ def in_one_loop(
         torch.nn.utils.clip_grad_norm_(own.values(), recipe.clip)
         scaler.step(machine)
         scaler.update()
-        scheduler.step()
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # the scaler may have left the first step out
+            scheduler.step()
         return loss
 
     return own, step
