@@ -56,10 +56,10 @@ def compare(old: Baseline, new: Baseline) -> Diff:
         raise NotComparable("no quantity is in both baselines: they are of other names or seeds")
     of_text = [i for i, (a, b) in zip(ids, pairs, strict=True) if a and b and _reads(a)]
     if of_text and "text" in changed:
-        before, now = changed["text"]
+        then, now = changed["text"]
         raise NotComparable(
             f"{of_text[0]} is trained on other text: Python's pydoc_data.topics, the first 100,000 "
-            f"characters, had the digest {before} and has {now}"
+            f"characters, had the digest {then} and has {now}"
         )
     spreads = _spreads(old.quantities.values())
     frame = tables.table(_row(a, b, spreads, changed) for a, b in pairs)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...manual.models.layers import parted
 from ...reference.adapters import tensor, tree_map
 from .. import ops
 from ..check.verify import check
@@ -22,7 +23,7 @@ from ..optimizers.streams import stream_of
 from ..samples import Call, array, call, written
 from ..training.cells import MODELS, Cell, start
 from ..training.datasets import load
-from ..training.loop import by_torch, objective_of
+from ..training.loop import by_torch, loss_of, objective_of
 from ..verdict.lockstep import JUDGED
 from .costs import REPEATS, Row, cost
 from .rules import by_torch as torchs_pass
@@ -89,18 +90,19 @@ def curves(repeats: int = REPEATS) -> list[Row]:
 def trained(cell: Cell) -> Callable[[], dict[str, torch.nn.Parameter]]:
     """A training as one writes it with torch, which gives the parameters at its end."""
     data = load(cell.data)
-    drawn = start(cell)
+    state = parted(start(cell))
     batch = by_torch(cell, data).batch
     batches = [tree_map(tensor, batch(t)) for t in range(cell.steps)]
     objective = objective_of(cell)
     make = of_optimizers.named(cell.optimizer).mirror.__wrapped__
 
     def run() -> dict[str, torch.nn.Parameter]:
-        parameters = {name: torch.nn.Parameter(tensor(a)) for name, a in drawn.items()}
+        drawn, buffers = map(partial(tree_map, tensor), state)
+        parameters = {name: torch.nn.Parameter(t) for name, t in drawn.items()}
         optimizer = make(parameters.values(), **cell.all_settings)
         for given in batches:
             optimizer.zero_grad()
-            objective(parameters, *given).backward()
+            loss_of(objective, parameters, given, buffers).backward()
             optimizer.step()
         return parameters
 

@@ -18,6 +18,25 @@ LR = {"sgd": 0.1, "adagrad": 0.05, "adam": 0.01, "adamw": 0.01}
 
 # What `gradtwin` runs: every model, data set, optimizer, regime and dtype, the longest first.
 GRID = (
+    # of text and of images, made small
+    Cell("gpt", "text", "adamw", 0.01, regime="mini-batch", batch_size=4, steps=40, dtype="float32",
+         size={"width": 16}),
+    Cell("llama", "text", "sgd", 0.1, regime="mini-batch", batch_size=4, steps=40, dtype="float32",
+         size={"width": 16, "feed_forward": 40}),
+    Cell("char_lstm", "text", "adamw", 0.01, regime="mini-batch", batch_size=4, steps=40,
+         dtype="float32", size={"width": 16, "embedding": 8}),
+    Cell("char_gru", "text", "sgd", 0.1, regime="mini-batch", batch_size=4, steps=40,
+         size={"width": 16, "embedding": 8}),
+    Cell("char_rnn", "text", "sgd", 0.1, regime="mini-batch", batch_size=4, steps=40,
+         dtype="float32", size={"width": 16, "embedding": 8}),
+    Cell("vit", "digits", "adamw", 0.01, regime="mini-batch", batch_size=8, steps=40,
+         dtype="float32", size={"width": 8}),
+    Cell("resnet", "digits", "sgd", 0.1, {"momentum": 0.9}, regime="mini-batch", batch_size=8,
+         steps=40),
+    Cell("convnet", "digits", "adamw", 0.01, regime="mini-batch", batch_size=8, steps=40,
+         dtype="float32", size={"width": 4}),
+    Cell("autoencoder", "digits", "sgd", 0.1, regime="mini-batch", batch_size=8, steps=40,
+         dtype="float32", size={"width": 4}),
     # chaos: the drift grows to the size of the loss
     Cell("mlp", "digits", "sgd", 2.0, regime="mini-batch", batch_size=64, steps=120),
     Cell("mlp", "digits", "adam", 0.01, regime="mini-batch", steps=120, dtype="float32"),

@@ -226,6 +226,16 @@ def objective_of(cell: Cell, loss: str = "") -> Callable[..., Any]:
     return objective
 
 
+def loss_of(
+    objective: Callable[..., Any], parameters: Any, batch: Sequence[Any], buffers: dict[str, Any]
+) -> Any:
+    """What an objective is for a batch of tensors; the buffers are replaced as it moves them."""
+    y = objective(parameters, *batch, buffers=buffers)
+    value, *moved = y if buffers else (y,)
+    buffers.update(zip(buffers, moved, strict=True))
+    return value
+
+
 def _first(slopes: Any) -> Any:
     """Of what a pullback returns, the slope of the first argument."""
     return slopes[0] if isinstance(slopes, tuple) else slopes

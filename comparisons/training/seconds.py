@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...manual.models.layers import parted
 from ...reference.adapters import tensor, tree_map
 from ..ops import optimizers
 from .cells import Cell
-from .loop import NOTHING, Batch, Side, objective_of, whole
+from .loop import Batch, Side, loss_of, objective_of, whole
 from .models import Arrays
 from .recipes import in_one_loop
 
@@ -43,7 +44,7 @@ def _by_hand(
         now[:] = whole(now[0], new, *moved), states
 
     for batch in batches:
-        yield lambda batch=batch: step(batch)
+        yield partial(step, batch)
 
 
 def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Callable[[], Any]]:
@@ -52,26 +53,20 @@ def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Cal
     if cell.recipe:
         _, step_of = in_one_loop(cell, objective, parameters)
         for batch in batches:
-            given = tree_map(tensor, batch)
-            yield lambda given=given: step_of(given)
+            yield partial(step_of, tree_map(tensor, batch))
         return
-    trained, buffers = (tree_map(tensor, dict(part)) for part in parted(parameters))
-    own = {name: torch.nn.Parameter(a) for name, a in trained.items()}
+    drawn, buffers = map(partial(tree_map, tensor), parted(parameters))
+    own = {name: torch.nn.Parameter(t) for name, t in drawn.items()}
     kind = optimizers.named(cell.optimizer).mirror.__wrapped__
     machine = kind(list(own.values()), **cell.all_settings)
 
-    def step(x: Any, target: Any, drawn: Any = NOTHING) -> None:
+    def step(batch: Any) -> None:
         machine.zero_grad()
-        value = objective(own, x, target, drawn, buffers)
-        if buffers:
-            value, *moved = value
-            buffers.update(zip(buffers, moved, strict=True))
-        value.backward()
+        loss_of(objective, own, batch, buffers).backward()
         machine.step()
 
     for batch in batches:
-        given = tree_map(tensor, batch)
-        yield lambda given=given: step(*given)
+        yield partial(step, tree_map(tensor, batch))
 
 
 def _taken(steps: Iterator[Callable[[], Any]]) -> float:

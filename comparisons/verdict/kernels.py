@@ -36,7 +36,7 @@ def _layer_norm(
     x: torch.Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Normalized over the last axes."""
-    y, mean, rstd = _normalized(x, tuple(range(x.ndim - len(shape), x.ndim)), eps)
+    y, mean, rstd, _ = _normalized(x, tuple(range(x.ndim - len(shape), x.ndim)), eps)
     y = y if weight is None else y * weight
     return y if bias is None else y + bias, mean, rstd
 
@@ -45,28 +45,59 @@ def _group_norm(
     x: torch.Tensor, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Normalized over the channels of a group and all that lies in them."""
-    y, mean, rstd = _normalized(x.reshape(n, groups, c // groups * hw), (2,), eps)
+    y, mean, rstd, _ = _normalized(x.reshape(n, groups, c // groups * hw), (2,), eps)
     y, each = y.reshape(x.shape), (1, c, *(1 for _ in x.shape[2:]))
     y = y if weight is None else y * weight.reshape(each)
     y = y if bias is None else y + bias.reshape(each)
     return y, mean[..., 0], rstd[..., 0]
 
 
+def _batch_norm(
+    x: torch.Tensor,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each channel normalized over all that lies in it, or by the running statistics, which it
+    moves in training."""
+    each, axes = (1, -1, *(1 for _ in x.shape[2:])), (0, *range(2, x.ndim))
+    if training:
+        y, mean, rstd, variance = _normalized(x, axes, eps)
+        n = x.numel() // x.shape[1]
+        unbiased = variance * (n / (n - 1) if n > 1 else math.nan)
+        for old, new in ((running_mean, mean), (running_var, unbiased)):
+            if old is not None:
+                old.mul_(1 - momentum).add_(new.flatten(), alpha=momentum)
+        saved = mean.flatten(), rstd.flatten()
+    else:
+        y = (x - running_mean.reshape(each)) * (running_var + eps).rsqrt().reshape(each)
+        saved = x.new_empty(0), x.new_empty(0)
+    y = y if weight is None else y * weight.reshape(each)
+    return (y if bias is None else y + bias.reshape(each)), *saved
+
+
 def _normalized(
     x: torch.Tensor, axes: tuple[int, ...], eps: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(x − mean) / √(variance + eps), by two sums; torch's parts have a kernel inside for these."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(x − mean) / √(variance + eps), the mean, the factor and the variance, by two sums; torch's
+    parts have a kernel inside for these."""
     n = math.prod(x.shape[axis] for axis in axes)
     mean = x.sum(axes, keepdim=True) / n
     centred = x - mean
-    rstd = ((centred * centred).sum(axes, keepdim=True) / n + eps).rsqrt()
-    return centred * rstd, mean, rstd
+    variance = (centred * centred).sum(axes, keepdim=True) / n
+    rstd = (variance + eps).rsqrt()
+    return centred * rstd, mean, rstd, variance
 
 
 OWN_PARTS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.linalg_matrix_exp.default: _exponential,
     torch.ops.aten.native_layer_norm.default: _layer_norm,
     torch.ops.aten.native_group_norm.default: _group_norm,
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
 }
 
 # How far a result moves, to first order, when each of the operations that it is made of moves by

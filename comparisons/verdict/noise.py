@@ -241,17 +241,20 @@ class OneUlpNoise(Dispatch):
         self._disturb([t for t in _tensors(result) if _storage(t) not in seen])
         return result
 
-    def _follow(self, result: Any, decomposition: Any, keeps: bool, args: Any, kwargs: Any) -> None:
+    def _follow(
+        self, result: Any, decomposition: Any, keeps: tuple[int, ...], args: Any, kwargs: Any
+    ) -> None:
         """Moves what a kernel gave by as much as its decomposition moves; by itself, where that
-        gives something else. One that keeps statistics gets copies, for it moves those."""
+        gives something else. Statistics that it keeps, and has moved on by now, are moved as well;
+        the decomposition gets copies of them, to move those on once more."""
 
         def evaluated() -> list[torch.Tensor]:
-            given = args, kwargs
-            if keeps:
-                given = tree_map(lambda a: a.clone() if isinstance(a, torch.Tensor) else a, given)
-            return _tensors(decomposition(*given[0], **given[1]))
+            given = list(args)
+            for i in keeps:
+                given[i] = None if args[i] is None else args[i].clone()
+            return _tensors(decomposition(*given, **kwargs)) + _tensors([given[i] for i in keeps])
 
-        found, still = _tensors(result), evaluated()
+        found, still = _tensors(result) + _tensors([args[i] for i in keeps]), evaluated()
         if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in still]:
             self._disturb(result)
             return
@@ -343,13 +346,13 @@ class OneUlpNoise(Dispatch):
 
 
 class _Way(NamedTuple):
-    """How the noise of an overload is made, which arguments it writes, which sum it is, and whether
-    it keeps running statistics, which it writes where its schema does not say so."""
+    """How the noise of an overload is made, which arguments it writes, which sum it is, and which
+    are running statistics, which it writes where its schema does not say so."""
 
     kind: str
     written: tuple[int, ...] = ()
     sum_of: str = ""
-    keeps: bool = False
+    keeps: tuple[int, ...] = ()
 
 
 @functools.cache
@@ -372,7 +375,7 @@ def _way(function: Any) -> _Way:
     if function in MOVES:
         return _Way("known")
     fused = parts(function) is not None and not single
-    keeps = any(a.name.startswith("running_") for a in schema.arguments)
+    keeps = tuple(i for i, a in enumerate(schema.arguments) if a.name.startswith("running_"))
     return _Way("fused" if fused else "plain", (), SUMS.get(function, ""), keeps)
 
 

@@ -1,6 +1,7 @@
 """What models share: the parameters of their parts, by name."""
 
 from ..arguments import array, floating, mapping
+from .layers import entries
 
 
 def part(parameters, prefix):
@@ -23,11 +24,7 @@ def numbered(parameters, prefix):
 def expect(parameters, shapes):
     """Raises TypeError unless the parameters are floating arrays of one dtype, ValueError unless
     they have the names and the shapes that are given, in which None is any length."""
-    missing = [name for name in shapes if name not in parameters]
-    more = [name for name in parameters if name not in shapes]
-    if missing or more:
-        wrong = [f"{what} {', '.join(n)}" for what, n in (("no", missing), ("also", more)) if n]
-        raise ValueError(f"parameters: expected {len(shapes)} entries, got {'; '.join(wrong)}")
+    entries(shapes, parameters=parameters)
     floating(**{f"parameters.{name}": a for name, a in parameters.items()})
     for name, shape in shapes.items():
         a = parameters[name]

@@ -48,9 +48,8 @@ def llama(parameters, tokens, heads, eps=1e-6, theta=10000.0):
             for weight in (p[f"self_attn.{name}_proj.weight"] for name in "qkv")
         )
         q, k = _rotated(q, theta), _rotated(k, theta)
-        h = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        k, v = (a.repeat_interleave(q.shape[1] // a.shape[1], dim=1) for a in (k, v))
+        h = _attended(q, k, v)
         x = x + F.linear(_side_by_side(h), p["self_attn.o_proj.weight"])
         h = F.rms_norm(x, x.shape[-1:], p["post_attention_layernorm.weight"], eps)
         gate, up = (F.linear(h, p[f"mlp.{name}_proj.weight"]) for name in ("gate", "up"))
@@ -80,10 +79,9 @@ def _side_by_side(x):
     return x.transpose(1, 2).flatten(2)
 
 
-def _attended(q, k, v, dropout, kept):
-    """With dropout of the weights they are written out, for torch cannot be given what is kept."""
-    if not dropout:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+def _attended(q, k, v, dropout=0.0, kept=None):
+    """Written out, for torch's kernels have backward passes of their own, which lose digits where
+    scores are large; and they cannot be given what dropout keeps."""
     scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
     ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
     weights = scores.masked_fill(ahead, -torch.inf).softmax(dim=-1)

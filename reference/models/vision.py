@@ -19,7 +19,7 @@ def convnet(parameters, x, buffers, training=False, p=0.5, *, mask=None):
         x = F.max_pool2d(norm(x, f"bn{i}").relu(), 2)
     x = x.flatten(1)
     if training:  # torch cannot be given a draw: what F.dropout does with its own
-        x = x * (mask * (0.0 if p == 1 else 1 / (1 - p)))
+        x = x * (mask.to(x.dtype) * (0.0 if p == 1 else 1 / (1 - p)))
     return _with(moved, F.linear(x, *_of(parameters, "fc")), training)
 
 
@@ -61,7 +61,7 @@ def vit(parameters, x, num_heads=4):
     for name in _numbered(parameters, "blocks.", ".norm1.weight"):
         y = F.layer_norm(x, (D,), *_of(parameters, f"{name}.norm1"), 1e-6)
         y = F.linear(y, *_of(parameters, f"{name}.attn.qkv"))
-        y = y.unflatten(2, (3, num_heads, D // num_heads)).permute(2, 0, 3, 1, 4)
+        y = y.reshape(*y.shape[:2], 3, num_heads, D // num_heads).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(*y.unbind(0)).transpose(1, 2).flatten(2)
         x = x + F.linear(y, *_of(parameters, f"{name}.attn.proj"))
         y = F.layer_norm(x, (D,), *_of(parameters, f"{name}.norm2"), 1e-6)
@@ -85,7 +85,7 @@ def _numbered(parameters, before, behind):
 
 def _batch_norms(parameters, buffers, training):
     """A function (x, name) that is the batch norm of that name, and the buffers that it moves."""
-    moved = {name: a.clone() for name, a in buffers.items()}
+    moved = {name: a.detach().clone() for name, a in buffers.items()}
 
     def norm(x, name):
         mean, var = moved[f"{name}.running_mean"], moved[f"{name}.running_var"]

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from gradtwin.comparisons.ops import evaluate
+from gradtwin.comparisons.samples.models.text import gpt_parameters, llama_parameters
 from gradtwin.comparisons.training.cells import Cell
 from gradtwin.comparisons.training.datasets import Data
 
@@ -159,3 +160,43 @@ def test_data_with_nan_is_refused():
         Data("mine", x, np.ones((3, 1)), "regression", 1)
     with pytest.raises(ValueError, match="N targets"):
         Data("mine", np.ones((3, 2)), np.ones((2, 1)), "regression", 1)
+
+
+GPT = {name: a.draw(np.random.default_rng(0), float) for name, a in gpt_parameters().items()}
+LLAMA = {name: a.draw(np.random.default_rng(0), float) for name, a in llama_parameters().items()}
+TOKENS = np.zeros((2, 3), np.int64)
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "given", "words"),
+    [
+        ("gpt", {"transformer.ln_f.bias": None}, {}, "parameters: expected 16 entries, got no"),
+        ("gpt", {"transformer.wte.weight": None}, {}, "an entry transformer.wte.weight"),
+        ("gpt", {"lm_head.bias": np.zeros(5)}, {}, "got also lm_head.bias"),
+        ("gpt", {"transformer.h.0.ln_1.bias": np.zeros(3)}, {}, r"ln_1.bias: expected shape \(4\)"),
+        ("gpt", {}, {"tokens": TOKENS[0]}, r"tokens: expected \(N, T\), T from 1 to 3, got"),
+        ("gpt", {}, {"tokens": np.zeros((2, 4), np.int64)}, "tokens: expected"),
+        ("gpt", {}, {"heads": 3}, "heads: expected a divisor of 4, got 3"),
+        ("llama", {}, {"heads": 4}, "heads: expected heads of even width, got 4 of 1"),
+        ("llama", {}, {"theta": 0.0}, "theta: expected above 0, got 0.0"),
+        ("llama", {"model.norm.weight": np.zeros(5)}, {}, r"norm.weight: expected shape \(4\)"),
+    ],
+)
+def test_models_of_text_name_what_does_not_fit(model, change, given, words):
+    whole = {**(GPT if model == "gpt" else LLAMA), **change}
+    parameters = {name: a for name, a in whole.items() if a is not None}
+    arguments = {"tokens": TOKENS, "heads": 2, **given}
+    with pytest.raises(ValueError, match=words):
+        getattr(manual.models, model)(parameters, **arguments)
+
+
+def test_models_of_text_refuse_other_types():
+    with pytest.raises(TypeError, match="parameters: expected a dict"):
+        manual.models.gpt([], TOKENS, 2)
+    with pytest.raises(TypeError, match="input: expected indices"):
+        manual.models.gpt(GPT, TOKENS.astype(float), 2)
+    with pytest.raises(IndexError, match="input: expected indices from 0 to 4"):
+        manual.models.gpt(GPT, TOKENS + 5, 2)
+    mixed = {**GPT, "transformer.ln_f.bias": np.zeros(4, np.float32)}
+    with pytest.raises(TypeError, match=r"ln_f\.bias: expected"):
+        manual.models.gpt(mixed, TOKENS, 2)

@@ -77,11 +77,15 @@ SAMPLES = {
         call(gpt_parameters(), _tokens(2, 3), 2),
         call(gpt_parameters(blocks=2, tied=False), _tokens(2, 3), heads=1),
         call(gpt_parameters(T=4), _tokens(2, 3), 2, dropout=0.25, masks=_kept(2, 3)),
+        call(gpt_parameters(T=1, tied=False), _tokens(2, 1), 1),
+        call(gpt_parameters(blocks=0), _tokens(2, 3), 2),
     ],
     "llama": [
         call(llama_parameters(), _tokens(2, 3), 2),
         call(llama_parameters(layers=2, kv_heads=2), _tokens(1, 3), 2, eps=0.01),
         call(llama_parameters(heads=1, E=4, tied=True), _tokens(2, 4), heads=1, theta=100.0),
+        call(llama_parameters(tied=True), _tokens(2, 1), 2),
+        call(llama_parameters(layers=0), _tokens(2, 3), 2),
     ],
 }
 CORNERS = {
@@ -91,10 +95,8 @@ CORNERS = {
     },
     "gpt": [
         call(gpt_parameters(scale=20.0), _tokens(2, 3), 2),
-        call(gpt_parameters(blocks=0), _tokens(2, 3), 2),
     ],
     "llama": [
         call(llama_parameters(scale=20.0), _tokens(2, 3), 2),
-        call(llama_parameters(layers=0), _tokens(2, 3), 2),
     ],
 }

@@ -96,7 +96,7 @@ _PATCHES = {
 SAMPLES = {
     "convnet": [
         call(_ONE_STAGE, array(3, 1, 4, 4), statistics(bn1=2), True, mask=truths(3, 8)),
-        call(_ONE_STAGE, array(2, 1, 4, 4), statistics(bn1=2), True, 0.2, mask=truths(2, 8)),
+        call(_ONE_STAGE, array(2, 1, 4, 4), statistics(bn1=2), True, 0.3, mask=truths(2, 8)),
         call(_ONE_STAGE, array(2, 1, 4, 4), statistics(bn1=2)),
         call(_TWO_STAGES, array(3, 2, 4, 5), statistics(bn1=2, bn2=3)),
         call(_FREE_STAGES, array(3, 2, 4, 5), statistics(bn1=2, bn2=3), True, 0.0, mask=_ALL),

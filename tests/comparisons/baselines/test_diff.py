@@ -467,6 +467,24 @@ def test_what_is_no_whole_baseline_is_refused(stored, tmp_path):
         file.read(tmp_path / "none.parquet")
 
 
+def test_a_baseline_of_other_text_is_not_comparable_and_says_why(stored):
+    curve = next(q for q in stored.quantities.values() if q.table == "curves")
+    of_gpt = replace(curve, id="curve(gpt)", name="gpt")
+
+    def trained_on(digest, *quantities):
+        about = {**stored.about, "environment": {**stored.environment, "text": digest}}
+        return Baseline({q.id: q for q in quantities}, about)
+
+    both = curve, of_gpt
+    assert len(diff.compare(trained_on("a", *both), trained_on("a", *both)).table) == 2
+    with pytest.raises(
+        NotComparable, match=r"curve\(gpt\) is trained on other text: .* a and has b"
+    ):
+        diff.compare(trained_on("a", *both), trained_on("b", *both))
+    assert len(diff.compare(trained_on("a", curve), trained_on("b", *both)).table) == 2
+    assert diff.compare(trained_on("a", curve), trained_on("b", curve)).environment["text"]
+
+
 def test_objects_are_never_stored():
     with pytest.raises(TypeError, match="expected numbers"):
         file._stored(np.array([object()]))

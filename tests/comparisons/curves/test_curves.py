@@ -9,7 +9,7 @@ from gradtwin.comparisons.curves.divergence import compare, growth_rate
 from gradtwin.comparisons.curves.figure import curves_figure
 from gradtwin.comparisons.curves.grid import GRID
 from gradtwin.comparisons.curves.kept import thinned
-from gradtwin.comparisons.training.cells import Cell
+from gradtwin.comparisons.training.cells import CHOICES, Cell
 from gradtwin.comparisons.training.loop import by_hand, by_torch
 from gradtwin.comparisons.verdict.drift import chaos
 from gradtwin.comparisons.verdict.floor import DRAWS
@@ -283,8 +283,9 @@ def test_a_reference_that_does_not_repeat_is_undecided():
 
 def test_the_default_grid_covers_what_there_is():
     assert len(GRID) >= 12
-    for name, count in (("model", 3), ("data", 4), ("optimizer", 5), ("regime", 3), ("dtype", 2)):
-        assert len({getattr(c, name) for c in GRID}) == count
+    for name, choices in CHOICES.items():
+        seen = {getattr(c, name) for c in GRID}
+        assert len(seen) == 5 if name == "optimizer" else seen == {*choices}
 
 
 def test_growth_rate_of_an_exponential():

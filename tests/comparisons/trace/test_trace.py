@@ -37,6 +37,9 @@ def network(dtype=torch.float32):
         ("mlp", "diabetes", "smooth_l1_loss"),
         ("logistic_regression", "breast_cancer", ""),
         ("linear_regression", "line", "huber_loss"),
+        ("convnet", "digits", ""),
+        pytest.param("gpt", "text", "", marks=pytest.mark.sweep),
+        ("vit", "digits", ""),
     ],
 )
 def test_the_models_are_covered(model, data, loss):

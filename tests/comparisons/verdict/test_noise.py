@@ -259,6 +259,32 @@ def test_parts_of_a_group_norm_are_moved_by_what_its_mean_loses(given):
     assert (moved[1] - plain[1]).abs().max() > 2.0**-42
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+def test_parts_of_a_batch_norm_move_its_statistics_too(given, training):
+    """As of a group norm; what a kernel writes into the running ones is moved there."""
+    function = torch.ops.aten.native_batch_norm.default
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 3, 5, 7, dtype=torch.float64, generator=generator)
+    x -= x.mean((0, 2, 3), keepdim=True)
+    more = [torch.randn(3, dtype=torch.float64, generator=generator) if given else None] * 2
+    before = [torch.full((3,), a, dtype=torch.float64) for a in (2.0**-30, 3.0)]
+
+    def evaluated(of):
+        statistics = [a.clone() for a in before]
+        return [*of(x, *more, *statistics, training, 0.5, 0.1), *statistics]
+
+    plain = evaluated(function)
+    for ours, torchs in zip(evaluated(parts(function)), plain, strict=True):
+        assert ours.shape == torchs.shape
+        assert torch.allclose(ours, torchs, rtol=0, atol=1e-14)
+    with OneUlpNoise(2.0**-40, 1):
+        moved = evaluated(function)
+    assert torch.equal(moved[3], plain[3]) != training
+    assert not training or (moved[3] - plain[3]).abs().max() > 2.0**-43
+    assert not training or (moved[4] - plain[4]).abs().max() > 2.0**-43
+
+
 def test_a_matrix_exponential_moves_by_what_its_squarings_make_of_it():
     """exp of a rotation by 64 is squared six times, that of one by 2⁻⁶ never."""
 
