@@ -57,6 +57,13 @@ def curves_command(
         list[str] | None, typer.Option(help="Widths of an mlp's hidden layers, 32 or 32,16.")
     ] = None,
     activation: Annotated[list[str] | None, typer.Option(help="Activation of an mlp.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="gpt: accumulation, clipping, groups that decay, a schedule; gpt-bfloat16 and "
+            "gpt-float16: in 16 bits too, the latter with a scaler."
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
@@ -96,33 +103,50 @@ def curves_command(
         "seed": seed or range(seeds),
         "hidden": hidden and [_widths(h) for h in hidden],
         "activation": activation,
+        "recipe": recipe,
     }
     given = {name: values for name, values in named.items() if values}
     chosen = settings_of(settings)
+    if compare and (given or chosen):
+        raise typer.BadParameter("goes without the options of a grid", param_hint="--compare")
     if compare:
-        if given or chosen:
-            raise typer.BadParameter("goes without the options of a grid", param_hint="--compare")
-        from ..runs.logs import is_log
-
-        if any(map(is_log, compare)):
-            _compare_logs(*compare, scalar, out, as_json, quiet)
-        if scalar is not None:
-            raise typer.BadParameter("goes with two logs alone", param_hint="--scalar")
-        _compare(*compare, out, as_json, quiet)
+        _recorded(compare, scalar, out, as_json, quiet)
     if scalar is not None:
         raise typer.BadParameter("goes with --compare", param_hint="--scalar")
+    values = ([f"{seeds} seeds"] if seeds and n == "seed" else v for n, v in given.items())
+    words = [str(word) for several in values for word in several] + (settings or [])
+    _train(given, chosen, cluster, (out, as_json, jobs, strict, quiet, words))
+
+
+def _recorded(
+    pair: tuple[Path, Path], scalar: str | None, out: Path, as_json: bool, quiet: bool
+) -> None:
+    from ..runs.logs import is_log
+
+    if any(map(is_log, pair)):
+        _compare_logs(*pair, scalar, out, as_json, quiet)
+    if scalar is not None:
+        raise typer.BadParameter("goes with two logs alone", param_hint="--scalar")
+    _compare(*pair, out, as_json, quiet)
+
+
+def _train(
+    given: dict[str, Sequence[Any]],
+    settings: dict[str, Any],
+    cluster: str | None,
+    call: tuple[Any, ...],
+) -> None:
+    """Makes the table of a grid, from the cells that were done before on, by a Runner of this call,
+    and exits."""
     from ..curves.grid import GRID, Grid, from_words
     from ..curves.kept import Shelf
     from .runner import Runner
 
     try:
-        grid = from_words(given, chosen) if given or chosen else Grid(list(GRID), [])
+        grid = from_words(given, settings) if given or settings else Grid(list(GRID), [])
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
-    if seeds:
-        given["seed"] = [f"{seeds} seeds"]
-    words = [str(v) for values in given.values() for v in values] + (settings or [])
-    runner = Runner(out, as_json, jobs, strict, quiet, words)
+    runner = Runner(*call)
     shelf = Shelf(runner.out / "curves.cells", anywhere=cluster is not None)
     done = shelf.found(grid.cells)
     for line in filter(None, (grid.told, shelf.told(done))):

@@ -16,24 +16,15 @@ from ..report.text import apart
 from ..samples import written
 from ..training.cells import Cell, start
 from ..training.datasets import Data, load
-from ..training.loop import (
-    NOTHING,
-    Side,
-    Step,
-    by_hand,
-    by_torch,
-    gradients_at,
-    stepped,
-    train,
-    whole,
-)
+from ..training.loop import NOTHING, Side, Step, by_hand, by_torch, gradients_at, stepped, train
 from ..training.models import Arrays
 from ..training.seconds import seconds
 from ..verdict.classes import DIFFERENT, IDENTICAL, IMPRECISE, PARTED, ROUNDING, UNDECIDED, Results
-from ..verdict.drift import RUNS, Drift, chaos, free_drift
+from ..verdict.drift import Drift, chaos, free_drift
 from ..verdict.lockstep import Beginning, Lockstep, Pair, StepVerdict
-from ..verdict.noise import cast, moved, unit_roundoff
+from ..verdict.noise import cast, unit_roundoff
 from ..verdict.ulps import ulps
+from .free import Point, kinks, losses, noisy_losses
 
 
 @dataclass(frozen=True)
@@ -66,18 +57,22 @@ def compare(
 
     def judged() -> Iterator[Step]:
         for step in train(torch_side, parameters, cell.steps, settings):
-            lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings))
+            lockstep.look(step.t + 1, _pairs(hand, torch_side, step, settings, cell.precision))
             yield step
 
-    reference, theirs = _run(judged(), cell.steps)
-    again, _ = _run(train(torch_side, parameters, cell.steps, settings), cell.steps)
-    manual, ours_at_end = _run(train(hand, parameters, cell.steps, settings), cell.steps)
-    noisy = _noisy_losses(torch_side, cell, parameters)
+    reference, theirs = losses(judged(), cell.steps)
+    again, _ = losses(train(torch_side, parameters, cell.steps, settings), cell.steps)
+    manual, ours_at_end = losses(train(hand, parameters, cell.steps, settings), cell.steps)
+    noisy = noisy_losses(torch_side, cell, Point(parameters))
     drift = free_drift(manual, reference, noisy, unit_roundoff(cell.dtype))
+    parted = drift.parted is not None and not lockstep.outside
+    why = kinks(hand, torch_side, cell, Point(parameters), manual, drift) if parted else ""
     repeats = np.array_equal(reference, again, equal_nan=True)
     seen = {**_named_gradient(np.zeros(()), parameters), **parameters}
     rate = chaos(noisy, reference)
-    row = _row(cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats)
+    row = _row(
+        cell, manual, reference, drift, rate, lockstep, lockstep.resolution(seen), repeats, why
+    )
     pairs = zip(
         ("manual", "reference"), ops.named(cell.model).pair, (ours_at_end, theirs), strict=True
     )
@@ -88,8 +83,11 @@ def compare(
     return Comparison(cell, row, manual, reference, drift, ours_at_end, theirs)
 
 
-def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list[Pair]:
-    """What a step does: the loss and its gradient, and from the reference's gradient the update."""
+def _pairs(
+    ours: Side, twin: Side, step: Step, settings: dict[str, Any], precision: str
+) -> list[Pair]:
+    """What a step does: the loss and its gradient, with that precision, and from the reference's
+    gradient the update."""
 
     def gradient(inputs: Any) -> Results:
         """From the reference's parameters, and from a batch of its own if that is another one."""
@@ -109,6 +107,7 @@ def _pairs(ours: Side, twin: Side, step: Step, settings: dict[str, Any]) -> list
             seen,
             _named_gradient(step.loss, step.gradients, *step.moved),
             together=lambda many: _gradients(twin, many),
+            dtype=precision or None,
         ),
         Pair(
             lambda i: _named_update(*ours.step(*i)),
@@ -131,49 +130,17 @@ def _updates(side: Side, many: Sequence[Any]) -> list[Results]:
     return [_named_update(*new) for new in stepped(side, [step[:3] for step in many], settings)]
 
 
-def _noisy_losses(side: Side, cell: Cell, parameters: Arrays) -> np.ndarray:
-    """The loss, (RUNS, steps), of runs of the reference in which what each step sees, parameters
-    and batch, and the gradient that it makes move by one ulp; NaN once a run has diverged. They
-    run side by side."""
-    rngs = [np.random.default_rng([cell.seed, 2, run]) for run in range(RUNS)]
-    losses = np.full((RUNS, cell.steps), math.nan)
-    now: dict[int, tuple[Arrays, dict[str, Any]]]
-    now = {run: (parameters, {name: {} for name in parameters}) for run in range(RUNS)}
-
-    def disturbed(trees: Sequence[Any]) -> list[Any]:
-        size = 2 * unit_roundoff(cell.dtype)
-        pairs = zip(trees, now, strict=True)
-        return [moved(tree, size, rngs[run], zeros=True) for tree, run in pairs]
-
-    for t in range(cell.steps):
-        batch = side.batch(t)
-        seen = disturbed([(params, *batch) for params, _ in now.values()])
-        with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
-            found = gradients_at(side, seen)
-            losses[list(now), t] = [loss for loss, *_ in found]
-            grads = disturbed([grad for _, grad, *_ in found])
-            states = [state for _, state in now.values()]
-            params = [point[0] for point in seen]
-            new = stepped(side, list(zip(params, grads, states, strict=True)), cell.all_settings)
-        after = [
-            (whole(before, of_one, *moved), state)
-            for before, (of_one, state), (_, _, *moved) in zip(params, new, found, strict=True)
-        ]
-        finite = [all(np.isfinite(p).all() for p in of_one.values()) for of_one, _ in after]
-        now = {run: a for run, a, good in zip(now, after, finite, strict=True) if good}
-        if not now:
-            break
-    return losses
-
-
-def _classify(lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool) -> tuple[str, str]:
-    """The class of a run, and a note where there is something to say."""
+def _classify(
+    lockstep: Lockstep, drift: Drift, bits_equal: bool, repeats: bool, why: str
+) -> tuple[str, str]:
+    """The class of a run, and a note where there is something to say: `why` it has parted, if that
+    is known."""
     if not repeats:
         return UNDECIDED, "the reference differs from itself when it is run again"
     if lockstep.outside:
         return DIFFERENT, lockstep.outside[2]
     if drift.parted is not None:
-        return PARTED, "every step is right, yet the free run is outside its floor"
+        return PARTED, f"every step is right, {why or 'yet the free run is outside its floor'}"
     note = f"{lockstep.imprecise} steps lose digits" if lockstep.imprecise else ""
     return (IDENTICAL if bits_equal else ROUNDING), note
 
@@ -187,10 +154,11 @@ def _row(
     lockstep: Lockstep,
     resolution: float,
     repeats: bool,
+    why: str,
 ) -> dict[str, Any]:
     distance = ulps(manual.astype(cell.dtype), reference.astype(cell.dtype))
     differing = np.flatnonzero(distance)
-    kind, note = _classify(lockstep, drift, not differing.size, repeats)
+    kind, note = _classify(lockstep, drift, not differing.size, repeats, why)
     at, worst = int(np.argmax(drift.drift)), int(np.argmax(drift.ratio))
     growth, growth_from, growth_to = growth_rate(drift.drift)
     parted = None if drift.parted is None else drift.parted + 1
@@ -239,6 +207,7 @@ def described(cell: Cell) -> dict[str, Any]:
         f"lr={cell.lr:g}",
         settings,
         regime,
+        cell.recipe,
         cell.steps,
     )
     return {
@@ -250,6 +219,7 @@ def described(cell: Cell) -> dict[str, Any]:
         "lr": cell.lr,
         "settings": settings,
         "regime": regime,
+        "recipe": cell.recipe,
         "dtype": cell.dtype,
         "seed": cell.seed,
         "steps": cell.steps,
@@ -298,14 +268,6 @@ def growth_rate(drift: np.ndarray) -> tuple[float, int | None, int | None]:
         return math.nan, None, None
     slope = np.polyfit(seen, np.log(drift[seen]), 1)[0]
     return float(100 * slope), int(seen[0]) + 1, int(seen[-1]) + 1
-
-
-def _run(run: Iterator[Step], steps: int) -> tuple[np.ndarray, Arrays]:
-    """The loss at each step, NaN once the run has diverged and ended, and the last parameters."""
-    losses = np.full(steps, math.nan)
-    for step in run:
-        losses[step.t] = step.loss
-    return losses, step.after
 
 
 def _named_gradient(

@@ -18,6 +18,7 @@ from ..verdict.classes import DTYPES
 from . import dense, text, vision
 from .datasets import DATASETS, Data, load
 from .models import Arrays, Model
+from .recipes import RECIPES, begun, of_model
 
 MODELS: dict[str, Model] = {**dense.MODELS, **text.MODELS, **vision.MODELS}
 
@@ -34,6 +35,7 @@ CHOICES: dict[str, Collection[str]] = {
     "optimizer": OPTIMIZERS,
     "regime": REGIMES,
     "dtype": DTYPES,
+    "recipe": ("", *RECIPES),
 }
 
 
@@ -57,6 +59,7 @@ class Cell:
     hidden: tuple[int, ...] = (32,)  # widths of an mlp's hidden layers
     activation: str = "tanh"
     size: dict[str, Any] = field(default_factory=dict)  # of other models, where not their own
+    recipe: str = ""  # one of RECIPES: accumulation, clipping, decay, a schedule, precision
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -87,6 +90,8 @@ class Cell:
                 )
         nothing = np.zeros(1)
         optimizers.named(self.optimizer).rule(nothing, nothing, {}, **self.all_settings)
+        if self.recipe:
+            self._check_recipe(accepted)
         self._check_model(data)
 
     def _check_size(self) -> None:
@@ -102,11 +107,27 @@ class Cell:
             if value < counts or (counts and not isinstance(value, int)):
                 raise ValueError(f"{name}: expected a size of the model, got {value}")
 
+    def _check_recipe(self, accepted: Collection[str]) -> None:
+        """Raises ValueError for an optimizer that does not decay, a regime without micro-batches, a
+        model with buffers, and, of 16 bits, for float64 or a model that knows none."""
+        precision = RECIPES[self.recipe].precision
+        rule = inspect.signature(ops.named(self.model).rule).parameters
+        reasons = {
+            "an optimizer with weight_decay": "weight_decay" in accepted,
+            "mini-batches": self.regime == "mini-batch",
+            "a model without buffers": "buffers" not in rule,
+            "dtype float32": not precision or self.dtype == "float32",
+            "a model with 16 bits": not precision or "precision" in rule,
+        }
+        for expected, good in reasons.items():
+            if not good:
+                raise ValueError(f"recipe: {self.recipe} needs {expected}")
+
     def _check_model(self, data: Data) -> None:
         """Raises as the rule does, which is given what it is trained on, but two samples of it."""
         x, _ = self.seen(data)
         drawn = self.drawn(x[:2], 0)
-        parameters, buffers = parted(start(self))
+        parameters, buffers = parted(of_model(start(self)))
         given = (buffers,) if buffers else ()
         ops.named(self.model).rule(parameters, x[:2], *given, **self.model_settings, **drawn)
 
@@ -134,7 +155,7 @@ class Cell:
         """What the model, its rule or its mirror, writes; "" if it is none of language, or has
         diverged."""
         finite = all(np.isfinite(a).all() for a in parameters.values())
-        return MODELS[self.model].written(self, model, parameters) if finite else ""
+        return MODELS[self.model].written(self, model, of_model(parameters)) if finite else ""
 
     @property
     def all_settings(self) -> dict[str, Any]:
@@ -146,11 +167,19 @@ class Cell:
 
     @property
     def model_settings(self) -> dict[str, Any]:
-        return MODELS[self.model].settings(self)
+        half = {"precision": self.precision} if self.precision else {}
+        return MODELS[self.model].settings(self) | half
+
+    @property
+    def precision(self) -> str:
+        """The type of 16 bits in which some of it runs, "" for none."""
+        return RECIPES[self.recipe].precision if self.recipe else ""
 
 
 def start(cell: Cell) -> Arrays:
-    """The parameters and buffers that a training begins with, drawn as torch draws them."""
+    """The parameters and buffers that a training begins with, drawn as torch draws them, and
+    what its recipe remembers."""
     rng = np.random.default_rng([cell.seed, 0])
     found = MODELS[cell.model].start(rng, load(cell.data), cell)
+    found |= begun(RECIPES[cell.recipe]) if cell.recipe else {}
     return {n: a.astype(cell.dtype) if a.dtype.kind == "f" else a for n, a in found.items()}

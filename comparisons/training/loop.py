@@ -14,9 +14,11 @@ from ...reference.adapters import leaves, ones_like, rule
 from .. import ops
 from ..ops import optimizers
 from ..verdict.floor import TOGETHER, stacked
+from . import recipes
 from .cells import Cell
 from .datasets import Data
 from .models import Arrays
+from .recipes import RECIPES
 
 NOTHING: Mapping[str, Any] = {}
 Batch = tuple[Any, ...]  # x, target, and what is drawn at random, by keyword, if something is
@@ -33,6 +35,7 @@ class Side:
         ..., tuple[Arrays, dict[str, Any]]
     ]  # parameters, gradients, states, settings → the first and third anew
     together: bool = False  # whether gradient takes Draws
+    group: bool = True  # whether step takes the parameters of many runs as one group
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,13 @@ def train(
     parameters: Arrays,
     steps: int,
     settings: dict[str, Any],
+    states: dict[str, Any] | None = None,
+    first: int = 0,
 ) -> Iterator[Step]:
-    """Runs the loop and yields every step; it ends early once a parameter is no longer finite."""
-    states: dict[str, Any] = {name: {} for name in parameters}
-    for t in range(steps):
+    """Runs the loop and yields every step; it ends early once a parameter is no longer finite. With
+    `states`, those before the step `first`, it goes on from there."""
+    states = states or {name: {} for name in parameters}
+    for t in range(first, steps):
         batch = side.batch(t)
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge: that is a result
             loss, gradients, *moved = side.gradient(parameters, *batch)
@@ -111,7 +117,10 @@ def stepped(
     many: Sequence[tuple[Arrays, Arrays, dict[str, Any]]],
     settings: dict[str, Any],
 ) -> list[tuple[Arrays, dict[str, Any]]]:
-    """The step from each of many parameters, gradients and states: all are stepped as one group."""
+    """The step from each of many parameters, gradients and states: all are stepped as one group, if
+    the side can."""
+    if not side.group:
+        return [side.step(*one, settings) for one in many]
     of_all = [
         {(i, name): leaf for i, trees in enumerate(many) for name, leaf in trees[k].items()}
         for k in range(3)
@@ -130,7 +139,11 @@ def by_hand(cell: Cell, data: Data) -> Side:
     optimizer = optimizers.named(cell.optimizer).rule
 
     def gradient(
-        state: Arrays, x: np.ndarray, target: np.ndarray, drawn: Mapping[str, Any] = NOTHING
+        state: Arrays,
+        x: np.ndarray,
+        target: np.ndarray,
+        drawn: Mapping[str, Any] = NOTHING,
+        times: float = 1.0,
     ) -> Slopes:
         parameters, buffers = parted(state)
         given = (buffers,) if buffers else ()
@@ -140,7 +153,7 @@ def by_hand(cell: Cell, data: Data) -> Side:
         if target.dtype.kind == "i":  # one row of logits for each of them
             rows, classes = output.reshape(-1, output.shape[-1]), target.reshape(-1)
         value, pull_loss = loss(rows, classes)
-        doutput = _first(pull_loss(np.ones_like(value))).reshape(output.shape)
+        doutput = _first(pull_loss(np.full_like(value, times))).reshape(output.shape)
         dy = (doutput, *(None for _ in moved)) if buffers else doutput
         slopes = value, _first(pull_model(dy))
         return (*slopes, dict(zip(buffers, moved, strict=True))) if buffers else slopes
@@ -154,12 +167,17 @@ def by_hand(cell: Cell, data: Data) -> Side:
         }
         return {n: p for n, (p, _) in stepped.items()}, {n: s for n, (_, s) in stepped.items()}
 
+    if cell.recipe:
+        return Side(_batches(cell, data), *recipes.by_hand(cell, gradient), group=False)
     return Side(_batches(cell, data), gradient, step)
 
 
 def by_torch(cell: Cell, data: Data) -> Side:
     """Torch's side: the loss of the model differentiated as one, all parameters stepped as one
     group."""
+    if cell.recipe:
+        made = recipes.by_torch(cell, objective_of(cell))
+        return Side(_batches(cell, data), *made, group=False)
     objective = rule(objective_of(cell), constant="drawn buffers")
 
     def gradient(
@@ -235,6 +253,7 @@ def _batches(cell: Cell, data: Data) -> Callable[[int], Batch]:
     if cell.regime == "batch":
         return lambda t: of(t, x, target)
     size = 1 if cell.regime == "stochastic" else cell.batch_size
+    size *= RECIPES[cell.recipe].accumulation if cell.recipe else 1
 
     def orders() -> Iterator[np.ndarray]:
         rng = np.random.default_rng([cell.seed, 1])

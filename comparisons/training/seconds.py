@@ -16,6 +16,7 @@ from ..ops import optimizers
 from .cells import Cell
 from .loop import Batch, Side, loss_of, objective_of, whole
 from .models import Arrays
+from .recipes import in_one_loop
 
 STEPS = 15  # that are timed, behind those that warm up
 WARM = 3
@@ -49,6 +50,11 @@ def _by_hand(
 def _eager(cell: Cell, parameters: Arrays, batches: list[Batch]) -> Iterator[Callable[[], Any]]:
     """As a user of torch trains: parameters and an optimizer that stay."""
     objective = objective_of(cell)
+    if cell.recipe:
+        _, step_of = in_one_loop(cell, objective, parameters)
+        for batch in batches:
+            yield partial(step_of, tree_map(tensor, batch))
+        return
     drawn, buffers = map(partial(tree_map, tensor), parted(parameters))
     own = {name: torch.nn.Parameter(t) for name, t in drawn.items()}
     kind = optimizers.named(cell.optimizer).mirror.__wrapped__

@@ -34,6 +34,7 @@ class Pair(NamedTuple):
     # another evaluation of all of them, for noise alone.
     many: Callable[[list[Any]], Sequence[Results]] | None = None
     together: Callable[[list[Any]], Sequence[Results]] | None = None
+    dtype: Any = None  # if it is judged in another than the run's: a name of one of HALF_DTYPES
 
 
 class StepVerdict(NamedTuple):
@@ -102,7 +103,7 @@ class Lockstep:
         """In order, and none behind one that is different."""
         waiting, self._waiting = self._waiting, []
         every = zip(*(pairs for _, pairs in waiting), strict=True)
-        columns = [_Column(pairs, self.dtype, self.thorough) for pairs in every]
+        columns = [_Column(pairs, pairs[0].dtype or self.dtype, self.thorough) for pairs in every]
         for i, (step, pairs) in enumerate(waiting):
             for pair, column in zip(pairs, columns, strict=True):
                 verdicts = column.verdicts[i]
@@ -119,7 +120,7 @@ class Lockstep:
             pair.subject,
             pair.reference,
             pair.inputs,
-            self.dtype,
+            pair.dtype or self.dtype,
             before=pair.before,
             thorough=self.thorough,
         )

@@ -20,6 +20,7 @@ from ..activations import gelu, silu
 from ..arguments import Constant, mapping, real, whole
 from ..arrays import sum_to
 from ..attention import scaled_dot_product_attention
+from ..autocast import autocast
 from ..dropout import dropout as dropped
 from ..embedding import embedding
 from ..linear import linear
@@ -27,7 +28,7 @@ from ..normalization import layer_norm, rms_norm
 from .parts import expect, first_shape, inside, numbered, part, sequences
 
 
-def gpt(parameters, tokens, heads, dropout=0.0, *, masks: Constant = None):
+def gpt(parameters, tokens, heads, dropout=0.0, precision=None, *, masks: Constant = None):
     """Embeddings of tokens and positions, blocks of causal attention and of linear layers with gelu
     between them, each behind a layer norm, and a last layer norm before the head.
 
@@ -37,7 +38,8 @@ def gpt(parameters, tokens, heads, dropout=0.0, *, masks: Constant = None):
 
     With `dropout` there are `masks`, true where it keeps, by the names of the modules that drop:
     transformer.drop (N, T, C), and in each block attn.attn_dropout (N, heads, T, T),
-    attn.resid_dropout and mlp.dropout (N, T, C).
+    attn.resid_dropout and mlp.dropout (N, T, C). With `precision`, "bfloat16" or "float16", linear
+    layers, attention and gelu run in 16 bits; see `autocast`.
 
     Radford, Wu, Child, Luan, Amodei & Sutskever, 2019, "Language Models are Unsupervised Multitask
     Learners"
@@ -52,11 +54,13 @@ def gpt(parameters, tokens, heads, dropout=0.0, *, masks: Constant = None):
     x, pull_drop = _dropped(token + position, dropout, masks.get("transformer.drop"))
     pulls = []
     for block in blocks:
-        x, pull = _gpt_block(part(parameters, block), x, heads, dropout, part(masks, block))
+        x, pull = _gpt_block(
+            part(parameters, block), x, heads, dropout, part(masks, block), precision
+        )
         pulls.append(pull)
     x, pull_norm = layer_norm(x, x.shape[-1:], *_pair(parameters, "transformer.ln_f"))
     head = _head(parameters, "transformer.wte.weight")
-    logits, pull_head = linear(x, parameters[head])
+    logits, pull_head = autocast(linear, precision)(x, parameters[head])
 
     def pullback(dlogits):
         dx, dhead = pull_head(dlogits)
@@ -118,21 +122,24 @@ def llama(parameters, tokens, heads, eps=1e-6, theta=10000.0):
     return logits, pullback
 
 
-def _gpt_block(p, x, heads, dropout, masks):
+def _gpt_block(p, x, heads, dropout, masks, precision):
     """A block, as a rule of its parameters and x: (N, T, C) → (N, T, C)."""
     width = x.shape[-1:]
+    affine, attention, bent = (
+        autocast(rule, precision) for rule in (linear, scaled_dot_product_attention, gelu)
+    )
     a, pull_norm_a = layer_norm(x, width, *_pair(p, "ln_1"))
-    qkv, pull_qkv = linear(a, *_pair(p, "attn.c_attn"))
+    qkv, pull_qkv = affine(a, *_pair(p, "attn.c_attn"))
     q, k, v = (_by_heads(part, width[0] // heads) for part in np.split(qkv, 3, axis=-1))
     kept = masks.get("attn.attn_dropout")
-    y, pull_attention = scaled_dot_product_attention(q, k, v, None, dropout, True, mask=kept)
-    a, pull_a = linear(_side_by_side(y), *_pair(p, "attn.c_proj"))
+    y, pull_attention = attention(q, k, v, None, dropout, True, mask=kept)
+    a, pull_a = affine(_side_by_side(y), *_pair(p, "attn.c_proj"))
     a, pull_drop_a = _dropped(a, dropout, masks.get("attn.resid_dropout"))
     h = x + a
     m, pull_norm_m = layer_norm(h, width, *_pair(p, "ln_2"))
-    m, pull_fc = linear(m, *_pair(p, "mlp.c_fc"))
-    m, pull_gelu = gelu(m)
-    m, pull_m = linear(m, *_pair(p, "mlp.c_proj"))
+    m, pull_fc = affine(m, *_pair(p, "mlp.c_fc"))
+    m, pull_gelu = bent(m)
+    m, pull_m = affine(m, *_pair(p, "mlp.c_proj"))
     m, pull_drop_m = _dropped(m, dropout, masks.get("mlp.dropout"))
 
     def pullback(dy):

@@ -7,7 +7,14 @@ from ..adapters import rule
 
 
 @rule
-def gpt(parameters, tokens, heads, dropout=0.0, *, masks=None):
+def gpt(parameters, tokens, heads, dropout=0.0, precision=None, *, masks=None):
+    if precision is None:
+        return _gpt(parameters, tokens, heads, dropout, masks)
+    with torch.autocast(tokens.device.type, getattr(torch, precision)):
+        return _gpt(parameters, tokens, heads, dropout, masks)
+
+
+def _gpt(parameters, tokens, heads, dropout, masks):
     table = parameters["transformer.wte.weight"]
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     x = F.embedding(tokens, table) + F.embedding(positions, parameters["transformer.wpe.weight"])

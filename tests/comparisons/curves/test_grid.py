@@ -169,11 +169,11 @@ def wait_for(folder, count, process):
 
 @pytest.mark.sweep
 def test_a_grid_that_is_killed_goes_on(tmp_path):
-    words = ["--optimizer", "all", "--jobs", "2", "--steps", "100"]
+    words = ["--optimizer", "all", "--jobs", "2", "--steps", "40"]
     process = started(tmp_path, *words)
     wait_for(tmp_path, 5, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     time.sleep(2)  # its workers end with it
     (folder,) = tmp_path.iterdir()
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "curves.cells").iterdir()}
@@ -199,7 +199,7 @@ def test_a_worker_of_a_cluster_that_is_killed_is_replaced_by_the_others(tmp_path
         n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)
     ) as cluster:
         out = tmp_path / "out"
-        words = ["--optimizer", "all", "--steps", "100", "--cluster", cluster.scheduler_address]
+        words = ["--optimizer", "all", "--steps", "40", "--cluster", cluster.scheduler_address]
         process = started(out, *words)
         wait_for(out, 3, process)
         os.kill(cluster.workers[0].pid, signal.SIGKILL)
