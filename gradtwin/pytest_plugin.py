@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterator
+import shlex
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ def _write_report(terminalreporter: Any, config: pytest.Config) -> None:
         return
     wrong = sum(not report["passed"] for report in _collected)
     try:
-        files = ", ".join(map(str, _written(Path(path))))
+        files = ", ".join(map(str, _written(Path(path), config.invocation_params.args)))
     except OSError as error:
         terminalreporter.write_line(f"gradient report: cannot write {path}: {error.strerror}")
         return
@@ -259,8 +260,9 @@ def _write_report(terminalreporter: Any, config: pytest.Config) -> None:
     )
 
 
-def _written(path: Path) -> Iterator[Path]:
-    """One table and one page; the page begins with what each check said."""
+def _written(path: Path, arguments: Sequence[str]) -> Iterator[Path]:
+    """One table and one page; the page begins with what each check said. `arguments` are those of
+    the command line."""
     from .comparisons.report import files, pages, tables
 
     path = path.with_suffix("") if path.suffix in (".html", ".csv") else path
@@ -268,7 +270,14 @@ def _written(path: Path) -> Iterator[Path]:
     ordered = sorted(_collected, key=lambda r: r["test"])
     rows = ({**row, "test": r["test"]} for r in ordered for row in r["rows"])
     frame = tables.table({k: v for k, v in row.items() if k != "schema"} for row in rows)
-    said = "\n\n".join(f"{r['test']}\n{r['page']}" for r in ordered)
-    html = pages.page({"gradients": frame}, {}, f"{len(ordered)} checks.", said)
+    wrong = sum(not r["passed"] for r in ordered)
+    html = pages.page(
+        f"Gradients of {len({r['test'] for r in ordered})} tests",
+        f"{len(ordered)} checks, {wrong} wrong.",
+        {"gradients": frame},
+        checks=[pages.Check(r["test"], r["passed"], r["page"]) for r in ordered],
+        command=shlex.join(["pytest", *arguments]),
+        file=f"{path.name}.csv",
+    )
     yield files.write(path.with_name(f"{path.name}.html"), html)
     yield files.write(path.with_name(f"{path.name}.csv"), frame.to_csv(index=False).encode())

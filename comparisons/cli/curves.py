@@ -101,8 +101,7 @@ def curves_command(
 
 def run_curves(runner: Runner, cells: Sequence[Cell]) -> None:
     """A line for each training."""
-    from ..curves import divergence
-    from ..curves.figure import curves_figure, fit_figure
+    from ..curves import divergence, figure
     from ..report import pages, tables
     from ..report.console import Column
 
@@ -127,11 +126,13 @@ def run_curves(runner: Runner, cells: Sequence[Cell]) -> None:
     tasks = [(divergence.compare, (cell,)) for cell in cells]
     found = runner.run("Loss curves", tasks, columns, lambda c: [c.row])
     runner.frames["curves"] = tables.table(c.row for c in found)
-    pictures = {"curves.png": pages.png(curves_figure(found))}
+    drawn = pages.png(figure.curves_figure(found))
+    pictures = {"curves.png": pages.Picture(drawn, figure.curves_alternative(found))}
     lines = [c for c in found if c.cell.data == "line" and c.cell.model == "linear_regression"]
     if lines:
-        figure = fit_figure(lines[0].manual_parameters, lines[0].reference_parameters)
-        pictures["line.png"] = pages.png(figure)
+        sides = lines[0].manual_parameters, lines[0].reference_parameters
+        drawn = pages.png(figure.fit_figure(*sides))
+        pictures["line.png"] = pages.Picture(drawn, figure.fit_alternative(*sides))
     runner.pictures["curves"] = pictures
 
 
@@ -140,7 +141,7 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
     rounding, with 1 if it is different, and with 2 if that cannot be said."""
     from ..report import pages, tables
     from ..report.console import Column
-    from ..runs.figure import figure, told
+    from ..runs.figure import alternative, figure, told
     from ..runs.ranks import compare_ranks
     from ..verdict.classes import UNDECIDED, worst
     from .runner import Runner
@@ -167,7 +168,10 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
     rows = [one.row for one in found]
     runner.run("Recorded runs", [(lambda: found, ())], columns, lambda c: [one.row for one in c])
     runner.frames["compare"] = tables.table(rows)
-    pictures = {f"compare{one.row['rank']}.png": pages.png(figure(one)) for one in found}
+    pictures = {
+        f"compare{one.row['rank']}.png": pages.Picture(pages.png(figure(one)), alternative(one))
+        for one in found
+    }
     runner.pictures["compare"] = pictures
     try:
         runner.finish(told(rows))
@@ -183,7 +187,7 @@ def _compare_logs(
     if they are different, and with 2 if that cannot be said."""
     from ..report import pages, tables
     from ..report.console import Column
-    from ..runs.log_comparison import compare, figure, told
+    from ..runs.log_comparison import alternative, compare, figure, told
     from ..runs.logs import is_log, read
     from ..verdict.classes import UNDECIDED
     from .runner import Runner
@@ -209,7 +213,8 @@ def _compare_logs(
     runner = Runner(out, as_json, 1, strict=True, quiet=quiet)
     runner.run("Logs", [(lambda: found, ())], columns, lambda c: [c.row])
     runner.frames["compare"] = tables.table([found.row])
-    runner.pictures["compare"] = {"compare.png": pages.png(figure(found))}
+    picture = pages.Picture(pages.png(figure(found)), alternative(found))
+    runner.pictures["compare"] = {"compare.png": picture}
     try:
         runner.finish(told(found.row))
     except typer.Exit as end:

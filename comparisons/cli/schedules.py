@@ -62,5 +62,6 @@ def run_schedules(runner: Runner, names: Sequence[str], seed: int) -> None:
         (f"{name}({rows[0]['settings']})", table.curves(name, SAMPLES[name][i], seed))
         for (name, i), rows in zip(chosen, found, strict=True)
     ]
-    picture = pages.png(figure.schedules_figure(drawn))
+    content = pages.png(figure.schedules_figure(drawn))
+    picture = pages.Picture(content, figure.alternative(drawn))
     runner.pictures["schedules"] = {"schedules.png": picture}

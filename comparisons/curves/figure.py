@@ -23,7 +23,7 @@ def curves_figure(comparisons: Sequence[Comparison]) -> Figure:
         above, below = part.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         steps = np.arange(1, len(c.reference) + 1)
         above.plot(steps, c.reference, color="tab:orange", linewidth=2.5, alpha=0.6, label="torch")
-        above.plot(steps, c.manual, color="tab:blue", linewidth=0.8, label="manual")
+        above.plot(steps, c.manual, color="tab:blue", linewidth=0.8, label="by hand")
         title = [
             c.row["model"],
             c.row["data"],
@@ -69,23 +69,53 @@ def _why(row: Mapping[str, Any]) -> str:
 
 
 def fit_figure(manual: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> Figure:
-    """The textbook line: the points, the truth, and the line that each side fitted."""
+    """The textbook line: the points, the truth, and the line that each side fitted; beneath, how
+    far the two lie apart, which no eye sees above."""
     data = datasets.load("line")
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    ends = np.array([0.0, 2.0])
-    axes.plot(data.x[:, 0], data.target[:, 0], ".", color="0.6", label="2x + 1 + 0.3·noise")
-    axes.plot(ends, 2 * ends + 1, ":", color="k", label="y = 2x + 1")
-    for name, p, width in (("torch", reference, 4.0), ("manual", manual, 1.2)):
+    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    x = np.linspace(0.0, 2.0, 201)
+    above.plot(data.x[:, 0], data.target[:, 0], ".", color="0.6", label="2x + 1 + 0.3·noise")
+    above.plot(x, 2 * x + 1, ":", color="k", label="y = 2x + 1")
+    for name, p, colour, width in (
+        ("torch", reference, "tab:orange", 4.0),
+        ("by hand", manual, "tab:blue", 1.2),
+    ):
         slope, offset = p["weight"].item(), p["bias"].item()
-        axes.plot(
-            ends,
-            slope * ends + offset,
-            linewidth=width,
-            alpha=0.7,
-            label=f"{name}: {slope:.6f} x + {offset:.6f}",
-        )
-    axes.set_xlabel("x")
-    axes.set_ylabel("y")
-    axes.legend()
+        label = f"{name}: {slope:.6f} x + {offset:.6f}"
+        above.plot(x, slope * x + offset, color=colour, linewidth=width, alpha=0.7, label=label)
+    below.axhline(0, color="tab:orange", linewidth=4, alpha=0.7, label="torch")
+    below.plot(x, _apart(manual, reference, x), color="tab:blue", linewidth=1.2, label="by hand")
+    above.set(ylabel="y", title="The line that each side has fitted")
+    below.set(xlabel="x", ylabel="y by hand − y by torch")
+    for axes in (above, below):
+        axes.legend(fontsize=8)
     return figure
+
+
+def curves_alternative(comparisons: Sequence[Comparison]) -> str:
+    """In words, what is to be seen on the picture of loss curves."""
+    farthest = max(comparisons, key=lambda c: c.row["max_ratio"])
+    what = " ".join(str(farthest.row[name]) for name in ("model", "data", "optimizer", "dtype"))
+    return (
+        f"The loss of {len(comparisons)} trainings by step, by hand upon torch's; beneath each the "
+        f"drift between the two, its floor and {LIMIT:g} floors. The largest drift is "
+        f"{farthest.row['max_ratio']:.2g} floors, of {what}."
+    )
+
+
+def fit_alternative(manual: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> str:
+    """The same of the textbook line."""
+    largest = abs(_apart(manual, reference, np.array([0.0, 2.0]))).max()
+    return (
+        "Points about y = 2x + 1, and the lines that both sides have fitted; beneath, how far the "
+        f"two lie apart: at most {largest:.2g}."
+    )
+
+
+def _apart(
+    manual: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], x: np.ndarray
+) -> np.ndarray:
+    """How far the line by hand lies above torch's."""
+    slope, offset = (manual[n].item() - reference[n].item() for n in ("weight", "bias"))
+    return np.asarray(slope * x + offset)
