@@ -18,6 +18,7 @@ import pytest
 
 from .comparisons.snapshots.orphans import Seen, orphans
 
+__unittest = True  # unittest leaves out the frames of a module that says so
 OPTION = "--gradient-report"
 # The keys under which a worker of xdist hands over what it collected, and what it has seen.
 KEY, SEEN = "gradient_reports", "gradient_baselines"

@@ -12,13 +12,13 @@ from .tables import PAIRS
 # The first of these that a table has says what a row is about, and stands beside its class.
 SUBJECTS = (
     *("test", "op", "model", "optimizer", "schedule", "place", "group", "function", "new"),
-    *("name", "probe"),
+    *("name", "probe", "argument"),
 )
 # What stands next, in this order; the others follow in that of the table.
 NEXT = (
     *("margin", "lockstep_margin", "size", "margin_old", "margin_new", "max_ratio"),
     *("data", "regime", "argument", "result", "quantity", "side", "probe", "dtype"),
-    *("index", *dict.fromkeys(name for pair in PAIRS for name in pair), "exact"),
+    *("index", *(ours for ours, _ in PAIRS), *(theirs for _, theirs in PAIRS), "exact"),
     *("max_ulp", "ulp", "error"),
 )
 # By what rows are chosen, if a column has some words that repeat.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import html
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 
 from ...reference.adapters import leaves
 from .. import ops
-from ..report import files, tables
+from ..report import files, notebook, tables
 from ..verdict.classes import DIFFERENT, Verdict, worst
 
 if TYPE_CHECKING:
@@ -159,10 +158,18 @@ class Trace:
         return [*found, *(f"note: {note}" for note in self.notes)]
 
     def _repr_html_(self) -> str:
-        rows = self.table.drop(columns=["schema", "id"])
+        rows = self.table
         rows = rows[rows["class"] == DIFFERENT] if self.wrong else rows
-        shown = rows.to_html(index=False, na_rep="", float_format="{:.4g}".format)
-        return f"<pre>{html.escape(str(self))}</pre>{shown}"
+        return notebook.part(not self.wrong, f"{self._told()}\n{self}", rows)
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Trace: {self._told()}>"
+
+    def _told(self) -> str:
+        wrong = ", ".join(dict.fromkeys(step.name for step in self.wrong))
+        verdict = f"WRONG: {wrong}" if wrong else "nothing is different"
+        return f"{len(self.steps)} steps, {self.covered:.0%} of the nodes have a rule, {verdict}"
 
 
 def told(step: Step) -> str:
