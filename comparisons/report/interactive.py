@@ -47,8 +47,8 @@ def head() -> Markup:
     return Markup("<style>\n{}</style>").format(read(HERE / "page.css"))
 
 
-def scripts() -> Markup:
-    """What draws the tables; once on a page, behind them."""
+def scripts(*others: Path) -> Markup:
+    """What draws the tables, and what others a page needs; once on it, behind the tables."""
     known = {
         "ranks": {name: rank for rank, name in enumerate(KINDS)},
         "signs": {name: sign(name) for name in KINDS},
@@ -56,7 +56,8 @@ def scripts() -> Markup:
     }
     start = Markup("<script>\nconst KINDS = {};\n</script>").format(Markup(_json(known)))
     each = Markup("\n<script>\n{}</script>")
-    return start + Markup("").join(each.format(read(HERE / name)) for name in SCRIPTS)
+    files = (*(HERE / name for name in SCRIPTS), *others)
+    return start + Markup("").join(each.format(read(file)) for file in files)
 
 
 def table(
@@ -64,11 +65,11 @@ def table(
 ) -> Markup:
     """A table with a column "class", below its name as a heading, and its pictures; `file` is
     where all its numbers are to be found."""
-    shown = columns.ordered(frame)
+    shown = columns.ordered(frame).assign(**{"class": frame["class"].map(plain)})
     counts = shown["class"].value_counts()
     drawn = template(HERE / "table.html").render(
         name=plain(name),
-        file=file,
+        file=plain(file),
         beside=_shown(pictures or {}),
         rows=len(shown),
         counts={kind: counts[kind] for kind in sorted(counts.index, key=_rank, reverse=True)},
@@ -80,7 +81,9 @@ def table(
 
 
 def _shown(pictures: Mapping[str, Picture]) -> Markup:
-    embedded = {n: (base64.b64encode(p.content).decode(), p.alt) for n, p in pictures.items()}
+    embedded = {
+        plain(n): (base64.b64encode(p.content).decode(), plain(p.alt)) for n, p in pictures.items()
+    }
     return Markup(template(HERE / "pictures.html").render(pictures=embedded))
 
 

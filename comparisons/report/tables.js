@@ -151,13 +151,13 @@ class Found {
       select.append(new Option("all", ""), ...words.sort().map(word => new Option(word, word)));
       select.addEventListener("change", () => this.pick({ [c.name]: select.value }));
       label.append(`${c.label} `, select);
-      form.querySelector(".chosen").append(label);
+      form.querySelector(".choices").append(label);
       this.selects[c.name] = { select, i };
     });
     form.addEventListener("reset", () => setTimeout(() => {
       this.kinds.clear();
       this.section.querySelectorAll(".chip").forEach(chip => chip.setAttribute("aria-pressed", false));
-      this.table.search("").columns().search("");
+      this.table.search("").column(0).search("");
       this.pick(Object.fromEntries(Object.keys(this.selects).map(name => [name, ""])));
     }));
   }

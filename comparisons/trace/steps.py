@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ...reference.adapters import leaves
 from .. import ops
 from ..report import files, notebook, tables
 from ..verdict.classes import DIFFERENT, Verdict, worst
+from .places import Leaf
 
 if TYPE_CHECKING:
     from ..check.report import Report
@@ -61,6 +63,9 @@ class Step:
     ends: dict[int, End] = field(default_factory=dict)  # of the arrays above, by their id
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
+    passed: dict[End, float] = field(default_factory=dict)  # the norm of what its nodes sent there
+    given: dict[str, np.ndarray] = field(default_factory=dict)  # inputs that ask for no gradient
+    place: str = ""  # the submodule that called it
     note: str = ""
     half: str = ""  # of 16 bits, which that has something of: arrays of float32 carry its numbers
     batched: dict[int, int] = field(default_factory=dict)  # inside of vmap: of the arrays that hold
@@ -107,10 +112,11 @@ class Step:
 @dataclass(frozen=True)
 class Trace:
     """All steps in the order of execution; `table` has one row for each. `notes` say what was
-    traced as something else."""
+    traced as something else; `leaves` are what gradients end in, by torch's node."""
 
     steps: list[Step]
     notes: tuple[str, ...] = ()
+    leaves: Mapping[Any, Leaf] = field(default_factory=dict)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -204,6 +210,7 @@ def _row(number: int, step: Step) -> dict[str, Any]:
         "id": f"{number}/{step.name}",
         "step": number,
         "function": step.name,
+        "module": step.place,
         "rule": step.op or None,
         "nodes": ", ".join(map(named, step.nodes)),
         "next": ", ".join(step.next),

@@ -62,8 +62,22 @@ def test_a_notebook_shows_class_and_margin_first_and_in_colour():
 
 def test_a_nan_is_shown_and_what_is_missing_is_not():
     rows = [
-        {"id": "a", "argument": "x", "subject": 0.5, "reference": np.nan, "index": "[1]", "class": "different"},
-        {"id": "b", "argument": "x", "subject": np.nan, "reference": np.nan, "index": "", "class": "<n/a>"},
+        {
+            "id": "a",
+            "argument": "x",
+            "subject": 0.5,
+            "reference": np.nan,
+            "index": "[1]",
+            "class": "different",
+        },
+        {
+            "id": "b",
+            "argument": "x",
+            "subject": np.nan,
+            "reference": np.nan,
+            "index": "",
+            "class": "<n/a>",
+        },
     ]
     html = notebook.part(False, "<f> is\nwrong", tables.table(rows))
     assert "<td>x</td><td>[1]</td><td>0.5</td><td>NaN</td>" in html
