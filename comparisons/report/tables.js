@@ -196,6 +196,11 @@ class Found {
 }
 
 async function drawTables() {
+  if (!("DecompressionStream" in window)) {
+    const said = "This browser is too old to unpack the rows: it lacks DecompressionStream.";
+    document.querySelectorAll(".found .rows").forEach(box => { box.textContent = said; });
+    return;
+  }
   for (const section of document.querySelectorAll("section.found")) {
     const { columns } = await unpacked(section.querySelector(".packed"));
     heatmap(new Found(section, columns));

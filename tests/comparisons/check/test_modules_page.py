@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from typer.testing import CliRunner
 
 from gradtwin import check
 
-CHROMIUM = shutil.which("chromium")
 SUBJECTS = """
 import numpy as np
 import torch
@@ -197,18 +195,19 @@ def test_what_the_command_refuses(call, tmp_path, arguments, said):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_click_shows_the_results_without_a_script(saved):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_context(java_script_enabled=False).new_page()
-        tab.goto(saved.as_uri())
+def test_a_click_shows_the_results_without_a_script(browser, saved):
+    with browser.opened(saved, ready="body", java_script_enabled=False) as tab:
         row = tab.locator("li", has=tab.locator("summary .name", has_text="fc")).last
         assert not row.locator("table").is_visible()
         row.locator("summary").click()
         assert row.locator("table").is_visible()
         assert "gradient of weight" in row.inner_text()
         assert tab.locator(".first table").first.is_visible()
-        browser.close()
+
+
+@pytest.mark.browser
+def test_it_fits_and_has_all_results_in_one_table(browser, found, saved):
+    browser.fits(saved)
+    with browser.opened(saved) as tab:
+        assert tab.locator("main tbody tr").count() == len(found.table)
+        assert "different" in tab.locator("main tbody tr").first.inner_text()

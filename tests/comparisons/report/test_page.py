@@ -145,6 +145,28 @@ def test_it_fits_and_says_nothing(browser, saved):
 
 
 @pytest.mark.browser
+def test_what_tests_found_comes_first(browser, found, tmp_path):
+    name = "tests/test_" + "long_" * 30 + "name.py::test_it[some-words]"
+    checks = [
+        pages.Check(name, False, "f: WRONG\n" + "  x" * 90),
+        pages.Check("g", True, "g: right"),
+    ]
+    frame = found.head(30).assign(test=name)
+    html = pages.page(
+        "Gradients of 2 tests", "2 checks, 1 wrong.", {"gradients": frame}, checks=checks
+    )
+    (tmp_path / "page.html").write_bytes(html)
+    browser.fits(tmp_path / "page.html")
+    with browser.opened(tmp_path / "page.html", "phone") as tab:
+        top = tab.locator("details.check").first
+        assert top.bounding_box()["y"] < 200
+        assert name in top.inner_text()
+        assert "WRONG" in top.locator("pre").inner_text()
+        assert not tab.locator("details.check pre").nth(1).is_visible()
+        assert tab.locator("tbody tr td:nth-child(2)").first.inner_text() == name
+
+
+@pytest.mark.browser
 def test_rows_are_sorted_filtered_and_searched(browser, found, saved):
     from playwright.sync_api import expect
 
