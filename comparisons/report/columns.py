@@ -56,7 +56,7 @@ def ordered(frame: pd.DataFrame) -> pd.DataFrame:
 
 def subject(frame: pd.DataFrame) -> str:
     """The column that says what a row is about."""
-    others = (c for c in frame if c not in (*HIDDEN, "class"))
+    others = (str(c) for c in frame if c not in (*HIDDEN, "class"))
     return next((c for c in SUBJECTS if c in frame), next(others, "class"))
 
 

@@ -73,7 +73,7 @@ def table(
         beside=_shown(pictures or {}),
         rows=len(shown),
         counts={kind: counts[kind] for kind in sorted(counts.index, key=_rank, reverse=True)},
-        packed=packed({"columns": [_column(c, shown) for c in shown]}),
+        packed=packed({"columns": [_column(str(c), shown) for c in shown]}),
         sign=sign,
         tone=tone,
     )
@@ -89,7 +89,7 @@ def _shown(pictures: Mapping[str, Picture]) -> Markup:
 
 def legend(frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """What the columns and classes of tables mean, as far as they occur."""
-    heads = [(c, columns.label(c, f)) for f in frames.values() for c in columns.ordered(f)]
+    heads = [(c, columns.label(str(c), f)) for f in frames.values() for c in columns.ordered(f)]
     found = {head: columns.MEANINGS[c] for c, head in heads if c in columns.MEANINGS}
     there = {kind for f in frames.values() for kind in f["class"]}
     return found | {k: KINDS[k].meaning for k in reversed(KINDS) if k in there}

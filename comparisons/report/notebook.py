@@ -41,8 +41,8 @@ def part(passed: bool, page: str, frame: pd.DataFrame) -> str:
 
 def _table(frame: pd.DataFrame) -> str:
     shown = columns.ordered(frame.head(ROWS))
-    heads = "".join(f"<th>{_escaped(columns.label(c, frame))}</th>" for c in shown)
-    values = [_column(c, shown) for c in shown]
+    heads = "".join(f"<th>{_escaped(columns.label(str(c), frame))}</th>" for c in shown)
+    values = [_column(str(c), shown) for c in shown]
     lines = [f"<tr>{''.join(cells)}</tr>\n" for cells in zip(*values, strict=True)]
     more = len(frame) - len(shown)
     told = f"<p>… and {more:,} more rows</p>" if more else ""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-LINES = (  # how each is drawn: torch's lies wide beneath, the one by hand thin upon it
+LINES: tuple[
+    tuple[str, dict[str, Any]], ...
+] = (  # how each is drawn: torch's lies wide beneath, the one by hand thin upon it
     ("torch, step by step", {"color": "tab:orange", "linewidth": 3, "alpha": 0.6}),
     ("torch, closed form", {"color": "tab:green", "linewidth": 2, "linestyle": ":"}),
     ("by hand", {"color": "tab:blue", "linewidth": 0.9}),

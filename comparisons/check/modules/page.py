@@ -80,10 +80,11 @@ def _rendered(report: ModulesReport, whole: bool) -> str:
     environment.filters |= {"plain": plain, "number": number, "slug": _slug, "bar": bar}
     environment.globals |= {"apart": apart, "sign": sign}
     failed = report.failed.to_dict("records")
+    named = report.table.assign(place=report.table["place"].replace("", "the whole"))
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
         whole=whole,
         head=interactive.head() if whole else "",
-        results=interactive.table("all results", report.table) if whole else "",
+        results=interactive.table("all results", named) if whole else "",
         scripts=interactive.scripts() if whole else "",
         r=report,
         row=failed[0] if failed else None,
