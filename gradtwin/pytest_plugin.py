@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterator
+import shlex
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from .comparisons.snapshots.orphans import Seen, orphans
 
+__unittest = True  # unittest leaves out the frames of a module that says so
 OPTION = "--gradient-report"
 # The keys under which a worker of xdist hands over what it collected, and what it has seen.
 KEY, SEEN = "gradient_reports", "gradient_baselines"
@@ -250,7 +252,7 @@ def _write_report(terminalreporter: Any, config: pytest.Config) -> None:
         return
     wrong = sum(not report["passed"] for report in _collected)
     try:
-        files = ", ".join(map(str, _written(Path(path))))
+        files = ", ".join(map(str, _written(Path(path), config.invocation_params.args)))
     except OSError as error:
         terminalreporter.write_line(f"gradient report: cannot write {path}: {error.strerror}")
         return
@@ -259,8 +261,9 @@ def _write_report(terminalreporter: Any, config: pytest.Config) -> None:
     )
 
 
-def _written(path: Path) -> Iterator[Path]:
-    """One table and one page; the page begins with what each check said."""
+def _written(path: Path, arguments: Sequence[str]) -> Iterator[Path]:
+    """One table and one page; the page begins with what each check said. `arguments` are those of
+    the command line."""
     from .comparisons.report import files, pages, tables
 
     path = path.with_suffix("") if path.suffix in (".html", ".csv") else path
@@ -268,7 +271,14 @@ def _written(path: Path) -> Iterator[Path]:
     ordered = sorted(_collected, key=lambda r: r["test"])
     rows = ({**row, "test": r["test"]} for r in ordered for row in r["rows"])
     frame = tables.table({k: v for k, v in row.items() if k != "schema"} for row in rows)
-    said = "\n\n".join(f"{r['test']}\n{r['page']}" for r in ordered)
-    html = pages.page({"gradients": frame}, {}, f"{len(ordered)} checks.", said)
+    wrong = sum(not r["passed"] for r in ordered)
+    html = pages.page(
+        f"Gradients of {len({r['test'] for r in ordered})} tests",
+        f"{len(ordered)} checks, {wrong} wrong.",
+        {"gradients": frame},
+        checks=[pages.Check(r["test"], r["passed"], r["page"]) for r in ordered],
+        command=shlex.join(["pytest", *arguments]),
+        file=f"{path.name}.csv",
+    )
     yield files.write(path.with_name(f"{path.name}.html"), html)
     yield files.write(path.with_name(f"{path.name}.csv"), frame.to_csv(index=False).encode())

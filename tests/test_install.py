@@ -27,12 +27,18 @@ def test_a_wheel_beside_a_project_with_the_same_folder_names(tmp_path):
         (project / name / "__init__.py").write_text(f"mine = {name!r}\n")
     (project / "tests/test_mine.py").write_text(
         "import comparisons, gradtwin, manual, reference\n"
-        "from gradtwin.comparisons import gradients\n\n"
+        "from gradtwin.comparisons import gradients\n"
+        "from gradtwin.comparisons.report import pages\n"
+        "from gradtwin.comparisons.trace import page\n\n"
         "def test_both_work():\n"
         "    assert (manual.mine, reference.mine) == ('manual', 'reference')\n"
         "    assert comparisons.mine == 'comparisons'\n"
         f"    assert gradtwin.__file__.startswith({str(site)!r})\n"
         "    assert len(list(gradients.rows('relu'))) > 0\n"
+        "    assert b'DataTables' in pages.page('a', '', {})\n"
+        "    assert all((page.HERE / name).exists() for name in page.SCRIPTS)\n"
+        "    for library in (pages.PAGE.parent, page.HERE):\n"
+        "        assert {p.suffix for p in (library / 'vendor').iterdir()} == {'.js', '.txt'}\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(site)])}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

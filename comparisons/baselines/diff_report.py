@@ -70,10 +70,17 @@ def markdown(diff: Diff, fail_on: Collection[str]) -> bytes:
 
 
 def html(diff: Diff, fail_on: Collection[str]) -> bytes:
-    shown = ["quantity" if column == "id" else column for column in COLUMNS]
-    hidden = ["schema", "id"]  # the page leaves them out
-    frames = {n: rows.assign(quantity=rows["id"])[[*hidden, *shown]] for n, rows in groups(diff)}
-    return pages.page(frames, {}, outcome(diff, fail_on), "\n".join(surroundings(diff)))
+    moved = diff.moved.assign(quantity=diff.moved["id"])
+    shown = ["group", *("quantity" if column == "id" else column for column in COLUMNS)]
+    frames = {"what moved": moved[shown]} if len(moved) else {}
+    around = surroundings(diff) or ["The environment is the same."]
+    return pages.page(
+        "What moved between two baselines",
+        outcome(diff, fail_on),
+        frames,
+        text="\n".join(around),
+        file="",
+    )
 
 
 def junit(diff: Diff, fail_on: Collection[str]) -> bytes:

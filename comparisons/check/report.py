@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..report import tables
-from ..report.text import digits
+from ..report import notebook
+from ..report.text import digits, line
 from ..verdict.classes import CLASSES, CONVENTION, DIFFERENT, IMPRECISE, UNDECIDED, Verdict
 from . import findings
 from .causes import Cause
 from .findings import NOT_APPLICABLE, UNSUPPORTED, Finding, Outcome, Smallest
 from .votes import Vote
 
+__unittest = True  # unittest leaves out the frames of a module that says so
 LINES = 12  # groups of failing rows that the page shows
 LATE = "not judged within the budget"
 
@@ -77,18 +77,22 @@ class Report:
 
     def raise_for_failure(self) -> None:
         """AssertionError with the page, unless it passed."""
+        __tracebackhide__ = True
         if not self.passed:
             raise AssertionError(str(self))
 
     def __str__(self) -> str:
         return "\n".join(_page(self))
 
+    def __repr__(self) -> str:
+        """One line, which does not look for the smallest call."""
+        wrong = f"WRONG, {len(self.failed)} of {len(self.table)} rows"
+        cause = f", cause: {self.cause.name}" if self.cause else ""
+        verdict = f"right, {len(self.table)} rows" if self.passed else wrong + cause
+        return f"<Report: {line(f'{self.subject} against {self.against}: {verdict}')}>"
+
     def _repr_html_(self) -> str:
-        rows = (self.table if self.passed else self.failed).drop(columns=["schema", "id"])
-        shown = tables.told_apart(rows.head(50)).to_html(
-            index=False, na_rep="", float_format="{:.4g}".format
-        )
-        return f"<pre>{html.escape(str(self))}</pre>{shown}"
+        return notebook.part(self.passed, str(self), self.table if self.passed else self.failed)
 
 
 def row(subject: str, sample: str, outcome: Outcome) -> dict[str, Any]:

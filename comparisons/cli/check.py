@@ -370,8 +370,12 @@ def _show(found: Any, quiet: bool) -> None:
 
 def _files(found: Any) -> dict[str, bytes]:
     from ..report import pages, tables
+    from .runner import command
 
-    page = pages.page({f"check of {found.subject}": found.table}, {}, "", str(found))
+    name = f"{found.subject} against {found.against}"
+    checks = [pages.Check(name, found.passed, str(found))]
+    counts = f"{len(found.failed)} of {len(found.table)} rows fail."
+    page = pages.page(name, counts, {"check": found.table}, checks=checks, command=command())
     return {"check.html": page, **tables.contents(found.table, "check")}
 
 

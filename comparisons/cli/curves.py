@@ -205,7 +205,7 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
     rounding, with 1 if it is different, and with 2 if that cannot be said."""
     from ..report import pages, tables
     from ..report.console import Column
-    from ..runs.figure import figure, told
+    from ..runs.figure import alternative, figure, told
     from ..runs.ranks import compare_ranks
     from ..verdict.classes import UNDECIDED, worst
     from .runner import Runner
@@ -232,10 +232,11 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
     rows = [one.row for one in found]
     runner.run("Recorded runs", [(lambda: found, ())], columns, lambda c: [one.row for one in c])
     runner.frames["compare"] = tables.table(rows)
-    runner.pictures["compare"] = {
-        f"compare{one.row['rank']}.png": pages.picture(figure(one), told([one.row]))
+    pictures = {
+        f"compare{one.row['rank']}.png": pages.picture(figure(one), alternative(one))
         for one in found
     }
+    runner.pictures["compare"] = pictures
     try:
         runner.finish(told(rows))
     except typer.Exit as end:
@@ -250,7 +251,7 @@ def _compare_logs(
     if they are different, and with 2 if that cannot be said."""
     from ..report import pages, tables
     from ..report.console import Column
-    from ..runs.log_comparison import compare, figure, told
+    from ..runs.log_comparison import alternative, compare, figure, told
     from ..runs.logs import is_log, read
     from ..verdict.classes import UNDECIDED
     from .runner import Runner
@@ -276,7 +277,7 @@ def _compare_logs(
     runner = Runner(out, as_json, 1, strict=True, quiet=quiet)
     runner.run("Logs", [(lambda: found, ())], columns, lambda c: [c.row])
     runner.frames["compare"] = tables.table([found.row])
-    picture = pages.picture(figure(found), told(found.row))
+    picture = pages.picture(figure(found), alternative(found))
     runner.pictures["compare"] = {"compare.png": picture}
     try:
         runner.finish(told(found.row))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,6 @@ from rich.table import Table
 from ..parallel import side_by_side
 from ..report import console, files, pages, tables
 from ..report.console import STYLES, Column, Terminal
-from ..report.pages import Picture
 from ..report.tables import SCHEMA
 from ..verdict.classes import CLASSES, DIFFERENT, IMPRECISE, PARTED, UNDECIDED
 
@@ -57,7 +58,7 @@ class Runner:
         self.as_json, self.strict, self.quiet = as_json, strict, quiet
         self.jobs = jobs or joblib.cpu_count()
         self.frames: dict[str, pd.DataFrame] = {}
-        self.pictures: dict[str, dict[str, Picture]] = {}
+        self.pictures: dict[str, dict[str, pages.Picture]] = {}
         self.out = files.folder(out / files.stem("+".join(named)) if named else out)
 
     def run(
@@ -125,8 +126,9 @@ class Runner:
         count = sum(map(len, failed.values()))
         total = sum(map(len, self.frames.values()))
         outcome = outcome or f"{total - count} of {total} rows explained."
-        shown = {t: [*p.values()] for t, p in self.pictures.items()}
-        contents = {"report.html": pages.page(self.frames, shown, outcome)}
+        title = f"gradtwin: {', '.join(self.frames)}"
+        page = pages.page(title, outcome, self.frames, self.pictures, command=command())
+        contents = {"report.html": page}
         for name, frame in self.frames.items():
             contents |= tables.contents(frame, name)
         for pictures in self.pictures.values():
@@ -187,6 +189,12 @@ class Runner:
                     style=STYLES[row["class"]],
                     soft_wrap=True,
                 )
+
+
+def command() -> str:
+    """The command that runs, as it was typed; "" where another program has called it."""
+    name = Path(sys.argv[0]).name
+    return shlex.join(["gradtwin", *sys.argv[1:]]) if name in ("gradtwin", "__main__.py") else ""
 
 
 def _margin(frame: pd.DataFrame) -> str:

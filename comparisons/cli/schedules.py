@@ -62,6 +62,5 @@ def run_schedules(runner: Runner, names: Sequence[str], seed: int) -> None:
         (f"{name}({rows[0]['settings']})", table.curves(name, SAMPLES[name][i], seed))
         for (name, i), rows in zip(chosen, found, strict=True)
     ]
-    alt = f"The rates of {len(drawn)} schedules by hand and by torch, step by step."
-    picture = pages.picture(figure.schedules_figure(drawn), alt)
+    picture = pages.picture(figure.schedules_figure(drawn), figure.alternative(drawn))
     runner.pictures["schedules"] = {"schedules.png": picture}

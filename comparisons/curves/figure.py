@@ -127,18 +127,36 @@ def _write(panel: Any, i: int, j: int, margin: float, kind: str) -> None:
 
 def fit_figure(fitted: Mapping[str, Sequence[float]]) -> Figure:
     """The textbook line: the points, the truth, and the line that each side fitted, (slope,
-    offset)."""
+    offset); beneath, how far the two lie apart, which no eye sees above."""
     data = datasets.load("line")
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
-    axes = figure.subplots()
-    ends = np.array([0.0, 2.0])
-    axes.plot(data.x[:, 0], data.target[:, 0], ".", color="0.6", label="2x + 1 + 0.3·noise")
-    axes.plot(ends, 2 * ends + 1, ":", color="k", label="y = 2x + 1")
+    figure = Figure(figsize=(7.5, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    x = np.linspace(0.0, 2.0, 201)
+    above.plot(data.x[:, 0], data.target[:, 0], ".", color="0.6", label="2x + 1 + 0.3·noise")
+    above.plot(x, 2 * x + 1, ":", color="k", label="y = 2x + 1")
     for side, color, width in (("torch", "tab:orange", 4.0), ("manual", "tab:blue", 1.2)):
         slope, offset = fitted[side]
         label = f"{side}: {slope:.6f} x + {offset:.6f}"
-        axes.plot(ends, slope * ends + offset, color=color, linewidth=width, label=label)
-    axes.set_xlabel("x")
-    axes.set_ylabel("y")
-    figure.legend(loc="outside right upper", fontsize=8)
+        above.plot(x, slope * x + offset, color=color, linewidth=width, alpha=0.7, label=label)
+    below.axhline(0, color="tab:orange", linewidth=4, alpha=0.7, label="torch")
+    below.plot(x, _apart(fitted, x), color="tab:blue", linewidth=1.2, label="manual")
+    above.set(ylabel="y", title="The line that each side has fitted")
+    below.set(xlabel="x", ylabel="y manual − y torch")
+    for axes in (above, below):
+        axes.legend(fontsize=8)
     return figure
+
+
+def fit_alternative(fitted: Mapping[str, Sequence[float]]) -> str:
+    """In words, what is to be seen on the picture of the line."""
+    largest = abs(_apart(fitted, np.array([0.0, 2.0]))).max()
+    return (
+        "Points about y = 2x + 1, and the lines that both sides have fitted; beneath, how far the "
+        f"two lie apart: at most {largest:.2g}."
+    )
+
+
+def _apart(fitted: Mapping[str, Sequence[float]], x: np.ndarray) -> np.ndarray:
+    """How far the line by hand lies above torch's."""
+    slope, offset = (a - b for a, b in zip(fitted["manual"], fitted["torch"], strict=True))
+    return np.asarray(slope * x + offset)

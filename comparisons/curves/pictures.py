@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..report.pages import Picture, picture
+from ..report.interactive import Picture
+from ..report.pages import picture
 from ..verdict.classes import CLASSES, LIMIT
-from .figure import curves_figure, fit_figure, heat_figure
+from .figure import curves_figure, fit_alternative, fit_figure, heat_figure
 from .kept import Kept
 
 SHOWN = 24  # curves in one picture: of more, those nearest to their limits, or beyond them
@@ -25,9 +26,7 @@ def of(found: Sequence[Kept]) -> dict[str, Picture]:
     lines = [k for k in found if k.row["model"] == "linear_regression" and k.row["data"] == "line"]
     if lines:
         fitted = lines[0].fitted
-        ends = (f"{side} {a:.6f} x + {b:.6f}" for side, (a, b) in fitted.items())
-        alt = f"A hundred points about y = 2x + 1, and the lines fitted: {', '.join(ends)}."
-        pictures["line.png"] = picture(fit_figure(fitted), alt)
+        pictures["line.png"] = picture(fit_figure(fitted), fit_alternative(fitted))
     return pictures
 
 

@@ -8,40 +8,20 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from ..verdict.classes import (
-    CONVENTION,
-    DIFFERENT,
-    IDENTICAL,
-    IMPRECISE,
-    PARTED,
-    REFERENCE_IMPRECISE,
-    ROUNDING,
-    UNDECIDED,
-)
+from .kinds import KINDS
 from .tables import number
 from .text import line as one_line
 from .text import plain
 
-STYLES = {
-    IDENTICAL: "green",
-    ROUNDING: "green",
-    REFERENCE_IMPRECISE: "cyan",
-    CONVENTION: "cyan",
-    IMPRECISE: "yellow",
-    PARTED: "yellow",
-    UNDECIDED: "magenta",
-    DIFFERENT: "bold red",
-    "unsupported": "yellow",
-    "n/a": "dim",
-    "no rule": "dim",
-    "not judgeable": "dim",
-    "on purpose": "dim",
-    "not to be seen": "dim",
-    "caught": "green",
-    "quiet": "green",
-    "missed": "bold red",
-    "alarm": "bold red",
+COLOURS = {
+    "right": "green",
+    "other": "cyan",
+    "wary": "yellow",
+    "undecided": "magenta",
+    "wrong": "bold red",
+    "none": "dim",
 }
+STYLES = {name: COLOURS[kind.tone] for name, kind in KINDS.items()}
 WIDE = 200  # the width of a file or a pipe, which has none of its own
 
 

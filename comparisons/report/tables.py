@@ -13,7 +13,16 @@ import pandas as pd
 from . import text
 from .files import write_all
 
-COMPARED = ("subject", "manual", "reference")  # columns: what came, and what should have come
+# Columns that are compared: what came, and what should have come.
+PAIRS = (
+    ("manual", "reference"),
+    ("subject", "reference"),
+    ("port", "original"),
+    ("before", "now"),
+    ("end_manual", "end_reference"),
+    ("end_old", "end_new"),
+)
+COMPARED = ("subject", "manual", "reference")  # those of a table of gradients
 SCHEMA = 1  # of every table; it rises when a column changes its meaning
 
 
@@ -53,9 +62,11 @@ def told_apart(frame: pd.DataFrame) -> pd.DataFrame:
     pair = [c for c in frame if c in COMPARED and frame[c].dtype.kind == "f"]
     if len(pair) != 2:
         return frame
+    # A NaN without an element is none: nothing was computed there.
+    found = frame["index"].ne("") if "index" in frame else [False] * len(frame)
     texts = [
-        [t.replace("nan", "") for t in text.apart(*row, least=4)]
-        for row in frame[pair].itertuples(index=False)
+        [t.replace("nan", "NaN" if there else "") for t in text.apart(*row, least=4)]
+        for row, there in zip(frame[pair].itertuples(index=False), found, strict=True)
     ]
     return frame.assign(**{c: [row[i] for row in texts] for i, c in enumerate(pair)})
 

@@ -137,3 +137,12 @@ def figure(found: RunComparison) -> Figure:
     for axes in (above, below):
         axes.legend(fontsize=8)
     return drawn
+
+
+def alternative(found: RunComparison) -> str:
+    """In words, what is to be seen on the picture."""
+    row = found.row
+    return (
+        "The loss by step in both runs, and beneath how far they lie apart, beside its floor: at "
+        f"most {row['max_drift']:.2g}, at step {row['max_drift_step']}."
+    )

@@ -152,3 +152,12 @@ def figure(found: LogComparison) -> Figure:
     for axes in (above, below):
         axes.legend(fontsize=8)
     return drawn
+
+
+def alternative(found: LogComparison) -> str:
+    """In words, what is to be seen on the picture."""
+    row = found.row
+    return (
+        f"{row['scalar']} by step in both logs, and beneath how far they lie apart: at most "
+        f"{row['max_drift']:.2g}, at step {row['max_drift_step']}."
+    )

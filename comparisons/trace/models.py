@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,8 +24,11 @@ def traced(model: str, data: str, loss: str = "", seed: int = 0, activation: str
 
     Raises ValueError for a combination that does not exist.
     """
-    module, _, x = built(model, data, loss, seed, activation)
-    return trace(module, x)
+    module, parameters, x = built(model, data, loss, seed, activation)
+    found = trace(module, x)
+    names = {id(p): name for name, p in parameters.items()}
+    named = {n: leaf._replace(name=names[id(n.variable)]) for n, leaf in found.leaves.items()}
+    return replace(found, leaves=named)
 
 
 def built(

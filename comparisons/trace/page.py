@@ -1,4 +1,4 @@
-"""A trace as one self-contained page: a graph to zoom and click, and all about each step."""
+"""A trace as one self-contained page: a graph to zoom and click, all about each step, a table."""
 
 from __future__ import annotations
 
@@ -6,55 +6,41 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from ...reference.adapters import leaves
 from .. import ops
-from ..verdict.classes import DIFFERENT
+from ..report import interactive
+from ..report.kinds import sign, tone
+from .graph import graph, inputs
+from .places import Leaf
 from .steps import Step, Trace, named, told
 
-PAGE = Path(__file__).with_name("page.html")
-ACROSS, DOWN = 300, 90  # pixels from one step to the next
+HERE = Path(__file__).parent
+SCRIPTS = ("vendor/dagre.min.js", "graph.js")
 LARGE = 60  # the middle of an array with more elements is left out
 
 
 def page(trace: Trace) -> bytes:
     """The page. Steps stand beneath those whose results they use."""
-    owners = {node: i for i, step in enumerate(trace.steps) for node in step.nodes}
-    behind = []  # of each step, the steps whose results it uses
-    for i, step in enumerate(trace.steps):
-        nodes = {n for node in step.nodes for n, _ in node.next_functions}
-        behind.append(sorted({owners[n] for n in nodes if n in owners} - {i}))
-    rows: list[int] = []
-    for sources in behind:
-        rows.append(1 + max((rows[j] for j in sources), default=-1))
-    taken = [0] * (max(rows, default=0) + 1)
-    steps = []
-    for i, (step, row) in enumerate(zip(trace.steps, rows, strict=True)):
-        place = {"x": 15 + ACROSS * taken[row], "y": 15 + DOWN * row}
-        taken[row] += 1
-        steps.append({"number": i + 1, **place, **_described(step)})
-    template = jinja2.Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
+    wrong = ", ".join(dict.fromkeys(step.name for step in trace.wrong))
+    ends = [*trace.leaves.values(), *(Leaf(n, a, None) for n, a in inputs(trace).items())]
+    template = interactive.template(HERE / "page.html")
     return template.render(
-        steps=steps,
-        edges=[
-            (steps[j], steps[i], _differs(trace.steps[j], trace.steps[i]))
-            for i, sources in enumerate(behind)
-            for j in sources
-        ],
-        width=30 + ACROSS * max(taken, default=1),
-        height=30 + DOWN * len(taken),
-        summary=f"{trace.covered:.0%} of torch's nodes have a rule here.",
+        title=f"Forward and backward, in {len(trace.steps)} steps",
+        summary=(f"Different: {wrong}. " if wrong else "Nothing is different. ")
+        + f"{trace.covered:.0%} of torch's nodes have a rule here.",
         beside=trace.beside(),
+        steps=[{"number": i, **_described(step)} for i, step in enumerate(trace.steps, 1)],
+        leaves=[{"number": i, **_leaf(leaf)} for i, leaf in enumerate(ends, 1)],
+        table=interactive.table("all steps", trace.table),
+        data=interactive.packed(graph(trace)),
+        head=interactive.head(),
+        style=interactive.read(HERE / "page.css"),
+        scripts=interactive.scripts(*(HERE / name for name in SCRIPTS)),
+        sign=sign,
+        tone=tone,
     ).encode()
-
-
-def _differs(source: Step, user: Step) -> bool:
-    """Whether a gradient is different on its way from a step to the source of an argument."""
-    judged = [e.verdict for e in user.edges if e.node in source.nodes]
-    judged += [v for name, v in source.verdicts.items() if name == "cotangent"]
-    return any(v.kind == DIFFERENT for v in judged)
 
 
 def _described(step: Step) -> dict[str, Any]:
@@ -64,6 +50,7 @@ def _described(step: Step) -> dict[str, Any]:
         "title": step.op or step.name,
         "shape": ", ".join(shapes),
         "kind": step.kind,
+        "place": step.place,
         "note": told(step),
         "report": str(step.report) if step.report else "",
         "verdicts": step.verdicts,
@@ -75,6 +62,15 @@ def _described(step: Step) -> dict[str, Any]:
         "value": _numbers(step.y),
         "cotangent": _numbers(step.dy),
         "source": inspect.getsource(rule) if rule else "",
+    }
+
+
+def _leaf(leaf: Leaf) -> dict[str, Any]:
+    return {
+        "name": leaf.name,
+        "shape": str(list(leaf.value.shape)),
+        "value": _numbers(leaf.value),
+        "gradient": _numbers(leaf.gradient),
     }
 
 

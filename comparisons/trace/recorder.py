@@ -26,6 +26,7 @@ from .batched import axis_of, is_wrapped, unwrapped
 from .compiled import uncompiled
 from .functions import Examinations, calls_of_functions
 from .judging import arrival, carried, judged, worse
+from .places import Leaf, names_of, submodules
 from .steps import End, Sent, Step, Trace, is_leaf, named
 
 IN_FUNC = "inside of a transform of torch.func that is not one vmap alone"
@@ -57,8 +58,9 @@ def trace(
         raise TypeError(f"module: expected a torch callable, got a {type(module).__name__}")
     if not isinstance(settings or {}, Mapping):
         raise TypeError(f"settings: expected a mapping, got a {type(settings).__name__}")
-    recorder = _Recorder()
-    with uncompiled(module) as notes, _every_cast_anew(), recorder.recording():
+    names = names_of(module, listed(inputs), settings or {})
+    recorder = _Recorder(names)
+    with uncompiled(module) as notes, _every_cast_anew(), recorder.recording(module):
         y = module(*listed(inputs), **(settings or {}))
     outputs = [o for _, o in items(y) if isinstance(o, torch.Tensor) and o.grad_fn is not None]
     if not outputs:
@@ -87,7 +89,23 @@ def trace(
             arrived = worse(v for node in step.nodes for v in arrived_at[node])
             if step.op or step.report or arrived.kind == DIFFERENT:
                 step.verdicts["cotangent"] = arrived
-    return Trace([step for step in recorder.steps if step.nodes], tuple(notes))
+    _pass_on(recorder.steps, sent)
+    ends = {
+        node: Leaf(names.get(id(node.variable), ""), array(node.variable), got.get((node, 0)))
+        for node, _ in sent
+        if is_leaf(node)
+    }
+    return Trace([step for step in recorder.steps if step.nodes], tuple(notes), ends)
+
+
+def _pass_on(steps: Sequence[Step], sent: Sent) -> None:
+    """Gives each step the norms of the gradients that its nodes passed on to others."""
+    owners = {node: step for step in steps for node in step.nodes}
+    for end, parts in sent.items():
+        for step in dict.fromkeys(owners[node] for node, _ in parts if node in owners):
+            if end[0] not in step.nodes:
+                passed = [carried(grad) for node, grad in parts if owners.get(node) is step]
+                step.passed[end] = float(np.linalg.norm(sum(passed, np.zeros_like(passed[0]))))
 
 
 def _judges(grad: Any) -> bool:
@@ -113,15 +131,17 @@ class NotAnArray(TypeError):
 class _Recorder(TorchFunctionMode):
     """Every function of torch that the module calls, with the nodes that it made."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[int, str]) -> None:
         super().__init__()
+        self.names = names  # of the tensors that the module has and is given, by their id
         self.steps: list[Step] = []
         self.claimed: set[Any] = set()
         self.inside = False  # a function that is recorded: what that calls belongs to it
+        self.running = [""]  # the submodules
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[None]:
-        with calls_of_functions(self._function), self:
+    def recording(self, module: Any) -> Iterator[None]:
+        with calls_of_functions(self._function), submodules(module) as self.running, self:
             yield
 
     def __torch_function__(
@@ -180,6 +200,9 @@ class _Recorder(TorchFunctionMode):
         step.y = None if step.note else tree_map(partial(_taken, step), y)
         step.half = step.half or _cast_to(step, outputs[0].device.type)
         step.saved = dict(item for node in step.nodes for item in _saved(node))
+        step.place = self.running[-1]
+        given = (t for t in tensors if not t.requires_grad and id(t) in self.names)
+        step.given = {} if step.note else {self.names[id(t)]: array(t) for t in given}
         self.steps.append(step)
         return y
 

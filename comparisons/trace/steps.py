@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ import pandas as pd
 
 from ...reference.adapters import leaves
 from .. import ops
-from ..report import files, tables
+from ..report import files, notebook, tables
 from ..verdict.classes import DIFFERENT, Verdict, worst
+from .places import Leaf
 
 if TYPE_CHECKING:
     from ..check.report import Report
@@ -62,6 +63,9 @@ class Step:
     ends: dict[int, End] = field(default_factory=dict)  # of the arrays above, by their id
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
+    passed: dict[End, float] = field(default_factory=dict)  # the norm of what its nodes sent there
+    given: dict[str, np.ndarray] = field(default_factory=dict)  # inputs that ask for no gradient
+    place: str = ""  # the submodule that called it
     note: str = ""
     half: str = ""  # of 16 bits, which that has something of: arrays of float32 carry its numbers
     batched: dict[int, int] = field(default_factory=dict)  # inside of vmap: of the arrays that hold
@@ -108,10 +112,11 @@ class Step:
 @dataclass(frozen=True)
 class Trace:
     """All steps in the order of execution; `table` has one row for each. `notes` say what was
-    traced as something else."""
+    traced as something else; `leaves` are what gradients end in, by torch's node."""
 
     steps: list[Step]
     notes: tuple[str, ...] = ()
+    leaves: Mapping[Any, Leaf] = field(default_factory=dict)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -159,10 +164,18 @@ class Trace:
         return [*found, *(f"note: {note}" for note in self.notes)]
 
     def _repr_html_(self) -> str:
-        rows = self.table.drop(columns=["schema", "id"])
+        rows = self.table
         rows = rows[rows["class"] == DIFFERENT] if self.wrong else rows
-        shown = rows.to_html(index=False, na_rep="", float_format="{:.4g}".format)
-        return f"<pre>{html.escape(str(self))}</pre>{shown}"
+        return notebook.part(not self.wrong, f"{self._told()}\n{self}", rows)
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Trace: {self._told()}>"
+
+    def _told(self) -> str:
+        wrong = ", ".join(dict.fromkeys(step.name for step in self.wrong))
+        verdict = f"WRONG: {wrong}" if wrong else "nothing is different"
+        return f"{len(self.steps)} steps, {self.covered:.0%} of the nodes have a rule, {verdict}"
 
 
 def told(step: Step) -> str:
@@ -197,6 +210,7 @@ def _row(number: int, step: Step) -> dict[str, Any]:
         "id": f"{number}/{step.name}",
         "step": number,
         "function": step.name,
+        "module": step.place,
         "rule": step.op or None,
         "nodes": ", ".join(map(named, step.nodes)),
         "next": ", ".join(step.next),

@@ -1,5 +1,5 @@
 """What two modules were found to be, as one self-contained page: a tree of submodules, and all
-results of each. It needs no network and no script."""
+results of each, which needs no script; and all results in a table that is sorted and searched."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from ...report import interactive
+from ...report.kinds import sign
 from ...report.tables import number
 from ...report.text import apart, plain
 from ...verdict.classes import CLASSES, worst
@@ -21,12 +23,6 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).with_name("page.html")
 LOW, HIGH = -4, 2  # the decades of a margin that a bar has
-# Beside the word of a class, so that a colour is never alone.
-SIGNS = {
-    **dict.fromkeys(("identical", "rounding", "reference imprecise"), "✓"),
-    **dict.fromkeys(("imprecise", "convention", "parted", "undecided"), "!"),
-    **{"different": "✗", NOT_APPLICABLE: "–"},
-}
 
 
 @dataclass
@@ -82,10 +78,14 @@ def _rendered(report: ModulesReport, whole: bool) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"plain": plain, "number": number, "slug": _slug, "bar": bar}
-    environment.globals |= {"apart": apart, "SIGNS": SIGNS}
+    environment.globals |= {"apart": apart, "sign": sign}
     failed = report.failed.to_dict("records")
+    named = report.table.assign(place=report.table["place"].replace("", "the whole"))
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
         whole=whole,
+        head=interactive.head() if whole else "",
+        results=interactive.table("all results", named) if whole else "",
+        scripts=interactive.scripts() if whole else "",
         r=report,
         row=failed[0] if failed else None,
         tree=tree(rows),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ...report import files
+from ...report.text import line
 from ...verdict.classes import CLASSES, CONVENTION, DIFFERENT, EMPTY, UNDECIDED, Verdict
 from ..causes.case import Cause
 from ..findings import NOT_APPLICABLE
@@ -18,6 +19,7 @@ from ..report import measured
 from .page import page, part
 from .recording import Call
 
+__unittest = True  # unittest leaves out the frames of a module that says so
 LINES = 8  # of a kind that the page shows
 BAD = (DIFFERENT, UNDECIDED, CONVENTION)
 FAILED = replace(EMPTY, kind=DIFFERENT, margin=math.inf)  # what has no numbers to compare
@@ -80,6 +82,7 @@ class ModulesReport:
 
     def raise_for_failure(self) -> None:
         """AssertionError with the page, unless it passed."""
+        __tracebackhide__ = True
         if not self.passed:
             raise AssertionError(str(self))
 
@@ -90,6 +93,13 @@ class ModulesReport:
 
     def __str__(self) -> str:
         return "\n".join(_page(self))
+
+    def __repr__(self) -> str:
+        """One line."""
+        wrong = f"WRONG, {len(self.failed)} of {len(self.table)} results, first {self.first}"
+        cause = f", cause: {self.cause.name}" if self.cause else ""
+        verdict = f"right, {len(self.table)} results" if self.passed else wrong + cause
+        return f"<ModulesReport: {line(f'{self.subject} against {self.against}: {verdict}')}>"
 
     def _repr_html_(self) -> str:
         return part(self)

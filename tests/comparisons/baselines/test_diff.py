@@ -518,7 +518,7 @@ def test_the_commands(tmp_path, monkeypatch):
     texts = {p.suffix: p.read_text(encoding="utf-8") for p in saved}
     assert "| different | manual | cosine_annealing_lr(" in texts[".md"]
     assert "<details open>" in texts[".md"]
-    assert 'class="different"' in texts[".html"]
+    assert 'data-kind="different"' in texts[".html"]
     assert json.loads(texts[".json"])["counts"]["different"] == 2
     assert len(ElementTree.fromstring(texts[".xml"]).findall(".//failure")) == 2
     assert texts[".csv"].count("\n") == 31

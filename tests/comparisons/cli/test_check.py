@@ -185,7 +185,9 @@ def test_the_plug_in(folder, workers):
     assert "cause: " in done.stdout
     assert "gradient report: 3 checks, 1 wrong" in done.stdout
     page = (folder / "out" / "report.html").read_text(encoding="utf-8")
-    assert "test_rules.py::test_wrong" in page
+    assert "✗ WRONG</span> test_rules.py::test_wrong" in page[: page.index("<table")]
+    for ours in ("raise_for_failure", "pytest_plugin.py", "report.py"):
+        assert ours not in done.stdout  # no frame of ours
     table = pd.read_csv(folder / "out" / "report.csv")
     assert table["test"].nunique() == 3
 

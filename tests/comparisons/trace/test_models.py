@@ -337,7 +337,7 @@ def test_a_trace_is_saved_and_shown(tmp_path):
     assert "1.001 times what it should be" in page
     assert "is compiled" in page
     html = found._repr_html_()
-    assert html.startswith("<pre>")
+    assert "<b class=wrong>✗ different</b>" in html
     assert html.count("<tr") == 2  # the wrong one, below the head
     assert trace(nn.Linear(5, 3), x)._repr_html_().count("<tr") == 2
     with pytest.raises(OSError, match="there is no folder"):
