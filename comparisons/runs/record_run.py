@@ -18,7 +18,7 @@ from ..report import files
 from ..report.text import said
 from . import parts, turns
 from .inputs import Inputs
-from .judging import FAR
+from .judging import far
 from .names import Model, Named, of_rank
 from .perturbing import Activations, disturb, move_parameter, precision
 from .recording import (
@@ -217,7 +217,8 @@ class Recorder:
         if self.original is None:
             return
         first = next(self.original.walk(0)).loss
-        off = FAR * torch.finfo(DTYPES[self.original.runs["0"]["dtype"]]).eps / 2 * abs(first)
+        precision = self.original.precision or [self.original.runs["0"]["dtype"]]
+        off = far(precision) * abs(first)
         if not (abs(first - loss) <= off or (np.isnan(first) and np.isnan(loss))):
             raise ValueError(
                 f"perturb: expected the training of {self.path}, whose first loss is {first}, "
@@ -327,4 +328,7 @@ class Recorder:
     def _ended(self, error: BaseException | None) -> About:
         assert self.about is not None
         text = "" if error is None else f"{type(error).__name__}: {said(error)}"
-        return {**self.about, "ended": error is None, "error": text, "steps": self.steps}
+        ended: About = {**self.about, "ended": error is None, "error": text, "steps": self.steps}
+        if self.noise is not None:
+            ended["halves"] = self.noise.halves
+        return ended

@@ -63,6 +63,7 @@ class About(TypedDict):
     dtype: str  # of the loss
     settings: dict[str, Any]
     precision: NotRequired[list[str]]  # the dtypes of all results that the loss was made of
+    halves: NotRequired[bool]  # of a perturbed run, whether 16 bits were met without gradients
     threads: NotRequired[int]
     torch: str
     numpy: str

@@ -38,6 +38,7 @@ class Traces:
     steps: np.ndarray  # their numbers
     sizes: dict[int, np.ndarray]  # ‖x‖, by run, 0 being the run itself
     moved: dict[int, np.ndarray]  # how far each is from its own first step
+    stepped: np.ndarray  # how far the run itself is from its step before
     apart: dict[int, np.ndarray]  # ‖x − x′‖, by run
     differs: dict[int, np.ndarray]  # whether anything at all does
     spread: np.ndarray  # of the judged run, ‖x − x′‖ without the parts that differ most
@@ -95,12 +96,17 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
     apart: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
     differs: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
     spread: list[np.ndarray] = []
+    stepped: list[np.ndarray] = []
     losses: dict[int, list[float]] = {run: [] for run in walks}
     alone: set[str] = set()
     pairs: dict[tuple[Layout, Layout], _Pair] = {}
     first: dict[int, Step] = {}
+    before: Step | None = None
     for at in zip(*walks.values(), strict=False):
         base = at[0]
+        before = before or base
+        stepped.append(_paired(pairs, before, base, columns).compare(before, base, columns).apart)
+        before = base
         steps.append(base.number)
         for run, step in zip(walks, at, strict=True):
             begun = first.setdefault(run, step)
@@ -124,6 +130,7 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
         np.array(steps),
         {run: _stacked(rows, order) for run, rows in sizes.items()},
         {run: _stacked(rows, order) for run, rows in moved.items()},
+        _stacked(stepped, order),
         {run: _stacked(rows, order) for run, rows in apart.items()},
         {run: _stacked(rows, order) == 1 for run, rows in differs.items()},
         _stacked(spread, order),

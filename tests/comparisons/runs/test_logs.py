@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from gradtwin.comparisons.cli.app import app
 from gradtwin.comparisons.runs import events
-from gradtwin.comparisons.runs.log_comparison import FAR, compare, told
+from gradtwin.comparisons.runs.judging import FAR
+from gradtwin.comparisons.runs.log_comparison import compare, told
 from gradtwin.comparisons.runs.logs import read
 from typer.testing import CliRunner
 
