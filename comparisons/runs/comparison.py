@@ -163,9 +163,9 @@ def _by_losses(found: Traces, held: Floors) -> Judged:
     """Of losses alone, whose runs may come over kinks unseen, the floor is that of ten steps before
     and after; at the first step that of the step itself."""
     loss = found.names.index(LOSS)
-    parameters = other_start(found)
-    if parameters.any():
-        return Judged(DIFFERENT, 0, int(np.argmax(parameters)), START)
+    for kind, those in zip((DIFFERENT, UNDECIDED), other_start(found), strict=True):
+        if those.any():
+            return Judged(kind, 0, int(np.argmax(those)), START)
     if held.out[0, loss]:
         return Judged(DIFFERENT, 0, loss, before_the_loss(found, 0))
     drift = _drift(found, held, [run for run in found.apart if 0 < run <= PERTURBED])

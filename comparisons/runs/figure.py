@@ -43,6 +43,10 @@ KINK = (
 )
 KINK += "float64 decides."
 FEW = "In so few elements it may be that gradients as small as their rounding went the other way."
+DRAWN = (
+    "Another processor may have drawn it, or made it orthogonal, to other last digits; a change of "
+)
+DRAWN += "all its numbers is not told from that: start both from one checkpoint."
 
 
 def told(rows: Sequence[dict[str, Any]]) -> str:
@@ -93,7 +97,7 @@ def _leaves(row: dict[str, Any]) -> str:
     if row["class"] == DIFFERENT:
         means = f" That is {row['kind']}: {means}." if means else ""
         return f"different from {text}.{means} "
-    why = FEW if row["kind"] == OPTIMIZER else KINK
+    why = {OPTIMIZER: FEW, START: DRAWN}.get(row["kind"], KINK)
     return f"{row['class']} from {text}. {why} "
 
 

@@ -27,9 +27,11 @@ def without_floor(
     note = f"no floor: {old.path.name} lacks runs with perturb={missing}"
     if not begins:
         return Judged(UNDECIDED, note=note)
-    parameters = other_start(found)
-    if parameters.any():
-        return Judged(DIFFERENT, 0, int(np.argmax(parameters)), START, note)
+    other, unclear = other_start(found)
+    if other.any():
+        return Judged(DIFFERENT, 0, int(np.argmax(other)), START, note)
+    if unclear.any():
+        return Judged(UNDECIDED, 0, int(np.argmax(unclear)), START, note)
     if all(str(run) in old.runs for run in STARTS):
         judged = _by_starts(found, old, low)
         if judged.kind != ROUNDING:

@@ -33,6 +33,7 @@ from .recording import (
     PERTURBED,
     SKETCH,
     STARTS,
+    SUMS,
     About,
     describe,
     read,
@@ -200,6 +201,8 @@ class Recorder:
             yield f"{PARAMETER}{name}", parameter, form or ""
             if form == SKETCH and self.steps == 1:  # one number of many may differ by little
                 yield f"{PARAMETER}{name}", parameter, DIGEST
+                if self.run == 0:
+                    yield f"{PARAMETER}{name}", parameter, SUMS
         form = self.forms.get(BUFFER)
         for name, buffer in self.named.buffers().items() if form else ():
             whole = form if str(buffer.dtype).removeprefix("torch.") in DTYPES else SKETCH

@@ -24,7 +24,7 @@ import torch
 
 from ..report import pieces
 from ..report.parquet import Damaged, Format
-from .sketches import WIDTH, sketch
+from .sketches import WIDTH, sketch, start_parts, start_sums
 
 LOSS = "loss"
 PARAMETER, BUFFER, GRADIENT = "parameter ", "buffer ", "gradient of "  # how names begin
@@ -38,7 +38,7 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-SKETCH, BITS, DIGEST = "sketch", "bits", "digest"
+SKETCH, BITS, DIGEST, SUMS = "sketch", "bits", "digest", "sums"
 DIGEST_BYTES = 16
 VERSION = 2
 
@@ -124,7 +124,8 @@ def values(bits: Bits) -> np.ndarray:
 
 
 class Quantity(NamedTuple):
-    """A tensor that is recorded, and how: as a sketch, by its bits or by their digest."""
+    """A tensor that is recorded, and how: as a sketch, by its bits, by their digest, or, at the
+    start, by the sums of short parts."""
 
     name: str
     dtype: str
@@ -134,8 +135,10 @@ class Quantity(NamedTuple):
     @property
     def size(self) -> int:
         """The bytes of its data, of a sketch none."""
-        itemsize = DTYPES[self.dtype].itemsize if self.form == BITS else 0
-        return {SKETCH: 0, DIGEST: DIGEST_BYTES, BITS: itemsize * math.prod(self.shape)}[self.form]
+        n = math.prod(self.shape) * (2 if self.dtype.startswith("complex") else 1)
+        if self.form == BITS:
+            return DTYPES[self.dtype].itemsize * n
+        return {SKETCH: 0, DIGEST: DIGEST_BYTES, SUMS: 4 * start_parts(n)}[self.form]
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def layout_of(text: str) -> Layout:
     """The layout. ValueError for what is none."""
     loss, quantities = msgspec.json.decode(text, type=tuple[str, tuple[Quantity, ...]])
     for q in quantities:
-        if q.form not in (SKETCH, DIGEST, BITS) or min(q.shape, default=0) < 0:
+        if q.form not in (SKETCH, DIGEST, BITS, SUMS) or min(q.shape, default=0) < 0:
             raise ValueError(f"{q.name}: expected a form and a shape, got {q.form} {q.shape}")
         if q.form == BITS and q.dtype not in DTYPES:
             raise ValueError(f"{q.name}: expected {', '.join(DTYPES)}, got {q.dtype}")
@@ -195,12 +198,26 @@ class Step:
 
     def others(self) -> dict[str, tuple[Quantity, bytes]]:
         """What is kept by bits or digest, by name."""
+        return {name: kept for (name, form), kept in self.pieces().items() if form != SUMS}
+
+    def pieces(self) -> dict[tuple[str, str], tuple[Quantity, bytes]]:
+        """What is not kept as a sketch, by name and form."""
         found, at = {}, len(self.layout.sketched) * WIDTH * self.layout.number.itemsize
         for q in self.layout.quantities:
             if q.form != SKETCH:
-                found[q.name] = q, self.data[at : at + q.size]
+                found[q.name, q.form] = q, self.data[at : at + q.size]
                 at += q.size
         return found
+
+    def start_sums(self, name: str) -> np.ndarray | None:
+        """Of a tensor at the start, the sums of short parts, from its bits if need be."""
+        kept = self.pieces()
+        if (name, SUMS) in kept:
+            return np.frombuffer(kept[name, SUMS][1], "<f4")
+        if (name, BITS) in kept:
+            quantity, data = kept[name, BITS]
+            return start_sums(torch.from_numpy(values((quantity.dtype, quantity.shape, data))))
+        return None
 
 
 @functools.cache
@@ -214,6 +231,13 @@ def _layout(loss: str, quantities: tuple[Quantity, ...]) -> Layout:
     return Layout(loss, quantities)
 
 
+DATA: dict[str, Callable[[str, torch.Tensor], bytes]] = {
+    BITS: lambda name, tensor: bits(name, tensor)[2],
+    DIGEST: lambda name, tensor: bits_digest(tensor),
+    SUMS: lambda name, tensor: start_sums(tensor).astype("<f4").tobytes(),
+}
+
+
 def taken(
     loss: torch.Tensor, tensors: Iterable[tuple[str, torch.Tensor, str]]
 ) -> tuple[Layout, bytes]:
@@ -224,7 +248,7 @@ def taken(
         if form == SKETCH:
             sketched.append(tensor)
         else:
-            data.append(bits(name, tensor)[2] if form == BITS else bits_digest(tensor))
+            data.append(DATA[form](name, tensor))
     layout = _layout(_name(loss.dtype), tuple(quantities))
     head = sketch(sketched).astype(layout.number, copy=False).tobytes() if sketched else b""
     return layout, b"".join([head, *data])

@@ -115,6 +115,39 @@ def _signs(m: int, seed: int = 0) -> np.ndarray:
     return bits.astype(np.int8) * 2 - 1
 
 
+# Elements of a part of a tensor at the start of a run; of a small one, each is kept.
+START_PART, START_SMALL = 16, 4096
+
+
+def start_parts(n: int) -> int:
+    """How many sums a start of so many elements has."""
+    return n if n <= START_SMALL else -(-n // START_PART)
+
+
+def start_sums(tensor: torch.Tensor) -> np.ndarray:
+    """Sums of the elements of short parts, each element with a sign of its own, as float32: as a
+    sketch, but fine enough to show one number of many."""
+    flat = _flat(tensor, torch.float64).cpu().numpy()
+    if len(flat) > START_SMALL:
+        flat = np.pad(flat, (0, -len(flat) % START_PART))
+        signs = _signs(len(flat) // PARTS + 1, 23).reshape(-1)[: len(flat)]
+        flat = (flat * signs).reshape(-1, START_PART).sum(axis=1)
+    return flat.astype(np.float32)
+
+
+def start_distances(old: np.ndarray, new: np.ndarray) -> tuple[float, float, float]:
+    """The largest distance and the median of two starts' sums, by the size of such a sum, and the
+    share of those that differ; infinite where only one is finite."""
+    apart = abs(np.subtract(old, new, dtype=np.float64))
+    scale = np.sqrt(np.mean(np.square(old, dtype=np.float64))) if len(old) else 0.0
+    same = (old == new) | (np.isnan(old) & np.isnan(new))
+    if same.all():
+        return 0.0, 0.0, 0.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        relative = np.where(same, 0, np.nan_to_num(apart / scale, nan=np.inf))
+    return float(relative.max()), float(np.median(relative)), float(1 - same.mean())
+
+
 def distance(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """The distance of the tensors behind two sketches or stacks of them, (…, 17) → (…), as far as
     sketches show it: to 18 % (quartiles) where the difference is spread over all parts, and never

@@ -18,13 +18,14 @@ from .recording import (
     LOSS,
     PARAMETER,
     SKETCH,
+    SUMS,
     Layout,
     Quantity,
     Recorded,
     Step,
     values,
 )
-from .sketches import distance, size, sketch
+from .sketches import distance, size, sketch, start_distances
 
 NEW = -1  # the run that is judged, among those of the old recording
 
@@ -41,6 +42,7 @@ class Traces:
     stepped: np.ndarray  # how far the run itself is from its step before
     apart: dict[int, np.ndarray]  # ‖x − x′‖, by run
     differs: dict[int, np.ndarray]  # whether anything at all does
+    starts: np.ndarray  # (3, quantities), see _Pair.starts
     spread: np.ndarray  # of the judged run, ‖x − x′‖ without the parts that differ most
     elements: np.ndarray  # (quantities,) how many numbers it has
     exact: np.ndarray  # (quantities,) whether the distance is that of all numbers
@@ -95,6 +97,7 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
     moved: dict[int, list[np.ndarray]] = {run: [] for run in walks}
     apart: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
     differs: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
+    starts = np.full((3, 1), np.nan)
     spread: list[np.ndarray] = []
     stepped: list[np.ndarray] = []
     losses: dict[int, list[float]] = {run: [] for run in walks}
@@ -120,6 +123,8 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
                 apart[run].append(compared.apart)
                 differs[run].append(compared.differs)
                 if run == NEW:
+                    if not spread:
+                        starts = pair.starts(base, step, columns)
                     alone |= pair.alone
                     spread.append(compared.spread)
     order = _order(columns.names)
@@ -133,6 +138,7 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
         _stacked(stepped, order),
         {run: _stacked(rows, order) for run, rows in apart.items()},
         {run: _stacked(rows, order) == 1 for run, rows in differs.items()},
+        _stacked([*starts], order),
         _stacked(spread, order),
         np.array([columns.elements.get(columns.names[i], 1) for i in order]),
         np.array([columns.names[i] not in columns.sketched for i in order]),
@@ -206,7 +212,7 @@ class _Pair:
         self.lost += [(ours[n, ""], False) for n in sorted(lost) if (n, "") in ours]
         for quantity, _ in self.lost:
             columns.of(quantity)
-        sketched = [key for key in both if key[1] != DIGEST and SKETCH in _forms(theirs, ours, key)]
+        sketched = [key for key in both if not key[1] and SKETCH in _forms(theirs, ours, key)]
         for key in both:
             _same(theirs[key], ours[key])
         places = {name: i for i, name in enumerate(old.sketched)}
@@ -216,11 +222,16 @@ class _Pair:
         self.new = [others[ours[key].name] for key in plain]
         self.columns = [columns.of(theirs[key]) for key in plain]
         mixed = [key for key in sketched if key not in plain]
-        exact = [key for key in both if key[1] != DIGEST and _forms(theirs, ours, key) == {BITS}]
+        exact = [key for key in both if not key[1] and _forms(theirs, ours, key) == {BITS}]
         self.mixed = [(theirs[key], ours[key]) for key in mixed]
         self.bits = [(theirs[key].name, ours[key].name, columns.of(theirs[key])) for key in exact]
         for a, b in self.mixed:
             columns.of(a if a.form == SKETCH else b._replace(name=a.name))
+        self.parameters = [
+            (theirs[key].name, ours[key].name)
+            for key in both
+            if not key[1] and key[0].startswith(PARAMETER)
+        ]
         self.digests = [
             (theirs[key].name, ours[key].name, columns.of(theirs[key]._replace(form=BITS)))
             for key in both
@@ -265,6 +276,16 @@ class _Pair:
             apart[column], differs[column] = size(there), there.any()
         return _Compared(apart, differs, spread)
 
+    def starts(self, old: Step, new: Step, columns: _Column) -> np.ndarray:
+        """(3, quantities) how far parameters are apart at the start, at most and in the median of
+        their parts, by the size of such a part, and in how many; NaN where that is not known."""
+        found = np.full((3, len(columns.names)), np.nan)
+        for one, other in self.parameters:
+            pair = old.start_sums(one), new.start_sums(other)
+            if pair[0] is not None and pair[1] is not None:
+                found[:, columns.places[unwrapped(one)]] = start_distances(*pair)
+        return found
+
 
 def _parameter(gradient: str) -> tuple[str, str]:
     """The key of what this is a gradient of, if it is one."""
@@ -272,8 +293,9 @@ def _parameter(gradient: str) -> tuple[str, str]:
 
 
 def _by_name(layout: Layout) -> dict[tuple[str, str], Quantity]:
-    """By the name that pairs, the digest beside what it is of."""
-    return {(unwrapped(q.name), DIGEST if q.form == DIGEST else ""): q for q in layout.quantities}
+    """By the name that pairs; a digest and sums stand beside what they are of."""
+    beside = (DIGEST, SUMS)
+    return {(unwrapped(q.name), q.form if q.form in beside else ""): q for q in layout.quantities}
 
 
 def _forms(

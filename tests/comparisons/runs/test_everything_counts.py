@@ -3,6 +3,10 @@
 The changes are those that a comparison of losses takes for rounding.
 """
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -229,3 +233,82 @@ def test_other_last_digits_at_the_start_are_rounding(tmp_path, monkeypatch, off,
     row = judged(read(tmp_path / "old.parquet"), tmp_path, text, full=True)
     assert row["class"] == found
     assert found == "rounding" or (row["kind"], row["outside_step"]) == ("start", 1)
+
+
+def drawn(path, perturb=0, change="", full=False):
+    """A step of a net, whose parameters are what another processor draws, or are changed."""
+    rng = torch.Generator().manual_seed(3)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 150), nn.Tanh(), nn.Linear(150, 2))
+    ulp = torch.finfo(torch.float32).eps
+    with torch.no_grad():
+        for p in model.parameters():
+            if change == "digits":
+                p *= 1 + ulp * torch.randint(-2, 3, p.shape, generator=rng)
+            elif change == "orthogonal":
+                p += 20 * ulp * p.std() * torch.randn(p.shape, generator=rng)
+            elif change == "all" and p.ndim > 1:
+                p *= 1.0001
+        if change in ("one", "one, digits"):
+            model[0].weight.view(-1)[model[0].weight.argmax()] *= 1.0001
+        if change == "one, digits":
+            for p in model.parameters():
+                p *= 1 + ulp * torch.randint(-2, 3, p.shape, generator=rng)
+    with record_run(path, model, perturb=perturb, full=full) as run:
+        for _ in range(3):
+            model.zero_grad()
+            loss = model(torch.ones(4, 40).cumsum(0)).square().mean()
+            loss.backward()
+            run.step(loss)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("floor", [True, False])
+def test_a_start_is_told_from_what_another_processor_draws(tmp_path, full, floor):
+    old = tmp_path / "old.parquet"
+    for run in RUNS if floor else (0,):
+        drawn(old, run, full=full)
+    expected = {
+        "digits": "rounding" if floor else "undecided",
+        "orthogonal": "undecided",
+        "all": "different",
+        "one": "different",
+        "one, digits": "different",
+    }
+    for change, kind in expected.items():
+        row = judged(read(old), tmp_path, drawn, change=change, full=full)
+        assert row["class"] == kind, change
+        assert kind != "different" or (row["kind"], row["outside_step"]) == ("start", 1)
+
+
+KERNELS = """
+import torch
+from gradtwin import record_run
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(40, 150), torch.nn.Tanh(), torch.nn.Linear(150, 2))
+for layer in model[::2]:
+    torch.nn.init.normal_(layer.weight, std=0.02)
+x = torch.linspace(-1, 1, 160).reshape(4, 40)
+with record_run(path, model, perturb=run) as recorder:
+    for _ in range(3):
+        model.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        recorder.step(loss)
+"""
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"), reason="needs two kernels"
+)
+def test_a_start_drawn_by_other_kernels_is_rounding(tmp_path):
+    """The same script under another set of kernels."""
+    for run in RUNS:
+        exec(compile(KERNELS, "train.py", "exec"), {"path": tmp_path / "old.parquet", "run": run})
+    code = f"path, run = {str(tmp_path / 'new.parquet')!r}, 0\n" + KERNELS
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    row = compare(read(tmp_path / "old.parquet"), read(tmp_path / "new.parquet")).row
+    print(told([row]))
+    assert (row["class"], row["first_step"]) == ("rounding", 1)
+    assert row["first_quantity"].startswith("parameter ")
