@@ -90,6 +90,8 @@ class Activations(TorchFunctionMode):
             return result
         if result._is_view() or any(result is a for a in args):
             return result
+        if without and any(_shared(result, a) for a in torch.utils._pytree.tree_leaves(args)):
+            return result  # a view, which says so only where gradients go
         generator = self.generators.get(result.device)
         if generator is None:
             generator = torch.Generator(result.device).manual_seed(self.seed)
@@ -100,6 +102,14 @@ class Activations(TorchFunctionMode):
         )
         moves = (drawn == 0).to(result.dtype).mul_(2 * eps) - (drawn < 2).to(result.dtype).mul_(eps)
         return result * (1 + moves)
+
+
+def _shared(result: torch.Tensor, argument: Any) -> bool:
+    """Whether both are the same memory."""
+    if not isinstance(argument, torch.Tensor):
+        return False
+    one, other = (t.untyped_storage().data_ptr() for t in (result, argument))
+    return one == other
 
 
 def precision(loss: torch.Tensor, autocast: set[torch.dtype]) -> list[str]:

@@ -104,4 +104,8 @@ def test_gradients_are_themselves_where_no_gradient_goes(tmp_path):
             run.step(torch.ones(()))
             with torch.no_grad():
                 weight.grad.mul_(0.0)
+                weight.view(8, 8)[3] = 2.0
+                weight.detach()[:8].mul_(0.0)
             assert not weight.grad.any()
+            assert (weight[24:32] == 2).all()
+            assert not weight[:8].any()
