@@ -170,7 +170,7 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
     pictures = {f"compare{one.row['rank']}.png": pages.png(figure(one)) for one in found}
     runner.pictures["compare"] = pictures
     try:
-        runner.finish(told(rows))
+        runner.finish(told(rows), onward=False)
     except typer.Exit as end:
         undecided = worst(row["class"] for row in rows) == UNDECIDED
         raise typer.Exit(2 if undecided else end.exit_code) from None
@@ -211,7 +211,7 @@ def _compare_logs(
     runner.frames["compare"] = tables.table([found.row])
     runner.pictures["compare"] = {"compare.png": pages.png(figure(found))}
     try:
-        runner.finish(told(found.row))
+        runner.finish(told(found.row), onward=False)
     except typer.Exit as end:
         undecided = found.row["class"] == UNDECIDED
         raise typer.Exit(2 if undecided else end.exit_code) from None

@@ -13,7 +13,6 @@ import torch
 
 from ..verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
 from ..verdict.drift import Drift, free_drift
-from .first_step import without_floor
 from .judging import START, Floors, Judged, before_the_loss, first_out, floors, other_start
 from .leaving import Leaving, distances, leaving
 from .recording import AGAIN, DTYPES, LOSS, PERTURBED, Recorded
@@ -22,6 +21,7 @@ from .resolution import too_coarse
 from .rows import row
 from .sharpening import sharpened
 from .traces import NEW, Traces, traces
+from .without_floor import without_floor
 
 __all__ = ["RunComparison", "compare", "distances"]
 

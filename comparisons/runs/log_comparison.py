@@ -14,6 +14,7 @@ from ..report.text import apart
 from ..verdict.classes import DIFFERENT, IDENTICAL, UNDECIDED
 from ..verdict.noise import unit_roundoff
 from ..verdict.ulps import difference, finite_part, same_values
+from .drawing import drawn
 from .judging import far
 from .logs import Log
 
@@ -129,22 +130,6 @@ def told(row: dict[str, Any]) -> str:
 
 def figure(found: LogComparison) -> Figure:
     """Both curves, and beneath them the drift."""
-    drawn = Figure(figsize=(7, 6), layout="constrained")
-    above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    row = found.row
-    above.plot(
-        found.steps, found.old, color="tab:orange", linewidth=2.5, alpha=0.6, label=row["old"]
-    )
-    above.plot(found.steps, found.new, color="tab:blue", linewidth=0.8, label=row["new"])
-    above.set(ylabel=row["scalar"], title=f"{row['scalar']} · {row['class']}")
-    finite = found.old[np.isfinite(found.old)]
-    if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
-        above.set_yscale("log")
-    seen = np.where((found.drift > 0) & np.isfinite(found.drift), found.drift, np.nan)
-    below.plot(found.steps, seen, ".", color="tab:red", markersize=2, label="drift")
-    if np.isfinite(seen).any():
-        below.set_yscale("log")
-    below.set(ylabel=f"|Δ {row['scalar']}|", xlabel="step")
-    for axes in (above, below):
-        axes.legend(fontsize=8)
-    return drawn
+    row, curves = found.row, (found.old, found.new)
+    title, names = f"{row['scalar']} · {row['class']}", (row["old"], row["new"])
+    return drawn(title, row["scalar"], names, found.steps, curves, found.drift)

@@ -13,11 +13,13 @@ import torch
 from .names import unwrapped
 from .recording import (
     BITS,
+    DENSE,
     DIGEST,
     GRADIENT,
     LOSS,
     PARAMETER,
     SKETCH,
+    SKETCHES,
     SUMS,
     Layout,
     Quantity,
@@ -45,7 +47,7 @@ class Traces:
     starts: np.ndarray  # (3, quantities), see _Pair.starts
     spread: np.ndarray  # of the judged run, ‖x − x′‖ without the parts that differ most
     elements: np.ndarray  # (quantities,) how many numbers it has
-    exact: np.ndarray  # (quantities,) whether the distance is that of all numbers
+    exact: np.ndarray  # (quantities,) whether the distance is that of all numbers, or of dense sums
     roundoff: np.ndarray  # (quantities,) u
     losses: dict[int, np.ndarray]  # by run, 0 being the run itself
     alone: list[str]  # quantities that only one of old and new has
@@ -212,21 +214,22 @@ class _Pair:
         self.lost += [(ours[n, ""], False) for n in sorted(lost) if (n, "") in ours]
         for quantity, _ in self.lost:
             columns.of(quantity)
-        sketched = [key for key in both if not key[1] and SKETCH in _forms(theirs, ours, key)]
+        sketched = [key for key in both if not key[1] and _sketches(theirs, ours, key)]
         for key in both:
             _same(theirs[key], ours[key])
         places = {name: i for i, name in enumerate(old.sketched)}
         others = {name: i for i, name in enumerate(new.sketched)}
-        plain = [key for key in sketched if _forms(theirs, ours, key) == {SKETCH}]
+        plain = [key for key in sketched if BITS not in _forms(theirs, ours, key)]
         self.old = [places[theirs[key].name] for key in plain]
         self.new = [others[ours[key].name] for key in plain]
         self.columns = [columns.of(theirs[key]) for key in plain]
+        self.dense = np.array([theirs[key].form == DENSE for key in plain], bool)
         mixed = [key for key in sketched if key not in plain]
         exact = [key for key in both if not key[1] and _forms(theirs, ours, key) == {BITS}]
         self.mixed = [(theirs[key], ours[key]) for key in mixed]
         self.bits = [(theirs[key].name, ours[key].name, columns.of(theirs[key])) for key in exact]
         for a, b in self.mixed:
-            columns.of(a if a.form == SKETCH else b._replace(name=a.name))
+            columns.of(b._replace(name=a.name) if a.form == BITS else a)
         self.parameters = [
             (theirs[key].name, ours[key].name)
             for key in both
@@ -254,7 +257,8 @@ class _Pair:
         apart[0], differs[0] = _scalars(old.loss, new.loss)
         if self.old:
             was, got = old.sketches()[self.old], new.sketches()[self.new]
-            apart[self.columns], spread[self.columns] = distance(was, got), _without_few(was, got)
+            apart[self.columns] = distance(was, got)
+            spread[self.columns] = np.where(self.dense, apart[self.columns], _without_few(was, got))
             equal = (was == got) | (np.isnan(was) & np.isnan(got))
             differs[self.columns] = ~equal.all(axis=1)
         if self.bits or self.digests or self.mixed:
@@ -264,14 +268,15 @@ class _Pair:
                 apart[column], differs[column] = _arrays(*pair)
                 spread[column] = _without_few(*(np.append(0, of) for of in pair))
             for one, other in self.mixed:
-                pair = _one(old, one), _one(new, other)
+                form = other.form if one.form == BITS else one.form
+                pair = _one(old, one, form), _one(new, other, form)
                 column = columns.places[unwrapped(one.name)]
                 apart[column], differs[column] = distance(*pair), (pair[0] != pair[1]).any()
             for a, b, column in self.digests:
                 if theirs[a][1] != ours[b][1]:
                     differs[column] = 1.0
         for quantity, of_old in self.lost:
-            there = _one(old if of_old else new, quantity)
+            there = _one(old if of_old else new, quantity, quantity.form)
             column = columns.places[unwrapped(quantity.name)]
             apart[column], differs[column] = size(there), there.any()
         return _Compared(apart, differs, spread)
@@ -306,6 +311,21 @@ def _forms(
     return {theirs[key].form, ours[key].form}
 
 
+def _sketches(
+    theirs: Mapping[tuple[str, str], Quantity],
+    ours: Mapping[tuple[str, str], Quantity],
+    key: tuple[str, str],
+) -> set[str]:
+    """Which sketches there are of a quantity. ValueError for two that cannot be compared."""
+    forms = _forms(theirs, ours, key) & SKETCHES.keys()
+    if len(forms) > 1:
+        expected, got = theirs[key].form, ours[key].form
+        raise ValueError(
+            f"sketch of {ours[key].name}: expected {expected} as in the old run, got {got}"
+        )
+    return forms
+
+
 def _same(old: Quantity, new: Quantity) -> None:
     pairs = (("dtype", old.dtype, new.dtype), ("shape", old.shape, new.shape))
     for what, was, got in pairs:
@@ -318,12 +338,13 @@ def _numbers(kept: tuple[Quantity, bytes]) -> np.ndarray:
     return values((quantity.dtype, quantity.shape, data)).astype(np.float64).reshape(-1)
 
 
-def _one(step: Step, quantity: Quantity) -> np.ndarray:
-    """The sketch of a quantity, made of its bits if need be."""
-    if quantity.form == SKETCH:
+def _one(step: Step, quantity: Quantity, form: str) -> np.ndarray:
+    """The sketch of a quantity in this form, made of its bits if need be."""
+    if quantity.form in SKETCHES:
         return step.sketches()[step.layout.sketched.index(quantity.name)]
     kept, data = step.others()[quantity.name]
-    return sketch([torch.from_numpy(values((kept.dtype, kept.shape, data)))])[0]
+    numbers = torch.from_numpy(values((kept.dtype, kept.shape, data)))
+    return SKETCHES.get(form, sketch)([numbers])[0]
 
 
 def _scalars(old: float, new: float) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import torch
 from gradtwin.comparisons.runs.comparison import compare
 from gradtwin.comparisons.runs.figure import told
 from gradtwin.comparisons.runs.recording import AGAIN, read
+from gradtwin.comparisons.runs.sketches import dense_sketch, distance
 from torch import nn
 
 from gradtwin import record_run
@@ -33,7 +34,7 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm(x)), approximate=self.gelu))
 
 
-def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6, full=False):
+def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6, **kept):
     """Embeddings as small as those of GPT-2, two blocks, Adam."""
     torch.manual_seed(0)
     blocks = [Block(24, eps, gelu) for _ in range(2)]
@@ -41,7 +42,7 @@ def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6, fu
     nn.init.normal_(model[0].weight, std=0.02)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     rng = np.random.default_rng(0)
-    with record_run(path, model, perturb=perturb, full=full) as run:
+    with record_run(path, model, perturb=perturb, **kept) as run:
         for _ in range(steps):
             ids = torch.tensor(rng.integers(0, 30, (4, 9)))
             optimizer.zero_grad()
@@ -312,3 +313,36 @@ def test_a_start_drawn_by_other_kernels_is_rounding(tmp_path):
     print(told([row]))
     assert (row["class"], row["first_step"]) == ("rounding", 1)
     assert row["first_quantity"].startswith("parameter ")
+
+
+def test_dense_sums(tmp_path):
+    for run in RUNS:
+        text(tmp_path / "old.parquet", run, sketch="dense")
+    old = read(tmp_path / "old.parquet")
+    for change, kind in (
+        ({"scale": 32.0}, "backward"),
+        ({"eps": 1e-6}, "forward"),
+        ({"lr": 1.001e-3}, "optimizer"),
+    ):
+        row = judged(old, tmp_path, text, sketch="dense", **change)
+        assert (row["class"], row["kind"]) == ("different", kind)
+        assert row["limit"] == 8
+    assert judged(old, tmp_path, text, full=True)["class"] == "identical"  # all numbers are known
+    with pytest.raises(ValueError, match=r"sketch of parameter 0.weight: expected dense .* sketch"):
+        judged(old, tmp_path, text)
+    with pytest.raises(ValueError, match="sketch: expected sketch or dense, got 'sparse'"):
+        record_run(tmp_path / "new.parquet", sketch="sparse")
+
+
+@pytest.mark.parametrize("n", [1, 100, 509, 20_000])
+def test_dense_sums_know_the_distance_of_few_elements(n):
+    """As of many: that of parts is as large, and of one part alone."""
+    ratios = []
+    for seed in range(20):
+        rng = torch.Generator().manual_seed(seed)
+        old = torch.randn(n, generator=rng).double()
+        new = old.clone()
+        new[torch.randint(n, (3,), generator=rng)] += torch.randn(3, generator=rng).double()
+        ratios.append(distance(*dense_sketch([old, new])) / float((new - old).norm()))
+    assert np.median(ratios) == pytest.approx(1, abs=0.15)
+    assert 0.3 < min(ratios) <= max(ratios) < 2

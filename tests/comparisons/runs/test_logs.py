@@ -154,7 +154,8 @@ def test_an_export_of_weights_and_biases(tmp_path):
         '"train/global_step","calm-dew-7 - train/loss","calm-dew-7 - train/loss__MIN",'
         '"calm-dew-7 - train/loss__MAX"\n"0","2.5","2.5","2.5"\n"20","1.5","1.5","1.5"\n',
         '"Step","a - _step","a - _step__MIN","a - _step__MAX","a - loss","a - loss__MIN",'
-        '"a - loss__MAX"\n"0","0","0","0","2.5","2.5","2.5"\n"20","20","20","20","1.5","1.5","1.5"\n',
+        '"a - loss__MAX"\n"0","0","0","0","2.5","2.5","2.5"\n'
+        '"20","20","20","20","1.5","1.5","1.5"\n',
     ],
     ids=["history", "indexed", "media", "trainer", "steps"],
 )
