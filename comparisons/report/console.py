@@ -38,6 +38,7 @@ STYLES = {
     "on purpose": "dim",
     "not to be seen": "dim",
     "caught": "green",
+    "found": "green",
     "quiet": "green",
     "missed": "bold red",
     "alarm": "bold red",
