@@ -238,7 +238,7 @@ def _compare(old: Path, new: Path, out: Path, as_json: bool, quiet: bool) -> Non
     }
     runner.pictures["compare"] = pictures
     try:
-        runner.finish(told(rows))
+        runner.finish(told(rows), onward=False)
     except typer.Exit as end:
         undecided = worst(row["class"] for row in rows) == UNDECIDED
         raise typer.Exit(2 if undecided else end.exit_code) from None
@@ -280,7 +280,7 @@ def _compare_logs(
     picture = pages.picture(figure(found), alternative(found))
     runner.pictures["compare"] = {"compare.png": picture}
     try:
-        runner.finish(told(found.row))
+        runner.finish(told(found.row), onward=False)
     except typer.Exit as end:
         undecided = found.row["class"] == UNDECIDED
         raise typer.Exit(2 if undecided else end.exit_code) from None

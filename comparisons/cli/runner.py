@@ -114,11 +114,11 @@ class Runner:
                 progress.advance(bar)
         return results
 
-    def finish(self, outcome: str = "") -> None:
+    def finish(self, outcome: str = "", onward: bool = True) -> None:
         """Writes the files, prints the summary, and exits with 0 if all is explained, else 1.
 
         The last line says how many rows are explained, or the `outcome`, and of what failed why and
-        how to go on.
+        how to go `onward`, unless the outcome says that itself.
         """
         bad = {DIFFERENT, UNDECIDED}
         bad |= {IMPRECISE, PARTED} if self.strict else set()
@@ -147,9 +147,8 @@ class Runner:
                 style="dim",
                 soft_wrap=True,
             )
-            self.last.print(
-                self._outcome(outcome, failed), style="bold red" if count else "bold green"
-            )
+            last = self._outcome(outcome, failed) if onward else outcome
+            self.last.print(last, style="bold red" if count else "bold green")
         raise typer.Exit(1 if count else 0)
 
     def _outcome(self, outcome: str, failed: Mapping[str, pd.DataFrame]) -> str:

@@ -41,11 +41,14 @@ def shown(chosen: Sequence[str] | None, out: Path, as_json: bool, quiet: bool, j
         counts = titled("\nTrainings")
         for head in ("training", *trainings.counted(rows)):
             counts.add_column(head, justify="left" if head == "training" else "right")
-        for name in names:
-            part = trainings.counted([r for r in rows if r["training"] == name])
-            counts.add_row(name, *map(str, part.values()))
-        counts.add_row("all, at first sight", *map(str, trainings.FIRST_SIGHT.values()))
-        counts.add_row("now", *map(str, trainings.counted(rows).values()))
+        for title, at_first in trainings.FIRST_SIGHT.items():
+            mine = [name for name in trainings.trainings(title) if name in names]
+            for name in mine:
+                part = trainings.counted([r for r in rows if r["training"] == name])
+                counts.add_row(name, *map(str, part.values()))
+            now = trainings.counted([r for r in rows if r["training"] in mine])
+            counts.add_row(f"all {title}, at first sight", *map(str, at_first.values()))
+            counts.add_row(f"{title}, now", *map(str, now.values()), end_section=True)
         runner.console.print(counts)
         runner.last.print(outcome(frame, "mutants_of_trainings"))
     return int(frame["class"].isin(["missed", "alarm"]).any())

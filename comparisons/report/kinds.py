@@ -34,6 +34,7 @@ KINDS = {
     IDENTICAL: Kind("right", "the same bits"),
     ROUNDING: Kind("right", "within the floor: no further apart than rounding brings it"),
     "quiet": Kind("right", "what is right, and was not called wrong"),
+    "found": Kind("right", "a change that is wrong, and it was found"),
     "caught": Kind("right", "a planted mistake, and it was found"),
     "new": Kind("other", "was not there before"),
     "better": Kind("other", "its margin has shrunk"),

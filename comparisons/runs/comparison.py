@@ -13,14 +13,15 @@ import torch
 
 from ..verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
 from ..verdict.drift import Drift, free_drift
-from .first_step import without_floor
 from .judging import START, Floors, Judged, before_the_loss, first_out, floors, other_start
 from .leaving import Leaving, distances, leaving
 from .recording import AGAIN, DTYPES, LOSS, PERTURBED, Recorded
 from .repeating import unrepeated
-from .resolution import COARSE, finest
+from .resolution import too_coarse
 from .rows import row
+from .sharpening import sharpened
 from .traces import NEW, Traces, traces
+from .without_floor import without_floor
 
 __all__ = ["RunComparison", "compare", "distances"]
 
@@ -56,8 +57,9 @@ def compare(old: Recorded, new: Recorded) -> RunComparison:
     _same_steps(old, new, first)
     low = floor_of is not None and _low(floor_of)
     held = None
-    if noisy:
+    if noisy and floor_of is not None:
         found, held = floors(found, noisy, low)
+        held = sharpened(found, held, _precision(old, new), low and _halves(floor_of, True))
     judged = _judged(found, held, floor_of, old, new, first)
     drift = _drift(found, held, noisy)
     losses = found.losses[0], found.losses[NEW]
@@ -122,18 +124,28 @@ def _judged(
         return Judged(UNDECIDED, note=again)
     begins = old.start == new.start
     if held is None:
-        return without_floor(found, old, begins, _low(old))
+        return without_floor(found, old, begins, _low(old), _precision(old, new))
     if _losses_alone(found, held):
         return _by_losses(found, held)
     judged = first_out(found, held, begins)
     note = "" if AGAIN in found.differs else "not shown to repeat itself: it lacks perturb=7"
     if judged.kind != ROUNDING:
         return replace(judged, note=note)
-    seen = finest(found, held)
-    if not seen <= COARSE:
-        coarse = f"too little is seen: no change of less than {seen:.2g} of what is recorded shows"
+    coarse = too_coarse(found, held, held.low or _halves(floor_of, False))
+    if coarse:
         return Judged(UNDECIDED, note="; ".join(filter(None, [coarse, note])))
     return replace(judged, note=note)
+
+
+def _precision(old: Recorded, new: Recorded) -> list[str]:
+    """The dtypes that any of both computes in, none where one does not say."""
+    both = old.precision and new.precision
+    return [*old.precision, *new.precision] if both else []
+
+
+def _halves(run: Recorded, unknown: bool) -> bool:
+    """Whether anything outside of the model computes in 16 bits, as an optimizer may."""
+    return any(run.runs[str(k)].get("halves", unknown) for k in run.perturbed)
 
 
 def _low(run: Recorded) -> bool:
@@ -151,9 +163,9 @@ def _by_losses(found: Traces, held: Floors) -> Judged:
     """Of losses alone, whose runs may come over kinks unseen, the floor is that of ten steps before
     and after; at the first step that of the step itself."""
     loss = found.names.index(LOSS)
-    parameters = other_start(found)
-    if parameters.any():
-        return Judged(DIFFERENT, 0, int(np.argmax(parameters)), START)
+    for kind, those in zip((DIFFERENT, UNDECIDED), other_start(found), strict=True):
+        if those.any():
+            return Judged(kind, 0, int(np.argmax(those)), START)
     if held.out[0, loss]:
         return Judged(DIFFERENT, 0, loss, before_the_loss(found, 0))
     drift = _drift(found, held, [run for run in found.apart if 0 < run <= PERTURBED])

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..report.text import apart
-from ..verdict.classes import DIFFERENT, IDENTICAL, LIMIT, ROUNDING, UNDECIDED
+from ..verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
 from .comparison import RunComparison
+from .drawing import drawn
 from .judging import (
     BACKWARD,
     DATA,
@@ -43,6 +44,10 @@ KINK = (
 )
 KINK += "float64 decides."
 FEW = "In so few elements it may be that gradients as small as their rounding went the other way."
+DRAWN = (
+    "Another processor may have drawn it, or made it orthogonal, to other last digits; a change of "
+)
+DRAWN += "all its numbers is not told from that: start both from one checkpoint."
 
 
 def told(rows: Sequence[dict[str, Any]]) -> str:
@@ -93,7 +98,7 @@ def _leaves(row: dict[str, Any]) -> str:
     if row["class"] == DIFFERENT:
         means = f" That is {row['kind']}: {means}." if means else ""
         return f"different from {text}.{means} "
-    why = FEW if row["kind"] == OPTIMIZER else KINK
+    why = {OPTIMIZER: FEW, START: DRAWN}.get(row["kind"], KINK)
     return f"{row['class']} from {text}. {why} "
 
 
@@ -115,28 +120,10 @@ def _first(row: dict[str, Any]) -> str:
 
 def figure(found: RunComparison) -> Figure:
     """Both loss curves, and beneath them the drift beside its floor, if there is one."""
-    drawn = Figure(figsize=(7, 6), layout="constrained")
-    above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     row, steps = found.row, found.start + np.arange(len(found.old))
-    above.plot(steps, found.old, color="tab:orange", linewidth=2.5, alpha=0.6, label=row["old"])
-    above.plot(steps, found.new, color="tab:blue", linewidth=0.8, label=row["new"])
-    above.set(ylabel="loss", title=f"{row['dtype']} · {row['class']}")
-    finite = found.old[np.isfinite(found.old)]
-    if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
-        above.set_yscale("log")
-    floor, drift = found.drift.floor, found.drift.drift
-    if not np.isnan(floor).all():
-        allowed = LIMIT * floor
-        below.fill_between(steps, allowed, color="0.85", label=f"{LIMIT:g} floors")
-        below.plot(steps, floor, color="0.45", linewidth=0.8, label="floor")
-    seen = np.where(drift > 0, drift, np.nan)
-    below.plot(steps, seen, ".", color="tab:red", markersize=2, label="drift")
-    if np.isfinite(seen).any() or np.isfinite(floor).any():
-        below.set_yscale("log")
-    below.set(ylabel="|Δ loss|", xlabel="step")
-    for axes in (above, below):
-        axes.legend(fontsize=8)
-    return drawn
+    title = f"{row['dtype']} · {row['class']}"
+    names, curves = (row["old"], row["new"]), (found.old, found.new)
+    return drawn(title, "loss", names, steps, curves, found.drift.drift, found.drift.floor)
 
 
 def alternative(found: RunComparison) -> str:

@@ -4,13 +4,14 @@ it means."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from ..verdict.classes import DIFFERENT, LIMIT, ROUNDING, UNDECIDED
-from .recording import BUFFER, GRADIENT, INPUT, LOSS, PARAMETER
+from .recording import BUFFER, DTYPES, GRADIENT, INPUT, LOSS, PARAMETER
 from .traces import NEW, Traces
 
 # Floors, for distances that are estimated from sixteen sums, and for the sizes of all tensors. In
@@ -18,7 +19,14 @@ from .traces import NEW, Traces
 SKETCH_LIMIT = 16.0
 UNSEEN = 1 / 16  # of ‖x‖: perturbed runs further apart show nothing of that tensor at that step
 KINK = 1 / 4  # of ‖x‖: a jump of gradients up to this size may be a kink
-FAR = 2.0**16  # u |loss|: a first loss that is further off is different without any floor
+# Beyond so many u |loss|, a loss that is computed from the same numbers is no rounding: in float32
+# those of right rewrites (other orders and parts of the batch, threads, layouts, attention and
+# norms by hand, float64) of five nets, at once and four times torch's weights, 12 seeds, reach 237.
+FAR = 2.0**12
+# Parameters at the start. What `torch.nn.init` draws with the kernels of another processor is off
+# by 30 u of its size in one number and 2 in the median, what it makes orthogonal by 415 and 8.4;
+# and of all parts 12 % differ at least.
+START_PEAK, START_FAR, START_MANY = 64.0, 256.0, 1 / 16
 # What is judged beside the tensors: how far all parameters have come, and how large all gradients
 # are, against the old run, in the median. Their noise is that of one direction of many.
 MOVEMENT, GRADIENTS = "movement of all parameters", "size of all gradients"
@@ -28,6 +36,12 @@ SUSPECT = 2.0  # floors: the median of the gradients of a right run stays below,
 # Kinds of what differs.
 START, OPTIMIZER, DATA, FORWARD = "start", "optimizer", "data", "forward"
 STATISTICS, BACKWARD, FORWARD_OR_DATA = "statistics", "backward", "forward or data"
+
+
+def far(precision: Iterable[str]) -> float:
+    """FAR u, u being that of the coarsest dtype that is computed in; infinite for none."""
+    u = [torch.finfo(DTYPES[dtype]).eps / 2 for dtype in precision]
+    return FAR * max(u, default=math.inf)
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,8 @@ class Floors:
     ratio: np.ndarray  # of the judged run, in floors
     unseen: np.ndarray
     limit: np.ndarray  # (quantities,)
+    low: bool  # whether the run computes in 16 bits
+    lowered: np.ndarray  # where the floor is that of a first difference, not of perturbed runs
 
     @property
     def out(self) -> np.ndarray:
@@ -62,10 +78,11 @@ def floors(found: Traces, runs: Sequence[int], low: bool) -> tuple[Traces, Floor
     where the run computes in 16 bits.
 
     A floor is u ‖x‖ + the largest distance of any of the runs at the step itself and its
-    neighbours. Where x is 0, its size is that of the largest tensor of its kind.
+    neighbours; of the first step in 16 bits, at that step alone. Where x is 0, its size is that of
+    the largest tensor of its kind.
     """
     apart = found.apart[NEW]
-    near = _neighbours(np.fmax.reduce([found.apart[run] for run in runs], axis=0))
+    near = _neighbours(np.fmax.reduce([found.apart[run] for run in runs], axis=0), low)
     absent = np.isnan(found.size) & ~np.isnan(apart)  # as a gradient that is not there
     near = np.where(absent, np.nan_to_num(near), near)
     size = np.where(absent, 0, found.size)
@@ -77,13 +94,11 @@ def floors(found: Traces, runs: Sequence[int], low: bool) -> tuple[Traces, Floor
     unseen = ~np.isfinite(near) | (near > UNSEEN * size)
     unseen[:, found.kind(INPUT)] = True
     limit = np.where(found.exact | low, LIMIT, SKETCH_LIMIT)
-    alone = Floors(found.roundoff * size + near, apart, unseen, limit)
-    return _with_scales(found, alone, runs, low)
+    alone = Floors(found.roundoff * size + near, apart, unseen, limit, low, np.zeros_like(unseen))
+    return _with_scales(found, alone, runs)
 
 
-def _with_scales(
-    found: Traces, held: Floors, runs: Sequence[int], low: bool
-) -> tuple[Traces, Floors]:
+def _with_scales(found: Traces, held: Floors, runs: Sequence[int]) -> tuple[Traces, Floors]:
     kinds = {MOVEMENT: (PARAMETER, found.moved), GRADIENTS: (GRADIENT, found.sizes)}
     scales = {
         name: {run: _scale(of[run], of[0], found.kind(kind)) for run in found.apart}
@@ -105,20 +120,24 @@ def _with_scales(
         differs=differs,
         sizes={run: _beside(found.sizes[run], *ones) for run in (0, NEW)},
         moved={0: _beside(found.moved[0], *ones)},
+        stepped=_beside(found.stepped, *ones),
         exact=np.append(found.exact, [True for _ in scales]),
         roundoff=np.append(found.roundoff, roundoff),
         scales={name: of[NEW] for name, of in scales.items()},
     )
     noise = [np.fmax.reduce([columns[run][i] for run in runs], axis=0) for i in range(len(scales))]
-    near = [_neighbours(of[:, None])[:, 0] + u for of, u in zip(noise, roundoff, strict=True)]
+    near = [
+        _neighbours(of[:, None], held.low)[:, 0] + u for of, u in zip(noise, roundoff, strict=True)
+    ]
     floor = _beside(held.floor, *near)
     new = apart[NEW]
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(new > 0, new / floor, np.where(np.isnan(new), np.nan, 0.0))
     unseen = _beside(held.unseen, *(of > 1 for of in near)).astype(bool)
     unseen[0, wide.kind(MOVEMENT)] = True  # nothing has moved yet
-    limit = np.append(held.limit, [LIMIT if low else SKETCH_LIMIT for _ in scales])
-    return wide, Floors(floor, ratio, unseen, limit)
+    limit = np.append(held.limit, [LIMIT if held.low else SKETCH_LIMIT for _ in scales])
+    lowered = np.zeros_like(unseen)
+    return wide, Floors(floor, ratio, unseen, limit, held.low, lowered)
 
 
 def _scale(of: np.ndarray, to: np.ndarray, kind: np.ndarray) -> np.ndarray:
@@ -142,10 +161,14 @@ def _beside(matrix: np.ndarray, *columns: np.ndarray) -> np.ndarray:
     return np.column_stack([matrix, *columns])
 
 
-def _neighbours(of: np.ndarray) -> np.ndarray:
-    """The largest of a step and its two neighbours."""
+def _neighbours(of: np.ndarray, low: bool) -> np.ndarray:
+    """The largest of a step and its two neighbours. In 16 bits the first stands alone: what moves
+    every eighth result moves it by more than right rewrites do, and the second step by chaos."""
     padded = np.pad(of, ((1, 1), (0, 0)), constant_values=np.nan)
-    return np.fmax(np.fmax(padded[:-2], padded[1:-1]), padded[2:])
+    near = np.fmax(np.fmax(padded[:-2], padded[1:-1]), padded[2:])
+    if low:
+        near[0] = of[0]
+    return near
 
 
 def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
@@ -153,7 +176,10 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
     both runs begin with their training, so that parameters have to be the same bits then."""
     out = held.out
     if begins:
-        out[0] |= other_start(found)
+        other, unclear = other_start(found)
+        if unclear.any() and not other.any():  # all else may follow from it
+            return Judged(UNDECIDED, 0, int(np.argmax(unclear)), START)
+        out[0] |= other
     few = _in_few_elements(found, held, out)
     out &= ~(few & _turned(found, held))
     few &= out
@@ -174,13 +200,22 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
     return Judged(UNDECIDED if guarded else DIFFERENT, at, what, meaning, guarded=guarded)
 
 
-def other_start(found: Traces) -> np.ndarray:
-    """(quantities,) whether a run starts from another parameter. Of a sketch, which does not show
-    one number of many, by its bits; else by more than rounding: on another processor what is drawn
-    to start from may have other last digits."""
+def other_start(found: Traces) -> tuple[np.ndarray, np.ndarray]:
+    """(quantities,) whether a run starts from another parameter, and whether from one that may be.
+
+    By its bits; but other last digits, as another processor draws them, are none: they are many,
+    and off by START_PEAK u at most and LIMIT in the median. More in the median, as of an orthogonal
+    start, may be that, and may be a change; above START_FAR it is a change, and where few are off
+    by more. Of recordings that do not say, every other bit is one.
+    """
     parameters = found.kind(PARAMETER) & found.differs[NEW][0]
-    near = found.apart[NEW][0] <= LIMIT * found.roundoff * found.size[0]
-    return np.asarray(parameters & ~(found.exact & near))
+    width = found.starts.shape[1]
+    u = found.roundoff[:width]
+    most, median, share = np.pad(found.starts, ((0, 0), (0, len(parameters) - width)))
+    most[:width], median[:width] = most[:width] / u, median[:width] / u
+    known = (share > START_MANY) & (most <= START_PEAK * np.fmax(median, 1))
+    other = parameters & ~(known & (median <= START_FAR))
+    return other, parameters & ~other & (median > LIMIT)
 
 
 def _suspect(found: Traces, held: Floors, at: int) -> bool:

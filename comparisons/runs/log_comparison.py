@@ -14,12 +14,9 @@ from ..report.text import apart
 from ..verdict.classes import DIFFERENT, IDENTICAL, UNDECIDED
 from ..verdict.noise import unit_roundoff
 from ..verdict.ulps import difference, finite_part, same_values
+from .drawing import drawn
+from .judging import far
 from .logs import Log
-
-# Beyond its printed digits and so many u |value|, a first value is no rounding: in float32 those of
-# right rewrites (other orders and parts of the batch, threads, layouts, attention and norms by
-# hand, float64) of five nets, at once and four times torch's weights, 12 seeds, reach 237.
-FAR = 2**12
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ def compare(old: Log, new: Log) -> LogComparison:
     """Holds a log against an older one, at the steps that both have.
 
     Identical is what agrees in every digit that both have printed. Different is a first value,
-    before any update, that is further away than FAR u and than what is printed can say. All else is
-    undecided. ValueError where they have no step in common.
+    before any update, that is further away than FAR u (`judging`) and than what is printed can say.
+    All else is undecided. ValueError where they have no step in common.
     """
     steps, here, there = np.intersect1d(old.steps, new.steps, return_indices=True)
     if not steps.size:
@@ -55,7 +52,7 @@ def compare(old: Log, new: Log) -> LogComparison:
         printed += unit_roundoff(np.dtype(np.float32)) * abs(finite_part(a))
     differing = np.flatnonzero(drift > printed)
     dtype = "float64" if old.dtype == new.dtype == "float64" else "float32"
-    kind, note = _classify(old, new, drift, printed, differing, unit_roundoff(np.dtype(dtype)))
+    kind, note = _classify(old, new, drift, printed, differing, far([dtype]))
     at = int(np.argmax(drift))
     first = int(differing[0]) if differing.size else None
     sizes = np.where(finite & (a != 0), abs(a), np.nan)
@@ -91,7 +88,7 @@ def compare(old: Log, new: Log) -> LogComparison:
 
 
 def _classify(
-    old: Log, new: Log, drift: np.ndarray, printed: np.ndarray, differing: np.ndarray, u: float
+    old: Log, new: Log, drift: np.ndarray, printed: np.ndarray, differing: np.ndarray, far: float
 ) -> tuple[str, str]:
     """The class, and what there is to say beside it."""
     alone = [set(each.steps) - set(other.steps) for each, other in ((old, new), (new, old))]
@@ -105,7 +102,7 @@ def _classify(
         return IDENTICAL, "; ".join(notes)
     first = old.early and new.early and old.steps[0] == new.steps[0]
     size = max(abs(old.values[0]), abs(new.values[0]))
-    if first and drift[0] > printed[0] + (FAR * u * size if math.isfinite(size) else 0):
+    if first and drift[0] > printed[0] + (far * size if math.isfinite(size) else 0):
         return DIFFERENT, "; ".join(notes)
     if not first:
         notes.insert(0, "the first values do not stand before all updates in both")
@@ -133,25 +130,9 @@ def told(row: dict[str, Any]) -> str:
 
 def figure(found: LogComparison) -> Figure:
     """Both curves, and beneath them the drift."""
-    drawn = Figure(figsize=(7, 6), layout="constrained")
-    above, below = drawn.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    row = found.row
-    above.plot(
-        found.steps, found.old, color="tab:orange", linewidth=2.5, alpha=0.6, label=row["old"]
-    )
-    above.plot(found.steps, found.new, color="tab:blue", linewidth=0.8, label=row["new"])
-    above.set(ylabel=row["scalar"], title=f"{row['scalar']} · {row['class']}")
-    finite = found.old[np.isfinite(found.old)]
-    if finite.size and finite.min() > 0 and finite.max() > 20 * finite.min():
-        above.set_yscale("log")
-    seen = np.where((found.drift > 0) & np.isfinite(found.drift), found.drift, np.nan)
-    below.plot(found.steps, seen, ".", color="tab:red", markersize=2, label="drift")
-    if np.isfinite(seen).any():
-        below.set_yscale("log")
-    below.set(ylabel=f"|Δ {row['scalar']}|", xlabel="step")
-    for axes in (above, below):
-        axes.legend(fontsize=8)
-    return drawn
+    row, curves = found.row, (found.old, found.new)
+    title, names = f"{row['scalar']} · {row['class']}", (row["old"], row["new"])
+    return drawn(title, row["scalar"], names, found.steps, curves, found.drift)
 
 
 def alternative(found: LogComparison) -> str:

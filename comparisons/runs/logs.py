@@ -21,7 +21,10 @@ from ..report.text import line
 from . import events
 
 # The column that counts, by the first of these names; an epoch is many steps.
-STEPS = ("step", "_step", "global_step", "trainer/global_step", "iteration", "iter", "epoch")
+STEPS = (
+    *("step", "_step", "global_step", "trainer/global_step", "train/global_step"),
+    *("iteration", "iter", "epoch"),
+)
 # Columns that are no scalars, beside those that count.
 OTHERS = ("wall time", "timestamp", "_timestamp", "_runtime", "relative time")
 ENDS = ("__MIN", "__MAX")
@@ -201,6 +204,11 @@ def _csv(path: Path) -> Table:
     names = [name.strip() for name in lines[0]] if lines else []
     if not any(names) or any(NUMBER.fullmatch(name) for name in names):
         raise Damaged(f"{path}: expected a header with the names of columns, got {line(header)!r}")
+    if not _counting(names) and names[0].lower().startswith(("relative time", "wall time")):
+        raise ValueError(
+            f"{path}: expected a column that counts steps, one of {', '.join(STEPS)}, got "
+            f"{names[0]!r}: export it by its steps"
+        )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise Damaged(f"{path}: expected different names, got {twice!r} twice")

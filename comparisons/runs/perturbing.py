@@ -53,7 +53,8 @@ def move(tensor: Any, rng: np.random.Generator) -> None:
 
 
 class Activations(TorchFunctionMode):
-    """Moves by one ulp every result of 16 bits that a gradient goes through.
+    """Moves by one ulp every result of 16 bits that a gradient goes through, or that is made where
+    none goes, as Muon makes its steps.
 
     Where autocast keeps parameters in float32 and computes in bfloat16, one ulp of the parameters
     says nothing of the roundings between. The backward pass goes through the same factors. What is
@@ -63,12 +64,15 @@ class Activations(TorchFunctionMode):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed = seed
+        self.halves = False  # whether any is met where no gradient goes, as in an optimizer
         self.generators: dict[torch.device, torch.Generator] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func.__name__ == "__get__":  # what is read of a tensor is not made: a gradient is itself
+            return result
         if isinstance(result, torch.Tensor):
             return self._moved(result, args)
         if type(result) in (tuple, list):
@@ -78,10 +82,16 @@ class Activations(TorchFunctionMode):
         return result
 
     def _moved(self, result: torch.Tensor, args: Any) -> torch.Tensor:
-        if result.dtype not in HALVES or not result.requires_grad or result.is_leaf:
+        if result.dtype not in HALVES:
+            return result
+        without = not torch.is_grad_enabled()
+        self.halves |= without
+        if not without and (not result.requires_grad or result.is_leaf):
             return result
         if result._is_view() or any(result is a for a in args):
             return result
+        if without and any(_shared(result, a) for a in torch.utils._pytree.tree_leaves(args)):
+            return result  # a view, which says so only where gradients go
         generator = self.generators.get(result.device)
         if generator is None:
             generator = torch.Generator(result.device).manual_seed(self.seed)
@@ -92,6 +102,14 @@ class Activations(TorchFunctionMode):
         )
         moves = (drawn == 0).to(result.dtype).mul_(2 * eps) - (drawn < 2).to(result.dtype).mul_(eps)
         return result * (1 + moves)
+
+
+def _shared(result: torch.Tensor, argument: Any) -> bool:
+    """Whether both are the same memory."""
+    if not isinstance(argument, torch.Tensor):
+        return False
+    one, other = (t.untyped_storage().data_ptr() for t in (result, argument))
+    return one == other
 
 
 def precision(loss: torch.Tensor, autocast: set[torch.dtype]) -> list[str]:

@@ -18,7 +18,7 @@ from ..report import files
 from ..report.text import said
 from . import parts, turns
 from .inputs import Inputs
-from .judging import FAR
+from .judging import far
 from .names import Model, Named, of_rank
 from .perturbing import Activations, disturb, move_parameter, precision
 from .recording import (
@@ -32,7 +32,9 @@ from .recording import (
     PARAMETER,
     PERTURBED,
     SKETCH,
+    SKETCHES,
     STARTS,
+    SUMS,
     About,
     describe,
     read,
@@ -52,6 +54,7 @@ def record_run(
     parameters: bool | None = None,
     buffers: bool | None = None,
     full: bool = False,
+    sketch: str = SKETCH,
     first: First | None = None,
     start: int = 1,
 ) -> Recorder:
@@ -67,11 +70,12 @@ def record_run(
 
     The loss of each step is kept to the bit and, with a model, sketches of its parameters, buffers
     and gradients: the norm and sixteen sums of each. With `full`, or `gradients=True` and so on,
-    every number is kept; with `gradients=False` and so on nothing. The model is a module, a dict of
-    several, or parameters with their names. What is recorded goes to the disk every two seconds,
-    into `old.parquet.parts`; at the end the file appears whole. A run that is killed leaves what it
-    had written there, which is read as a recording that was cut short. When the loop raises, the
-    steps until then become a file, marked as cut short, only where there was none.
+    every number is kept; with `gradients=False` and so on nothing; with `sketch="dense"` each sum
+    goes over the whole tensor, which is dearer and allows half as much. The model is a module, a
+    dict of several, or parameters with their names. What is recorded goes to the disk every two
+    seconds, into `old.parquet.parts`; at the end the file appears whole. A run that is killed
+    leaves what it had written there, which is read as a recording that was cut short. When the loop
+    raises, the steps until then become a file, marked as cut short, only where there was none.
 
     `run.step(loss)` stands where the gradients are complete and the parameters have not moved,
     once for each step of the optimizer:
@@ -112,20 +116,23 @@ def record_run(
     file = turn.path if turn else of_rank(path)
     if file.suffix != ".parquet":
         raise ValueError(f"path: expected a name that ends in .parquet, got {file}")
+    if sketch not in SKETCHES:
+        raise ValueError(f"sketch: expected {' or '.join(SKETCHES)}, got {sketch!r}")
     files.folder(file.parent)  # what cannot be written is known before the training, not after
     if perturb and not file.exists():
         raise FileNotFoundError(f"perturb: expected the run itself in {file} first, got no file")
     if file.exists() and not turn:
         describe(file)  # only a recording is ever replaced
     run = turn.run if turn else int(perturb)
-    forms = _forms(full, {PARAMETER: parameters, BUFFER: buffers, GRADIENT: gradients})
+    asked = {PARAMETER: parameters, BUFFER: buffers, GRADIENT: gradients}
+    forms = _forms(full, sketch, asked)
     return Recorder(file, model, run, forms, start, first, bool(turn))
 
 
-def _forms(full: bool, asked: dict[str, bool | None]) -> dict[str, str]:
+def _forms(full: bool, sketch: str, asked: dict[str, bool | None]) -> dict[str, str]:
     """How what begins so is kept; what is not kept is left out."""
     return {
-        kind: BITS if wanted or (full and wanted is None) else SKETCH
+        kind: BITS if wanted or (full and wanted is None) else sketch
         for kind, wanted in asked.items()
         if wanted is not False
     }
@@ -198,8 +205,10 @@ class Recorder:
         form = self.forms.get(PARAMETER)
         for name, parameter in parameters.items() if form else ():
             yield f"{PARAMETER}{name}", parameter, form or ""
-            if form == SKETCH and self.steps == 1:  # one number of many may differ by little
+            if form in SKETCHES and self.steps == 1:  # one number of many may differ by little
                 yield f"{PARAMETER}{name}", parameter, DIGEST
+                if self.run == 0:
+                    yield f"{PARAMETER}{name}", parameter, SUMS
         form = self.forms.get(BUFFER)
         for name, buffer in self.named.buffers().items() if form else ():
             whole = form if str(buffer.dtype).removeprefix("torch.") in DTYPES else SKETCH
@@ -217,7 +226,8 @@ class Recorder:
         if self.original is None:
             return
         first = next(self.original.walk(0)).loss
-        off = FAR * torch.finfo(DTYPES[self.original.runs["0"]["dtype"]]).eps / 2 * abs(first)
+        precision = self.original.precision or [self.original.runs["0"]["dtype"]]
+        off = far(precision) * abs(first)
         if not (abs(first - loss) <= off or (np.isnan(first) and np.isnan(loss))):
             raise ValueError(
                 f"perturb: expected the training of {self.path}, whose first loss is {first}, "
@@ -327,4 +337,7 @@ class Recorder:
     def _ended(self, error: BaseException | None) -> About:
         assert self.about is not None
         text = "" if error is None else f"{type(error).__name__}: {said(error)}"
-        return {**self.about, "ended": error is None, "error": text, "steps": self.steps}
+        ended: About = {**self.about, "ended": error is None, "error": text, "steps": self.steps}
+        if self.noise is not None:
+            ended["halves"] = self.noise.halves
+        return ended

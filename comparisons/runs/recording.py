@@ -24,7 +24,7 @@ import torch
 
 from ..report import pieces
 from ..report.parquet import Damaged, Format
-from .sketches import WIDTH, sketch
+from .sketches import WIDTH, dense_sketch, sketch, start_parts, start_sums
 
 LOSS = "loss"
 PARAMETER, BUFFER, GRADIENT = "parameter ", "buffer ", "gradient of "  # how names begin
@@ -38,7 +38,8 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-SKETCH, BITS, DIGEST = "sketch", "bits", "digest"
+SKETCH, DENSE, BITS, DIGEST, SUMS = "sketch", "dense", "bits", "digest", "sums"
+SKETCHES = {SKETCH: sketch, DENSE: dense_sketch}
 DIGEST_BYTES = 16
 VERSION = 2
 
@@ -63,6 +64,7 @@ class About(TypedDict):
     dtype: str  # of the loss
     settings: dict[str, Any]
     precision: NotRequired[list[str]]  # the dtypes of all results that the loss was made of
+    halves: NotRequired[bool]  # of a perturbed run, whether 16 bits were met without gradients
     threads: NotRequired[int]
     torch: str
     numpy: str
@@ -123,7 +125,8 @@ def values(bits: Bits) -> np.ndarray:
 
 
 class Quantity(NamedTuple):
-    """A tensor that is recorded, and how: as a sketch, by its bits or by their digest."""
+    """A tensor that is recorded, and how: as a sketch, with dense sums or not, by its bits, by
+    their digest, or, at the start, by the sums of short parts."""
 
     name: str
     dtype: str
@@ -133,8 +136,10 @@ class Quantity(NamedTuple):
     @property
     def size(self) -> int:
         """The bytes of its data, of a sketch none."""
-        itemsize = DTYPES[self.dtype].itemsize if self.form == BITS else 0
-        return {SKETCH: 0, DIGEST: DIGEST_BYTES, BITS: itemsize * math.prod(self.shape)}[self.form]
+        n = math.prod(self.shape) * (2 if self.dtype.startswith("complex") else 1)
+        if self.form == BITS:
+            return DTYPES[self.dtype].itemsize * n
+        return {DIGEST: DIGEST_BYTES, SUMS: 4 * start_parts(n)}.get(self.form, 0)
 
 
 @dataclass(frozen=True)
@@ -146,12 +151,12 @@ class Layout:
 
     @functools.cached_property
     def sketched(self) -> list[str]:
-        return [q.name for q in self.quantities if q.form == SKETCH]
+        return [q.name for q in self.quantities if q.form in SKETCHES]
 
     @functools.cached_property
     def number(self) -> Any:
         """The dtype of sketches."""
-        wide = any(q.dtype == "float64" for q in self.quantities if q.form == SKETCH)
+        wide = any(q.dtype == "float64" for q in self.quantities if q.form in SKETCHES)
         return np.dtype("<f8" if wide else "<f4")
 
     @functools.cached_property
@@ -169,7 +174,7 @@ def layout_of(text: str) -> Layout:
     """The layout. ValueError for what is none."""
     loss, quantities = msgspec.json.decode(text, type=tuple[str, tuple[Quantity, ...]])
     for q in quantities:
-        if q.form not in (SKETCH, DIGEST, BITS) or min(q.shape, default=0) < 0:
+        if q.form not in (*SKETCHES, DIGEST, BITS, SUMS) or min(q.shape, default=0) < 0:
             raise ValueError(f"{q.name}: expected a form and a shape, got {q.form} {q.shape}")
         if q.form == BITS and q.dtype not in DTYPES:
             raise ValueError(f"{q.name}: expected {', '.join(DTYPES)}, got {q.dtype}")
@@ -194,12 +199,26 @@ class Step:
 
     def others(self) -> dict[str, tuple[Quantity, bytes]]:
         """What is kept by bits or digest, by name."""
+        return {name: kept for (name, form), kept in self.pieces().items() if form != SUMS}
+
+    def pieces(self) -> dict[tuple[str, str], tuple[Quantity, bytes]]:
+        """What is not kept as a sketch, by name and form."""
         found, at = {}, len(self.layout.sketched) * WIDTH * self.layout.number.itemsize
         for q in self.layout.quantities:
-            if q.form != SKETCH:
-                found[q.name] = q, self.data[at : at + q.size]
+            if q.form not in SKETCHES:
+                found[q.name, q.form] = q, self.data[at : at + q.size]
                 at += q.size
         return found
+
+    def start_sums(self, name: str) -> np.ndarray | None:
+        """Of a tensor at the start, the sums of short parts, from its bits if need be."""
+        kept = self.pieces()
+        if (name, SUMS) in kept:
+            return np.frombuffer(kept[name, SUMS][1], "<f4")
+        if (name, BITS) in kept:
+            quantity, data = kept[name, BITS]
+            return start_sums(torch.from_numpy(values((quantity.dtype, quantity.shape, data))))
+        return None
 
 
 @functools.cache
@@ -213,20 +232,31 @@ def _layout(loss: str, quantities: tuple[Quantity, ...]) -> Layout:
     return Layout(loss, quantities)
 
 
+DATA: dict[str, Callable[[str, torch.Tensor], bytes]] = {
+    BITS: lambda name, tensor: bits(name, tensor)[2],
+    DIGEST: lambda name, tensor: bits_digest(tensor),
+    SUMS: lambda name, tensor: start_sums(tensor).astype("<f4").tobytes(),
+}
+
+
 def taken(
     loss: torch.Tensor, tensors: Iterable[tuple[str, torch.Tensor, str]]
 ) -> tuple[Layout, bytes]:
     """The layout and the data of tensors, each with its name and a form."""
-    quantities, sketched, data = [], [], []
+    quantities, data = [], []
+    sketched: list[tuple[str, torch.Tensor]] = []
     for name, tensor, form in tensors:
         quantities.append(Quantity(name, _name(tensor.dtype), tuple(tensor.shape), form))
-        if form == SKETCH:
-            sketched.append(tensor)
+        if form in SKETCHES:
+            sketched.append((form, tensor))
         else:
-            data.append(bits(name, tensor)[2] if form == BITS else bits_digest(tensor))
+            data.append(DATA[form](name, tensor))
     layout = _layout(_name(loss.dtype), tuple(quantities))
-    head = sketch(sketched).astype(layout.number, copy=False).tobytes() if sketched else b""
-    return layout, b"".join([head, *data])
+    head = np.zeros((len(sketched), WIDTH), layout.number)
+    for form in dict.fromkeys(form for form, _ in sketched):
+        mine = [i for i, (of, _) in enumerate(sketched) if of == form]
+        head[mine] = SKETCHES[form]([sketched[i][1] for i in mine])
+    return layout, b"".join([head.tobytes(), *data])
 
 
 def steps_of(tables: Iterable[pa.Table], path: Path, first: int) -> Iterator[Step]:
@@ -298,21 +328,21 @@ def describe(path: Path) -> dict[str, About]:
     that is no recording."""
     if pieces.holds(path, RECORDING):
         return _header(pieces.Pieces(path, RECORDING))[0]
-    from . import first
+    from . import version1
 
-    return first.describe(path)
+    return version1.describe(path)
 
 
 def read(path: Path) -> Recorded:
     """The recording, or what a run that was killed has left of one. OSError where nothing can be
     read, Damaged, a ValueError, for a file that is no recording or is damaged; what is damaged in a
     piece shows when it is read."""
-    from . import first, parts
+    from . import parts, version1
 
     if not path.exists() and parts.left(path):
         return parts.recovered(path)
     if not pieces.holds(path, RECORDING):
-        return first.read(path)
+        return version1.read(path)
     file = pieces.Pieces(path, RECORDING)
     runs, spans = _header(file)
 

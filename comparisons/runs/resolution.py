@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .judging import KINK, Floors
+from .judging import Floors
 from .recording import INPUT, PARAMETER
 from .traces import Traces
 
-COARSE = KINK  # a run in which no smaller change is seen shows nothing
+# A run in which no smaller change is seen at any step shows too little; in 16 bits the other.
+COARSE, COARSE_HALVES = 1e-3, 0.1
 
 
 def resolution(found: Traces, held: Floors) -> tuple[float, float]:
@@ -22,7 +23,7 @@ def resolution(found: Traces, held: Floors) -> tuple[float, float]:
     size = np.where(parameters, found.moved[0], found.size)
     with np.errstate(invalid="ignore", divide="ignore"):
         seen = np.where(held.unseen, np.inf, held.limit * held.floor / size)
-    seen[np.isnan(seen)] = np.inf
+    seen[np.isnan(seen) | held.lowered] = np.inf
     least = seen.min(axis=0)
     scales = np.isin(found.names, list(found.scales))
     tensors = ~scales & ~found.kind(INPUT) & ~np.isnan(held.floor).all(axis=0)
@@ -30,6 +31,10 @@ def resolution(found: Traces, held: Floors) -> tuple[float, float]:
     return float(np.median(least[tensors])) if tensors.any() else np.nan, of_all
 
 
-def finest(found: Traces, held: Floors) -> float:
-    """The better of both."""
-    return float(np.fmin(*resolution(found, held)))
+def too_coarse(found: Traces, held: Floors, halves: bool) -> str:
+    """Why a run that leaves no floor shows too little, in words; nothing where it shows enough.
+    `halves` where anything of it is computed in 16 bits."""
+    finest = float(np.fmin(*resolution(found, held)))
+    if finest <= (COARSE_HALVES if halves else COARSE):
+        return ""
+    return f"too little is seen: no change of less than {finest:.2g} of what is recorded shows"

@@ -13,18 +13,21 @@ import torch
 from .names import unwrapped
 from .recording import (
     BITS,
+    DENSE,
     DIGEST,
     GRADIENT,
     LOSS,
     PARAMETER,
     SKETCH,
+    SKETCHES,
+    SUMS,
     Layout,
     Quantity,
     Recorded,
     Step,
     values,
 )
-from .sketches import distance, size, sketch
+from .sketches import distance, size, sketch, start_distances
 
 NEW = -1  # the run that is judged, among those of the old recording
 
@@ -38,11 +41,13 @@ class Traces:
     steps: np.ndarray  # their numbers
     sizes: dict[int, np.ndarray]  # ‖x‖, by run, 0 being the run itself
     moved: dict[int, np.ndarray]  # how far each is from its own first step
+    stepped: np.ndarray  # how far the run itself is from its step before
     apart: dict[int, np.ndarray]  # ‖x − x′‖, by run
     differs: dict[int, np.ndarray]  # whether anything at all does
+    starts: np.ndarray  # (3, quantities), see _Pair.starts
     spread: np.ndarray  # of the judged run, ‖x − x′‖ without the parts that differ most
     elements: np.ndarray  # (quantities,) how many numbers it has
-    exact: np.ndarray  # (quantities,) whether the distance is that of all numbers
+    exact: np.ndarray  # (quantities,) whether the distance is that of all numbers, or of dense sums
     roundoff: np.ndarray  # (quantities,) u
     losses: dict[int, np.ndarray]  # by run, 0 being the run itself
     alone: list[str]  # quantities that only one of old and new has
@@ -94,13 +99,19 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
     moved: dict[int, list[np.ndarray]] = {run: [] for run in walks}
     apart: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
     differs: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
+    starts = np.full((3, 1), np.nan)
     spread: list[np.ndarray] = []
+    stepped: list[np.ndarray] = []
     losses: dict[int, list[float]] = {run: [] for run in walks}
     alone: set[str] = set()
     pairs: dict[tuple[Layout, Layout], _Pair] = {}
     first: dict[int, Step] = {}
+    before: Step | None = None
     for at in zip(*walks.values(), strict=False):
         base = at[0]
+        before = before or base
+        stepped.append(_paired(pairs, before, base, columns).compare(before, base, columns).apart)
+        before = base
         steps.append(base.number)
         for run, step in zip(walks, at, strict=True):
             begun = first.setdefault(run, step)
@@ -114,6 +125,8 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
                 apart[run].append(compared.apart)
                 differs[run].append(compared.differs)
                 if run == NEW:
+                    if not spread:
+                        starts = pair.starts(base, step, columns)
                     alone |= pair.alone
                     spread.append(compared.spread)
     order = _order(columns.names)
@@ -124,8 +137,10 @@ def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Tr
         np.array(steps),
         {run: _stacked(rows, order) for run, rows in sizes.items()},
         {run: _stacked(rows, order) for run, rows in moved.items()},
+        _stacked(stepped, order),
         {run: _stacked(rows, order) for run, rows in apart.items()},
         {run: _stacked(rows, order) == 1 for run, rows in differs.items()},
+        _stacked([*starts], order),
         _stacked(spread, order),
         np.array([columns.elements.get(columns.names[i], 1) for i in order]),
         np.array([columns.names[i] not in columns.sketched for i in order]),
@@ -199,21 +214,27 @@ class _Pair:
         self.lost += [(ours[n, ""], False) for n in sorted(lost) if (n, "") in ours]
         for quantity, _ in self.lost:
             columns.of(quantity)
-        sketched = [key for key in both if key[1] != DIGEST and SKETCH in _forms(theirs, ours, key)]
+        sketched = [key for key in both if not key[1] and _sketches(theirs, ours, key)]
         for key in both:
             _same(theirs[key], ours[key])
         places = {name: i for i, name in enumerate(old.sketched)}
         others = {name: i for i, name in enumerate(new.sketched)}
-        plain = [key for key in sketched if _forms(theirs, ours, key) == {SKETCH}]
+        plain = [key for key in sketched if BITS not in _forms(theirs, ours, key)]
         self.old = [places[theirs[key].name] for key in plain]
         self.new = [others[ours[key].name] for key in plain]
         self.columns = [columns.of(theirs[key]) for key in plain]
+        self.dense = np.array([theirs[key].form == DENSE for key in plain], bool)
         mixed = [key for key in sketched if key not in plain]
-        exact = [key for key in both if key[1] != DIGEST and _forms(theirs, ours, key) == {BITS}]
+        exact = [key for key in both if not key[1] and _forms(theirs, ours, key) == {BITS}]
         self.mixed = [(theirs[key], ours[key]) for key in mixed]
         self.bits = [(theirs[key].name, ours[key].name, columns.of(theirs[key])) for key in exact]
         for a, b in self.mixed:
-            columns.of(a if a.form == SKETCH else b._replace(name=a.name))
+            columns.of(b._replace(name=a.name) if a.form == BITS else a)
+        self.parameters = [
+            (theirs[key].name, ours[key].name)
+            for key in both
+            if not key[1] and key[0].startswith(PARAMETER)
+        ]
         self.digests = [
             (theirs[key].name, ours[key].name, columns.of(theirs[key]._replace(form=BITS)))
             for key in both
@@ -236,7 +257,8 @@ class _Pair:
         apart[0], differs[0] = _scalars(old.loss, new.loss)
         if self.old:
             was, got = old.sketches()[self.old], new.sketches()[self.new]
-            apart[self.columns], spread[self.columns] = distance(was, got), _without_few(was, got)
+            apart[self.columns] = distance(was, got)
+            spread[self.columns] = np.where(self.dense, apart[self.columns], _without_few(was, got))
             equal = (was == got) | (np.isnan(was) & np.isnan(got))
             differs[self.columns] = ~equal.all(axis=1)
         if self.bits or self.digests or self.mixed:
@@ -246,17 +268,28 @@ class _Pair:
                 apart[column], differs[column] = _arrays(*pair)
                 spread[column] = _without_few(*(np.append(0, of) for of in pair))
             for one, other in self.mixed:
-                pair = _one(old, one), _one(new, other)
+                form = other.form if one.form == BITS else one.form
+                pair = _one(old, one, form), _one(new, other, form)
                 column = columns.places[unwrapped(one.name)]
                 apart[column], differs[column] = distance(*pair), (pair[0] != pair[1]).any()
             for a, b, column in self.digests:
                 if theirs[a][1] != ours[b][1]:
                     differs[column] = 1.0
         for quantity, of_old in self.lost:
-            there = _one(old if of_old else new, quantity)
+            there = _one(old if of_old else new, quantity, quantity.form)
             column = columns.places[unwrapped(quantity.name)]
             apart[column], differs[column] = size(there), there.any()
         return _Compared(apart, differs, spread)
+
+    def starts(self, old: Step, new: Step, columns: _Column) -> np.ndarray:
+        """(3, quantities) how far parameters are apart at the start, at most and in the median of
+        their parts, by the size of such a part, and in how many; NaN where that is not known."""
+        found = np.full((3, len(columns.names)), np.nan)
+        for one, other in self.parameters:
+            pair = old.start_sums(one), new.start_sums(other)
+            if pair[0] is not None and pair[1] is not None:
+                found[:, columns.places[unwrapped(one)]] = start_distances(*pair)
+        return found
 
 
 def _parameter(gradient: str) -> tuple[str, str]:
@@ -265,8 +298,9 @@ def _parameter(gradient: str) -> tuple[str, str]:
 
 
 def _by_name(layout: Layout) -> dict[tuple[str, str], Quantity]:
-    """By the name that pairs, the digest beside what it is of."""
-    return {(unwrapped(q.name), DIGEST if q.form == DIGEST else ""): q for q in layout.quantities}
+    """By the name that pairs; a digest and sums stand beside what they are of."""
+    beside = (DIGEST, SUMS)
+    return {(unwrapped(q.name), q.form if q.form in beside else ""): q for q in layout.quantities}
 
 
 def _forms(
@@ -275,6 +309,21 @@ def _forms(
     key: tuple[str, str],
 ) -> set[str]:
     return {theirs[key].form, ours[key].form}
+
+
+def _sketches(
+    theirs: Mapping[tuple[str, str], Quantity],
+    ours: Mapping[tuple[str, str], Quantity],
+    key: tuple[str, str],
+) -> set[str]:
+    """Which sketches there are of a quantity. ValueError for two that cannot be compared."""
+    forms = _forms(theirs, ours, key) & SKETCHES.keys()
+    if len(forms) > 1:
+        expected, got = theirs[key].form, ours[key].form
+        raise ValueError(
+            f"sketch of {ours[key].name}: expected {expected} as in the old run, got {got}"
+        )
+    return forms
 
 
 def _same(old: Quantity, new: Quantity) -> None:
@@ -289,12 +338,13 @@ def _numbers(kept: tuple[Quantity, bytes]) -> np.ndarray:
     return values((quantity.dtype, quantity.shape, data)).astype(np.float64).reshape(-1)
 
 
-def _one(step: Step, quantity: Quantity) -> np.ndarray:
-    """The sketch of a quantity, made of its bits if need be."""
-    if quantity.form == SKETCH:
+def _one(step: Step, quantity: Quantity, form: str) -> np.ndarray:
+    """The sketch of a quantity in this form, made of its bits if need be."""
+    if quantity.form in SKETCHES:
         return step.sketches()[step.layout.sketched.index(quantity.name)]
     kept, data = step.others()[quantity.name]
-    return sketch([torch.from_numpy(values((kept.dtype, kept.shape, data)))])[0]
+    numbers = torch.from_numpy(values((kept.dtype, kept.shape, data)))
+    return SKETCHES.get(form, sketch)([numbers])[0]
 
 
 def _scalars(old: float, new: float) -> tuple[float, float]:

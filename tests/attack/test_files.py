@@ -21,7 +21,7 @@ from gradtwin.comparisons.check.modules.stored import Reader, Writer
 from gradtwin.comparisons.cli.app import COMMANDS, app
 from gradtwin.comparisons.dialects import trajectory
 from gradtwin.comparisons.report import files, parquet, pieces
-from gradtwin.comparisons.runs import first, log_comparison, logs, parts, recording
+from gradtwin.comparisons.runs import log_comparison, logs, parts, recording, version1
 from gradtwin.comparisons.snapshots import arrays
 from typer.testing import CliRunner
 
@@ -40,8 +40,8 @@ def recorded(path):
 
 def trained(path):
     """As version 0.1 wrote it."""
-    table, header = parquet.read(DATA / "training.parquet", first.FIRST)
-    parquet.write(path, first.FIRST, table, header)
+    table, header = parquet.read(DATA / "training.parquet", version1.FIRST)
+    parquet.write(path, version1.FIRST, table, header)
 
 
 def sketched(path):
@@ -95,7 +95,7 @@ def of_module(path):
 # A reader: what writes a file that it reads, its suffix, and what it gives, to be compared.
 READERS = {
     "baselines/file.py": (recorded, ".parquet", of_baseline),
-    "runs/first.py": (trained, ".parquet", of_recording),
+    "runs/version1.py": (trained, ".parquet", of_recording),
     "runs/recording.py": (sketched, ".parquet", of_recording),
     "dialects/trajectory.py": (stepped, ".npz", of_trajectory),
     "snapshots/arrays.py": (kept, ".npz", arrays.load),
@@ -222,7 +222,7 @@ def changed(header):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("baselines/file.py", baseline.BASELINE), ("runs/first.py", first.FIRST)],
+    [("baselines/file.py", baseline.BASELINE), ("runs/version1.py", version1.FIRST)],
 )
 def test_a_strange_header_is_refused_or_understood(name, kind, tmp_path, sweep):
     """Also where its digest is right."""
@@ -240,7 +240,7 @@ def test_a_strange_header_is_refused_or_understood(name, kind, tmp_path, sweep):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("baselines/file.py", baseline.BASELINE), ("runs/first.py", first.FIRST)],
+    [("baselines/file.py", baseline.BASELINE), ("runs/version1.py", version1.FIRST)],
 )
 def test_strange_cells_are_refused(name, kind, tmp_path):
     write, _, read = READERS[name]

@@ -3,12 +3,17 @@
 The changes are those that a comparison of losses takes for rounding.
 """
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from gradtwin.comparisons.runs.comparison import compare
 from gradtwin.comparisons.runs.figure import told
 from gradtwin.comparisons.runs.recording import AGAIN, read
+from gradtwin.comparisons.runs.sketches import dense_sketch, distance
 from torch import nn
 
 from gradtwin import record_run
@@ -29,7 +34,7 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm(x)), approximate=self.gelu))
 
 
-def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6, full=False):
+def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6, **kept):
     """Embeddings as small as those of GPT-2, two blocks, Adam."""
     torch.manual_seed(0)
     blocks = [Block(24, eps, gelu) for _ in range(2)]
@@ -37,7 +42,7 @@ def text(path, perturb=0, lr=1e-3, eps=1e-5, gelu="none", scale=1.0, steps=6, fu
     nn.init.normal_(model[0].weight, std=0.02)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     rng = np.random.default_rng(0)
-    with record_run(path, model, perturb=perturb, full=full) as run:
+    with record_run(path, model, perturb=perturb, **kept) as run:
         for _ in range(steps):
             ids = torch.tensor(rng.integers(0, 30, (4, 9)))
             optimizer.zero_grad()
@@ -229,3 +234,115 @@ def test_other_last_digits_at_the_start_are_rounding(tmp_path, monkeypatch, off,
     row = judged(read(tmp_path / "old.parquet"), tmp_path, text, full=True)
     assert row["class"] == found
     assert found == "rounding" or (row["kind"], row["outside_step"]) == ("start", 1)
+
+
+def drawn(path, perturb=0, change="", full=False):
+    """A step of a net, whose parameters are what another processor draws, or are changed."""
+    rng = torch.Generator().manual_seed(3)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 150), nn.Tanh(), nn.Linear(150, 2))
+    ulp = torch.finfo(torch.float32).eps
+    with torch.no_grad():
+        for p in model.parameters():
+            if change == "digits":
+                p *= 1 + ulp * torch.randint(-2, 3, p.shape, generator=rng)
+            elif change == "orthogonal":
+                p += 20 * ulp * p.std() * torch.randn(p.shape, generator=rng)
+            elif change == "all" and p.ndim > 1:
+                p *= 1.0001
+        if change in ("one", "one, digits"):
+            model[0].weight.view(-1)[model[0].weight.argmax()] *= 1.0001
+        if change == "one, digits":
+            for p in model.parameters():
+                p *= 1 + ulp * torch.randint(-2, 3, p.shape, generator=rng)
+    with record_run(path, model, perturb=perturb, full=full) as run:
+        for _ in range(3):
+            model.zero_grad()
+            loss = model(torch.ones(4, 40).cumsum(0)).square().mean()
+            loss.backward()
+            run.step(loss)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("floor", [True, False])
+def test_a_start_is_told_from_what_another_processor_draws(tmp_path, full, floor):
+    old = tmp_path / "old.parquet"
+    for run in RUNS if floor else (0,):
+        drawn(old, run, full=full)
+    expected = {
+        "digits": "rounding" if floor else "undecided",
+        "orthogonal": "undecided",
+        "all": "different",
+        "one": "different",
+        "one, digits": "different",
+    }
+    for change, kind in expected.items():
+        row = judged(read(old), tmp_path, drawn, change=change, full=full)
+        assert row["class"] == kind, change
+        assert kind != "different" or (row["kind"], row["outside_step"]) == ("start", 1)
+
+
+KERNELS = """
+import torch
+from gradtwin import record_run
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(40, 150), torch.nn.Tanh(), torch.nn.Linear(150, 2))
+for layer in model[::2]:
+    torch.nn.init.normal_(layer.weight, std=0.02)
+x = torch.linspace(-1, 1, 160).reshape(4, 40)
+with record_run(path, model, perturb=run) as recorder:
+    for _ in range(3):
+        model.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        recorder.step(loss)
+"""
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"), reason="needs two kernels"
+)
+def test_a_start_drawn_by_other_kernels_is_rounding(tmp_path):
+    """The same script under another set of kernels."""
+    for run in RUNS:
+        exec(compile(KERNELS, "train.py", "exec"), {"path": tmp_path / "old.parquet", "run": run})
+    code = f"path, run = {str(tmp_path / 'new.parquet')!r}, 0\n" + KERNELS
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    row = compare(read(tmp_path / "old.parquet"), read(tmp_path / "new.parquet")).row
+    print(told([row]))
+    assert (row["class"], row["first_step"]) == ("rounding", 1)
+    assert row["first_quantity"].startswith("parameter ")
+
+
+def test_dense_sums(tmp_path):
+    for run in RUNS:
+        text(tmp_path / "old.parquet", run, sketch="dense")
+    old = read(tmp_path / "old.parquet")
+    for change, kind in (
+        ({"scale": 32.0}, "backward"),
+        ({"eps": 1e-6}, "forward"),
+        ({"lr": 1.001e-3}, "optimizer"),
+    ):
+        row = judged(old, tmp_path, text, sketch="dense", **change)
+        assert (row["class"], row["kind"]) == ("different", kind)
+        assert row["limit"] == 8
+    assert judged(old, tmp_path, text, full=True)["class"] == "identical"  # all numbers are known
+    with pytest.raises(ValueError, match=r"sketch of parameter 0.weight: expected dense .* sketch"):
+        judged(old, tmp_path, text)
+    with pytest.raises(ValueError, match="sketch: expected sketch or dense, got 'sparse'"):
+        record_run(tmp_path / "new.parquet", sketch="sparse")
+
+
+@pytest.mark.parametrize("n", [1, 100, 509, 20_000])
+def test_dense_sums_know_the_distance_of_few_elements(n):
+    """As of many: that of parts is as large, and of one part alone."""
+    ratios = []
+    for seed in range(20):
+        rng = torch.Generator().manual_seed(seed)
+        old = torch.randn(n, generator=rng).double()
+        new = old.clone()
+        new[torch.randint(n, (3,), generator=rng)] += torch.randn(3, generator=rng).double()
+        ratios.append(distance(*dense_sketch([old, new])) / float((new - old).norm()))
+    assert np.median(ratios) == pytest.approx(1, abs=0.15)
+    assert 0.3 < min(ratios) <= max(ratios) < 2

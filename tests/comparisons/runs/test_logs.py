@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from gradtwin.comparisons.cli.app import app
 from gradtwin.comparisons.runs import events
-from gradtwin.comparisons.runs.log_comparison import FAR, compare, told
+from gradtwin.comparisons.runs.judging import FAR
+from gradtwin.comparisons.runs.log_comparison import compare, told
 from gradtwin.comparisons.runs.logs import read
 from typer.testing import CliRunner
 
@@ -142,6 +143,38 @@ def test_an_export_of_weights_and_biases(tmp_path):
     assert (found.scalar, found.steps.tolist()) == ("loss", [0, 2])
     assert np.array_equal(found.values, [2.5, np.nan], equal_nan=True)
     assert read(path, "acc").steps.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "_step,_timestamp,loss,acc\n0,1700000000.5,2.5,\n20,1700000001,1.5,0.5\n",
+        ",_runtime,acc,_step,loss,_timestamp\n0,0.5,,0,2.5,1.7e9\n1,0.7,0.2,20,1.5,1.7e9\n",
+        "_step,loss,image\n0,2.5,{'_type': 'image-file'}\n20,1.5,\n",
+        '"train/global_step","calm-dew-7 - train/loss","calm-dew-7 - train/loss__MIN",'
+        '"calm-dew-7 - train/loss__MAX"\n"0","2.5","2.5","2.5"\n"20","1.5","1.5","1.5"\n',
+        '"Step","a - _step","a - _step__MIN","a - _step__MAX","a - loss","a - loss__MIN",'
+        '"a - loss__MAX"\n"0","0","0","0","2.5","2.5","2.5"\n'
+        '"20","20","20","20","1.5","1.5","1.5"\n',
+    ],
+    ids=["history", "indexed", "media", "trainer", "steps"],
+)
+def test_tables_of_weights_and_biases_ask_nothing(tmp_path, text):
+    found = read(log(tmp_path, text))
+    assert (found.steps.tolist(), found.values.tolist()) == ([0, 20], [2.5, 1.5])
+    assert (found.early, found.note) == (True, "")
+
+
+def test_of_several_runs_in_one_export_the_columns_are_named(tmp_path):
+    header = WANDB.splitlines()[0]
+    other = header.removeprefix('"Step",').replace("calm-dew-7", "wise-owl-8")
+    both = f"{header},{other}\n"
+    row = ",".join(['"0"', *['"2.5"'] * 6])
+    expected = "scalar: expected one of calm-dew-7 - loss, wise-owl-8 - loss; got none"
+    with pytest.raises(ValueError, match=expected):
+        read(log(tmp_path, both + row))
+    with pytest.raises(ValueError, match=r"counts steps, .* got 'Relative Time \(Process\)'"):
+        read(log(tmp_path, WANDB.replace("Step", "Relative Time (Process)")))
 
 
 @pytest.mark.parametrize(

@@ -330,6 +330,7 @@ def test_the_command(old, tmp_path, change, code, text):
     result = call(tmp_path, old[torch.float64, SGD], new)
     assert result.exit_code == code, result.output
     assert text in " ".join(result.output.split())
+    assert "gradtwin show" not in result.output  # has nothing to do with recorded runs
     (row,) = pd.read_csv(tmp_path / "out/compare.csv").to_dict("records")
     assert row["class"] == text.split()[0].rstrip(":")
     assert (tmp_path / "out/compare.png").read_bytes().startswith(b"\x89PNG")

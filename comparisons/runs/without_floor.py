@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..verdict.classes import DIFFERENT, ROUNDING, UNDECIDED
-from .judging import FAR, START, Judged, before_the_loss, first_out, floors, other_start
+from .judging import FAR, START, Judged, before_the_loss, far, first_out, floors, other_start
 from .recording import BASE, LOSS, PARAMETER, STARTS, Recorded, Step
 from .traces import NEW, Traces, traces
 
 
-def without_floor(found: Traces, old: Recorded, begins: bool, low: bool) -> Judged:
+def without_floor(
+    found: Traces, old: Recorded, begins: bool, low: bool, precision: Sequence[str]
+) -> Judged:
     """The class of a run, held to an older one that has no perturbed runs.
 
     Where it has six starts, the first step is judged by their floor. Where it has none, the runs
     are different only if they start from other parameters, or if the first loss is off by more
-    than FAR u |loss|. What follows from the first step is undecided.
+    than FAR u |loss|, u being that of the coarsest dtype in `precision`. What follows from the
+    first step is undecided.
     """
     missing = ", ".join(map(str, old.missing))
     note = f"no floor: {old.path.name} lacks runs with perturb={missing}"
     if not begins:
         return Judged(UNDECIDED, note=note)
-    parameters = other_start(found)
-    if parameters.any():
-        return Judged(DIFFERENT, 0, int(np.argmax(parameters)), START, note)
+    other, unclear = other_start(found)
+    if other.any():
+        return Judged(DIFFERENT, 0, int(np.argmax(other)), START, note)
+    if unclear.any():
+        return Judged(UNDECIDED, 0, int(np.argmax(unclear)), START, note)
     if all(str(run) in old.runs for run in STARTS):
         judged = _by_starts(found, old, low)
         if judged.kind != ROUNDING:
@@ -34,7 +39,7 @@ def without_floor(found: Traces, old: Recorded, begins: bool, low: bool) -> Judg
         return Judged(UNDECIDED, note=f"{note}; the first step is rounding")
     loss = found.names.index(LOSS)
     apart, size = found.apart[NEW][0, loss], found.size[0, loss]
-    if apart > FAR * found.roundoff[loss] * size:
+    if apart > far(precision) * size:
         meaning = before_the_loss(found, 0)
         return Judged(DIFFERENT, 0, loss, meaning, f"{note}; off by more than {FAR:,.0f} u")
     return Judged(UNDECIDED, note=note)
@@ -62,6 +67,7 @@ def _by_starts(found: Traces, old: Recorded, low: bool) -> Judged:
         | {run: row(starts.sizes[run]) for run in STARTS},
         moved={run: found.moved[run][:1] for run in (0, NEW)}
         | {run: row(starts.moved[run]) for run in STARTS},
+        stepped=found.stepped[:1],
         spread=found.spread[:1],
         apart={**apart, NEW: found.apart[NEW][:1]},
         differs={run: of > 0 for run, of in apart.items()} | {NEW: found.differs[NEW][:1]},

@@ -1,0 +1,1 @@
+"""Trainings written blind, each with harmless and faulty changes."""
