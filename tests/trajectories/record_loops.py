@@ -7,6 +7,7 @@ What it writes is what `gradtwin dialect` reads; `made_by` says what made it. Gr
 the loss, so they shrink, have zeros, and depend on the way. The rate is not written.
 """
 
+import itertools
 import os
 import sys
 from importlib.metadata import version
@@ -37,7 +38,7 @@ class Training:
         torch.manual_seed(sum(map(ord, name)))
         self.dtype = dtype
         sizes = (4, 4, 4, 4, 3)
-        layers = [torch.nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
         activations = [torch.nn.ReLU(), torch.nn.Tanh(), torch.nn.ReLU()]
         modules = [m for pair in zip(layers, [*activations, None], strict=True) for m in pair if m]
         self.net = torch.nn.Sequential(*modules).to(dtype)
@@ -206,9 +207,7 @@ def an_average_of_weights_for_the_weights(training):
         training.seen()
         optimizer.step()
         now = [p.detach().numpy() for p in training.parameters]
-        average = [
-            (0.9 * a + 0.1 * p).astype(p.dtype) for a, p in zip(average, now, strict=True)
-        ]
+        average = [(0.9 * a + 0.1 * p).astype(p.dtype) for a, p in zip(average, now, strict=True)]
         training.moved(average)
 
 
