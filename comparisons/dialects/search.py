@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import joblib
 import numpy as np
@@ -16,7 +16,7 @@ from .facts import ELSEWHERE, OPTIMIZERS
 from .forced import SOFT, Fit, by_signs, looked
 from .groups import Tensor, as_groups
 from .judged import Match, lost_state
-from .settled import SHORT, STEPS, part, reach, sensible, settled
+from .settled import SHORT, STEPS, in_reach, part, reach, sensible, settled
 from .trajectory import Trajectory
 
 LOOK = 12  # steps of a first look
@@ -112,7 +112,7 @@ def search(
         tensors = [Tensor(first.names[0], match)]
         tensors += [Tensor.of(record.tensor(i), match, i in moving) for i in rest]
         answers.append(Answer(tuple(tensors)))
-    if rest and matches[0].reproduced and not any(a.reproduced for a in answers):
+    if rest and not any(a.reproduced for a in answers):
         answers[0] = _alone(record, answers[0], names, clock, jobs)
     answers.sort(key=lambda a: (not a.reproduced, a.digits()))
     if not answers[0].reproduced:
@@ -123,16 +123,31 @@ def search(
 def _alone(
     record: Trajectory, answer: Answer, names: Sequence[str], clock: Clock, jobs: int
 ) -> Answer:
-    """The answer, where each tensor that nothing of the first explains is looked at for itself."""
-    tensors = []
-    by_name = dict(zip(record.names, range(len(record.names)), strict=True))
+    """The answer, where tensors that nothing of the first explains are looked at for themselves,
+    one of each number of axes; what explains one of them is tried on the others."""
+    index = {name: i for i, name in enumerate(record.names)}
+    axes = {t.name: record.tensors[index[t.name]][0].ndim for t in answer.tensors}
+    first = answer.tensors[0]
+    seen = set() if first.match.reproduced else {axes[first.name]}
+    tensors = list(answer.tensors)
     with joblib.Parallel(n_jobs=jobs) as side_by_side:
-        for tensor in answer.tensors:
-            if not (tensor.match.reproduced or tensor.still or clock.over):
-                own = _first(record.tensor(by_name[tensor.name]), names, clock, side_by_side)[0]
-                if own.reproduced and own.candidate.plain():
-                    tensor = replace(tensor, match=own)
-            tensors.append(tensor)
+        for tensor in answer.tensors[1:]:
+            now = tensors[answer.tensors.index(tensor)]
+            if now.match.reproduced or now.still or axes[now.name] in seen or clock.over:
+                continue
+            seen.add(axes[now.name])
+            own = _first(record.tensor(index[now.name]), names, clock, side_by_side)[0]
+            if own.reproduced and own.candidate.plain():
+                by_own = [
+                    t if t.still else Tensor.of(record.tensor(index[t.name]), own, moves=True)
+                    for t in tensors
+                ]
+                if Answer(tuple(by_own)).reproduced:
+                    return Answer(tuple(by_own))
+                tensors = [
+                    one if one.match.reproduced and not t.match.reproduced else t
+                    for t, one in zip(tensors, by_own, strict=True)
+                ]
     return Answer(tuple(tensors))
 
 
@@ -207,7 +222,8 @@ def _order(candidate: Candidate) -> tuple[int, ...]:
 def _worth_it(candidate: Candidate, best: Candidate) -> bool:
     """Whether it says something beside the best: as plain, or the same otherwise written. Every
     optimizer is also the limit of others, at settings that nobody writes."""
-    if candidate == best or candidate.plain():
+    written = all(in_reach(candidate, c) for c in candidate.free)
+    if candidate == best or (candidate.plain() and written):
         return True
     same_rate = (candidate.rate and candidate.rate.shape) == (best.rate and best.rate.shape)
     one, other = set(candidate.dialects), set(best.dialects)
