@@ -25,6 +25,7 @@ __all__ = ["OPTIMIZERS", "Candidate", "Coordinate", "candidates", "run"]
 
 BOUNDS = {SCALE: (math.log(1e-30), math.log(1e4)), SHARE: (0.0, 14.0), AMOUNT: (0.0, 1e4)}
 PLAIN = 2  # digits
+PROBED = 256  # elements, on which two candidates that make the same are one
 # Settings that are usually 0, whatever the default is.
 RARE = {
     "momentum",
@@ -201,7 +202,8 @@ def candidates(
                 seen |= {"lr": 0.01} if "lr" in settings else {}
                 probe = Candidate(name, some, {**settings, **seen}, free)
                 try:
-                    same = run(probe, record).tobytes()
+                    probed = record.flat(PROBED) if probe.elementwise else record
+                    same = run(probe, probed).tobytes()
                 except (
                     ValueError,
                     ArithmeticError,
@@ -215,7 +217,7 @@ def candidates(
 def ascends(record: Trajectory) -> bool:
     """Whether more elements move along their gradients than against, at the first step and over all
     of them: the first may begin elsewhere, and later ones follow earlier gradients."""
-    p, g = record.flat().tensors[0]
+    p, g = record.flat(PROBED).tensors[0]
     along = (np.sign(np.diff(p, axis=0)) * np.sign(g)).sum(1)
     return bool(along[0] > 0 and along.sum() > 0)
 

@@ -20,6 +20,7 @@ from .trajectory import Trajectory
 # would excuse itself.
 NEAREST = 1e-3
 ROUND = 6  # digits that a setting has at most which someone wrote; only these are moved by noise
+MOST = 1024  # elements, drawn at random
 SEEN = 1 / 16  # share of the movement, above which a floor hides what moves
 
 
@@ -56,9 +57,10 @@ def judged(candidate: Candidate, record: Trajectory) -> Match:
     whose settings do once, and how far the rule's own run in float32 is from that in float64, all
     within WINDOW steps. (In float32, libraries compute bias corrections in it too, or do not.)
 
-    A setting that is not round has been fitted to the record already: it is not moved.
+    A setting that is not round has been fitted to the record already: it is not moved. Where every
+    element is treated alike, MOST of them are looked at.
     """
-    whole = record.flat() if candidate.elementwise else record
+    whole = seen_by(candidate, record)
     u = unit_roundoff(record.dtype)
     clean, target = run(candidate, whole), whole.parameters()
     spread = _by_data(candidate, whole, clean, u) + _by_settings(candidate, whole, clean, u)
@@ -84,6 +86,11 @@ def judged(candidate: Candidate, record: Trajectory) -> Match:
         _share(LIMIT * _norm(floor[last]), way) if first is None else 0.0,
         0.0 if first is None else _share(_norm(drift[first]), way),
     )
+
+
+def seen_by(candidate: Candidate, record: Trajectory) -> Trajectory:
+    """What of the record a verdict on the candidate looks at."""
+    return record.flat(MOST) if candidate.elementwise else record
 
 
 def _by_data(candidate: Candidate, record: Trajectory, clean: np.ndarray, u: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import joblib
 import numpy as np
@@ -15,7 +15,7 @@ from .candidates import CLIPS, Candidate, candidates, run
 from .facts import ELSEWHERE, OPTIMIZERS
 from .forced import SOFT, Fit, by_signs, looked
 from .groups import Tensor, as_groups
-from .judged import Match, lost_state
+from .judged import Match, lost_state, seen_by
 from .settled import SHORT, STEPS, in_reach, part, reach, sensible, settled
 from .trajectory import Trajectory
 
@@ -102,6 +102,7 @@ def search(
         budget = min(BUDGET, EACH_BUDGET * len(names))
     clock = Clock(budget, time.process_time if jobs == 1 else time.monotonic)
     order = sorted(range(len(record.tensors)), key=lambda i: -record.tensors[i][0].size)
+    record = replace(record, norms=record.all_norms())
     moving = [i for i in order if np.ptp(record.tensors[i][0], axis=0).any()] or order
     first = record.tensor(moving[0])
     with joblib.Parallel(n_jobs=jobs) as side_by_side:
@@ -185,7 +186,9 @@ def _first(
         return [lost_state(sensible(_plainest(nearest), record), record)]
     found.sort(key=lambda m: _order(m.candidate))
     found = [m for m in found if _worth_it(m.candidate, found[0].candidate)]
-    distinct = {run(m.candidate, record).tobytes(): m for m in reversed(found)}
+    distinct = {
+        run(m.candidate, seen_by(m.candidate, record)).tobytes(): m for m in reversed(found)
+    }
     return list(reversed(distinct.values()))
 
 
