@@ -64,8 +64,8 @@ class Answer:
 
 @dataclass
 class Clock:
-    """Whether there is time left, and what was not tried for want of it. It counts what this
-    process computes; with others beside it, what time goes by."""
+    """Whether there is time left, and what was not tried for want of it: something always is. It
+    counts what this process computes; with others beside it, what time goes by."""
 
     budget: float
     time: Callable[[], float] = time.process_time
@@ -160,7 +160,7 @@ def _first(
     found: list[Match] = []
     distances: dict[str, float] = {}
     for spoken, clip, kept in TIERS:
-        if clock.over:
+        if clock.over and (found or nearest):
             clock.skipped += 1
             continue
         ranked = sorted(names, key=lambda n: distances.get(n, math.inf))[:kept]
@@ -254,7 +254,7 @@ def _tier(
 ) -> list[Match]:
     fits: list[tuple[Fit, str]] = []
     for some in range(0, len(tier), 32):
-        if clock.nearly:
+        if clock.nearly and fits:
             clock.skipped += len(tier) - some
             break
         # What is three times as far off as the best so far, at the first look, is left at that.
@@ -275,7 +275,7 @@ def _tier(
             best.append(pair)
     matches = []
     for fit, how in best:
-        if clock.over:
+        if clock.over and matches:
             clock.skipped += 1
             continue
         matches.append(settled(fit.candidate, record, how))

@@ -499,7 +499,7 @@ def test_one_is_named_with_the_settings_that_made_it(name, optimizers):
 def test_the_nearest_is_not_absurd():
     """Nothing of these makes DiffGrad's steps."""
     record = trajectory.read(PATHS["torch_optimizer-DiffGrad-lr0.01"])
-    answers, _ = search.search(record, names=["sgd", "adam"], budget=5.0)
+    answers, _ = search.search(record, names=["sgd", "adam"], budget=1.0)
     assert not answers[0].reproduced
     for tensor in answers[0].tensors:
         assert tensor.match.candidate.settings["lr"] <= 1
