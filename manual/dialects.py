@@ -352,6 +352,13 @@ DIALECTS = [
         },
         "optax",
     ),
+    Dialect(
+        "adafactor",
+        "rate",
+        "lr at every step, whatever the size of the parameter",
+        {"alpha = max(eps[1], _rms(param)) * min(lr, 1 / math.sqrt(t))": "alpha = lr"},
+        "Hugging Face's transformers, scale_parameter=False; Raffel et al., 2020, fine-tuning",
+    ),
     _without_lr("adafactor", "param"),
     Dialect(
         "muon",

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...manual import dialects
 from ...manual.dialects import Dialect
+from ...manual.optimizers.steps import next_step
 from ...reference.adapters import AMOUNT, SCALE, SHARE
 from ..ops import optimizers
 from .facts import ELSEWHERE, OPTIMIZERS, defaults, facts
@@ -24,6 +25,7 @@ __all__ = ["OPTIMIZERS", "Candidate", "Coordinate", "candidates", "run"]
 
 BOUNDS = {SCALE: (math.log(1e-30), math.log(1e4)), SHARE: (0.0, 14.0), AMOUNT: (0.0, 1e4)}
 PLAIN = 2  # digits
+PROBED = 256  # elements, on which two candidates that make the same are one
 # Settings that are usually 0, whatever the default is.
 RARE = {
     "momentum",
@@ -82,6 +84,15 @@ class Coordinate:
         return -math.expm1(-x) if self.kind == SHARE else x
 
 
+def coordinates(optimizer: str) -> Iterator[Coordinate]:
+    """Every number among the settings of the optimizer of this name that may be looked for."""
+    for name, kind in facts(optimizer).free.items():
+        if isinstance(kind, tuple):
+            yield from (Coordinate(name, i, k) for i, k in enumerate(kind))
+        else:
+            yield Coordinate(name, None, kind)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """An optimizer in some dialects, its settings, and those of them that are still open. With a
@@ -133,10 +144,11 @@ class Candidate:
     def plain(self) -> bool:
         """Whether no setting has more digits than people write without a reason."""
         free = [c for c in self.free if c.setting != "lr" or not self.rate]
-        rate = [] if self.rate is None else self.rate.numbers()
-        return all(digits(c.of(self.settings), c.kind == SHARE) <= PLAIN for c in free) and all(
-            digits(n) <= PLAIN + 1 for n in rate
-        )
+        if self.rate and not (
+            self.rate.known and all(digits(n) <= PLAIN + 1 for n in self.rate.numbers())
+        ):
+            return False
+        return all(digits(c.of(self.settings), c.kind == SHARE) <= PLAIN for c in free)
 
     def moved(self, values: Sequence[float]) -> Candidate:
         settings: Mapping[str, Any] = self.settings
@@ -165,8 +177,7 @@ def candidates(
 ) -> Iterator[Candidate]:
     """The optimizers of these names in every choice, with so many dialects at a time, behind a clip
     of the gradient or none: those that are not the same as another on this record."""
-    p, g = record.flat().tensors[0]
-    maximize = bool((np.sign(p[1] - p[0]) * np.sign(g[0])).sum() > 0)
+    maximize = ascends(record)
     record = record.first(6)
     known = set()
     for name in names:
@@ -178,10 +189,9 @@ def candidates(
         for choice in [{}, *facts(name).choices]:
             settings = defaults(name) | {"maximize": maximize} | choice
             free = tuple(
-                Coordinate(n, i if isinstance(kind, tuple) else None, k)
-                for n, kind in facts(name).free.items()
-                if n not in choice and (n != "lr" or record.lr is None)
-                for i, k in enumerate(kind if isinstance(kind, tuple) else (kind,))
+                c
+                for c in coordinates(name)
+                if c.setting not in choice and (c.setting != "lr" or record.lr is None)
             )
             if clip:
                 settings |= {clip: record.sizes(clip)[0]}
@@ -192,7 +202,8 @@ def candidates(
                 seen |= {"lr": 0.01} if "lr" in settings else {}
                 probe = Candidate(name, some, {**settings, **seen}, free)
                 try:
-                    same = run(probe, record).tobytes()
+                    probed = record.flat(PROBED) if probe.elementwise else record
+                    same = run(probe, probed).tobytes()
                 except (
                     ValueError,
                     ArithmeticError,
@@ -203,13 +214,25 @@ def candidates(
                     yield Candidate(name, some, settings, free)
 
 
+def ascends(record: Trajectory) -> bool:
+    """Whether more elements move along their gradients than against, at the first step and over all
+    of them: the first may begin elsewhere, and later ones follow earlier gradients."""
+    p, g = record.flat(PROBED).tensors[0]
+    along = (np.sign(np.diff(p, axis=0)) * np.sign(g)).sum(1)
+    return bool(along[0] > 0 and along.sum() > 0)
+
+
 def run(
-    candidate: Candidate, record: Trajectory, noise: Callable[[Any], Any] | None = None
+    candidate: Candidate,
+    record: Trajectory,
+    noise: Callable[[Any], Any] | None = None,
+    counted_as: type[np.floating] = np.float64,
 ) -> np.ndarray:
     """The parameters (steps, elements) of a free run from the record's start on its gradients.
-    Noise moves what a step sees, at every step.
+    Noise moves what a step sees, at every step. What depends on the count of steps alone, as bias
+    corrections do, is computed in `counted_as`.
     """
-    step = stepped(candidate.optimizer, candidate.dialects)
+    step = stepped(candidate.optimizer, candidate.dialects, counted_as)
     record, settings = clipped(record, dict(candidate.settings))
     rates = rates_of(candidate, record)
     found = []
@@ -245,5 +268,14 @@ def clipped(record: Trajectory, settings: dict[str, Any]) -> tuple[Trajectory, d
 
 
 @functools.lru_cache(maxsize=2048)
-def stepped(optimizer: str, spoken: tuple[Dialect, ...]) -> Callable[..., Any]:
-    return dialects.variant(optimizer, *spoken)
+def stepped(
+    optimizer: str, spoken: tuple[Dialect, ...], counted_as: type[np.floating]
+) -> Callable[..., Any]:
+    if counted_as is np.float64:
+        return dialects.variant(optimizer, *spoken)
+
+    def next_in_dtype(state: dict[str, Any]) -> tuple[Any, Any]:
+        step, t = next_step(state)
+        return step, counted_as(t)
+
+    return dialects.variant(optimizer, *spoken, next_step=next_in_dtype)

@@ -45,8 +45,8 @@ ELSEWHERE = {
             "lr": SCALE,
             "initial_accumulator_value": AMOUNT,
             "l1": AMOUNT,
+            "beta": AMOUNT,  # before l2: at one rate, β / lr is as 2 l2, which is written
             "l2": AMOUNT,
-            "beta": AMOUNT,
         }
     ),
 }

@@ -49,6 +49,11 @@ SIGNS: list[Any] = [
 ]
 RATES = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]  # of those whose step is not linear in it
 SOFT = (0.3, 0.03)  # shares of a movement that a first fit takes for noise, in turn
+NEWTON = 4  # steps to the rate where a step is quadratic in it, which is nearly linear at its size
+# Units of noise, beyond which it no longer counts by how much a step is off: single elements would
+# count alone. A slope's own step may go further, in float64 by 1e-5 / u.
+SATURATED, UNBOUND = 1e9, 1e15
+KEPT = 2  # points of the grid, from which a first look goes on
 FEW = 4  # elements, from which on each step may have a rate of its own
 # Relative noise of a step, in units of roundoff: as far as a share of 0.999, rounded, moves what it
 # lacks to 1.
@@ -127,11 +132,14 @@ class Problem:
         whole = np.concatenate([p.reshape(record.steps + 1, -1) for p, _ in self.record.tensors], 1)
         size = trajectory_scale(whole)[1:]
         self.rounding = self.u * size
+        # One that stays for a step, as at a lasso's 0, may be off as it moves at others.
+        usual = np.sqrt(np.mean(self.moves**2, axis=0))
+        self.sizes = np.where(self.moves == 0, usual, abs(self.moves))
         self.soften(soft)
 
     def soften(self, soft: float) -> None:
         """Takes this share of each movement for noise."""
-        self.soft, self.noise = soft, self.rounding + soft * abs(self.moves)
+        self.soft, self.noise = soft, self.rounding + soft * self.sizes
 
     def steps(self, points: Sequence[Candidate], rates: Sequence[float] | np.ndarray | None) -> Any:
         """(points, steps, elements), how far each step goes of a candidate whose settings alone
@@ -192,19 +200,30 @@ class Problem:
         if how == EACH and kind == "by turns":
             found, own, unsure = zip(*map(self._in_turn, points), strict=True)
             return np.array(found), np.array(own), np.array(unsure)
-        slope = self.steps(points, np.ones(n))
-        base = np.zeros(())
-        if kind != "linear":
-            base = 2 * slope - self.steps(points, np.full(n, 2.0))
-            slope = slope - base
-        slope, base = (np.clip(np.nan_to_num(a, nan=1e30), -1e30, 1e30) for a in (slope, base))
-        weighted = slope * self.noise**-2.0
-        top, bottom = (weighted * (self.moves - base)).sum(-1), (weighted * slope).sum(-1)
-        if how == ONE:
-            top, bottom = (np.repeat(a.sum(-1, keepdims=True), n, -1) for a in (top, bottom))
-        rates = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-        unsure = 1 / np.sqrt(bottom)
-        return base + rates[..., None] * slope, rates, unsure
+        base, slope, bend = self._powers(points, kind)
+        found, rates = base, np.zeros((k, n))
+        for _ in range(NEWTON if kind == "quadratic" else 1):
+            along = slope + 2 * bend * rates[..., None]
+            weighted = along * self.noise**-2.0
+            top, bottom = (weighted * (self.moves - found)).sum(-1), (weighted * along).sum(-1)
+            if how == ONE:
+                top, bottom = (np.repeat(a.sum(-1, keepdims=True), n, -1) for a in (top, bottom))
+            rates = rates + np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+            found = base + rates[..., None] * (slope + bend * rates[..., None])
+        return found, rates, 1 / np.sqrt(bottom)
+
+    def _powers(self, points: Sequence[Candidate], kind: str) -> list[Any]:
+        """What of each step does not depend on its rate, goes with it, and with its square."""
+        several = {"linear": 1, "quadratic": 3}.get(kind, 2)
+        at = [self.steps(points, np.full(self.record.steps, 1.0 + i)) for i in range(several)]
+        zero = np.zeros(())
+        if kind == "linear":
+            found = [zero, at[0], zero]
+        else:
+            bend = (at[0] - 2 * at[1] + at[2]) / 2 if kind == "quadratic" else zero
+            slope = at[1] - at[0] - 3 * bend
+            found = [at[0] - slope - bend, slope, bend]
+        return [np.clip(np.nan_to_num(a, nan=1e30), -1e30, 1e30) for a in found]
 
     def _in_turn(self, candidate: Candidate) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         try:
@@ -243,11 +262,11 @@ class Problem:
             found[t], states = moved(t, rates[t])
         return found, rates, unsure
 
-    def off(self, points: Sequence[Candidate], how: str) -> np.ndarray:
-        """(points, …), by how much each step is off, in units of noise."""
+    def off(self, points: Sequence[Candidate], how: str, most: float = SATURATED) -> np.ndarray:
+        """(points, …), by how much each step is off, in units of noise, and `most` beyond that."""
         with np.errstate(over="ignore", invalid="ignore"):
             off = (self.solved(points, how)[0] - self.moves) / self.noise
-        return np.clip(np.nan_to_num(off, nan=1e9), -1e9, 1e9).reshape(len(points), -1)
+        return np.clip(np.nan_to_num(off, nan=most), -most, most).reshape(len(points), -1)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -256,17 +275,20 @@ def _linearity(optimizer: str, spoken: tuple[Any, ...], choices: tuple[Any, ...]
     grads = rng.standard_normal((5, 3, 2))
     params = np.concatenate([np.ones((1, 3, 2)), rng.standard_normal((5, 3, 2))])
     problem = Problem(Trajectory(((params, grads),)), 0.0)
-    usual = {"momentum": 0.9, "weight_decay": 0.01}
+    usual = {"momentum": 0.9, "weight_decay": 0.01, "l1": 0.01, "l2": 0.1, "beta": 0.1}
     known = {n: usual.get(n, v) for n, v in defaults(optimizer).items()}
     candidate = Candidate(optimizer, spoken, known | dict(choices), ())
     order = [1.0, 3.0, 2.0, 1.0, 3.0]
     try:
-        one, two, three = (problem.steps([candidate], np.full(5, float(n)))[0] for n in (1, 2, 3))
+        one, two, three, four = (
+            problem.steps([candidate], np.full(5, float(n)))[0] for n in (1, 2, 3, 4)
+        )
         mixed = problem.steps([candidate], order)[0]
     except (ValueError, ArithmeticError):
         return "no"
     if not _same(three - two, two - one):
-        return "no"
+        bends = three - 2 * two + one, four - 2 * three + two
+        return "quadratic" if _same(*bends) else "no"
     apart = np.stack([one, two, three])[np.array(order, int) - 1, range(5)]
     if not _same(mixed, apart):
         # Above all rates before, where one that weighs them by their maximum is not affine.
@@ -283,8 +305,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def linearity(candidate: Candidate) -> str:
-    """How a step depends on its rate: linear, affine, by turns (affine, but the state has the rates
-    before), as a whole (affine if all are one), or no."""
+    """How a step depends on its rate: linear, affine, quadratic, by turns (affine, but the state
+    has the rates before), as a whole (affine if all are one), or no."""
     choices = tuple((n, v) for n, v in candidate.settings.items() if isinstance(v, bool))
     return _linearity(candidate.optimizer, candidate.dialects, choices)
 
@@ -335,9 +357,7 @@ def starts(candidate: Candidate, record: Trajectory, how: str) -> list[Candidate
     ]
 
 
-def looked(
-    candidate: Candidate, record: Trajectory, hopeless: float = math.inf, kept: int = 2
-) -> tuple[Fit, str]:
+def looked(candidate: Candidate, record: Trajectory, hopeless: float = math.inf) -> tuple[Fit, str]:
     """A first look: from the nearest points of the grid. What is further off than `hopeless` even
     where a third of every movement is taken for noise is not looked at more closely."""
     how = ways(candidate, record)
@@ -345,12 +365,24 @@ def looked(
     problem = Problem(record, SOFT[0])
     points = starts(candidate, record, how)
     far = np.mean(problem.off(points, how) ** 2, axis=1)
-    best = [points[i] for i in np.argsort(far)[:kept]]
+    ranked = [points[i] for i in np.argsort(far)]
+    best = ranked if by_signs(candidate) else ranked[:KEPT]
+    # Of sizes of a clip, each has a minimum of its own.
+    best += [p for p in _of_each_clip(ranked) if p not in best]
     found = [fitted(p, problem, how, SOFT[:1], 4) for p in best]
     nearest = min(found, key=lambda f: f.distance)
     if nearest.distance > hopeless:
         return replace(nearest, distance=nearest.distance * SOFT[0] / SOFT[1]), how
     return fitted(nearest.candidate, problem, how, SOFT[1:], 5), how
+
+
+def _of_each_clip(ranked: list[Candidate]) -> list[Candidate]:
+    """The first of those that have the same clip."""
+    first: dict[Any, Candidate] = {}
+    for candidate in ranked:
+        for clip in CLIPS.keys() & candidate.settings.keys():
+            first.setdefault(candidate.settings[clip], candidate)
+    return list(first.values())
 
 
 def fitted(
@@ -363,8 +395,8 @@ def fitted(
     def at(x: np.ndarray) -> Candidate:
         return candidate.moved([c.back(v) for c, v in zip(candidate.free, x.tolist(), strict=True)])
 
-    def off(*at_: np.ndarray) -> np.ndarray:
-        return problem.off([at(x) for x in at_], how)
+    def off(*at_: np.ndarray, most: float = SATURATED) -> np.ndarray:
+        return problem.off([at(x) for x in at_], how, most)
 
     for soft in softs:
         problem.soften(soft)
@@ -413,8 +445,9 @@ def _slopes(free: Sequence[Coordinate], off: Any, x: np.ndarray, r: np.ndarray) 
         return np.zeros((len(r), 0))
     decays = np.array([c.setting == "weight_decay" for c in free])
     sizes = np.where(decays, 1e-6, 1e-5 * np.maximum(1.0, abs(x)))
-    moved = off(*(x + np.diag(sizes)), *(x - np.diag(sizes)))
-    return ((moved[: len(x)] - moved[len(x) :]) / (2 * sizes[:, None])).T
+    moved = off(*(x + np.diag(sizes)), *(x - np.diag(sizes)), most=UNBOUND)
+    slopes = ((moved[: len(x)] - moved[len(x) :]) / (2 * sizes[:, None])).T
+    return np.where(abs(r[:, None]) < SATURATED, slopes, 0.0)
 
 
 def _errors(slopes: np.ndarray) -> np.ndarray:

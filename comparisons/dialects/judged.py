@@ -12,7 +12,7 @@ from ...reference.adapters import SHARE
 from ..verdict.classes import LIMIT
 from ..verdict.drift import RUNS, WINDOW, trajectory_scale
 from ..verdict.noise import unit_roundoff
-from .candidates import Candidate, digits, run
+from .candidates import Candidate, coordinates, digits, run
 from .facts import facts
 from .trajectory import Trajectory
 
@@ -20,6 +20,7 @@ from .trajectory import Trajectory
 # would excuse itself.
 NEAREST = 1e-3
 ROUND = 6  # digits that a setting has at most which someone wrote; only these are moved by noise
+MOST = 1024  # elements, drawn at random
 SEEN = 1 / 16  # share of the movement, above which a floor hides what moves
 
 
@@ -54,16 +55,17 @@ def judged(candidate: Candidate, record: Trajectory) -> Match:
     """The candidate's free run beside the record, against a floor for every element: u of the
     record, how far runs drift whose parameters and gradients move by one ulp at every step, and
     whose settings do once, and how far the rule's own run in float32 is from that in float64, all
-    within WINDOW steps.
+    within WINDOW steps. (In float32, libraries compute bias corrections in it too, or do not.)
 
-    A setting that is not round has been fitted to the record already: it is not moved.
+    A setting that is not round has been fitted to the record already: it is not moved. Where every
+    element is treated alike, MOST of them are looked at.
     """
-    whole = record.flat() if candidate.elementwise else record
+    whole = seen_by(candidate, record)
     u = unit_roundoff(record.dtype)
     clean, target = run(candidate, whole), whole.parameters()
     spread = _by_data(candidate, whole, clean, u) + _by_settings(candidate, whole, clean, u)
-    if record.dtype == np.float32:  # what the rule itself loses
-        spread += _furthest(run(candidate, whole.double())[None], clean)
+    if record.dtype == np.float32:
+        spread += _in_single(candidate, whole, clean)
     scale = trajectory_scale(target)
     with np.errstate(invalid="ignore", over="ignore"):
         drift = abs(np.subtract(clean, target, dtype=float))
@@ -84,6 +86,11 @@ def judged(candidate: Candidate, record: Trajectory) -> Match:
         _share(LIMIT * _norm(floor[last]), way) if first is None else 0.0,
         0.0 if first is None else _share(_norm(drift[first]), way),
     )
+
+
+def seen_by(candidate: Candidate, record: Trajectory) -> Trajectory:
+    """What of the record a verdict on the candidate looks at."""
+    return record.flat(MOST) if candidate.elementwise else record
 
 
 def _by_data(candidate: Candidate, record: Trajectory, clean: np.ndarray, u: float) -> np.ndarray:
@@ -117,6 +124,24 @@ def _by_settings(
     rng = np.random.default_rng(1)
     shaken_ones = [shaken(candidate, u, rng) for _ in range(RUNS)]
     return _furthest(np.array([run(c, record) for c in shaken_ones]), clean)
+
+
+def _in_single(candidate: Candidate, record: Trajectory, clean: np.ndarray) -> np.ndarray:
+    """What the rule itself loses in float32, and what 1 − βᵗ does there."""
+    held = _held(candidate)
+    counts = [run(held, record, counted_as=dtype) for dtype in (np.float32, np.float64)]
+    return _furthest(run(candidate, record.double())[None], clean) + _furthest(
+        counts[0][None], counts[1].astype(float)
+    )
+
+
+def _held(candidate: Candidate) -> Candidate:
+    """The candidate with shares that lack at least NEAREST to 1."""
+    settings = candidate.settings
+    for c in coordinates(candidate.optimizer):
+        if c.kind == SHARE:
+            settings = c.into(settings, min(c.of(settings), 1 - NEAREST))
+    return replace(candidate, settings=settings)
 
 
 def _furthest(runs: np.ndarray, clean: np.ndarray) -> np.ndarray:

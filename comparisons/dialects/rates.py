@@ -21,6 +21,15 @@ def _cosine(t: np.ndarray, lr: float, T_max: Any, eta_min: float) -> np.ndarray:
     return eta_min + (lr - eta_min) * (1 + np.cos(math.pi * np.clip(t / T_max, 0, 1))) / 2
 
 
+def _restarts(t: np.ndarray, lr: float, T_0: int, T_mult: int, eta_min: float) -> np.ndarray:
+    """Cosines, each T_mult times as long as the one before."""
+    if T_mult == 1:
+        return _cosine(t % T_0, lr, T_0, eta_min)
+    which = np.floor(np.log1p(t / T_0 * (T_mult - 1)) / math.log(T_mult) + 1e-9)
+    length = T_0 * T_mult**which
+    return _cosine(t - (length - T_0) / (T_mult - 1), lr, length, eta_min)
+
+
 def _pieces(t: np.ndarray, lr: float, gamma: float, milestones: tuple[int, ...]) -> np.ndarray:
     return lr * gamma ** np.searchsorted(milestones, t, side="right")
 
@@ -37,6 +46,7 @@ SHAPES: dict[str, Callable[..., np.ndarray]] = {
     "exponential": lambda t, lr, gamma: lr * gamma**t,
     "linear": lambda t, lr, end, total_iters: lr + (end - lr) * np.clip(t / total_iters, 0, 1),
     "cosine": _cosine,
+    "cosine with restarts": _restarts,
     "inverse time": lambda t, lr, decay: lr / (1 + decay * t),
     "inverse root": lambda t, lr, shift: lr * np.sqrt(shift / (t + shift)),
     "constant in between": _values,
@@ -66,7 +76,9 @@ class Rate:
         return np.where(t < self.warmup, rising, lr)
 
     def numbers(self) -> list[float]:
-        """All that has to be said."""
+        """All that has to be said; nothing of one that is no schedule."""
+        if not self.known:
+            return []
         found = [*self.settings.values(), self.warmup, 0.0 if self.start is None else self.start]
         several = (v if isinstance(v, tuple) else (v,) for v in found)
         return [float(n) for values in several for n in values if n]
@@ -164,6 +176,13 @@ def _shapes(rates: np.ndarray, unsure: np.ndarray, t: np.ndarray, w: int) -> Ite
         gamma = (last / first) ** (1 / (n - 1))
         yield form("exponential", "lr gamma", lr=first, gamma=gamma)
     yield from _ending(form, rates, unsure, t)
+    rises = np.flatnonzero(steep > LIMIT * np.hypot(unsure[1:], unsure[:-1])) + 1
+    if rises.size:
+        T_0 = int(rises[0])
+        for free, low in (("lr", 0.0), ("lr eta_min", float(rates.min()))):
+            for mult in (1, 2, 3):
+                settings = {"lr": first, "T_0": T_0, "T_mult": mult, "eta_min": low}
+                yield form("cosine with restarts", free, **settings)
     if 0 < last < first:
         yield form("inverse time", "lr decay", lr=first, decay=(first / last - 1) / (n - 1))
         shift = (n - 1) / ((first / last) ** 2 - 1)

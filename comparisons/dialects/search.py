@@ -15,8 +15,8 @@ from .candidates import CLIPS, Candidate, candidates, run
 from .facts import ELSEWHERE, OPTIMIZERS
 from .forced import SOFT, Fit, by_signs, looked
 from .groups import Tensor, as_groups
-from .judged import Match, lost_state
-from .settled import SHORT, STEPS, part, reach, sensible, settled
+from .judged import Match, lost_state, seen_by
+from .settled import SHORT, STEPS, in_reach, part, reach, sensible, settled
 from .trajectory import Trajectory
 
 LOOK = 12  # steps of a first look
@@ -64,8 +64,8 @@ class Answer:
 
 @dataclass
 class Clock:
-    """Whether there is time left, and what was not tried for want of it. It counts what this
-    process computes; with others beside it, what time goes by."""
+    """Whether there is time left, and what was not tried for want of it: something always is. It
+    counts what this process computes; with others beside it, what time goes by."""
 
     budget: float
     time: Callable[[], float] = time.process_time
@@ -102,6 +102,7 @@ def search(
         budget = min(BUDGET, EACH_BUDGET * len(names))
     clock = Clock(budget, time.process_time if jobs == 1 else time.monotonic)
     order = sorted(range(len(record.tensors)), key=lambda i: -record.tensors[i][0].size)
+    record = replace(record, norms=record.all_norms())
     moving = [i for i in order if np.ptp(record.tensors[i][0], axis=0).any()] or order
     first = record.tensor(moving[0])
     with joblib.Parallel(n_jobs=jobs) as side_by_side:
@@ -112,7 +113,7 @@ def search(
         tensors = [Tensor(first.names[0], match)]
         tensors += [Tensor.of(record.tensor(i), match, i in moving) for i in rest]
         answers.append(Answer(tuple(tensors)))
-    if rest and matches[0].reproduced and not any(a.reproduced for a in answers):
+    if rest and not any(a.reproduced for a in answers):
         answers[0] = _alone(record, answers[0], names, clock, jobs)
     answers.sort(key=lambda a: (not a.reproduced, a.digits()))
     if not answers[0].reproduced:
@@ -123,16 +124,31 @@ def search(
 def _alone(
     record: Trajectory, answer: Answer, names: Sequence[str], clock: Clock, jobs: int
 ) -> Answer:
-    """The answer, where each tensor that nothing of the first explains is looked at for itself."""
-    tensors = []
-    by_name = dict(zip(record.names, range(len(record.names)), strict=True))
+    """The answer, where tensors that nothing of the first explains are looked at for themselves,
+    one of each number of axes; what explains one of them is tried on the others."""
+    index = {name: i for i, name in enumerate(record.names)}
+    axes = {t.name: record.tensors[index[t.name]][0].ndim for t in answer.tensors}
+    first = answer.tensors[0]
+    seen = set() if first.match.reproduced else {axes[first.name]}
+    tensors = list(answer.tensors)
     with joblib.Parallel(n_jobs=jobs) as side_by_side:
-        for tensor in answer.tensors:
-            if not (tensor.match.reproduced or tensor.still or clock.over):
-                own = _first(record.tensor(by_name[tensor.name]), names, clock, side_by_side)[0]
-                if own.reproduced and own.candidate.plain():
-                    tensor = replace(tensor, match=own)
-            tensors.append(tensor)
+        for tensor in answer.tensors[1:]:
+            now = tensors[answer.tensors.index(tensor)]
+            if now.match.reproduced or now.still or axes[now.name] in seen or clock.over:
+                continue
+            seen.add(axes[now.name])
+            own = _first(record.tensor(index[now.name]), names, clock, side_by_side)[0]
+            if own.reproduced and own.candidate.plain():
+                by_own = [
+                    t if t.still else Tensor.of(record.tensor(index[t.name]), own, moves=True)
+                    for t in tensors
+                ]
+                if Answer(tuple(by_own)).reproduced:
+                    return Answer(tuple(by_own))
+                tensors = [
+                    one if one.match.reproduced and not t.match.reproduced else t
+                    for t, one in zip(tensors, by_own, strict=True)
+                ]
     return Answer(tuple(tensors))
 
 
@@ -144,7 +160,7 @@ def _first(
     found: list[Match] = []
     distances: dict[str, float] = {}
     for spoken, clip, kept in TIERS:
-        if clock.over:
+        if clock.over and (found or nearest):
             clock.skipped += 1
             continue
         ranked = sorted(names, key=lambda n: distances.get(n, math.inf))[:kept]
@@ -170,7 +186,9 @@ def _first(
         return [lost_state(sensible(_plainest(nearest), record), record)]
     found.sort(key=lambda m: _order(m.candidate))
     found = [m for m in found if _worth_it(m.candidate, found[0].candidate)]
-    distinct = {run(m.candidate, record).tobytes(): m for m in reversed(found)}
+    distinct = {
+        run(m.candidate, seen_by(m.candidate, record)).tobytes(): m for m in reversed(found)
+    }
     return list(reversed(distinct.values()))
 
 
@@ -207,7 +225,8 @@ def _order(candidate: Candidate) -> tuple[int, ...]:
 def _worth_it(candidate: Candidate, best: Candidate) -> bool:
     """Whether it says something beside the best: as plain, or the same otherwise written. Every
     optimizer is also the limit of others, at settings that nobody writes."""
-    if candidate == best or candidate.plain():
+    written = all(in_reach(candidate, c) for c in candidate.free)
+    if candidate == best or (candidate.plain() and written):
         return True
     same_rate = (candidate.rate and candidate.rate.shape) == (best.rate and best.rate.shape)
     one, other = set(candidate.dialects), set(best.dialects)
@@ -235,7 +254,7 @@ def _tier(
 ) -> list[Match]:
     fits: list[tuple[Fit, str]] = []
     for some in range(0, len(tier), 32):
-        if clock.nearly:
+        if clock.nearly and fits:
             clock.skipped += len(tier) - some
             break
         # What is three times as far off as the best so far, at the first look, is left at that.
@@ -256,7 +275,7 @@ def _tier(
             best.append(pair)
     matches = []
     for fit, how in best:
-        if clock.over:
+        if clock.over and matches:
             clock.skipped += 1
             continue
         matches.append(settled(fit.candidate, record, how))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -10,8 +11,7 @@ import numpy as np
 from ...reference.adapters import AMOUNT, SCALE, SHARE
 from ..verdict.classes import LIMIT
 from ..verdict.noise import unit_roundoff
-from .candidates import CLIPS, PLAIN, RARE, Candidate, Coordinate
-from .facts import facts
+from .candidates import CLIPS, PLAIN, RARE, Candidate, Coordinate, coordinates
 from .forced import EACH, GIVEN, ONE, RELATIVE, Fit, Problem, fitted, linearity, usual
 from .judged import Match, judged
 from .rates import UNKNOWN, Rate, recognised, same
@@ -25,6 +25,7 @@ SHORT = 16  # steps that are tried first: one who leaves later is fitted to what
 FAR = 64.0
 CLOSE = 1e-3  # share of a setting, by which it is taken for a shorter one if that is no worse
 BOLD = 100.0
+EPS = {"eps", "eps_root"}
 FEWEST = 4  # steps that a schedule is recognised by, at least
 SHARP = 4.0  # roundings of one step
 # Between what settings of the nearest are shown, as their coordinates go: sizes from 1e-12 to 1,
@@ -72,32 +73,91 @@ def reach(match: Match) -> tuple[float, float, float]:
 
 def _to(candidate: Candidate, record: Trajectory, how: str, steps: int) -> Match:
     u = unit_roundoff(record.dtype)
-    best: Match | None = None
+    known: list[tuple[Fit, Problem, str]] = []
+    any_rate: list[tuple[Fit, Problem, str]] = []
+    matches: list[Match] = []
     for relative in (RELATIVE * u, SHARP * u):
         problem = Problem(part(record, candidate, steps), relative)
         fit = fitted(candidate, problem, how, (relative,))
+        if fit.distance > FAR:
+            fit = min([fit, *_from_zero(fit, problem, how)], key=lambda f: f.distance)
+        fit = _at_rest(fit, problem, how)
         rated = _rated(fit, record, how, relative)
         if fit.distance > FAR:
-            return tried(rated[0][0] if rated else fit.candidate, record)
+            matches.append(tried(rated[0][0] if rated else fit.candidate, record))
+            break
         for found, way in rated:
+            open_ = (*found.free, *(c for c in candidate.free if c not in found.free))
+            found = replace(
+                found, free=tuple(c for c in open_ if c.setting != "lr" or not found.rate)
+            )
             whole = fitted(found, problem, way, (relative,))
-            usual_ones = rounded(whole, problem, way)
-            first = tried(usual_ones, record)
-            if first.leaves is None and usual_ones.plain():
-                return first
-            # Where rounding is worse than single steps show: as round as the verdict allows.
-            others = [
-                rounded(whole, problem, way, BOLD * LIMIT),
-                written_short(whole.candidate),
-                whole.candidate,
-            ]
-            matches = [first, *(tried(other, record) for other in others)]
+            if found.rate and not found.rate.known:
+                any_rate.append((whole, problem, way))
+                continue
+            for one in (whole, *_from_zero(whole, problem, way)):
+                known.append((one, problem, way))
+                match = tried(rounded(one, problem, way), record)
+                if _unquestioned(match):
+                    return match
+                matches.append(match)
+    plain = [m for m in matches if m.leaves is None and m.candidate.plain()]
+    if plain:
+        return min(plain, key=_said)
+    for several in (known, any_rate):
+        for fit, problem, way in several:
+            matches += _less_round(fit, problem, way, record)
             right = [m for m in matches if m.leaves is None]
             if right:
-                return min(right, key=lambda m: m.candidate.digits())
-            for match in matches:
-                best = _further(best, match)
-    return best or Match(candidate, math.inf, 1, 0.0, math.inf)
+                return min(right, key=_said)
+    return functools.reduce(_further, matches, Match(candidate, math.inf, 1, 0.0, math.inf))
+
+
+def _at_rest(fit: Fit, problem: Problem, how: str) -> Fit:
+    """The fit without what is usually 0 and may be: with a rate for each step there are settings,
+    as a dampening, that go with the rates, and would hide what schedule they are of."""
+    rare = tuple(c for c in fit.candidate.free if c.setting in RARE)
+    if how != EACH or not rare:
+        return fit
+    settings = rounded(fit, problem, how, only=rare).settings
+    still = {c for c in rare if c.of(settings) == 0}
+    free = tuple(c for c in fit.candidate.free if c not in still)
+    zero = fit.candidate
+    for c in still:
+        zero = replace(zero, settings=c.into(zero.settings, 0.0))
+    return fitted(replace(zero, free=free), problem, how, (problem.soft,)) if still else fit
+
+
+def _unquestioned(match: Match) -> bool:
+    """Whether it is plain and within one floor: what is further off may yet be a little other."""
+    return match.leaves is None and match.ratio <= 1 and match.candidate.plain()
+
+
+def _said(match: Match) -> tuple[bool, int]:
+    """Of those that follow, first what is within one floor, then what is shortest."""
+    return (match.ratio > 1, match.candidate.digits())
+
+
+def _less_round(fit: Fit, problem: Problem, how: str, record: Trajectory) -> list[Match]:
+    """Where rounding is worse than single steps show: as round as the verdict allows."""
+    several = (
+        rounded(fit, problem, how),
+        rounded(fit, problem, how, BOLD * LIMIT),
+        written_short(fit.candidate),
+        fit.candidate,
+    )
+    return [tried(candidate, record) for candidate in several]
+
+
+def _from_zero(fit: Fit, problem: Problem, how: str) -> list[Fit]:
+    """The fit, if there is one, where ε is an amount: the logarithm of one that is too small to
+    have an effect has no slope, by which it would come to one that has."""
+    free = fit.candidate.free
+    amounts = tuple(replace(c, kind=AMOUNT) if c.setting in EPS else c for c in free)
+    if amounts == free:
+        return []
+    found = fitted(replace(fit.candidate, free=amounts), problem, how, (problem.soft,))
+    return [fitted(replace(found.candidate, free=free), problem, how, (problem.soft,), 3)]
 
 
 def tried(candidate: Candidate, record: Trajectory, plain: bool = True) -> Match:
@@ -117,6 +177,12 @@ def _plain_decay(candidate: Candidate) -> Candidate:
     return replace(candidate, settings=settings)
 
 
+def in_reach(candidate: Candidate, c: Coordinate) -> bool:
+    """Whether that setting is one that people write."""
+    low, high = SENSIBLE[c.kind]
+    return low <= c.there(c.of(candidate.settings)) <= high
+
+
 def sensible(match: Match, record: Trajectory) -> Match:
     """What is nearest, with settings of two digits, and the defaults for what lies out of reach: no
     more is known of one that is not it."""
@@ -125,9 +191,7 @@ def sensible(match: Match, record: Trajectory) -> Match:
     candidate = match.candidate
     for c in candidate.free:
         default, value = usual(candidate, c), c.of(candidate.settings)
-        x = c.there(value)
-        low, high = SENSIBLE[c.kind]
-        if not low <= x <= high and default is not None:
+        if not in_reach(candidate, c) and default is not None:
             value = default
         else:
             tries = _round(value, c.kind)
@@ -182,12 +246,19 @@ def _rated(fit: Fit, record: Trajectory, how: str, relative: float) -> list[tupl
     return options
 
 
-def rounded(fit: Fit, problem: Problem, how: str, limit: float = LIMIT) -> Candidate:
+def rounded(
+    fit: Fit,
+    problem: Problem,
+    how: str,
+    limit: float = LIMIT,
+    only: tuple[Coordinate, ...] | None = None,
+) -> Candidate:
     """The candidate with the roundest settings, one after another, that are within `limit` standard
     errors, while the others are fitted anew: 0 where that is usual, then the default, then others
-    of few digits."""
+    of few digits. Or those of them that are named `only`."""
     open_ = sorted(
-        fit.candidate.free, key=lambda c: (c.setting not in RARE, c.setting not in CLIPS)
+        fit.candidate.free if only is None else only,
+        key=lambda c: (c.setting not in RARE, c.setting not in CLIPS),
     )
     now = fit
     for coordinate in open_:
@@ -241,9 +312,8 @@ def _round(value: float, kind: str) -> list[float]:
 def opened(candidate: Candidate, names: set[str] | None = None) -> Candidate:
     """The candidate with its settings of those names open, or all of them."""
     free = tuple(
-        Coordinate(n, i if isinstance(kind, tuple) else None, k)
-        for n, kind in facts(candidate.optimizer).free.items()
-        if (names is None or n in names) and (n != "lr" or candidate.rate is None)
-        for i, k in enumerate(kind if isinstance(kind, tuple) else (kind,))
+        c
+        for c in coordinates(candidate.optimizer)
+        if (names is None or c.setting in names) and (c.setting != "lr" or candidate.rate is None)
     )
     return replace(candidate, free=free)

@@ -60,14 +60,18 @@ class Trajectory:
 
     def flat(self, elements: int | None = None) -> Trajectory:
         """All tensors as one, or so many of its elements, drawn at random."""
-        p, g = (
-            np.concatenate([t[i].reshape(len(t[i]), -1) for t in self.tensors], 1) for i in (0, 1)
-        )
-        norms = self.norms
-        if elements is not None and elements < p.shape[1]:
+        several = [[a.reshape(len(a), -1) for a in tensor] for tensor in self.tensors]
+        norms, size = self.norms, sum(p.shape[1] for p, _ in several)
+        if elements is not None and elements < size:
             norms = self.all_norms()
-            chosen = np.random.default_rng(0).choice(p.shape[1], elements, replace=False)
-            p, g = p[:, chosen], g[:, chosen]
+            chosen = np.random.default_rng(0).choice(size, elements, replace=False)
+            starts = np.cumsum([0, *(p.shape[1] for p, _ in several)])
+            which = np.searchsorted(starts, chosen, side="right") - 1
+            several = [
+                [a[:, chosen[which == i] - starts[i]] for a in tensor]
+                for i, tensor in enumerate(several)
+            ]
+        p, g = (np.concatenate([tensor[i] for tensor in several], 1) for i in (0, 1))
         return replace(self, tensors=((p, g),), names=("",), norms=norms)
 
     def parameters(self) -> np.ndarray:

@@ -1,11 +1,15 @@
 """The search: what it names, what it tells apart, and what it refuses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from gradtwin.comparisons.dialects import rates, recorder, search, trajectory
+from gradtwin.comparisons.dialects import forced, rates, recorder, search, trajectory
+from gradtwin.comparisons.dialects.candidates import Candidate, ascends
+from gradtwin.comparisons.dialects.facts import defaults
 from gradtwin.comparisons.dialects.trajectory import Trajectory
-from gradtwin.manual.dialects import rule_of
+from gradtwin.manual.dialects import of, rule_of
 
 from gradtwin import record_optimizer
 
@@ -96,11 +100,24 @@ def test_a_tensor_that_moves_too_little_is_not_told():
             lambda t: np.where(t < 10, (t + 1) / 10, (1 + np.cos(np.pi * (t - 10) / 30)) / 2),
         ),
         ("inverse time(lr=0.01, decay=0.1)", lambda t: 1 / (1 + 0.1 * t)),
+        (
+            "cosine with restarts(lr=0.01, T_0=10, T_mult=1, eta_min=0.0)",
+            lambda t: (1 + np.cos(np.pi * (t % 10) / 10)) / 2,
+        ),
+        (
+            "cosine with restarts(lr=0.01, T_0=5, T_mult=2, eta_min=0.0)",
+            lambda t: [
+                (1 + np.cos(np.pi * (s - a) / T)) / 2
+                for s in t
+                for a, T in ((0, 5), (5, 10), (15, 20), (35, 40))
+                if a <= s < a + T
+            ],
+        ),
     ],
 )
 def test_a_schedule_is_recognised_by_its_rates(shape, factor):
     t = np.arange(40)
-    lr = 0.01 * factor(t)
+    lr = 0.01 * np.asarray(factor(t))
     unsure = 1e-6 * lr + 1e-12
     noise = np.random.default_rng(0).standard_normal(40)
     found = rates.recognised(lr + unsure * noise, unsure)
@@ -108,6 +125,47 @@ def test_a_schedule_is_recognised_by_its_rates(shape, factor):
     assert np.allclose(found.at(t), lr, rtol=1e-4)
     wrong = lr * (1 + 0.02 * np.random.default_rng(1).standard_normal(40))
     assert rates.recognised(wrong, unsure) is None
+
+
+@pytest.mark.parametrize("late", [-1, 1])
+def test_a_schedule_that_is_one_step_off_is_told_apart(late):
+    """One that was stepped before the optimizer, or once more than it."""
+    t = np.arange(40)
+    lr = 0.01 * (1 + np.cos(np.pi * np.clip(t + late, 0, 40) / 40)) / 2
+    unsure = 1e-6 * lr + 1e-12
+    found = rates.recognised(lr, unsure)
+    assert found is None or "cosine(lr=0.01, T_max=40" not in found.said()
+
+
+def test_a_step_is_known_by_how_it_goes_with_its_rate():
+    after = next(d for d in of("adam") if "after the step" in d.name)
+    decoupled = defaults("adam") | {"decoupled_weight_decay": True}
+    assert forced.linearity(Candidate("adam", (), decoupled, ())) == "linear"
+    assert forced.linearity(Candidate("adam", (after,), decoupled, ())) == "quadratic"
+    assert forced.linearity(Candidate("ftrl", (), defaults("ftrl"), ())) == "no"
+    lr = np.linspace(0.01, 1.5, 40)
+    record = made("adam", ADAM | {"weight_decay": 0.1, "decoupled_weight_decay": True}).tensor(0)
+    truth = Candidate("adam", (after,), decoupled | ADAM | {"weight_decay": 0.1}, ())
+    problem = forced.Problem(replace(record, lr=lr), 0.0)
+    problem.moves = problem.steps([truth], lr)[0]
+    assert problem.solved([truth], forced.EACH)[1][0] == pytest.approx(lr, rel=1e-9)
+
+
+def test_a_first_step_that_begins_elsewhere_does_not_ascend():
+    record = made("ftrl", {"lr": 0.1})
+    p, g = record.tensors[0]
+    assert (np.sign(p[1] - p[0]) * np.sign(g[0])).sum() > 0  # else it is no test
+    assert not ascends(record)
+    assert ascends(made("adam", ADAM | {"maximize": True}))
+
+
+def test_some_elements_of_several_tensors_are_those_of_all():
+    record = made("adam", ADAM)
+    some, whole = record.flat(6), record.flat()
+    for a, b in zip(some.tensors[0], whole.tensors[0], strict=True):
+        assert a.shape[1] == 6
+        assert all(any(np.array_equal(x, y) for y in b.T) for x in a.T)
+    assert some.all_norms() == pytest.approx(whole.all_norms(), rel=1e-15)
 
 
 def test_a_rate_that_nobody_wrote_down_is_found_beside_the_settings():
@@ -119,9 +177,10 @@ def test_a_rate_that_nobody_wrote_down_is_found_beside_the_settings():
     assert found.settings["betas"] == (0.9, 0.95)
 
 
-def test_a_budget_ends_the_search_and_is_said():
+@pytest.mark.parametrize("budget", [0.0, 0.5])
+def test_a_budget_ends_the_search_and_is_said(budget):
     record = made("sgd", {"lr": 0.1})
-    answers, clock = search.search(record, names=["adam"], budget=0.5)
+    answers, clock = search.search(record, names=["adam"], budget=budget)
     assert clock.skipped
     assert not answers[0].reproduced
 
