@@ -76,7 +76,7 @@ def kinks(hand: Side, twin: Side, cell: Cell, start: Point, ours: np.ndarray, dr
     chance none of the runs under noise went ours. Then the drift leaps; and the reference, started
     where our run is at the last step before, goes our way. That is what is tried.
     """
-    at, left = start, []
+    at, left = start, list[str]()
     while drift.parted is not None:
         if not _leaps(drift.ratio, drift.parted) or len(left) == KINKS:
             return ""

@@ -95,22 +95,22 @@ def from_words(given: Mapping[str, Sequence[Any]], settings: dict[str, Any]) -> 
         every = [v for value in values for v in (allowed if allowed and value == ALL else [value])]
         wanted[name] = list({str(value): value for value in every}.values())
     cells: dict[str, Cell] = {}  # by id: some models do not have what is varied in others
-    errors = []
+    left_out: list[tuple[dict[str, Any], Exception]] = []
     unused = {name: {str(v) for v in values if v != ALL} for name, values in given.items()}
     for values in itertools.product(*wanted.values()):
         combination = dict(zip(wanted, values, strict=True))
         try:
             cell = _cell(combination, settings)
         except (ValueError, TypeError) as error:
-            errors.append((combination, error))
+            left_out.append((combination, error))
         else:
             cells.setdefault(described(cell)["id"], cell)
             for name, value in combination.items():
                 unused[name].discard(str(value))
-    for combination, error in errors:
+    for combination, why in left_out:
         if not cells or any(str(combination[name]) in unused[name] for name in combination):
-            raise error
-    return Grid([*cells.values()], [str(error) for _, error in errors])
+            raise why
+    return Grid([*cells.values()], [str(why) for _, why in left_out])
 
 
 def _cell(given: dict[str, Any], settings: dict[str, Any]) -> Cell:

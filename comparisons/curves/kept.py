@@ -121,8 +121,8 @@ class Shelf:
             content = json.loads(files.read(path))
             if content.pop("format") != FORMAT or content["row"]["id"] != row_id:
                 raise ValueError("another format")
-            curves = {name: np.array(content.pop(name)) for name in CURVES}
-            kept = Kept(**curves, **content)
+            content |= {name: np.array(content[name]) for name in CURVES}
+            kept = Kept(**content)
             why = self._differs(kept.environment)
         except (ValueError, TypeError, KeyError, AttributeError):
             why = "it cannot be read"

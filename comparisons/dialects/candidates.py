@@ -226,7 +226,7 @@ def run(
     candidate: Candidate,
     record: Trajectory,
     noise: Callable[[Any], Any] | None = None,
-    counted_as: type[np.floating] = np.float64,
+    counted_as: str = "float64",
 ) -> np.ndarray:
     """The parameters (steps, elements) of a free run from the record's start on its gradients.
     Noise moves what a step sees, at every step. What depends on the count of steps alone, as bias
@@ -268,14 +268,12 @@ def clipped(record: Trajectory, settings: dict[str, Any]) -> tuple[Trajectory, d
 
 
 @functools.lru_cache(maxsize=2048)
-def stepped(
-    optimizer: str, spoken: tuple[Dialect, ...], counted_as: type[np.floating]
-) -> Callable[..., Any]:
-    if counted_as is np.float64:
+def stepped(optimizer: str, spoken: tuple[Dialect, ...], counted_as: str) -> Callable[..., Any]:
+    if counted_as == "float64":
         return dialects.variant(optimizer, *spoken)
 
     def next_in_dtype(state: dict[str, Any]) -> tuple[Any, Any]:
         step, t = next_step(state)
-        return step, counted_as(t)
+        return step, np.dtype(counted_as).type(t)
 
     return dialects.variant(optimizer, *spoken, next_step=next_in_dtype)

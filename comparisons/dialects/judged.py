@@ -129,7 +129,7 @@ def _by_settings(
 def _in_single(candidate: Candidate, record: Trajectory, clean: np.ndarray) -> np.ndarray:
     """What the rule itself loses in float32, and what 1 − βᵗ does there."""
     held = _held(candidate)
-    counts = [run(held, record, counted_as=dtype) for dtype in (np.float32, np.float64)]
+    counts = [run(held, record, counted_as=dtype) for dtype in ("float32", "float64")]
     return _furthest(run(candidate, record.double())[None], clean) + _furthest(
         counts[0][None], counts[1].astype(float)
     )

@@ -273,7 +273,7 @@ def _tier(
         alike = [p for p in best if p[0].candidate.optimizer == pair[0].candidate.optimizer]
         if len(best) < KEPT and len(alike) < ALIKE and pair[0].distance <= limit:
             best.append(pair)
-    matches = []
+    matches: list[Match] = []
     for fit, how in best:
         if clock.over and matches:
             clock.skipped += 1

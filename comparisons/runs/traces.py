@@ -286,9 +286,9 @@ class _Pair:
         their parts, by the size of such a part, and in how many; NaN where that is not known."""
         found = np.full((3, len(columns.names)), np.nan)
         for one, other in self.parameters:
-            pair = old.start_sums(one), new.start_sums(other)
-            if pair[0] is not None and pair[1] is not None:
-                found[:, columns.places[unwrapped(one)]] = start_distances(*pair)
+            before, after = old.start_sums(one), new.start_sums(other)
+            if before is not None and after is not None:
+                found[:, columns.places[unwrapped(one)]] = start_distances(before, after)
         return found
 
 

@@ -281,9 +281,10 @@ class Floor:
             yield cast(single, np.float64)
 
         around = [nullcontext()] * (2 if self._loses else 1)
-        for given, (*low, high) in self._results(seeds, points, lambda seed: around):
+        for given, found in self._results(seeds, points, lambda seed: around):
+            low, high = found[0], found[-1]
             if self._loses:
-                lost = self._loss_of(*low, high)
+                lost = self._loss_of(low, high)
                 self._own = {n: np.maximum(a, lost[n].max(axis=0)) for n, a in self._own.items()}
             doubles.append((given, high))
         self._looked = max(self._looked, *seeds)
@@ -336,12 +337,7 @@ class Floor:
             lone = points(seeds[0])
             yield [], [self._evaluated(next(lone), False, inside) for inside in around(seeds[0])]
             return
-        groups: dict[Any, list[tuple[int, Sequence[Any]]]] = {}
-        for seed in seeds:
-            given = list(points(seed))
-            settings = tuple(leaf for leaf in leaves(given) if isinstance(leaf, float))
-            groups.setdefault(settings, []).append((seed, given))
-        for (seed, first), *others in groups.values():
+        for (seed, first), *others in _by_settings([(s, list(points(s))) for s in seeds]):
             columns = zip(first, *(more for _, more in others), strict=True)
             all_given = list(map(stacked, columns)) if others else first
             yield (
@@ -431,6 +427,17 @@ def _wider(
         np.maximum(further, small * abs(finite_part(truth)), out=further)
         movement[movement > further] = 0
     return np.maximum(noise, movement, out=movement)
+
+
+def _by_settings(
+    draws: Sequence[tuple[int, Sequence[Any]]],
+) -> Collection[list[tuple[int, Sequence[Any]]]]:
+    """The draws whose points have the same floats beside their arrays, together."""
+    groups: dict[Any, list[tuple[int, Sequence[Any]]]] = {}
+    for draw in draws:
+        settings = tuple(leaf for leaf in leaves(draw[1]) if isinstance(leaf, float))
+        groups.setdefault(settings, []).append(draw)
+    return groups.values()
 
 
 def nearby(inputs: Any, seed: int, dtype: Any = np.float32) -> Any:

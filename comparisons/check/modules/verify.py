@@ -339,16 +339,7 @@ class _Judged:
             name: sum(tensors[source].numel() for source in subject.made_of[name])
             for name in subject.wanted
         }
-        most = max(MANY, sum(sizes.values()) // PART)
-        groups: list[list[str]] = [[]]
-        elements = 0
-        for name, size in sizes.items():
-            if elements + size > most and groups[-1] and reference.runs:
-                groups.append([])
-                elements = 0
-            groups[-1].append(name)
-            elements += size
-        for group in groups:
+        for group in _groups(sizes) if reference.runs else [subject.wanted]:
             held = {id(tensors[source]) for name in group for source in subject.made_of[name]}
             theirs = [name for name in reference.wanted if id(tensors[name]) in held]
             yield _asked(subject, group), _asked(reference, theirs)
@@ -426,6 +417,21 @@ class _Judged:
         for name, verdict in verdicts.items():
             kind = str(given[name].dtype)
             yield Place(call, verdict.kind, name, kind, verdict, verdict.note)
+
+
+def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The names of parameters, parted so that of each group no more are judged at once than may
+    be."""
+    most = max(MANY, sum(sizes.values()) // PART)
+    groups: list[list[str]] = [[]]
+    elements = 0
+    for name, size in sizes.items():
+        if elements + size > most and groups[-1]:
+            groups.append([])
+            elements = 0
+        groups[-1].append(name)
+        elements += size
+    return groups
 
 
 def _asked(side: Side, wanted: Sequence[str]) -> Side:
