@@ -88,6 +88,15 @@ def judged(candidate: Candidate, record: Trajectory) -> Match:
     )
 
 
+def moves_too_little(record: Trajectory) -> bool:
+    """Whether rounding of the record alone hides its movement, whatever made it."""
+    params = np.concatenate([p.reshape(record.steps + 1, -1) for p, _ in record.tensors], axis=1)
+    floor = unit_roundoff(record.dtype) * trajectory_scale(params)[-1]
+    return (
+        _share(LIMIT * _norm(floor), _norm(np.subtract(params[-1], params[0], dtype=float))) > SEEN
+    )
+
+
 def seen_by(candidate: Candidate, record: Trajectory) -> Trajectory:
     """What of the record a verdict on the candidate looks at."""
     return record.flat(MOST) if candidate.elementwise else record

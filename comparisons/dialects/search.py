@@ -15,7 +15,7 @@ from .candidates import CLIPS, Candidate, candidates, run
 from .facts import ELSEWHERE, OPTIMIZERS
 from .forced import SOFT, Fit, by_signs, looked
 from .groups import Tensor, as_groups
-from .judged import Match, lost_state, seen_by
+from .judged import Match, lost_state, moves_too_little, seen_by
 from .settled import SHORT, STEPS, in_reach, part, reach, sensible, settled
 from .trajectory import Trajectory
 
@@ -176,8 +176,9 @@ def _first(
                 return [best]
         found += [m for m in matches if m.reproduced]
         nearest += [m for m in matches if not m.reproduced]
-        if any(m.unseen for m in matches):  # then others look no better
-            return [next(m for m in matches if m.unseen)]
+        unseen = [m for m in matches if m.unseen]
+        if unseen and moves_too_little(record):  # then others look no better
+            return unseen[:1]
         if before or any(m.candidate.plain() for m in found):
             break
     if not found:

@@ -15,8 +15,8 @@ from ..dialects.trajectory import Trajectory
 from ..optimizers.streams import SHAPE, STREAMS
 
 STEPS = 20
-# So that what is usually 0 is heard.
-TELLING = {"weight_decay": 0.1, "momentum": 0.9, "dampening": 0.1}
+# So that what is usually 0, or too small to have an effect, is heard.
+TELLING = {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.1, "momentum": 0.9, "dampening": 0.1}
 
 
 def parted(optimizer: str) -> tuple[list[str], list[list[int | None]]]:
@@ -45,7 +45,9 @@ def parted(optimizer: str) -> tuple[list[str], list[list[int | None]]]:
 def _telling(optimizer: str, dialect: Dialect | None) -> dict[str, Any]:
     """Settings under which the dialect has an effect."""
     settings = defaults(optimizer)
-    settings |= {n: v for n, v in TELLING.items() if n in settings}
+    settings |= {
+        n: v for n, v in TELLING.items() if n in settings and isinstance(settings[n], float)
+    }
     choices = {n for choice in facts(optimizer).choices for n in choice}
     if dialect and dialect.about == "decay" and "decoupled_weight_decay" in choices:
         settings["decoupled_weight_decay"] = True

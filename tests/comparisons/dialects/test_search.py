@@ -81,6 +81,17 @@ def test_a_tensor_that_moves_too_little_is_not_told():
     record = made("sgd", {"lr": 1e-8}, "float32")
     answer = named(record, "sgd")
     assert not answer.reproduced
+    assert answer.match.unseen
+
+
+def test_one_that_hides_everything_in_its_own_floor_ends_nothing():
+    """RAdam with a β₂ near 1 follows SGD, with rates in the millions; its floor is larger still."""
+    lr = np.where(np.arange(40) < 15, 0.1, 0.01)
+    settings = {"momentum": 0.9, "weight_decay": 5e-4}
+    answer = named(made("sgd", settings, "float32", lr=lr), "radam", "sgd")
+    assert answer.reproduced
+    assert answer.match.candidate.optimizer == "sgd"
+    assert answer.match.candidate.rate.said() == "multistep(lr=0.1, gamma=0.1, milestones=(15,))"
 
 
 @pytest.mark.parametrize(
