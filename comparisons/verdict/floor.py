@@ -282,11 +282,10 @@ class Floor:
 
         around = [nullcontext()] * (2 if self._loses else 1)
         for given, found in self._results(seeds, points, lambda seed: around):
-            low, high = found[0], found[-1]
             if self._loses:
-                lost = self._loss_of(low, high)
+                lost = self._loss_of(found[0], found[-1])
                 self._own = {n: np.maximum(a, lost[n].max(axis=0)) for n, a in self._own.items()}
-            doubles.append((given, high))
+            doubles.append((given, found[-1]))
         self._looked = max(self._looked, *seeds)
         return doubles
 
