@@ -43,8 +43,9 @@ TorchAdam = torch.optim.Adam
 
 def net():
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    layers = torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)
+    return torch.nn.Sequential(*layers).double()
 
 
 def batch():
-    return torch.linspace(-1, 1, 15).reshape(5, 3)
+    return torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3)
