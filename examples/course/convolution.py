@@ -5,8 +5,8 @@
 x (N, C, H, W), w (O, C, I, J), b (O) → y (N, O, H − I + 1, W − J + 1).
 
 To derive: dw[o, c, i, j] is a sum over all places at which that weight was used, db[o] over all
-outputs of that channel. One x is used by several outputs, once for each weight (i, j): so begin with
-zeros, and for each (i, j) add what comes back through it, w[:, :, i, j] times dy, to those
+outputs of that channel. One x is used by several outputs, once for each weight (i, j): so begin
+with zeros, and for each (i, j) add what comes back through it, w[:, :, i, j] times dy, to those
 x[:, :, r + i, s + j] that it came from.
 
 gradtwin check convolution.py:convolution --against torch.nn.functional.conv2d \

@@ -11,7 +11,8 @@ of the row moves three things, x̂ itself, m and s:
 
 Put them together: dx is dx̂, less its mean, less x̂ times a mean, all over s. Which mean is it?
 
-gradtwin check layer_norm.py:layer_norm --against layer_norm.py:truth --shape 5,8 --shape 8 --shape 8
+gradtwin check layer_norm.py:layer_norm --against layer_norm.py:truth \
+    --shape 5,8 --shape 8 --shape 8
 """
 
 import numpy as np

@@ -8,8 +8,8 @@
 x (N, I), h and c (N, H), W (4H, I), U (4H, H), b (4H) → h′ and c′ (N, H).
 (Hochreiter & Schmidhuber, 1997; the gate f: Gers, Schmidhuber & Cummins, 2000)
 
-To derive: two slopes arrive, dh′ and dc′. The c′ is used twice, as a result and in h′: both ways add
-up. Then each gate: σ′(a) = σ (1 − σ), tanh′(a) = 1 − tanh². Put the four parts of da beside one
+To derive: two slopes arrive, dh′ and dc′. The c′ is used twice, as a result and in h′: both ways
+add up. Then each gate: σ′(a) = σ (1 − σ), tanh′(a) = 1 − tanh². Put the four parts of da beside one
 another, and the first line is a line.
 
 gradtwin check lstm_cell.py:lstm_cell --against lstm_cell.py:truth \

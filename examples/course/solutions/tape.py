@@ -1,13 +1,13 @@
 """8. A tape: all of autograd.
 
-A Tensor is an array that remembers what made it: its `inputs`, and the `pullback`, which makes of the
-slope in the array those in its inputs. What is computed from tensors is therefore a graph, from the
-inputs to the loss, and `backward` goes through it the other way round. (Wengert, 1964)
+A Tensor is an array that remembers what made it: its `inputs`, and the `pullback`, which makes of
+the slope in the array those in its inputs. What is computed from tensors is therefore a graph, from
+the inputs to the loss, and `backward` goes through it the other way round. (Wengert, 1964)
 
 To derive: the order, and what happens at a tensor that was used twice.
 
-    1. A tensor may hand on its slope only when all who used it have handed theirs to it. Which order
-       of the tensors sees to that? (Inputs are made before what is made of them.)
+    1. A tensor may hand on its slope only when all who used it have handed theirs to it. Which
+       order of the tensors sees to that? (Inputs are made before what is made of them.)
     2. What comes from several users adds up: it is a sum over all ways from the tensor to the end.
 
 The inputs of the whole have no inputs and no pullback themselves.
