@@ -1,4 +1,4 @@
-"""What GitHub reads: the action, tried in the project of examples/guard; forms, workflows, citation."""
+"""What GitHub reads: the action, tried in the project of examples/guard; forms, workflows."""
 
 import os
 import re

@@ -268,7 +268,10 @@ def test_the_tour(tmp_path):
     assert w[0][0] == w[1][1]  # by pullbacks and by the tape
     assert "mse_loss against mse_loss: right" in steps[4]
     assert re.search("on the whole run: (rounding|identical)", steps[7])
-    assert (tmp_path / "new/tour.png").stat().st_size > 10_000
+    for picture in ("functions.png", "tour.png"):
+        assert (tmp_path / "new" / picture).stat().st_size > 10_000
+    learnt = re.findall(r"SGD is at (\S+), Adam .* at (\S+)\.\n", steps[6])
+    assert float(learnt[0][0]) > float(learnt[0][1])
     assert run.stderr == ""
 
 
