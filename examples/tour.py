@@ -180,7 +180,7 @@ serves other ways to step.""")
 
 
 def run(name, settings, scale=1, steps=150):
-    """The loss before every step, on batches of ten, with x measured in a unit that makes it `scale`
+    """The loss before every step, on batches of ten; x is measured in a unit that makes it `scale`
     times as large."""
     step = getattr(optimizers, "sgd" if name == "momentum" else name)
     rng, parameters = np.random.default_rng(0), dict(START)
