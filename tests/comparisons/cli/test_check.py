@@ -254,6 +254,11 @@ def test_mutants(gradtwin, tmp_path):
     assert "did you mean relu" in known.stderr
 
 
+def worded(text):
+    """Without its numbers, and without the folders of its pictures."""
+    return re.sub(r"-?\d[\d.e+-]*", "#", re.sub(r"\S*/(?=\w+\.png)", "", text))
+
+
 def test_the_tour(tmp_path):
     """Eight steps, none longer than a screen, and a picture."""
     tour = EXAMPLES / "tour.py"
@@ -272,6 +277,8 @@ def test_the_tour(tmp_path):
         assert (tmp_path / "new" / picture).stat().st_size > 10_000
     learnt = re.findall(r"SGD is at (\S+), Adam .* at (\S+)\.\n", steps[6])
     assert float(learnt[0][0]) > float(learnt[0][1])
+    page = worded((EXAMPLES.parent / "docs/tour.md").read_text(encoding="utf-8"))
+    assert all(worded(step.strip("\n")) in page for step in steps), "python docs/tour_page.py"
     assert run.stderr == ""
 
 
