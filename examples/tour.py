@@ -215,9 +215,10 @@ def ways_to_step(folder):
     sgd, adam = (run(name, {"lr": lr}, 20)[-1] for name, lr in (("sgd", 5e-4), ("adam", 0.05)))
     print(f"""
 The curves are in {path}
-SGD wins: the loss bends about as much in w as in b, so one rate fits both. A step of Adam is about lr long, however steep it is,
-and w has 2 to go. Its day comes when slopes are of unlike sizes. Measure x in
-a unit 20 times smaller: w needs a rate of 0.0005, and b creeps;
+SGD wins: the loss bends about as much in w as in b, so one rate fits both. A
+step of Adam is about lr long, however steep it is, and w has 2 to go. Its day
+comes when slopes are of unlike sizes. Measure x in a unit 20 times smaller: w
+needs a rate of 0.0005, with which b creeps, and
 after 150 steps SGD is at {sgd:.4f}, Adam with the same lr as before at {adam:.4f}.
 `gradtwin optimizers` compares each of these steps with torch's.""")
 
