@@ -218,8 +218,8 @@ The curves are in {path}
 SGD wins: the loss bends about as much in w as in b, so one rate fits both. A
 step of Adam is about lr long, however steep it is, and w has 2 to go. Its day
 comes when slopes are of unlike sizes. Measure x in a unit 20 times smaller: w
-needs a rate of 0.0005, with which b creeps, and
-after 150 steps SGD is at {sgd:.4f}, Adam with the same lr as before at {adam:.4f}.
+needs a rate of 0.0005, with which b creeps. After 150 steps
+SGD is at {sgd:.4f}, Adam with the same lr as before at {adam:.4f}.
 `gradtwin optimizers` compares each of these steps with torch's.""")
 
 
