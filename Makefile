@@ -8,10 +8,10 @@ PIP = $(BIN)/python $(INSTALL) --constraint constraints.txt
 LATEST = .venv-latest
 
 # Else each of many processes compiles torch anew, where the environment forbids to keep bytecode.
-test quick sweep attack ports latest: export PYTHONDONTWRITEBYTECODE =
+test quick sweep attack ports course latest: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL = help
-.PHONY: help compare test quick sweep attack ports latest lint format clean
+.PHONY: help compare test quick sweep attack ports course latest lint format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ attack: $(VENV)/.test  ## readers, writers and commands before damaged files and
 
 ports: $(VENV)/.ports  ## ports of models of transformers; and of timm, where that is installed
 	@$(BIN)/python -m pytest -n auto --dist worksteal tests/comparisons/check/test_ports_*.py
+
+course: $(VENV)/.test  ## the course: solutions are right, exercises open, wrong solutions found
+	@$(BIN)/python -m pytest -n auto --dist worksteal --sweep tests/examples/test_course.py
 
 latest: $(LATEST)/bin/python  ## the test suite with the newest of all packages
 	@echo "installing the newest packages into $(LATEST)"

@@ -12,7 +12,11 @@ from gradtwin.comparisons.environment import kernels
 
 HERE = Path(__file__).parent
 FOLDERS = ("curves", "check", "optimizers", "gradients", "runs")
-TESTS = [HERE / "test_laws.py", *(HERE / "comparisons" / name for name in FOLDERS)]
+TESTS = [
+    HERE / "test_laws.py",
+    HERE / "examples",
+    *(HERE / "comparisons" / name for name in FOLDERS),
+]
 THREADS = "OMP_NUM_THREADS"
 
 

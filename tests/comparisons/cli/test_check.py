@@ -256,6 +256,11 @@ def test_mutants(gradtwin, tmp_path):
     assert "did you mean relu" in known.stderr
 
 
+def worded(text):
+    """Without its numbers, and without the folders of its pictures."""
+    return re.sub(r"-?\d[\d.e+-]*", "#", re.sub(r"\S*/(?=\w+\.png)", "", text))
+
+
 def test_the_tour(tmp_path):
     """Eight steps, none longer than a screen, and a picture."""
     tour = EXAMPLES / "tour.py"
@@ -270,7 +275,12 @@ def test_the_tour(tmp_path):
     assert w[0][0] == w[1][1]  # by pullbacks and by the tape
     assert "mse_loss against mse_loss: right" in steps[4]
     assert re.search("on the whole run: (rounding|identical)", steps[7])
-    assert (tmp_path / "new/tour.png").stat().st_size > 10_000
+    for picture in ("functions.png", "tour.png"):
+        assert (tmp_path / "new" / picture).stat().st_size > 10_000
+    learnt = re.findall(r"SGD is at (\S+), Adam .* at (\S+)\.\n", steps[6])
+    assert float(learnt[0][0]) > float(learnt[0][1])
+    page = worded((EXAMPLES.parent / "docs/tour.md").read_text(encoding="utf-8"))
+    assert all(worded(step.strip("\n")) in page for step in steps), "python docs/tour_page.py"
     assert run.stderr == ""
 
 
