@@ -11,7 +11,7 @@ LATEST = .venv-latest
 test quick sweep attack ports course latest: export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL = help
-.PHONY: help compare test quick sweep attack ports course latest lint format clean
+.PHONY: help compare test quick sweep attack ports course latest docs lint format clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ latest: $(LATEST)/bin/python  ## the test suite with the newest of all packages
 	@echo "installing the newest packages into $(LATEST)"
 	@$(LATEST)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager torch --editable '.[test]'
 	@$(LATEST)/bin/python -m pytest -n auto --dist worksteal
+
+docs: $(VENV)/.docs  ## the site, in build/docs/
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
+	@echo "made build/docs/index.html"
 
 lint: $(VENV)/.lint  ## ruff, and mypy on what is installed
 	@$(BIN)/ruff check .
@@ -75,6 +79,10 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.ports: $(VENV)/.test
 	@$(PIP) --editable '.[test,transformers]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.run
