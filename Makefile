@@ -44,7 +44,7 @@ latest: $(LATEST)/bin/python  ## the test suite with the newest of all packages
 	@$(LATEST)/bin/python -m pytest -n auto --dist worksteal
 
 docs: $(VENV)/.docs  ## the site, in build/docs/
-	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
+	@$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going docs build/docs
 	@echo "made build/docs/index.html"
 
 lint: $(VENV)/.lint  ## ruff, and mypy on what is installed

@@ -25,7 +25,7 @@ autodoc_typehints_format = "short"
 
 def as_restructured_text(app, what, name, obj, options, lines):
     """Docstrings are written to be read in a terminal. A paragraph of theirs flows, with `code`;
-    one with lines further in, a formula or a table of arguments, stands as it is."""
+    one with lines further in, a formula, stands as it is; a table of arguments becomes a list."""
     paragraphs = re.split(r"\n\s*\n", textwrap.dedent("\n".join(lines)).strip("\n"))
     lines[:] = "\n\n".join(map(_paragraph, paragraphs)).split("\n")
 
@@ -34,8 +34,12 @@ def _paragraph(text):
     if text.startswith("* "):
         points = re.split(r"^\* ", text, flags=re.MULTILINE)[1:]
         return "\n".join(f"* {_flowing(point)}" for point in points)
+    entries = re.split(r"\n(?! )", text)
+    terms = [re.fullmatch(r"(\S+(?:, \S+)*) {2,}(.+)", entry, re.DOTALL) for entry in entries]
+    if all(terms):
+        return "\n".join(f"``{term[1]}``\n    {_flowing(term[2])}" for term in terms)
     if re.search(r"^ ", text, flags=re.MULTILINE):
-        return "::\n\n" + textwrap.indent(textwrap.dedent(text), "    ")
+        return ".. code-block:: text\n\n" + textwrap.indent(textwrap.dedent(text), "    ")
     return _flowing(text)
 
 
