@@ -1,4 +1,5 @@
-"""Rules in 16 bits beside parameters in float32, as torch.autocast runs them."""
+"""Rules in 16 bits beside parameters in float32, as torch.autocast runs them. Raises ValueError for
+a type that it does not know."""
 
 import ml_dtypes
 import numpy as np

@@ -30,20 +30,28 @@ def sources(name: str) -> list[tuple[str, str]]:
         rule, module = getattr(manual.schedules, name), reference.schedules
     else:
         rule, module = ops.named(name).rule, getattr(reference, ops.named(name).family)
-    source = inspect.getsource(module)
-    parts: dict[str, str] = {}  # by the name that each has
-    for node in ast.parse(source).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node]
-        for target in targets:
-            own = getattr(target, "id", getattr(target, "name", ""))
-            first = min([node, *getattr(node, "decorator_list", [])], key=lambda n: n.lineno)
-            parts[own] = "\n".join(source.splitlines()[first.lineno - 1 : node.end_lineno])
+    folder = [m for m in vars(module).values() if inspect.ismodule(m)]
+    files = [m for m in folder if m.__name__.startswith(f"{module.__name__}.")]
+    module, parts = next((m, p) for m in (module, *files) if name in (p := _parts(m)))
     helpers = [parts[own] for own in re.findall(r"\b_\w+", parts[name]) if own in parts]
     mirror = "\n\n".join([*dict.fromkeys(helpers), parts[name]])
     return [
         (_place(rule), inspect.getsource(rule).rstrip()),
         (f"\n{_place(module)}", mirror.rstrip()),
     ]
+
+
+def _parts(module: ModuleType) -> dict[str, str]:
+    """What stands in a module, by the name that each has."""
+    source = inspect.getsource(module)
+    parts = {}
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node]
+        for target in targets:
+            own = getattr(target, "id", getattr(target, "name", ""))
+            first = min([node, *getattr(node, "decorator_list", [])], key=lambda n: n.lineno)
+            parts[own] = "\n".join(source.splitlines()[first.lineno - 1 : node.end_lineno])
+    return parts
 
 
 def tried_on(name: str) -> list[tuple[str, str]]:

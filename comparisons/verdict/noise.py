@@ -156,8 +156,10 @@ def moved_by(
 
 def _sides(leaf: Any, size: float, rng: np.random.Generator) -> np.ndarray | None:
     """Which elements become larger; None for what stays."""
+    if isinstance(leaf, Fixed):
+        return None
     leaf = np.array(leaf) if isinstance(leaf, float) else leaf
-    if isinstance(leaf, Fixed) or not is_floating(leaf) or _may_be_labels(leaf):
+    if not is_floating(leaf) or _may_be_labels(leaf):
         return None
     up = _coins(leaf.size, rng).reshape(leaf.shape).view(bool)
     return by_blocks(partial(_may_grow, 1 / (1 + size)), leaf, up)

@@ -1,4 +1,5 @@
-"""What models share: the parameters of their parts, by name."""
+"""What models share: the parameters of their parts, by name. What is expected of them and is not so
+raises TypeError or ValueError."""
 
 from ..arguments import array, floating, mapping
 from .layers import entries

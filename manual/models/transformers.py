@@ -39,7 +39,8 @@ def gpt(parameters, tokens, heads, dropout=0.0, precision=None, *, masks: Consta
     With `dropout` there are `masks`, true where it keeps, by the names of the modules that drop:
     transformer.drop (N, T, C), and in each block attn.attn_dropout (N, heads, T, T),
     attn.resid_dropout and mlp.dropout (N, T, C). With `precision`, "bfloat16" or "float16", linear
-    layers, attention and gelu run in 16 bits; see `autocast`.
+    layers, attention and gelu run in 16 bits; see `autocast`. Raises ValueError for heads that do
+    not part the width evenly.
 
     Radford, Wu, Child, Luan, Amodei & Sutskever, 2019, "Language Models are Unsupervised Multitask
     Learners"
@@ -85,7 +86,8 @@ def llama(parameters, tokens, heads, eps=1e-6, theta=10000.0):
     Parameters are named as in Llama: model.embed_tokens.weight (V, C),
     model.layers.0.self_attn.q_proj.weight (heads · E, C), k_proj and v_proj of fewer heads where
     several queries share one, o_proj, mlp.gate_proj, up_proj and down_proj, …; there are no biases.
-    The rotations have periods from 2π to nearly 2π theta.
+    The rotations have periods from 2π to nearly 2π theta. Raises ValueError for heads whose width
+    is not even, and for theta of at most 0.
 
     Touvron et al., 2023, arXiv:2302.13971; rotations: Su, Lu, Pan, Murtadha, Wen & Liu, 2021,
     arXiv:2104.09864; gates: Shazeer, 2020, arXiv:2002.05202; shared keys: Ainslie et al., 2023,

@@ -1,12 +1,14 @@
 """Transformers of text."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
 from ..adapters import rule
 
 
-@rule
+@partial(rule, constant="masks", algorithm="precision")
 def gpt(parameters, tokens, heads, dropout=0.0, precision=None, *, masks=None):
     if precision is None:
         return _gpt(parameters, tokens, heads, dropout, masks)

@@ -91,7 +91,7 @@ def test_the_first_different_step_and_tensor_are_named(call, monkeypatch):
     )
     result = call(*SHORT)
     assert result.exit_code == 1
-    assert "at step 1:" in result.output
+    assert ": step 1, " in result.output
 
 
 @pytest.mark.parametrize(

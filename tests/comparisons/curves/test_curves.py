@@ -284,6 +284,8 @@ def test_a_reference_that_does_not_repeat_is_undecided():
 def test_the_default_grid_covers_what_there_is():
     assert len(GRID) >= 12
     for name, choices in CHOICES.items():
+        if name == "recipe":  # these are trained by name
+            continue
         seen = {getattr(c, name) for c in GRID}
         assert len(seen) == 5 if name == "optimizer" else seen == {*choices}
 

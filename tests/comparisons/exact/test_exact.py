@@ -17,7 +17,7 @@ def call(op, row, dtype="float64"):
 
 
 @pytest.mark.thinned(6)
-@pytest.mark.parametrize("op", ops.names())
+@pytest.mark.parametrize("op", [name for name in ops.names() if ops.named(name).exact])
 def test_slopes_are_the_same_together_and_alone(op, held):
     rng = np.random.default_rng(0)
 
