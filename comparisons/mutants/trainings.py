@@ -29,7 +29,18 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "alarms": 0,
         "undecided harmless": 2,
     },
-    "changes_second": {},
+    # Of those that are missed 13 are one training in bfloat16, in which routers flip and of which no
+    # change below 2.2 is seen. Both alarms are one simulation whose steps were written otherwise:
+    # what is computed outside of the module is not perturbed.
+    "changes_second": {
+        "faulty": 193,
+        "found": 174,
+        "undecided": 3,
+        "kind right": 144,
+        "harmless": 104,
+        "alarms": 2,
+        "undecided harmless": 0,
+    },
 }
 # Kinds that say the same.
 SAME = {"data": {"forward or data"}, "forward": {"forward or data", "start"}}
