@@ -13,7 +13,7 @@ def test_there_are_so_many_in_each_set():
     assert len(set(ARCHITECTURES)) == 40
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(8)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_fault_can_be_planted(architecture):
     module = porting.made(architecture)
@@ -26,18 +26,18 @@ def test_what_stands_nowhere_is_not_planted():
         porting.made("gpt", "nothing of that kind", "")
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(10)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_port_as_it_stands_is_quiet(architecture):
     row = porting.right_row(architecture, 0)
     assert row["class"] == "quiet", row
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(10)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_faults_are_found_where_they_are(architecture):
     for number in porting.faults(architecture)[::SAMPLE]:
         row = porting.fault_row(architecture, number)
         assert row["class"] == "caught", row
-        # Submodules that take another form are judged with their parent, as README says of these.
+        # Submodules that take another form are judged with their parent, as docs/ports.md says.
         assert row["there"] or architecture in porting.architectures("ports_third"), row

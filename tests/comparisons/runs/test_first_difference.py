@@ -83,7 +83,7 @@ def test_a_fault_is_seen_where_it_begins(old, tmp_path, low, change, step, kind)
     assert found == ["different", step, kind]
 
 
-@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("low", [False, pytest.param(True, marks=pytest.mark.sweep)])
 def test_an_optimizer_of_16_bits_may_round_as_it_does(tmp_path, low):
     """What it rounds is more than FAR u of a step, and no fault."""
     settings = {"low": low, "rate": 0.02}
