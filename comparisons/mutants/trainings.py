@@ -29,9 +29,9 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "alarms": 0,
         "undecided harmless": 2,
     },
-    # Of those that are missed 13 are one training in bfloat16, in which routers flip and of which no
-    # change below 2.2 is seen. Both alarms are one simulation whose steps were written otherwise:
-    # what is computed outside of the module is not perturbed.
+    # Of those that are missed 13 are one training in bfloat16, in which routers flip and of which
+    # no change below 2.2 is seen. Both alarms are one simulation that is stepped otherwise: what is
+    # computed outside of the module is not perturbed.
     "changes_second": {
         "faulty": 193,
         "found": 174,
