@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def contents(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
     )
     compared = [i for i, c in enumerate(shown) if c in COMPARED and c in frame]
     markdown = shown.to_markdown(index=False, floatfmt=".4g", disable_numparse=compared)
+    # Else every row is as long as the longest, and one row of a network makes it thousands.
+    markdown = re.sub("  +", " ", re.sub("----+", "---", markdown))
     return {
         f"{name}.csv": frame.to_csv(index=False).encode(),
         f"{name}.parquet": parquet.getvalue(),
