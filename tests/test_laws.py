@@ -308,7 +308,7 @@ def test_takes_a_broadcast_cotangent(case):
     assert is_right(case.op, (args, kwargs, one), (args, kwargs, each(np.array, one)))
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("op", ops.names())
 def test_all_the_noise_can_be_drawn(op, held, sweep):
     """On the first row of an op, or with --sweep on all."""
@@ -361,7 +361,7 @@ def holds_without_noise(case, noise=Watched):
     assert {v.kind for v in verdicts.values()} <= {IDENTICAL, ROUNDING}
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("op", ops.names())
 def test_noise_of_size_0_changes_nothing(op, held, sweep):
     """On the first and the last row of an op, or with --sweep on all."""

@@ -209,6 +209,7 @@ STYLES = {
 }
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("style", STYLES)
 def test_a_style_is_right_or_wrong(style):
     make, truth, arrays, *constant = STYLES[style]

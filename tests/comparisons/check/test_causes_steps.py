@@ -77,6 +77,7 @@ def rule_of(function, wrong):
     return rule
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("function", "against", "arrays", "wrong"),
     [(f, g, arrays, wrong) for f, g, arrays in CASES for wrong in WRONG[f]],

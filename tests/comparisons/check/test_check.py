@@ -55,7 +55,7 @@ def first_of_each():
 # The corpus ------------------------------------------------------------------------------------
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("op", "number"), first_of_each())
 def test_a_planted_mistake_is_caught(op, number):
     subject = table.planted(op, MUTANTS[op][number])
@@ -63,7 +63,7 @@ def test_a_planted_mistake_is_caught(op, number):
     assert any(table.objects(check(subject, table.against(op), *call)) for call in calls)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("op", AGAINST)
 def test_a_right_rule_causes_no_alarm(op, sweep):
     """On the first call of its corpus, or with --sweep on all."""
@@ -75,7 +75,7 @@ def test_a_right_rule_causes_no_alarm(op, sweep):
 WITH_GRADIENTS = [op for op in ops.names() if ops.named(op).has_gradient]
 
 
-@pytest.mark.thinned(8)
+@pytest.mark.thinned(12)
 @pytest.mark.parametrize("op", WITH_GRADIENTS)
 def test_a_hand_written_rule_causes_no_alarm(op):
     check(op, op).raise_for_failure()

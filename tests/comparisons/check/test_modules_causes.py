@@ -220,6 +220,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("original", "port", "word"),
     [(*pair, word) for word, several in PAIRS.items() for pair in several],

@@ -142,6 +142,7 @@ def test_a_rerun_is_identical(old, tmp_path, dtype):
     )  # fmt: skip
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "change",
