@@ -52,7 +52,9 @@ def curves_command(
     steps: Annotated[list[int] | None, typer.Option(help="Steps.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="float64 or float32.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed.")] = None,
-    seeds: Annotated[int, typer.Option(help="So many seeds, from 0 on.", min=0)] = 0,
+    seeds: Annotated[
+        int | None, typer.Option(help="So many seeds, from 0 on, instead.", min=1)
+    ] = None,
     hidden: Annotated[
         list[str] | None, typer.Option(help="Widths of an mlp's hidden layers, 32 or 32,16.")
     ] = None,
@@ -100,7 +102,7 @@ def curves_command(
         "batch_size": batch_size,
         "steps": steps,
         "dtype": dtype,
-        "seed": seed or range(seeds),
+        "seed": seed or range(seeds or 0),
         "hidden": hidden and [_widths(h) for h in hidden],
         "activation": activation,
         "recipe": recipe,
