@@ -103,7 +103,7 @@ def test_the_first_different_step_and_tensor_are_named(call, monkeypatch):
         (["curves", "--optimizer", "sdg"], "did you mean sgd"),
         (["curves", "--lr", "-1"], "lr: expected at least 0"),
         (["curves", "--steps", "0"], "steps: expected at least 1"),
-        (["curves", "--seeds", "0"], "0 is not in the range x>=1"),
+        (["curves", "--seeds", "0"], "greater than or equal to 1"),
         (["curves", "--model", "logistic_regression", "--data", "digits"], "needs binary data"),
         (["curves", "--setting", "momentum"], "NAME=VALUE"),
         (["curves", "--hidden", "a"], "widths like 32"),
