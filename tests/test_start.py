@@ -24,6 +24,7 @@ def imported(*args):
     return done, {package for package in HEAVY if package in names}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("args", "status"),
     [

@@ -52,6 +52,7 @@ def test_there_are_parameters():
     assert {name for name, _ in parameters()} >= {*COMMANDS} - {"dialect"}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", sorted({name for name, _ in parameters()}))
 def test_a_strange_word_is_refused_in_one_line(name, called, sweep):
     for command, before in parameters():

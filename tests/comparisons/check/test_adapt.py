@@ -262,7 +262,7 @@ def test_what_is_torchs_is_right_or_wrong(name):
     assert not judged(make(1.5), truth, args, kwargs)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", ["not differentiable", "in place", "tensor, None", "nested"])
 @pytest.mark.parametrize("alone", [False, True], ids=["torch", "nothing"])
 def test_what_is_torchs_is_checked_whole(name, alone):

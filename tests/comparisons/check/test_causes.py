@@ -169,6 +169,7 @@ SLOPES = [
 ]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("named", "alone"),
     [

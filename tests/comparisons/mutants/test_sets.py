@@ -7,6 +7,7 @@ from gradtwin.comparisons.mutants import sets, table
 from gradtwin.comparisons.mutants.corpus import MUTANTS
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", sets.SETS)
 def test_each_mistake_stands_once_in_a_function_that_is_there(name):
     places = list(sets.mistakes(name))

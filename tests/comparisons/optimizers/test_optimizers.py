@@ -52,6 +52,7 @@ def test_every_configuration_of_torchs_own_tests_is_rounding(name, dtype, held, 
     held(holds, known if sweep or len(known) < 2 else known[half])
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     "name",
     [
@@ -406,7 +407,7 @@ def undoes_the_oldest_first(params, closure, state, **settings):
     return RIGHT["lbfgs"](params, closure, {**state, **turned}, **settings)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize(
     ("name", "settings", "wrong", "quantity", "step"),
     [
