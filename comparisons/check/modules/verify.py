@@ -56,8 +56,7 @@ CALL = "call"  # the result of one that cannot be compared
 NO_PARTNER = "the port has no such submodule"
 UNCALLED = "the port does not call it"
 NO_NUMBERS = "it is given no numbers, and holds none"
-# Of the parameters of a module, the gradients of which are judged at once, if they are many.
-MANY, PART = 2**22, 6
+MANY = 2**22  # elements of the parameters whose gradients are judged at once
 
 
 def check_modules(
@@ -422,11 +421,10 @@ class _Judged:
 def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
     """The names of parameters, parted so that of each group no more are judged at once than may
     be."""
-    most = max(MANY, sum(sizes.values()) // PART)
     groups: list[list[str]] = [[]]
     elements = 0
     for name, size in sizes.items():
-        if elements + size > most and groups[-1]:
+        if elements + size > MANY and groups[-1]:
             groups.append([])
             elements = 0
         groups[-1].append(name)
