@@ -297,3 +297,23 @@ def test_a_step_moves_by_an_ulp_at_most_and_other_seeds_otherwise():
 def test_what_overflows_and_underflows_in_float32_does():
     x = np.array([1e30, 1e-30])
     assert emulated(lambda x: {"y": x * x}, np.float32, 0)(x)["y"].tolist() == [np.inf, 0.0]
+
+
+@pytest.mark.parametrize("hidden", [-1e9, float(np.finfo(np.float32).min)])
+def test_a_mistake_is_none_of_lost_digits_beside_a_mask(hidden):
+    """Some element loses digits at some scale of the inputs, and all errors are below u of the
+    largest of them."""
+
+    def attended(inputs, approximate):
+        x, mask, dy = (torch.from_numpy(np.array(a)) for a in inputs)
+        x.requires_grad_()
+        y = F.gelu((x @ x.mT + mask).softmax(-1) @ x, approximate=approximate)
+        y.backward(dy)
+        return {"value": y.detach().numpy(), "x": x.grad.numpy()}
+
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 9, 16)).astype(np.float32)
+    mask = np.triu(np.full((9, 9), hidden, np.float32), 1)
+    ours, twin = (lambda inputs, a=a: attended(inputs, a) for a in ("tanh", "none"))
+    found = judge(ours, twin, [x, mask, dy], np.float32)
+    assert {verdict.kind for verdict in found.values()} == {"different"}
