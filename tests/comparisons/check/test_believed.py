@@ -207,6 +207,7 @@ def amax(x):
     return y, lambda dy: dy * first
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("rule", "torchs"),
     [
@@ -393,6 +394,7 @@ def test_a_text_that_looks_like_a_mutation_is_none():
     assert check(rule, torch.tanh, [X]).cause.name == "raises"
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("against", [torch.tanh, None], ids=["torch", "nothing"])
 @pytest.mark.parametrize("shape", [(3, 4), (8, 9)])
 def test_the_cause_is_found_for_arguments_without_names(against, shape):
@@ -421,6 +423,7 @@ def test_beyond_the_cut_off_of_torch_the_reference_is_imprecise(against):
     assert not check(off, against, [x], probes=["ordinary"]).passed
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("size", [1e-3, 1e-10])
 def test_a_formula_that_cancels_is_imprecise_however_small_its_argument(size):
     def elu(one):

@@ -48,6 +48,7 @@ def of_projection(along):
     return said(rule, lambda x: x / x.square().sum(-1, keepdim=True).sqrt(), X[:, :3])
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     "summed",
     [

@@ -123,6 +123,7 @@ def test_what_was_written_over():
 # What the reference calls -----------------------------------------------------------------------
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("value", "other", "said"),
     [

@@ -51,6 +51,7 @@ def rnn(wrong):
     return rule
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("wrong", "cause"),
     [
@@ -101,6 +102,7 @@ def gated(wrong):
     return rule
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("wrong", "cause"),
     [

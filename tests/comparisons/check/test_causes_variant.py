@@ -89,6 +89,7 @@ def test_another_constant(function, other, text):
     assert "in the pullback alone" not in found
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("eps", [1e-2, 1e-3])
 def test_another_constant_in_the_pullback_alone(eps):
     def rule(x):
@@ -119,6 +120,7 @@ def test_a_threshold_that_nothing_reaches_is_no_other_setting():
     assert named(relu, lambda x: 0.5 - x, X)[0] != "variant"  # as with a margin of 5, or more
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("function", [norm, soft, tanh_gelu])
 def test_what_no_constant_explains(function):
     """What is wrong by something else than a constant."""

@@ -130,7 +130,7 @@ def test_what_is_right_is_traced_and_right(kind):
     assert set(found.missing) <= {"VdotBackward0"}
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_wrong_backward_is_found_in_each(kind):
     made, inputs, settings = KINDS[kind]
