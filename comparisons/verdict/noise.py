@@ -180,8 +180,8 @@ def _to_side(leaf: Any, up: np.ndarray | None, size: float, zeros: bool) -> Any:
 
 
 def _may_grow(most: float, leaf: np.ndarray, up: np.ndarray) -> np.ndarray:
-    magnitude, largest = abs(leaf), np.finfo(leaf.dtype).max / 2  # a mask may be all there is
-    return up & (((magnitude > 1) & (magnitude < largest)) | (magnitude < most))
+    magnitude = abs(leaf)
+    return up & ((magnitude > 1) | (magnitude < most))
 
 
 def _moved(factors: np.ndarray, leaf: np.ndarray, up: np.ndarray) -> np.ndarray:
