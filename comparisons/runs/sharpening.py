@@ -52,5 +52,7 @@ def _of_a_step(found: Traces, held: Floors, at: int) -> np.ndarray:
     if held.low:
         return floor
     with np.errstate(invalid="ignore", divide="ignore"):
-        shown = held.floor[1] * np.nan_to_num(found.stepped[at] / found.stepped[1], nan=np.inf)
+        shown = held.floor[1] * np.nan_to_num(
+            found.stepped[at] / found.stepped[1], nan=np.inf, posinf=np.inf
+        )
     return np.where(held.unseen[1], np.inf, np.fmax(floor, rounded + shown))

@@ -59,15 +59,20 @@ def _leaf(id: str, name: str, value: np.ndarray) -> dict[str, Any]:
 
 
 def _step(number: int, step: Step) -> dict[str, Any]:
-    shapes = [str(list(a.shape)) for a in arrays_of(step.y) if isinstance(a, np.ndarray)]
     return {
         "id": f"step-{number}",
-        "title": f"{sign(step.kind)} {number} {step.op or step.name} → {', '.join(shapes)}",
+        "title": f"{sign(step.kind)} {number} {step.op or step.name} → {shapes(step)}",
         "second": ", ".join(map(named, step.nodes)),
         "place": _place(step.place.split(".") if step.place else []),
         "kind": step.kind,
         "tone": tone(step.kind),
     }
+
+
+def shapes(step: Step) -> str:
+    """Those of its results."""
+    arrays = [a for a in arrays_of(step.y) if isinstance(a, np.ndarray)]
+    return ", ".join(str(list(a.shape)) for a in arrays)
 
 
 def _edge(

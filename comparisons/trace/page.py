@@ -12,7 +12,7 @@ from ...reference.adapters import leaves
 from .. import ops
 from ..report import interactive
 from ..report.kinds import sign, tone
-from .graph import graph, inputs
+from .graph import graph, inputs, shapes
 from .places import Leaf
 from .steps import Step, Trace, named, told
 
@@ -44,11 +44,10 @@ def page(trace: Trace) -> bytes:
 
 
 def _described(step: Step) -> dict[str, Any]:
-    shapes = [str(list(a.shape)) for a in leaves(step.y) if isinstance(a, np.ndarray)]
     rule = ops.named(step.op).rule if step.op else None
     return {
         "title": step.op or step.name,
-        "shape": ", ".join(shapes),
+        "shape": shapes(step),
         "kind": step.kind,
         "place": step.place,
         "note": told(step),

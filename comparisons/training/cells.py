@@ -108,13 +108,15 @@ class Cell:
                 raise ValueError(f"{name}: expected a size of the model, got {value}")
 
     def _check_recipe(self, accepted: Collection[str]) -> None:
-        """Raises ValueError for an optimizer that does not decay, a regime without micro-batches, a
-        model with buffers, and, of 16 bits, for float64 or a model that knows none."""
-        precision = RECIPES[self.recipe].precision
+        """Raises ValueError for an optimizer that does not decay, a regime or batches without
+        micro-batches, a model with buffers, and, of 16 bits, for float64 or a model that knows
+        none."""
+        precision, parts = RECIPES[self.recipe].precision, RECIPES[self.recipe].accumulation
         rule = inspect.signature(ops.named(self.model).rule).parameters
         reasons = {
             "an optimizer with weight_decay": "weight_decay" in accepted,
             "mini-batches": self.regime == "mini-batch",
+            f"a batch_size that {parts} divides": self.batch_size % parts == 0,
             "a model without buffers": "buffers" not in rule,
             "dtype float32": not precision or self.dtype == "float32",
             "a model with 16 bits": not precision or "precision" in rule,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .cells import Cell
 
 PREFIX = "recipe."
+NO_STEP = r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`"
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,8 @@ def in_one_loop(
         torch.nn.utils.clip_grad_norm_(own.values(), recipe.clip)
         scaler.step(machine)
         scaler.update()
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # the scaler may have left the first step out
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=NO_STEP)  # which the scaler may have left out
             scheduler.step()
         return loss
 

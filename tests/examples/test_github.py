@@ -10,10 +10,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from gradtwin.comparisons.runs import turns
 from gradtwin.comparisons.runs.driving import RUNS, Script
 
-yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github/actions/guard/action.yml"
 GUARD = ROOT / "examples/guard"

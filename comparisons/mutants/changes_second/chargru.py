@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .kinds import Change
+from ..changes.kinds import Change
 
 STEPS = 90
 LANES = 16

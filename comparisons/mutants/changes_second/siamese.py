@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from .kinds import Change
+from ..changes.kinds import Change
 
 STEPS = 100
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_diabetes
 from torch import nn
 
-from .kinds import Change
+from ..changes.kinds import Change
 
 STEPS = 90
 MICRO = 3
