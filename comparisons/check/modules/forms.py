@@ -223,14 +223,12 @@ def _gaining(
     """The first of the results to which what the port gives comes nearer without a term, or as
     near."""
     wide = [_wide(t) for t in ours]
-    for path, goal in goals.items():
-        if goal.shape == term.shape:
-            (_, without), (_, within) = (
-                _nearest_to(_wide(g), wide, set()) for g in (goal - term, goal)
-            )
-            if without <= within:
-                return path
-    return None
+
+    def far(goal: torch.Tensor) -> float:
+        return _nearest_to(_wide(goal), wide, set())[1]
+
+    fitting = (path for path, goal in goals.items() if goal.shape == term.shape)
+    return next((path for path in fitting if far(goals[path] - term) <= far(goals[path])), None)
 
 
 def _beside(way: Way, numbers: Sequence[int]) -> Way:
