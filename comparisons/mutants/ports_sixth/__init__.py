@@ -1,0 +1,1 @@
+"""Ports written blind, the sixth set."""
