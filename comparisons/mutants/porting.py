@@ -78,6 +78,7 @@ FIRST_SIGHT: dict[str, dict[str, int]] = {
         "right": 79,
         "alarms": 33,
     },
+    "ports_sixth": {},  # not yet tried
 }
 SINGLE = "float32"
 BELOW = NOT_APPLICABLE  # of a fault that is smaller than what 16 bits show

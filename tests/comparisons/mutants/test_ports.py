@@ -9,8 +9,8 @@ SAMPLE = 26  # every so many faults are tried here, and all by `gradtwin mutants
 
 
 def test_there_are_so_many_in_each_set():
-    assert [len(porting.architectures(each)) for each in porting.FIRST_SIGHT] == [9, 9, 7, 8, 7]
-    assert len(set(ARCHITECTURES)) == 40
+    assert [len(porting.architectures(each)) for each in porting.FIRST_SIGHT] == [9, 9, 7, 8, 7, 5]
+    assert len(set(ARCHITECTURES)) == 45
 
 
 @pytest.mark.thinned(8)
