@@ -367,7 +367,7 @@ def looked(candidate: Candidate, record: Trajectory, hopeless: float = math.inf)
     problem = Problem(record, SOFT[0])
     points = starts(candidate, record, how)
     far = np.mean(problem.off(points, how) ** 2, axis=1)
-    ranked = [points[i] for i in np.argsort(far]
+    ranked = [points[i] for i in np.argsort(far)]
     best = ranked if by_signs(candidate) else ranked[:KEPT]
     # Of sizes of a clip, each has a minimum of its own.
     best += [p for p in _of_each_clip(ranked) if p not in best]
