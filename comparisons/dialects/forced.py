@@ -293,6 +293,8 @@ def _linearity(optimizer: str, spoken: tuple[Any, ...], choices: tuple[Any, ...]
     if not _same(mixed, apart):
         # Above all rates before, where one that weighs them by their maximum is not affine.
         last = [problem.steps([candidate], [*order[:-1], lr])[0, -1] for lr in (4.0, 6.0, 8.0)]
+        if (last[1] == last[0]).all():  # its rate is no more than where it began
+            return "no"
         by_turns = _same(last[2] - last[1], last[1] - last[0])
         return "by turns" if by_turns else "as a whole"
     return "linear" if _same(two, 2 * one) else "affine"

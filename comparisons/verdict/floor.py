@@ -78,14 +78,14 @@ class Floor:
         self._loses = self.once or not self.half  # whether what torch loses in float32 counts
         # What is single on purpose beside a float64 subject, like NAdam's product, remains so.
         as_given = not self.half and np.dtype(dtype) == np.float64
-        self.inputs = inputs if as_given else cast(inputs, np.float64)
+        self._given, self._wide = inputs, None if as_given else np.float64
         self.reference, self.some, self.dtype = reference, some, dtype
         self._u = unit_roundoff(np.float32 if self.once else dtype)  # the size of the noise
         self.draws = 0
         self._looks = looks if self._loses else 0
         self._looked = 0  # at so many points nearby
         self.halves = False  # whether something on the way was seen to be computed in 16 bits
-        self.together = together if any(map(is_floating, leaves(self.inputs))) else None
+        self.together = together if any(map(is_floating, leaves(inputs))) else None
         if known:
             self.truth, self.native = known
         else:
@@ -108,6 +108,11 @@ class Floor:
             self.noise, self._knows_own, self.draws = dict(moves), True, DRAWS
         if not known:
             self.widen()
+
+    @property
+    def inputs(self) -> Any:
+        """In float64: made anew each time, and not kept, since they may be large."""
+        return self._given if self._wide is None else cast(self._given, self._wide)
 
     def _first(self, value: np.ndarray, size: np.ndarray) -> np.ndarray:
         """The first term of the floor."""
@@ -137,7 +142,7 @@ class Floor:
             return
         part = copy.copy(self)
         if smaller := cut(self.reference, self.inputs, self.truth, outside):
-            part.inputs, self._places = smaller.of(self.inputs), smaller.places
+            part._given, self._places = smaller.of(self._given), smaller.places
         elif self.some and len(outside) < len(self.truth):
             part.reference, self._places = self.some(outside), dict.fromkeys(outside, ...)
         else:
@@ -173,7 +178,7 @@ class Floor:
             if self.dtype == np.float32:
                 self._own = self._loss_of(self.native, self.truth)
             else:
-                self._own = self._lost(cast(self.inputs, np.float32))
+                self._own = self._lost(cast(self._given, np.float32))
             return True
         if self.draws == DRAWS:
             return False
@@ -187,7 +192,7 @@ class Floor:
         """Of a floor of many inputs, whose results lie side by side along the first axis, that of
         some."""
         part = copy.copy(self)
-        part.inputs = [self.inputs[i] for i in chosen]
+        part._given = [self._given[i] for i in chosen]
         part._restrict(dict.fromkeys(self.truth, chosen))
         return part
 
@@ -208,7 +213,7 @@ class Floor:
         A movement that does not grow with the noise is a jump (a kink, a tie, a clip edge) and
         gives no slack.
         """
-        elements = sum(a.size for a in leaves(self.inputs) if is_floating(a)) or 1
+        elements = sum(a.size for a in leaves(self._given) if is_floating(a)) or 1
         many = min(TOGETHER // elements, DRAWS - self.draws, at_most) if self.together else 1
         if many > 1 and not self._draws_together(many):
             self.together, many = None, 1
@@ -275,7 +280,7 @@ class Floor:
             return doubles
 
         def points(seed: int) -> Iterator[Any]:
-            single = nearby(self.inputs, seed)
+            single = nearby(self._given, seed)
             if self._loses:
                 yield single
             yield cast(single, np.float64)
@@ -304,7 +309,7 @@ class Floor:
         def points(seed: int) -> Iterator[Any]:
             if half or len(sizes) == 1:
                 return itertools.repeat(self.inputs, len(sizes))
-            return moved_by(sizes, self.inputs, np.random.default_rng(seed))
+            return moved_by(sizes, self._given, np.random.default_rng(seed), dtype=self._wide)
 
         def around(seed: int) -> list[OneUlpNoise]:
             made = [OneUlpNoise(size, seed, half) for size in sizes]
@@ -442,7 +447,7 @@ def _by_settings(
 def nearby(inputs: Any, seed: int, dtype: Any = np.float32) -> Any:
     """The inputs in float32, or in a type of 16 bits, moved by one ulp of it."""
     rng = np.random.default_rng(seed)
-    near = moved(cast(inputs, dtype), 2 * unit_roundoff(dtype), rng)
+    near = next(moved_by((2 * unit_roundoff(dtype),), inputs, rng, dtype=dtype))
     return cast(near, dtype) if is_half(dtype) else near
 
 

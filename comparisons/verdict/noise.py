@@ -115,6 +115,7 @@ SUMS = {
 PIECES = 8  # in so many a sum of more terms than SHORT is added up
 NEAR = 64  # sizes of the noise, within which the largest of a tensor is near 1
 POOL = 65_521  # random numbers, over and over: a prime, so that no two rows or columns fit
+LONG = 2**18  # elements, of which there are so many at hand; of larger tensors, piece by piece
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -143,14 +144,23 @@ def moved(tree: Any, size: float, rng: np.random.Generator, zeros: bool = False)
 
 
 def moved_by(
-    sizes: Sequence[float], tree: Any, rng: np.random.Generator, zeros: bool = False
+    sizes: Sequence[float],
+    tree: Any,
+    rng: np.random.Generator,
+    zeros: bool = False,
+    dtype: Any = None,
 ) -> Iterator[Any]:
-    """As `moved`, once for each size, to the same sides. Each is made when it is asked for."""
-    sides = [_sides(leaf, max(sizes), rng) for leaf in leaves(tree)]
+    """As `moved`, once for each size, to the same sides, after each array has been cast to the
+    dtype, if one is given. Each is made when it is asked for, because such trees may be large."""
+
+    def leaf_of(leaf: Any) -> Any:
+        return leaf if dtype is None else cast(leaf, dtype)
+
+    sides = [_sides(leaf_of(leaf), max(sizes), rng) for leaf in leaves(tree)]
     for size in sizes:
         now = iter(sides)
         yield tree_map(
-            lambda leaf, now=now, size=size: _to_side(leaf, next(now), size, zeros), tree
+            lambda leaf, now=now, size=size: _to_side(leaf_of(leaf), next(now), size, zeros), tree
         )
 
 
@@ -277,7 +287,8 @@ class OneUlpNoise(Dispatch):
         """Moves each element of a term by a random number of its own times that."""
         move = torch.zeros_like(t)  # and never −0
         for scale, times in terms:
-            move.addcmul_(scale, self._numbers(scale), value=times * self.size)
+            for numbers, of, there in self._beside(scale.expand_as(t), move):
+                there.addcmul_(of, numbers, value=times * self.size)
         self._take_off(t, move)
 
     def _take_off(self, t: torch.Tensor, move: torch.Tensor) -> None:
@@ -295,7 +306,8 @@ class OneUlpNoise(Dispatch):
         total = a[..., :length] @ b[..., :length, :]
         add = total.addmm_ if total.ndim == 2 else total.baddbmm_
         for i in range(length, terms, length):
-            total.mul_(self._factors(total, size))
+            for factors, piece in self._factors(total, size):
+                piece.mul_(factors)
             add(a[..., i : i + length], b[..., i : i + length, :])
         self._disturb(total, size)
         return total
@@ -324,33 +336,61 @@ class OneUlpNoise(Dispatch):
             self.halves += half
             if half == self.half:
                 t = _once(t)
-                _step(t, self._numbers(t), int(self.size)) if half else self._scale(t, size)
+                if half:
+                    for numbers, piece in self._beside(t):
+                        _step(piece, numbers, int(self.size))
+                else:
+                    self._scale(t, size)
 
     def _scale(self, t: torch.Tensor, size: float | None = None) -> None:
         """Multiplies a tensor by random factors. Where the largest is near 1, no element gets
         beyond; that is looked at element by element, because the draws of a batch need not all be
         on the same side."""
         size = size or self.size
-        factors = self._factors(t, size)
-        if _near_1(t, size):
-            near = t.abs() > 1 - 2 * size  # no other gets beyond 1
-            old = t[near]
-            t.mul_(factors)
-            t[near] = _reflected(t[near], old)
-        else:
-            t.mul_(factors)
+        near_1 = _near_1(t, size)
+        for factors, piece in self._factors(t, size):
+            if near_1:
+                near = piece.abs() > 1 - 2 * size  # no other gets beyond 1
+                old = piece[near]
+                piece.mul_(factors)
+                piece[near] = _reflected(piece[near], old)
+            else:
+                piece.mul_(factors)
 
-    def _factors(self, t: torch.Tensor, size: float) -> torch.Tensor:
+    def _factors(self, t: torch.Tensor, size: float) -> Iterator[Sequence[torch.Tensor]]:
         if size == self.size:  # as of most results
-            return self._numbers(t, size)
-        return torch.add(_one(t.dtype), self._numbers(t), alpha=size)
+            return self._beside(t, size=size)
+        one = _one(t.dtype)
+        return ((torch.add(one, n, alpha=size), piece) for n, piece in self._beside(t))
 
-    def _numbers(self, t: torch.Tensor, size: float | None = None) -> torch.Tensor:
-        """Numbers of a pool for all elements, from some place on, in the layout of t."""
-        elements = t.untyped_storage().nbytes() // t.element_size()
-        times = 1 << (elements // POOL + 1).bit_length()  # of few lengths, else many are kept
-        pool = _pool(times, t.dtype, size)
-        return pool.as_strided(t.shape, t.stride(), self.random.randrange(POOL))
+    def _beside(
+        self, t: torch.Tensor, *others: torch.Tensor, size: float | None = None
+    ) -> Iterator[Sequence[torch.Tensor]]:
+        """Numbers of a pool for all elements, from some place on, in the layout of t, and t; with
+        others of that shape, piece by piece."""
+        start = self.random.randrange(POOL)
+        for pieces in _pieces(t, *others):
+            first = pieces[0]
+            pool = _pool(1 << (_span(first) // POOL + 1).bit_length(), t.dtype, size)
+            at = (start + first.storage_offset() - t.storage_offset()) % POOL
+            yield pool.as_strided(first.shape, first.stride(), at), *pieces
+
+
+def _span(t: torch.Tensor) -> int:
+    """How many elements of memory there are from the first to the last."""
+    return 1 + sum((n - 1) * stride for n, stride in zip(t.shape, t.stride(), strict=True))
+
+
+def _pieces(*tensors: torch.Tensor) -> Iterator[Sequence[torch.Tensor]]:
+    """Tensors of one shape, cut so that of the first none spans more than LONG."""
+    first = tensors[0]
+    if _span(first) <= LONG:
+        yield tensors
+        return
+    axis = max(range(first.ndim), key=lambda i: (first.shape[i] > 1, first.stride(i)))
+    rows = max(LONG // first.stride(axis), 1)
+    for pieces in zip(*(t.split(rows, axis) for t in tensors), strict=True):
+        yield from _pieces(*pieces)
 
 
 class _Way(NamedTuple):

@@ -249,6 +249,12 @@ def test_a_trajectory_is_named_with_its_settings(tmp_path):
     ("name", "optimizer", "settings", "dialect"),
     [
         ("keras-SGD-0.05-momentum0.9", "sgd", "momentum=0.9", "momentum: the buffer holds lr d"),
+        (
+            "optax-rprop-0.01",
+            "rprop",
+            "defaults",
+            "delay: each step is that of the gradient before",
+        ),
         pytest.param(
             "keras-RMSprop-0.01-rho0.9-epsilon1e-4",
             "rmsprop",

@@ -421,9 +421,8 @@ def made(name, tensor):
     """What made a tensor of that record."""
     optimizer, spoken, settings, rate, of_b = (*MADE_BY[name], None, None)[:5]
     if of_b == {"lr": "layers"}:
-        return candidate(
-            optimizer, spoken, settings | {"lr": 2e-3 * 0.75 ** (3 - int(tensor[0]) // 2)}
-        )
+        lr = float(f"{2e-3 * 0.75 ** (3 - int(tensor[0]) // 2):.12g}")  # as one writes it
+        return candidate(optimizer, spoken, settings | {"lr": lr})
     if of_b and tensor.rpartition(".")[2] in ("b", "bias"):
         if isinstance(of_b, tuple):
             return candidate(of_b[0], [], of_b[1])
