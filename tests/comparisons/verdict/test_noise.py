@@ -527,3 +527,18 @@ def test_the_floor_knows_whether_something_was_computed_in_16_bits():
 
     assert of(torch.bfloat16)
     assert not of(torch.float32)
+
+
+def test_large_tensors_are_moved_piece_by_piece(monkeypatch):
+    """Which nothing shows but how many random numbers are held."""
+    lengths = []
+    pool = noise._pool
+    monkeypatch.setattr(noise, "_pool", lambda *of: lengths.append(len(pool(*of))) or pool(*of))
+    x = torch.full((2, 500_000), 2.0, dtype=torch.float64)
+    for given in (x, x[:, ::2], x.T, x[:1]):
+        with OneUlpNoise(1e-6, 0):
+            moved = given * 1.5
+        moves = ((moved / 3 - 1) / 1e-6).as_strided((moved.numel(),), (1,))
+        assert torch.equal(moves[noise.POOL :], moves[: -noise.POOL])  # as of one long pool
+        assert moves.square().mean() == pytest.approx(1, abs=0.01)
+    assert max(lengths) <= 2 * (noise.LONG + noise.POOL)
