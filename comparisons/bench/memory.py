@@ -29,17 +29,20 @@ def rows() -> list[Row]:
     in a process of its own; and by hand as a multiple of torch's."""
     found = []
     for op in SHAPES:
-        manual, torchs = (_in_a_process(op, side) for side in ("by_hand", "by_torch"))
+        manual, torchs = (
+            in_a_process(__name__, f"taken({side}, {op!r})") for side in ("by_hand", "by_torch")
+        )
         found.append({**row("memory", op, [manual], [torchs]), "manual": manual, "torch": torchs})
     return found
 
 
-def _in_a_process(op: str, side: str) -> float:
-    """MiB that the passes take in a new process. RuntimeError, with its last line, if it fails."""
-    code = f"from {__name__} import {side}, taken; print(taken({side}, {op!r}))"
+def in_a_process(module: str, call: str) -> float:
+    """The number that a call of functions of that module gives in a new process. RuntimeError, with
+    its last line, if it fails."""
+    code = f"from {module} import *; print({call})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{op}: {done.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"{call}: {done.stderr.strip().splitlines()[-1]}")
     return float(done.stdout)
 
 
@@ -52,9 +55,9 @@ def taken(side: Any, op: str) -> float:
         for shapes in ([[*(1 for _ in s[:-1]), s[-1]] for s in SHAPES[op]], SHAPES[op])
     )
     side(op, small)
-    before = _most()
+    before = most()
     side(op, large)
-    return _most() - before
+    return most() - before
 
 
 def by_hand(op: str, args: Any) -> Any:
@@ -73,7 +76,7 @@ def by_torch(op: str, args: Any) -> Any:
     return torch.autograd.grad(y, sources, [torch.ones_like(part) for part in y])
 
 
-def _most() -> float:
+def most() -> float:
     """MiB, the most so far. Linux passes on to a new process what its parent had, but in its own
     list."""
     if LINUX.exists():

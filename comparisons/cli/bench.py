@@ -22,6 +22,8 @@ SUBJECTS = {
     "it touches",
     "tape": "A node of a chain takes this many times as long as one of the shortest, or as torch's",
     "noise": "One draw of noise takes as long as this many plain evaluations (quartiles)",
+    "modules": "A port is held to its original in as many forward and backward passes of that, or "
+    "in as many times their memory",
     "check": "A check takes as long as this many forward and backward passes of torch (quartiles)",
     "trace": "A trace takes as long as this many plain forward and backward passes (quartiles)",
     "curves": "A cell is judged in this many times the time of its plain training (quartiles)",
@@ -67,7 +69,7 @@ def bench_command(
     """What it costs, in multiples of something plain.
 
     Of rules, models, optimizers and the tape: how many times as long they take as torch. Of a draw
-    of noise, a check, a trace, a cell of the curves and an optimizer's trajectory: how many plain
+    of noise, a check, a port, a trace, a cell of the curves and an optimizer's trajectory: how many plain
     evaluations or runs. Of commands: how many imports of torch. Of memory: how much of torch's.
 
     One thread, medians of interleaved runs; the main job (job) and its parts run once, as they are.
@@ -129,7 +131,7 @@ def _chosen(what: str | None, names: Sequence[str], against: Path | None) -> lis
 def _timed(subject: str, names: Sequence[str]) -> Found:
     """The rows of a subject. What this torch lacks is left out."""
     from .. import ops
-    from ..bench import judging, memory, models, noise, optimizers, rules, tape
+    from ..bench import judging, memory, models, modules, noise, optimizers, rules, tape
     from ..ops import optimizers as of_optimizers
     from ..samples import large
     from ..samples.optimizers import SAMPLES
@@ -158,6 +160,7 @@ def _timed(subject: str, names: Sequence[str]) -> Found:
         "models": models.rows,
         "tape": tape.rows,
         "noise": noise.rows,
+        "modules": modules.rows,
         "check": judging.checks,
         "curves": judging.curves,
         "memory": memory.rows,

@@ -15,10 +15,12 @@ from gradtwin.comparisons.bench import (
     judging,
     memory,
     models,
+    modules,
     noise,
     rules,
     timing,
 )
+from gradtwin.comparisons.check.verify import check
 from gradtwin.comparisons.curves.grid import GRID
 from gradtwin.comparisons.ops import evaluate
 from gradtwin.comparisons.ops import optimizers as of_optimizers
@@ -256,3 +258,20 @@ print(memory.taken(hoarding, "scaled_dot_product_attention"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) > 128
+
+
+def test_the_port_of_the_bench_is_right():
+    original, port, tokens = modules.pair(modules.Size(2, 8, 16))
+    report = check(port, original, [tokens])
+    assert report.passed
+    port.ln_f.eps = 1e-3
+    assert not check(port, original, [tokens]).passed
+
+
+@pytest.mark.sweep
+def test_a_check_of_modules_takes_more_than_passes(monkeypatch):
+    monkeypatch.setattr(modules, "LARGE", modules.Size(1, 64, 4000))
+    time, memory = modules.rows(1)
+    assert time["ratio"] > 1
+    assert memory["ratio"] > 1
+    assert [r["bound"] for r in (time, memory)] == [60, 6]
