@@ -69,8 +69,9 @@ def bench_command(
     """What it costs, in multiples of something plain.
 
     Of rules, models, optimizers and the tape: how many times as long they take as torch. Of a draw
-    of noise, a check, a port, a trace, a cell of the curves and an optimizer's trajectory: how many plain
-    evaluations or runs. Of commands: how many imports of torch. Of memory: how much of torch's.
+    of noise, a check, a port, a trace, a cell of the curves and an optimizer's trajectory: how many
+    plain evaluations or runs. Of commands: how many imports of torch. Of memory: how much of
+    torch's.
 
     One thread, medians of interleaved runs; the main job (job) and its parts run once, as they are.
     """

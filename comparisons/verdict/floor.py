@@ -175,10 +175,11 @@ class Floor:
             return True
         if not self._knows_own:
             self._knows_own = True
-            if self.dtype == np.float32:
-                self._own = self._loss_of(self.native, self.truth)
-            else:
-                self._own = self._lost(cast(self._given, np.float32))
+            low, high = self.native, self.truth
+            if self.dtype != np.float32:
+                single = cast(self._given, np.float32)
+                low, high = self.reference(single), self.reference(cast(single, np.float64))
+            self._own = self._loss_of(low, high)
             return True
         if self.draws == DRAWS:
             return False
@@ -214,10 +215,10 @@ class Floor:
         gives no slack.
         """
         elements = sum(a.size for a in leaves(self._given) if is_floating(a)) or 1
-        many = min(TOGETHER // elements, DRAWS - self.draws, at_most) if self.together else 1
+        fit = TOGETHER // elements if self.together else 1
+        many = max(min(fit, DRAWS - self.draws, at_most), 1)
         if many > 1 and not self._draws_together(many):
             self.together, many = None, 1
-        many = max(many, 1)
         if many == 1:
             self._draw([self.draws + 1])
         self.draws += many
@@ -227,10 +228,8 @@ class Floor:
         together is not within the floor of what it is alone: under vmap torch may have no rule,
         take another formula, or confuse them. To see the last, a kind of call is first evaluated
         beside a point further away."""
-        kinds = tree_map(
-            lambda a: (a.shape, a.dtype) if isinstance(a, np.ndarray) else a, self.inputs
-        )
-        call = self.together, repr((self.half and self._u, kinds))
+        of = tree_map(lambda a: (a.shape, a.dtype) if isinstance(a, np.ndarray) else a, self.inputs)
+        call = self.together, repr((self.half and self._u, of))
         if not self._can.get(call, True):
             return False
         before = dict(self.noise), self._own, self._looked
@@ -256,8 +255,7 @@ class Floor:
 
     def _beside_another(self) -> Results:
         """What the reference gives here when it is evaluated together with another point."""
-        rng = np.random.default_rng(0)
-        size = LARGE * unit_roundoff(np.float32)
+        rng, size = np.random.default_rng(0), LARGE * unit_roundoff(np.float32)
         other = tree_map(lambda a: moved(a, size, rng) if is_floating(a) else a, self.inputs)
         return self._evaluated(stacked((self.inputs, other)), True, nullcontext())
 
@@ -363,9 +361,6 @@ class Floor:
             if found[name].shape[1:] != value.shape:
                 raise ValueError(f"{name}: expected {value.shape} of each draw")
         return found
-
-    def _lost(self, single: Any) -> Results:
-        return self._loss_of(self.reference(single), self.reference(cast(single, np.float64)))
 
     def _loss_of(self, low: Results, high: Results) -> Results:
         """|torch in float32 − torch in float64| on float32 inputs, for a float64 subject times
