@@ -58,7 +58,7 @@ format: $(VENV)/.lint  ## ruff, with its own hands
 	@$(BIN)/ruff format .
 
 clean:  ## all that was made
-	@rm -rf $(VENV) $(LATEST) build results *.egg-info
+	@rm -rf $(VENV) $(LATEST) build docs/tour results *.egg-info
 
 # The newest Python that runs, is at least 3.11 and can make an environment.
 $(VENV)/bin/python:

@@ -1,7 +1,9 @@
 """The settings of Sphinx, which `make docs` runs."""
 
 import re
+import shutil
 import textwrap
+from pathlib import Path
 
 import gradtwin
 
@@ -10,14 +12,33 @@ author = "The gradtwin authors"
 project_copyright = author
 release = gradtwin.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery"]
 html_theme = "furo"
 html_title = f"gradtwin {release}"
 html_show_sphinx = False
+html_static_path = ["static"]
+html_css_files = ["tour.css"]
 
 myst_heading_anchors = 3
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # types in signatures, of packages that are not looked up
+
+# The tour is run where nothing else lies, and becomes a page and a notebook in docs/tour/.
+HERE = Path(__file__).parent
+TOUR = HERE.parent / "build/tour"
+TOUR.mkdir(parents=True, exist_ok=True)
+shutil.copy(HERE.parent / "examples/tour.py", TOUR)
+(TOUR / "GALLERY_HEADER.rst").write_text(":orphan:\n\nThe tour\n========\n")
+sphinx_gallery_conf = {
+    "examples_dirs": str(TOUR),
+    "gallery_dirs": "tour",
+    "filename_pattern": "tour",
+    "run_stale_examples": True,  # the rules that it shows may be others
+    "capture_repr": (),
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -1,13 +1,13 @@
-"""From a line through points to a network that reads digits, in eight steps.
+"""
+A tour
+======
 
-python examples/tour.py [FOLDER]
+From a line through points to a network that reads digits, in eight steps.
 
-Each step prints what it explains, and the numbers that it has just computed. Two pictures, of three
-functions with their slopes and of five ways to step, are saved into the folder, results/ without
-one.
+``python examples/tour.py`` prints what each explains, with the numbers that it has just computed.
+Two pictures, of three functions with their slopes and of five ways to step, go into ``results/``.
 """
 
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,14 +25,18 @@ from gradtwin import check
 
 LINE = load("line")
 START = {"weight": np.array([[0.0]]), "bias": np.array([0.0])}
-OPTIMIZERS = {
-    "sgd": ("SGD: a step down the slope", {"lr": 0.05}),
-    "momentum": ("momentum: it keeps rolling the way it went", {"lr": 0.05, "momentum": 0.9}),
-    "rmsprop": ("RMSprop: divided by how large slopes were lately", {"lr": 0.05}),
-    "adagrad": ("Adagrad: divided by all slopes so far, so it slows down", {"lr": 0.5}),
-    "adam": ("Adam: both, momentum over the size of slopes", {"lr": 0.05}),
-}
-FUNCTIONS = {"sigmoid": "σ(x)", "tanh": "tanh x", "relu": "max(x, 0)"}
+
+
+def saved(figure, name):
+    path = Path("results", name)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+# %%
+# 1. A line
+# ---------
 
 
 def loss_of(parameters):
@@ -44,10 +48,11 @@ def loss_of(parameters):
     return float(loss), {"weight": dweight, "bias": dbias}
 
 
-def a_line():
-    loss, _ = loss_of(START)
-    least, _ = loss_of({"weight": np.array([[2.0]]), "bias": np.array([1.0])})
-    print(f"""
+loss, _ = loss_of(START)
+least, _ = loss_of({"weight": np.array([[2.0]]), "bias": np.array([1.0])})
+print(f"""
+1. A line
+---------
 The data: {len(LINE.x)} points on y = 2x + 1, with noise of 0.3.
 The model: y = w x + b, which starts at w = 0, b = 0.
 How bad it is, its loss, is the mean of (y - target)²: {loss:.4f}
@@ -57,11 +62,16 @@ it follows their noise too, which new points will not share.
 To learn is to make the loss small. Which way do w and b have to go?""")
 
 
-def a_slope():
-    h = 1e-4
-    moved = {**START, "weight": START["weight"] + h}
-    slope = (loss_of(moved)[0] - loss_of(START)[0]) / h
-    print(f"""
+# %%
+# 2. A slope
+# ----------
+
+h = 1e-4
+moved = {**START, "weight": START["weight"] + h}
+slope = (loss_of(moved)[0] - loss_of(START)[0]) / h
+print(f"""
+2. A slope
+----------
 Move w by {h} and look: the loss changes by {slope:.4f} of that. This is a slope,
 and it says: w up, loss down. A network has millions of numbers, and to move
 each of them once would be millions of runs. A derivative gives all at once:
@@ -71,38 +81,35 @@ each of them once would be millions of runs. A derivative gives all at once:
 which is what the slope tends to when h goes to 0.""")
 
 
-def functions(folder):
-    """A picture of each function above its slope, and a table of some slopes."""
-    x = np.linspace(-5, 5, 401)
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
-    lines = [f"    slope at {'x =':>9} " + "".join(f"{at:>9}" for at in (-4, -1, 0, 1, 4))]
-    for ax, (name, text) in zip(axes, FUNCTIONS.items(), strict=True):
-        y, pullback = getattr(activations, name)(x)
-        ax.plot(x, y, label="value")
-        ax.plot(x, pullback(np.ones_like(x)), "--", label="slope")
-        ax.set(title=f"{name}: {text}", xlabel="x", ylim=(-1.2, 2))
-        ax.grid(alpha=0.3)
-        at = np.array([-4.0, -1.0, 0.0, 1.0, 4.0])
-        slopes = getattr(activations, name)(at)[1](np.ones_like(at))
-        lines.append(f"    {name:>19}" + "".join(f"{slope:9.4f}" for slope in slopes))
-    axes[0].legend()
-    return saved(figure, folder / "functions.png"), "\n".join(lines)
+# %%
+# 3. Backward
+# -----------
 
+FUNCTIONS = {"sigmoid": "σ(x)", "tanh": "tanh x", "relu": "max(x, 0)"}
+AT = np.array([-4.0, -1.0, 0.0, 1.0, 4.0])
 
-def saved(figure, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+y, pull_linear = linear(LINE.x, START["weight"], START["bias"])
+_, pull_loss = mse_loss(y, LINE.target)
+dy, _ = pull_loss(np.array(1.0))
+_, dweight, dbias = pull_linear(dy)
 
+x = np.linspace(-5, 5, 401)
+figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
+lines = [f"    slope at {'x =':>9} " + "".join(f"{at:9.0f}" for at in AT)]
+for ax, (name, text) in zip(axes, FUNCTIONS.items(), strict=True):
+    value, pullback = getattr(activations, name)(x)
+    ax.plot(x, value, label="value")
+    ax.plot(x, pullback(np.ones_like(x)), "--", label="slope")
+    ax.set(title=f"{name}: {text}", xlabel="x", ylim=(-1.2, 2))
+    ax.grid(alpha=0.3)
+    slopes = getattr(activations, name)(AT)[1](np.ones_like(AT))
+    lines.append(f"    {name:>19}" + "".join(f"{slope:9.4f}" for slope in slopes))
+axes[0].legend()
+table = "\n".join(lines)
 
-def backward(folder):
-    y, pull_linear = linear(LINE.x, START["weight"], START["bias"])
-    _, pull_loss = mse_loss(y, LINE.target)
-    dy, _ = pull_loss(np.array(1.0))
-    _, dweight, dbias = pull_linear(dy)
-    path, slopes = functions(folder)
-    print(f"""
+print(f"""
+3. Backward
+-----------
 The loss is a function of a function, w -> y -> loss. Its slope in w is that of
 y in w times that of the loss in y: the chain rule. Each rule here gives a value
 and a pullback, from the slope of the loss in its output to those in its inputs.
@@ -114,22 +121,27 @@ So one starts at the end, where the slope of the loss in itself is 1:
 Hence "backward". From w forward, one would need a run for every w.
 A network bends lines by functions of one number, each with its own slope:
 
-{slopes}
+{table}
 
 Where a slope is nearly 0, as that of sigmoid or tanh far from 0, nothing comes
 back; relu lets all through, or nothing:
-{path}""")
+{saved(figure, "functions.png")}""")
 
 
-def a_tape():
-    w, b = (Tensor(START[name], requires_grad=True) for name in ("weight", "bias"))
-    loss = apply(mse_loss, w * LINE.x + b, LINE.target)
-    node, names = loss.grad_fn, []
-    while node:
-        names.append(node.name)
-        node = next((edge[0] for edge in node.next_edges if edge), None)
-    loss.backward()
-    print(f"""
+# %%
+# 4. A tape
+# ---------
+
+w, b = (Tensor(START[name], requires_grad=True) for name in ("weight", "bias"))
+loss = apply(mse_loss, w * LINE.x + b, LINE.target)
+node, names = loss.grad_fn, []
+while node:
+    names.append(node.name)
+    node = next((edge[0] for edge in node.next_edges if edge), None)
+loss.backward()
+print(f"""
+4. A tape
+---------
 A tape writes down what is computed, and backward() reads it from the end:
 
     loss = mse_loss(w * x + b, target)
@@ -140,13 +152,16 @@ That is all that autograd is; manual/tape.py has 150 lines of it. It knows no
 derivative: mul, add and mse_loss are rules like those of the step before.""")
 
 
-def twice():
-    y, target = linear(LINE.x, START["weight"], START["bias"])[0], LINE.target
-    ours, theirs = (
-        loss(y, target)[1](np.array(1.0))[0] for loss in (mse_loss, torch_losses.mse_loss)
-    )
-    report = check("mse_loss", "mse_loss", [y, target])
-    print(f"""
+# %%
+# 5. Every gradient twice
+# -----------------------
+
+y, target = linear(LINE.x, START["weight"], START["bias"])[0], LINE.target
+ours, theirs = (loss(y, target)[1](np.array(1.0))[0] for loss in (mse_loss, torch_losses.mse_loss))
+report = check("mse_loss", "mse_loss", [y, target])
+print(f"""
+5. Every gradient twice
+-----------------------
 Is it right? Every gradient is computed twice, here by hand and by PyTorch:
 
     by hand {float(ours[0, 0])!r}
@@ -159,15 +174,20 @@ far rounding can move the result, and looks at many more points:
     {str(report).splitlines()[1].strip()}""")
 
 
-def descent():
-    parameters, lr = dict(START), 0.1
-    losses = []
-    for _ in range(200):
-        loss, gradient = loss_of(parameters)
-        losses.append(loss)
-        parameters = {name: p - lr * gradient[name] for name, p in parameters.items()}
-    w, b = parameters["weight"].item(), parameters["bias"].item()
-    print(f"""
+# %%
+# 6. Descent
+# ----------
+
+parameters, lr = dict(START), 0.1
+losses = []
+for _ in range(200):
+    loss, gradient = loss_of(parameters)
+    losses.append(loss)
+    parameters = {name: p - lr * gradient[name] for name, p in parameters.items()}
+w, b = parameters["weight"].item(), parameters["bias"].item()
+print(f"""
+6. Descent
+----------
 Backpropagation and gradient descent are two things. The first computes the
 gradient, and changes nothing. The second uses it: a small step against the
 slope, again and again, p <- p - {lr} dp:
@@ -178,6 +198,19 @@ slope, again and again, p <- p - {lr} dp:
 
 Any other way to get the gradient would do for it; and the same gradient
 serves other ways to step.""")
+
+
+# %%
+# 7. Five ways to step
+# --------------------
+
+OPTIMIZERS = {
+    "sgd": ("SGD: a step down the slope", {"lr": 0.05}),
+    "momentum": ("momentum: it keeps rolling the way it went", {"lr": 0.05, "momentum": 0.9}),
+    "rmsprop": ("RMSprop: divided by how large slopes were lately", {"lr": 0.05}),
+    "adagrad": ("Adagrad: divided by all slopes so far, so it slows down", {"lr": 0.5}),
+    "adam": ("Adam: both, momentum over the size of slopes", {"lr": 0.05}),
+}
 
 
 def run(name, settings, scale=1, steps=150):
@@ -198,23 +231,25 @@ def run(name, settings, scale=1, steps=150):
     return losses
 
 
-def ways_to_step(folder):
-    print("\nFive ways to use the same gradients, of ten points at a time; lr is the rate:\n")
-    found = {name: run(name, settings) for name, (_, settings) in OPTIMIZERS.items()}
-    figure, axes = plt.subplots(1, 5, figsize=(12, 3), sharey=True, layout="constrained")
-    for ax, (name, (text, settings)) in zip(axes, OPTIMIZERS.items(), strict=True):
-        for other in found.values():
-            ax.semilogy(other, color="0.85")
-        ax.semilogy(found[name], color="C0")
-        ax.set(title=f"{name}, lr = {settings['lr']}", xlabel="step")
-        ends = ", ".join(f"{found[name][i]:.4f}" for i in (10, 50, -1))
-        print(f"    {text}, lr = {settings['lr']}")
-        print(f"        loss after 10, 50 and 150 steps: {ends}")
-    axes[0].set(ylabel="loss")
-    path = saved(figure, folder / "tour.png")
-    sgd, adam = (run(name, {"lr": lr}, 20)[-1] for name, lr in (("sgd", 5e-4), ("adam", 0.05)))
-    print(f"""
-The curves are in {path}
+print("""
+7. Five ways to step
+--------------------
+Five ways to use the same gradients, of ten points at a time; lr is the rate:
+""")
+found = {name: run(name, settings) for name, (_, settings) in OPTIMIZERS.items()}
+figure, axes = plt.subplots(1, 5, figsize=(12, 3), sharey=True, layout="constrained")
+for ax, (name, (text, settings)) in zip(axes, OPTIMIZERS.items(), strict=True):
+    for other in found.values():
+        ax.semilogy(other, color="0.85")
+    ax.semilogy(found[name], color="C0")
+    ax.set(title=f"{name}, lr = {settings['lr']}", xlabel="step")
+    ends = ", ".join(f"{found[name][i]:.4f}" for i in (10, 50, -1))
+    print(f"    {text}, lr = {settings['lr']}")
+    print(f"        loss after 10, 50 and 150 steps: {ends}")
+axes[0].set(ylabel="loss")
+sgd, adam = (run(name, {"lr": lr}, 20)[-1] for name, lr in (("sgd", 5e-4), ("adam", 0.05)))
+print(f"""
+The curves are in {saved(figure, "tour.png")}
 SGD wins: the loss bends about as much in w as in b, so one rate fits both. A
 step of Adam is about lr long, however steep it is, and w has 2 to go. Its day
 comes when slopes are of unlike sizes. Measure x in a unit 20 times smaller: w
@@ -223,11 +258,16 @@ SGD is at {sgd:.4f}, Adam with the same lr as before at {adam:.4f}.
 `gradtwin optimizers` compares each of these steps with torch's.""")
 
 
-def a_network():
-    cell = Cell("mlp", "digits", "adam", lr=0.01, regime="mini-batch", steps=60, hidden=(32,))
-    row = compare(cell).row
-    guess = float(cross_entropy(np.zeros((1, 10)), np.array([3]))[0])
-    print(f"""
+# %%
+# 8. A network
+# ------------
+
+cell = Cell("mlp", "digits", "adam", lr=0.01, regime="mini-batch", steps=60, hidden=(32,))
+row = compare(cell).row
+guess = float(cross_entropy(np.zeros((1, 10)), np.array([3]))[0])
+print(f"""
+8. A network
+------------
 Two layers with tanh between them read 1,797 handwritten digits. They give ten
 numbers for a picture; softmax makes shares of them, and the loss is -log of the
 share that the right digit has, the cross-entropy. Who guesses has {guess:.4f}.
@@ -238,25 +278,3 @@ It is the same thing as the line, with more rules in a row. It was trained
 twice, by hand and by torch. Along the way the two losses were {row["max_drift"]:.1e}
 apart at most, {row["max_ratio"]:.2f} of how far rounding alone drives torch from itself.
 The verdict on every step and on the whole run: {row["class"]}.""")
-
-
-STEPS = {
-    "A line": a_line,
-    "A slope": a_slope,
-    "Backward": backward,
-    "A tape": a_tape,
-    "Every gradient twice": twice,
-    "Descent": descent,
-    "Five ways to step": ways_to_step,
-    "A network": a_network,
-}
-
-
-def main(folder):
-    for number, (title, step) in enumerate(STEPS.items(), 1):
-        print(f"\n{number}. {title}\n{'-' * (len(title) + 3)}", end="")
-        step(folder) if step in (backward, ways_to_step) else step()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))

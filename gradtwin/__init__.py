@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .comparisons.training.cells import Cell
     from .pytest_plugin import assert_gradient
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Cause",
     "Cell",

@@ -1,15 +1,19 @@
 """What the tests of pages share: Chromium, and what a page must not do in it."""
 
 import contextlib
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 CHROMIUM = shutil.which("chromium")
+SCREENSHOTS = os.environ.get("SCREENSHOTS")  # a folder for pictures of the pages that fit
 SIZES = {"wide": (1400, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
 
-# What lies outside of the width, unless a box scrolls; and controls that cover each other.
+# What lies outside of the width, unless a box scrolls; controls that cover each other; and lines of
+# text of which the middle lies in another, or in a control, since letters may be higher than lines.
 FAULTS = """() => {
   const found = [], said = e => e.outerHTML.slice(0, 90), shown = e => e.checkVisibility();
   if (document.documentElement.scrollWidth > innerWidth) found.push("the page scrolls sideways");
@@ -29,6 +33,21 @@ FAULTS = """() => {
     if (!beside && !beneath && !e.contains(other) && !other.contains(e))
       found.push(`overlap: ${said(other)} and ${said(e)}`);
   }));
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), lines = [];
+  for (let node; (node = walker.nextNode());) {
+    const e = node.parentElement;
+    if (!node.data.trim() || !shown(e) || clips(e) || e.closest("svg, select, option")) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    lines.push(...[...range.getClientRects()].filter(r => r.width).map(r => [node, r]));
+  }
+  const upon = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 &&
+    b.top < (a.top + a.bottom) / 2 && (a.top + a.bottom) / 2 < b.bottom;
+  const solid = controls.map((e, i) => [e, boxes[i]]);
+  for (const [node, box] of lines)
+    for (const [other, under] of [...lines, ...solid])
+      if (node !== other && !other.contains(node) && upon(box, under))
+        found.push(`${node.data.trim().slice(0, 40)} lies on ${other.data ?? said(other)}`);
   return found;
 }"""
 COLOURS = """() => {
@@ -68,7 +87,8 @@ class Browser:
         return tab.evaluate(FAULTS)
 
     def fits(self, path, ready="html[data-drawn]"):
-        """A page fits into both widths, light and dark; a picture of each is left beside it."""
+        """A page fits into both widths, light and dark; a picture of each goes to the folder that
+        the environment names in SCREENSHOTS."""
         for size in SIZES:
             with self.opened(path, size, ready=ready) as tab:
                 assert self.faults(tab) == [], size
@@ -76,7 +96,9 @@ class Browser:
                     tab.emulate_media(color_scheme=scheme)
                     paper, ink = tab.evaluate(COLOURS)
                     assert (brightness(paper) > brightness(ink)) == (scheme == "light")
-                    tab.screenshot(path=path.with_name(f"{path.stem}-{size}-{scheme}.png"))
+                    if SCREENSHOTS:
+                        picture = Path(SCREENSHOTS, f"{path.stem}-{size}-{scheme}.png")
+                        tab.screenshot(path=picture, full_page=True)
 
 
 def brightness(colour):

@@ -14,6 +14,8 @@ import yaml
 from gradtwin.comparisons.runs import turns
 from gradtwin.comparisons.runs.driving import RUNS, Script
 
+import gradtwin
+
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github/actions/guard/action.yml"
 GUARD = ROOT / "examples/guard"
@@ -149,3 +151,6 @@ def test_the_citation_is_of_this_version():
     assert found["cff-version"] == "1.2.0"
     assert found["authors"] == [{"name": "The gradtwin authors"}]
     assert (found["version"], found["license"]) == (project["version"], project["license"])
+    assert found["version"] == gradtwin.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {found['version']} ({found['date-released']})\n" in changes

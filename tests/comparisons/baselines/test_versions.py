@@ -20,6 +20,7 @@ from gradtwin.comparisons.baselines.measure import tasks
 from gradtwin.comparisons.cli.app import app
 from typer.testing import CliRunner
 
+import gradtwin
 from gradtwin import reference
 
 LIGHT = ["torch", "numpy", "gradtwin"]
@@ -261,7 +262,7 @@ def test_the_source_is_a_copy(tmp_path):
 def test_without_a_source_tree_the_release_is_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(installation, "ROOT", tmp_path)
     monkeypatch.setattr(installation.metadata, "distribution", lambda name: Installed(None))
-    assert installation.source(tmp_path) == "gradtwin==0.1.0"
+    assert installation.source(tmp_path) == f"gradtwin=={gradtwin.__version__}"
     for name in ("pyproject.toml", "manual", "reference", "comparisons"):
         (tmp_path / "from here" / name).mkdir(parents=True)
     text = json.dumps({"url": (tmp_path / "from here").as_uri(), "dir_info": {}})

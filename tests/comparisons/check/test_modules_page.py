@@ -71,7 +71,7 @@ def found():
 
 @pytest.fixture(scope="module")
 def saved(found, tmp_path_factory):
-    return found.save(tmp_path_factory.mktemp("page") / "page.html")
+    return found.save(tmp_path_factory.mktemp("page") / "modules.html")
 
 
 def test_the_page_stands_alone(saved):

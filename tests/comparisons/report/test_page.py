@@ -1,17 +1,25 @@
 """The page of a report: what stands on it, and what is found on it in a browser."""
 
+import contextlib
 import gzip
 import json
 import re
 from base64 import b64decode
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from gradtwin.comparisons.baselines import diff_report
+from gradtwin.comparisons.baselines.classes import FAILING
+from gradtwin.comparisons.baselines.diff import Diff
+from gradtwin.comparisons.cli.app import app
 from gradtwin.comparisons.report import columns, interactive, pages, tables
 from gradtwin.comparisons.report.kinds import KINDS
 from gradtwin.comparisons.verdict.classes import CLASSES
+from typer.testing import CliRunner
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 ROWS = 10_000
 MEGABYTES = 3
 KIND = np.array(["identical", "rounding", "imprecise", "different"])
@@ -64,8 +72,8 @@ def found():
 def written(folder, table):
     picture = pages.Picture(b"\x89PNG", "a curve that <falls>")
     html = pages.page("A & B", "9 of 10", {"gradients": table}, {"gradients": {"a.png": picture}})
-    (folder / "report.html").write_bytes(html)
-    return folder / "report.html"
+    (folder / "gradients.html").write_bytes(html)
+    return folder / "gradients.html"
 
 
 @pytest.fixture(scope="module")
@@ -155,15 +163,60 @@ def test_what_tests_found_comes_first(browser, found, tmp_path):
     html = pages.page(
         "Gradients of 2 tests", "2 checks, 1 wrong.", {"gradients": frame}, checks=checks
     )
-    (tmp_path / "page.html").write_bytes(html)
-    browser.fits(tmp_path / "page.html")
-    with browser.opened(tmp_path / "page.html", "phone") as tab:
+    (tmp_path / "tests.html").write_bytes(html)
+    browser.fits(tmp_path / "tests.html")
+    with browser.opened(tmp_path / "tests.html", "phone") as tab:
         top = tab.locator("details.check").first
         assert top.bounding_box()["y"] < 200
         assert name in top.inner_text()
         assert "WRONG" in top.locator("pre").inner_text()
         assert not tab.locator("details.check pre").nth(1).is_visible()
         assert tab.locator("tbody tr td:nth-child(2)").first.inner_text() == name
+
+
+def moved(rows):
+    """A diff as `compare` makes it, of which every row has moved."""
+    found = frame(rows, seed=1)
+    names = {"op": "name", "max_ulp": "ulp", "error": "size", "manual": "before"}
+    kinds = {"identical": "worse", "imprecise": "removed"}
+    table = found.rename(columns={**names, "reference": "now"}).assign(
+        **{"group": np.resize(["losses", "pooling"], rows), "class": found["class"].replace(kinds)},
+        side=np.where(found["dtype"] == "float64", "manual", "torch"),
+        margin_old=found["margin"] / 2, margin_new=found["margin"],
+        explained="numpy kernels AVX512 → AVX2",
+    )  # fmt: skip
+    return Diff(table, {"torch": ("2.6.0", "2.14.0")}, ["a reason that goes on: " + "word " * 60])
+
+
+@pytest.mark.browser
+def test_check_and_diff_fit_and_their_rows_are_found(browser, tmp_path):
+    from playwright.sync_api import expect
+
+    pair = "wrong_softmax.py:softmax", "torch.nn.functional.softmax"
+    call = [pair[0], "--against", pair[1], "--shape", "3,4", "--settings", "dim=-1", "--quick"]
+    with contextlib.chdir(EXAMPLES):
+        done = CliRunner().invoke(app, ["check", *call, "--out", str(tmp_path)])
+    assert done.exit_code == 1, done.output
+    browser.fits(tmp_path / "check.html")
+    with browser.opened(tmp_path / "check.html", "phone") as tab:
+        assert "missing term" in tab.locator("details.check pre").inner_text()
+        assert tab.locator("tbody tr").first.inner_text().startswith("✗")
+
+    diff = moved(1000)
+    (tmp_path / "diff.html").write_bytes(diff_report.html(diff, FAILING))
+    browser.fits(tmp_path / "diff.html")
+    with browser.opened(tmp_path / "diff.html", "phone") as tab:
+        info = tab.locator(".pages [role=status]")
+        assert tab.locator("tbody tr").first.inner_text().startswith("✗")
+        tab.locator(".chip", has_text="removed").click()
+        removed = diff.table[diff.table["class"] == "removed"]
+        expect(info).to_have_text(f"rows 1 to {len(removed)} of {len(removed)} (of 1,000)")
+        tab.locator("thead th", has_text="now").locator(".dt-column-order").click()
+        expect(tab.locator("tbody tr").first).to_contain_text(f"{removed['now'].max():.3f}")
+        name, side = removed[["name", "side"]].iloc[0]
+        tab.get_by_role("searchbox").fill(f"{name} {side}")
+        left = removed[(removed["name"] == name) & (removed["side"] == side)]
+        expect(info).to_have_text(f"rows 1 to {len(left)} of {len(left)} (of 1,000)")
 
 
 @pytest.mark.browser
@@ -258,12 +311,18 @@ def test_on_paper_stand_the_first_rows_and_a_note(browser, few):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("style", ["h2 { width: 120rem }", ".filters { margin-top: -4rem }"])
-def test_what_does_not_fit_is_seen(browser, few, style):
+def test_what_does_not_fit_is_seen(browser, few):
+    planted = {
+        "h2 { width: 120rem }": "outside: <h2",
+        ".filters { margin-top: -4rem }": "overlap: <",
+        ".summary { margin-top: -2.4rem }": "9 of 10 lies on A & B",
+    }
     with browser.opened(few) as tab:
         assert browser.faults(tab) == []
-        tab.add_style_tag(content=style)
-        assert browser.faults(tab) != []
+        for style, fault in planted.items():
+            tag = tab.add_style_tag(content=style)
+            assert fault in "\n".join(browser.faults(tab)), style
+            tag.evaluate("e => e.remove()")
 
 
 @pytest.mark.browser
