@@ -43,9 +43,10 @@ class Resolution:
 
     @property
     def of_all(self) -> float:
-        """That of the sizes of all of them together, be it their movement or that of gradients; NaN
-        where they are not judged."""
-        return float(self.least[self.scales].min()) if self.scales.any() else np.nan
+        """That of the sizes of all of them together, of their movement and of gradients, whichever
+        shows less: the one says nothing of the other. NaN where neither is judged."""
+        scales = self.judged & self.scales
+        return float(self.least[scales].max()) if scales.any() else np.nan
 
     def too_coarse(self, halves: bool) -> str:
         """Why a run that leaves no floor shows too little, in words; nothing where it shows enough.
