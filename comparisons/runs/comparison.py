@@ -4,23 +4,20 @@ means."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..verdict.classes import DIFFERENT, IDENTICAL, ROUNDING, UNDECIDED
-from ..verdict.drift import Drift, free_drift
-from .judging import START, Floors, Judged, before_the_loss, first_out, floors, other_start
+from ..verdict.classes import IDENTICAL, ROUNDING, UNDECIDED
+from ..verdict.drift import Drift
+from .course import Course, Spot, spot
+from .judging import Judged
 from .leaving import Leaving, distances, leaving
-from .recording import AGAIN, DTYPES, LOSS, PERTURBED, Recorded
-from .repeating import unrepeated
-from .resolution import too_coarse
+from .recording import AGAIN, DTYPES, PERTURBED, Recorded
 from .rows import row
-from .sharpening import sharpened
-from .traces import NEW, Traces, traces
+from .traces import NEW, windows
 from .without_floor import without_floor
 
 __all__ = ["RunComparison", "compare", "distances"]
@@ -52,21 +49,22 @@ def compare(old: Recorded, new: Recorded) -> RunComparison:
     again = [AGAIN] if floor_of is not None and str(AGAIN) in floor_of.runs else []
     _same_dtype(old, new)
     base, other = (old, new) if floor_of is not new else (new, old)
-    found = traces(base, [*noisy, *again], {NEW: other})
-    first = leaving(found, old, new)
-    _same_steps(old, new, first)
     low = floor_of is not None and _low(floor_of)
-    held = None
-    if noisy and floor_of is not None:
-        found, held = floors(found, noisy, low)
-        held = sharpened(found, held, _precision(old, new), low and _halves(floor_of, True))
-    judged = _judged(found, held, floor_of, old, new, first)
-    drift = _drift(found, held, noisy)
-    losses = found.losses[0], found.losses[NEW]
+    halves = low and floor_of is not None and _halves(floor_of, True)
+    begins = old.start == new.start
+    course = Course(base.path.name, noisy, low, _precision(old, new), halves, begins)
+    for found in windows(base, [*noisy, *again], {NEW: other}):
+        course.add(found)
+    if not course.windows:
+        raise ValueError(f"steps: expected some of those of {old.path}, got none in {new.path}")
+    first = leaving(course.differs, old, new)
+    _same_steps(old, new, first)
+    judged, out = _judged(course, floor_of, old, new)
+    losses = course.losses(0), course.losses(NEW)
     if base is new:
         losses = losses[::-1]
-    line = row(found, held, judged, old, new, first, drift, losses)
-    return RunComparison(line, *losses, drift, int(found.steps[0]))
+    line = row(course, judged, out, old, new, first, losses)
+    return RunComparison(line, *losses, course.drift(), int(course.first.steps[0]))
 
 
 def _same_dtype(old: Recorded, new: Recorded) -> None:
@@ -104,37 +102,33 @@ def _bits(run: Recorded) -> int:
 
 
 def _judged(
-    found: Traces,
-    held: Floors | None,
-    floor_of: Recorded | None,
-    old: Recorded,
-    new: Recorded,
-    first: Leaving,
-) -> Judged:
-    """The class of the run, and where there is something to say a note."""
-    if first.step is None:
-        return Judged(IDENTICAL)
+    course: Course, floor_of: Recorded | None, old: Recorded, new: Recorded
+) -> tuple[Judged, Spot | None]:
+    """The class of the run, where there is something to say with a note, and what left first."""
+    if course.differs is None:
+        return Judged(IDENTICAL), None
     if floor_of is None:
         pair = (" and ".join(run.precision) for run in (old, new))
         one, other = pair
         note = f"not comparable: {old.path.name} computes in {one}, {new.path.name} in {other}"
-        return Judged(UNDECIDED, note=f"{note}, and has no floor of its own")
-    again = unrepeated(found, floor_of.path.name)
-    if again:
-        return Judged(UNDECIDED, note=again)
-    begins = old.start == new.start
-    if held is None:
-        return without_floor(found, old, begins, _low(old), _precision(old, new))
-    if _losses_alone(found, held):
-        return _by_losses(found, held)
-    judged = first_out(found, held, begins)
-    note = "" if AGAIN in found.differs else "not shown to repeat itself: it lacks perturb=7"
-    if judged.kind != ROUNDING:
-        return replace(judged, note=note)
-    coarse = too_coarse(found, held, held.low or _halves(floor_of, False))
-    if coarse:
-        return Judged(UNDECIDED, note="; ".join(filter(None, [coarse, note])))
-    return replace(judged, note=note)
+        return Judged(UNDECIDED, note=f"{note}, and has no floor of its own"), None
+    if course.unrepeated:
+        return Judged(UNDECIDED, note=course.unrepeated), None
+    if not course.noisy:
+        found = course.first
+        judged = without_floor(found, old, course.begins, _low(old), _precision(old, new))
+        if judged.at is None or judged.what is None:
+            return judged, None
+        return judged, spot(found, None, judged.at, judged.what)
+    if course.losses_alone:
+        course.by_losses()
+        return course.judged, course.out
+    note = "" if str(AGAIN) in floor_of.runs else "not shown to repeat itself: it lacks perturb=7"
+    if course.judged.kind == ROUNDING:
+        coarse = course.resolution.too_coarse(course.low or _halves(floor_of, False))
+        if coarse:
+            return Judged(UNDECIDED, note="; ".join(filter(None, [coarse, note]))), None
+    return replace(course.judged, note=note), course.out
 
 
 def _precision(old: Recorded, new: Recorded) -> list[str]:
@@ -151,39 +145,3 @@ def _halves(run: Recorded, unknown: bool) -> bool:
 def _low(run: Recorded) -> bool:
     """Whether it computes in 16 bits."""
     return bool(run.precision) and _bits(run) < 16
-
-
-def _losses_alone(found: Traces, held: Floors) -> bool:
-    """Whether the loss is all that has a floor."""
-    others = np.array([name != LOSS for name in found.names])
-    return bool(np.isnan(held.ratio[:, others]).all())
-
-
-def _by_losses(found: Traces, held: Floors) -> Judged:
-    """Of losses alone, whose runs may come over kinks unseen, the floor is that of ten steps before
-    and after; at the first step that of the step itself."""
-    loss = found.names.index(LOSS)
-    for kind, those in zip((DIFFERENT, UNDECIDED), other_start(found), strict=True):
-        if those.any():
-            return Judged(kind, 0, int(np.argmax(those)), START)
-    if held.out[0, loss]:
-        return Judged(DIFFERENT, 0, loss, before_the_loss(found, 0))
-    drift = _drift(found, held, [run for run in found.apart if 0 < run <= PERTURBED])
-    if drift.parted is None:
-        return Judged(ROUNDING)
-    return Judged(DIFFERENT, drift.parted, loss, "")
-
-
-def _drift(found: Traces, held: Floors | None, noisy: Sequence[int]) -> Drift:
-    """The drift of the loss beside its floor, for the picture."""
-    loss = found.names.index(LOSS)
-    drift = found.apart[NEW][:, loss]
-    if held is None:
-        unknown = np.full(len(drift), math.nan)
-        return Drift(drift, unknown, unknown, math.nan)
-    if _losses_alone(found, held):
-        runs = np.array([found.losses[run] for run in noisy])
-        return free_drift(found.losses[NEW], found.losses[0], runs, found.roundoff[loss])
-    floor = held.floor[:, loss]
-    ratio = np.where(held.unseen[:, loss], 0, np.nan_to_num(held.ratio[:, loss]))
-    return Drift(drift, floor, ratio, math.nan)

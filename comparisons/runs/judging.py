@@ -49,11 +49,11 @@ class Judged:
     """What became of a run."""
 
     kind: str  # the class
-    at: int | None = None  # index of the step and of the quantity that left first
+    at: int | None = None  # index in the window of the step and of the quantity that left first
     what: int | None = None
     meaning: str = ""  # one of the kinds, where something left
     note: str = ""
-    guarded: bool = False  # whether a kink may be what left
+    lasts: bool = False  # whether no later step makes it another
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,14 @@ def _neighbours(of: np.ndarray, low: bool) -> np.ndarray:
 
 
 def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
-    """The first step at which something has left its floor, and what that means; `begins` where
-    both runs begin with their training, so that parameters have to be the same bits then."""
-    out = held.out
-    if begins:
+    """The first step of a window at which something has left its floor, and what that means;
+    `begins` where both runs begin with their training, so that parameters have to be the same bits
+    then."""
+    out = held.out & found.own[:, None]
+    if begins and found.own[0]:
         other, unclear = other_start(found)
         if unclear.any() and not other.any():  # all else may follow from it
-            return Judged(UNDECIDED, 0, int(np.argmax(unclear)), START)
+            return Judged(UNDECIDED, 0, int(np.argmax(unclear)), START, lasts=True)
         out[0] |= other
     few = _in_few_elements(found, held, out)
     out &= ~(few & _turned(found, held))
@@ -188,7 +189,7 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
         if not few.any():
             return Judged(ROUNDING)
         at, what = (int(i) for i in np.argwhere(few)[0])
-        return Judged(UNDECIDED, at, what, OPTIMIZER, guarded=True)
+        return Judged(UNDECIDED, at, what, OPTIMIZER)
     at = int(steps[0])
     out &= ~few
     guarded = _may_be_a_kink(found, out[at], at)
@@ -197,7 +198,7 @@ def first_out(found: Traces, held: Floors, begins: bool) -> Judged:
         # An optimizer may make a large step of a gradient that is off by less than its limit.
         near = held.ratio[at - 1] > SUSPECT
         meaning = _meant(found, held, near & ~found.kind(PARAMETER), at - 1)[1]
-    return Judged(UNDECIDED if guarded else DIFFERENT, at, what, meaning, guarded=guarded)
+    return Judged(UNDECIDED if guarded else DIFFERENT, at, what, meaning, lasts=True)
 
 
 def other_start(found: Traces) -> tuple[np.ndarray, np.ndarray]:

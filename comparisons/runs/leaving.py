@@ -10,7 +10,7 @@ import numpy as np
 from ..verdict.ulps import ulps
 from .names import unwrapped
 from .recording import BITS, INPUT, LOSS, Recorded, Step, values
-from .traces import NEW, Traces
+from .traces import Traces
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,27 @@ class Leaving:
     new: float = math.nan
 
 
-def leaving(found: Traces, old: Recorded, new: Recorded) -> Leaving:
-    """Where the new run leaves the old one."""
-    differs = found.differs[NEW] & ~found.kind(INPUT)
-    at = np.argwhere(differs)
-    if not at.size:
+def first_difference(found: Traces, run: int) -> tuple[int, str] | None:
+    """The step of a window, and the quantity, in which a run first differs, if it does."""
+    at = np.argwhere(found.differs[run] & ~found.kind(INPUT) & found.own[:, None])
+    return (int(found.steps[at[0, 0]]), found.names[at[0, 1]]) if at.size else None
+
+
+def leaving(where: tuple[int, str] | None, old: Recorded, new: Recorded) -> Leaving:
+    """What the new run has where it leaves the old one, if it does."""
+    if where is None:
         return Leaving()
-    step, name = int(found.steps[at[0, 0]]), found.names[at[0, 1]]
-    pair = [next(s for s in run.walk(0) if s.number == step) for run in (old, new)]
-    return _shown(step, name, *pair)
+    step, name = where
+    return _shown(step, name, _step(old, step), _step(new, step))
 
 
-def shown(found: Traces, old: Recorded, new: Recorded, at: int, what: int) -> tuple[float, float]:
-    """Both values of a quantity at a step: of tensors the norms."""
-    step, name = int(found.steps[at]), found.names[what]
-    one, other = (
-        _number(next(s for s in run.walk(0) if s.number == step), name) for run in (old, new)
-    )
-    return one, other
+def number(run: Recorded, step: int, name: str) -> float:
+    """The value of a quantity at a step: the loss, or the norm of a tensor."""
+    return _number(_step(run, step), name)
+
+
+def _step(run: Recorded, step: int) -> Step:
+    return next(s for s in run.walk(0) if s.number == step)
 
 
 def _shown(step: int, name: str, old: Step, new: Step) -> Leaving:

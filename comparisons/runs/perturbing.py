@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,32 @@ def move_parameter(parameter: torch.Tensor, rng: np.random.Generator) -> None:
     makes less than one unit, and no rewrite more or less. Its results and its gradient move."""
     if parameter.dtype not in HALVES:
         move(parameter, rng)
+
+
+class Buffers:
+    """Moves the buffers that a training has moved since the last time, as it does the statistics of
+    a layer. What they are made of, as a simulation beside the model, may not go through it. Others
+    are constants, which would drift; whole numbers are counts."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.left = {name: t.detach().clone() for name, t in _moving(tensors)}
+
+    def move(self, tensors: Mapping[str, torch.Tensor], rng: np.random.Generator) -> None:
+        for name, tensor in _moving(tensors):
+            was = self.left.get(name)
+            if was is None or not torch.equal(was, tensor):
+                whole = tensor == tensor.round()
+                kept = tensor.clone()
+                move(tensor, rng)
+                tensor.copy_(torch.where(whole, kept, tensor))
+                self.left[name] = tensor.detach().clone()
+
+
+def _moving(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Those that may be moved; of 16 bits none, as of parameters."""
+    for name, tensor in tensors.items():
+        if tensor.dtype in (torch.float32, torch.float64):
+            yield name, tensor
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import numpy as np
 from ..verdict.classes import CLASSES, DIFFERENT
 from .comparison import RunComparison, compare
 from .recording import PARAMETER, Recorded, read
-from .traces import NEW, traces
+from .traces import NEW, windows
 
 RANK = "{rank}"
 RANKS = "ranks"  # the kind of what the processes do not agree in
@@ -73,9 +73,10 @@ def _agreeing(
 
 def _parting(one: Recorded, other: Recorded) -> tuple[int, str] | None:
     """Where the parameters of two ranks are no longer the same."""
-    between = traces(one, [], {NEW: other})
-    differs = np.argwhere(between.differs[NEW] & between.kind(PARAMETER))
-    if not differs.size:
-        return None
-    at, what = differs[0]
-    return int(between.steps[at]), between.names[what]
+    for between in windows(one, [], {NEW: other}):
+        mine = between.kind(PARAMETER) & between.own[:, None]
+        differs = np.argwhere(between.differs[NEW] & mine)
+        if differs.size:
+            at, what = differs[0]
+            return int(between.steps[at]), between.names[what]
+    return None

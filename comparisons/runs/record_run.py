@@ -20,7 +20,7 @@ from . import parts, turns
 from .inputs import Inputs
 from .judging import far
 from .names import Model, Named, of_rank
-from .perturbing import Activations, disturb, move_parameter, precision
+from .perturbing import Activations, Buffers, disturb, move_parameter, precision
 from .recording import (
     AGAIN,
     BASE,
@@ -159,6 +159,7 @@ class Recorder:
         self.original = None if turn or not run else read(path).complete()
         self.rng = np.random.default_rng(run)
         self.noise = Activations(run) if self.perturbed else None
+        self.buffers = Buffers(self.named.buffers() if self.perturbed else {})
         self.inputs = Inputs(self.named.modules if self.forms else [])
         self.about: About | None = None
         self.stream = parts.Stream(parts.folder(path), run)
@@ -198,6 +199,7 @@ class Recorder:
             raise SystemExit(0)  # its first step was what it is for
         if self.perturbed and self.noise is not None:
             disturb(self.named.parameters().values(), self.rng)
+            self.buffers.move(self.named.buffers(), self.rng)
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor, str]]:
         """What is recorded of this step, in the order of computing."""

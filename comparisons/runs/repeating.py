@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from .recording import AGAIN, INPUT, Recorded
-from .traces import Traces, traces
+from .leaving import first_difference
+from .recording import AGAIN, Recorded
+from .traces import Traces, windows
 
 
 def unrepeated(found: Traces, name: str) -> str:
-    """What did not repeat first, in words; nothing where all did, or where no run was repeated."""
-    if AGAIN not in found.differs:
+    """What of a window did not repeat first, in words; nothing where all did, or where no run was
+    repeated."""
+    where = first_difference(found, AGAIN) if AGAIN in found.differs else None
+    if where is None:
         return ""
-    differs = found.differs[AGAIN] & ~found.kind(INPUT)
-    if not differs.any():
-        return ""
-    at, what = (int(i[0]) for i in np.nonzero(differs))
-    step, quantity = found.steps[at], found.names[what]
+    step, quantity = where
     return f"{name} does not repeat itself: from step {step}, {quantity}; seed all that it draws"
 
 
@@ -24,4 +21,6 @@ def repeats(recorded: Recorded) -> str:
     """What of a recording did not repeat first, in words."""
     if str(AGAIN) not in recorded.runs:
         return ""
-    return unrepeated(traces(recorded, [AGAIN], {}), recorded.path.name)
+    name = recorded.path.name
+    words = (unrepeated(found, name) for found in windows(recorded, [AGAIN], {}))
+    return next(filter(None, words), "")

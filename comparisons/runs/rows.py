@@ -8,23 +8,20 @@ from typing import Any
 import numpy as np
 
 from ..verdict.classes import IDENTICAL, ROUNDING
-from ..verdict.drift import Drift
 from ..verdict.ulps import difference, same_values
-from .judging import Floors, Judged, shared_factor
-from .leaving import Leaving, distances, shown
-from .recording import INPUT, LOSS, Recorded
-from .resolution import resolution
-from .traces import NEW, Traces
+from .course import Course, Spot
+from .judging import Judged
+from .leaving import Leaving, distances, number
+from .recording import INPUT, Recorded
 
 
 def row(
-    found: Traces,
-    held: Floors | None,
+    course: Course,
     judged: Judged,
+    out: Spot | None,
     old: Recorded,
     new: Recorded,
     first: Leaving,
-    drift: Drift,
     losses: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, Any]:
     """All that is said of two runs, in one line of the table."""
@@ -35,19 +32,21 @@ def row(
         "new": str(new.path),
         "rank": "",
         "dtype": dtype,
-        "steps": len(found.steps),
-        "from_step": int(found.steps[0]),
-        **_losses(dtype, found, *losses),
-        **_ratios(found, held, judged, drift),
+        "steps": len(losses[0]),
+        "from_step": int(course.first.steps[0]),
+        **_losses(dtype, int(course.first.steps[0]), *losses),
+        **_ratios(course, judged, out),
         "perturbed_runs": len(old.perturbed),
         **{f"first_{name}": value for name, value in vars(first).items()},
-        **_outside(found, held, judged, old, new),
+        **_outside(judged, out, old, new),
         "class": judged.kind,
-        "note": "; ".join(filter(None, [judged.note, _unpaired(found), _elsewhere(old, new)])),
+        "note": "; ".join(
+            filter(None, [judged.note, _unpaired(course.first.alone), _elsewhere(old, new)])
+        ),
     }
 
 
-def _losses(dtype: str, found: Traces, old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
+def _losses(dtype: str, start: int, old: np.ndarray, new: np.ndarray) -> dict[str, Any]:
     distance = distances(dtype, old, new)
     differing = np.flatnonzero(distance)
     both = np.isfinite(old) & np.isfinite(new)
@@ -58,80 +57,62 @@ def _losses(dtype: str, found: Traces, old: np.ndarray, new: np.ndarray) -> dict
         "start_new": float(new[0]),
         "end_old": float(old[-1]),
         "end_new": float(new[-1]),
-        "first_differing_step": int(found.steps[differing[0]]) if differing.size else None,
+        "first_differing_step": start + int(differing[0]) if differing.size else None,
         "max_ulp": int(distance.max()),
         "max_drift": float(drift[at]),
-        "max_drift_step": int(found.steps[at]),
+        "max_drift_step": start + at,
     }
 
 
-def _ratios(found: Traces, held: Floors | None, judged: Judged, drift: Drift) -> dict[str, Any]:
+def _ratios(course: Course, judged: Judged, out: Spot | None) -> dict[str, Any]:
     """The largest distance in floors, of all that was judged, and what could have been seen."""
-    unknown = {
-        "max_ratio": math.nan,
-        "max_ratio_step": None,
-        "max_ratio_tensor": "",
-        "limit": math.nan,
-        "floor": math.nan,
-        "resolution": math.nan,
-        "resolution_of_all": math.nan,
-        "seen": 0.0,
-        "margin": 0.0 if judged.kind == IDENTICAL else math.inf,
-    }
-    if held is None:
-        return unknown
-    judgeable = np.broadcast_to(~found.kind(INPUT), held.floor.shape) & ~np.isnan(held.floor)
-    ratio = np.where(held.unseen, 0, np.nan_to_num(held.ratio))
-    limits = np.broadcast_to(held.limit, ratio.shape)
-    if judged.kind == ROUNDING:  # what is beyond it was excused
-        ratio = np.where(ratio > limits, 0, ratio)
-    if judgeable.sum() == len(found.steps):  # the loss alone, whose floor is a wider one
-        loss = found.names.index(LOSS)
-        ratio = np.zeros_like(ratio)
-        ratio[:, loss] = drift.ratio
-    end = len(ratio) if judged.at is None else judged.at + 1  # what comes after follows from it
-    margins = ratio[:end] / limits[:end]
-    at, what = np.unravel_index(int(np.argmax(margins)), margins.shape)
-    if judged.at is not None and judged.what is not None:
-        at, what = np.intp(judged.at), np.intp(judged.what)
-    seen = judgeable & ~held.unseen
-    of_one, of_all = resolution(found, held)
+    # What comes after something that left follows from it.
+    most = out or (course.most_within if judged.kind == ROUNDING else course.most)
+    if most is None or not course.noisy:
+        return {
+            "max_ratio": math.nan,
+            "max_ratio_step": None,
+            "max_ratio_tensor": "",
+            "limit": math.nan,
+            "floor": math.nan,
+            "resolution": math.nan,
+            "resolution_of_all": math.nan,
+            "seen": 0.0,
+            "margin": 0.0 if judged.kind == IDENTICAL else math.inf,
+        }
     return {
-        "max_ratio": float(ratio[at, what]),
-        "max_ratio_step": int(found.steps[at]),
-        "max_ratio_tensor": found.names[what],
-        "limit": float(limits[at, what]),
-        "floor": float(held.floor[at, what]),
-        "resolution": of_one,
-        "resolution_of_all": of_all,
-        "seen": float(seen.sum() / max(1, judgeable.sum())),
-        "margin": float(ratio[at, what] / limits[at, what]),
+        "max_ratio": most.ratio,
+        "max_ratio_step": most.step,
+        "max_ratio_tensor": most.name,
+        "limit": most.limit,
+        "floor": most.floor,
+        "resolution": course.resolution.of_one,
+        "resolution_of_all": course.resolution.of_all,
+        "seen": course.seen / max(1, course.judgeable),
+        "margin": most.ratio / most.limit,
     }
 
 
-def _outside(
-    found: Traces, held: Floors | None, judged: Judged, old: Recorded, new: Recorded
-) -> dict[str, Any]:
+def _outside(judged: Judged, out: Spot | None, old: Recorded, new: Recorded) -> dict[str, Any]:
     """What left first, with both values: of tensors the norms."""
-    if judged.at is None or judged.what is None:
+    if out is None:
         unknown = dict.fromkeys(("outside_old", "outside_new", "outside", "factor"), math.nan)
         return {"outside_step": None, "outside_tensor": "", "kind": judged.meaning, **unknown}
-    name = found.names[judged.what]
-    if name in found.scales:
-        one, other = 1.0, math.exp(found.scales[name][judged.at])
-        apart = abs(one - other)
+    if math.isnan(out.scale):
+        one, other = (number(run, out.step, out.name) for run in (old, new))
+        apart = out.apart
     else:
-        one, other = shown(found, old, new, judged.at, judged.what)
-        apart = float(found.apart[NEW][judged.at, judged.what])
+        one, other = 1.0, out.scale
+        apart = abs(one - other)
     size = max(abs(one), abs(other))
     return {
-        "outside_step": int(found.steps[judged.at]),
-        "outside_tensor": found.names[judged.what],
+        "outside_step": out.step,
+        "outside_tensor": out.name,
         "kind": judged.meaning,
         "outside_old": one,
         "outside_new": other,
         "outside": apart / size if size > 0 else math.nan,
-        "factor": shared_factor(found, held, judged.at),
+        "factor": out.factor,
     }
 
 
@@ -141,8 +122,8 @@ def _elsewhere(old: Recorded, new: Recorded) -> str:
     return "; ".join(f"{k}: {b}, not {a}" for k, a, b in pairs if a and b and a != b)
 
 
-def _unpaired(found: Traces) -> str:
-    alone = [name for name in found.alone if not name.startswith(INPUT)]
+def _unpaired(names: list[str]) -> str:
+    alone = [name for name in names if not name.startswith(INPUT)]
     if not alone:
         return ""
     return f"{len(alone)} quantities in one run only, as {alone[0]}"

@@ -13,8 +13,10 @@ from .recording import BUFFER, GRADIENT, INPUT, LOSS, PARAMETER
 from .traces import NEW, Traces
 
 
-def sharpened(found: Traces, held: Floors, precision: Sequence[str], halves: bool) -> Floors:
-    """The floors, lowered at the first step that differs, if it is not the first of all.
+def sharpened(
+    found: Traces, held: Floors, step: int | None, precision: Sequence[str], halves: bool
+) -> Floors:
+    """The floors, lowered at the first step that differs, if it is there and not the first of all.
 
     A parameter is rounded once, and its step is made otherwise by FAR u. In 32 bits it may be by
     what the perturbed runs show of the first step, if that is more; in 16 they show the roundings
@@ -23,10 +25,9 @@ def sharpened(found: Traces, held: Floors, precision: Sequence[str], halves: boo
     coarsest dtype in `precision`. What follows from something that is not recorded keeps its floor.
     """
     differs = found.differs[NEW] & ~found.kind(INPUT)
-    steps = np.flatnonzero(differs.any(axis=1))
-    if not steps.size or steps[0] == 0:
+    if step not in found.steps[1:]:
         return held
-    at = int(steps[0])
+    at = int(np.flatnonzero(found.steps == step)[0])
     parameters, gradients = found.kind(PARAMETER), found.kind(GRADIENT)
     below = np.full(held.floor.shape[1], np.inf)
     if not halves and not np.isnan(found.apart[NEW][at - 1, gradients]).all():
@@ -34,7 +35,7 @@ def sharpened(found: Traces, held: Floors, precision: Sequence[str], halves: boo
     known = parameters.any() and not np.isnan(found.apart[NEW][at, parameters]).any()
     if known and not differs[at, parameters | found.kind(BUFFER)].any():
         loss = found.names.index(LOSS)
-        below[loss] = far(precision) * np.nanmax(found.size[: at + 1, loss]) / held.limit[loss]
+        below[loss] = far(precision) * found.peak[at] / held.limit[loss]
     lower = below < np.where(held.unseen[at], np.inf, held.floor[at])
     floor, ratio, unseen, lowered = (
         of.copy() for of in (held.floor, held.ratio, held.unseen, held.lowered)

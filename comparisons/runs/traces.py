@@ -1,55 +1,45 @@
-"""How far runs lie from the first of them, step by step and tensor by tensor."""
+"""How far runs lie from the first of them, step by step and tensor by tensor, a window of steps at
+a time, so that no run has to fit into the memory."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .names import unwrapped
-from .recording import (
-    BITS,
-    DENSE,
-    DIGEST,
-    GRADIENT,
-    LOSS,
-    PARAMETER,
-    SKETCH,
-    SKETCHES,
-    SUMS,
-    Layout,
-    Quantity,
-    Recorded,
-    Step,
-    values,
-)
-from .sketches import distance, size, sketch, start_distances
+from .pairing import Columns, Compared, Pair, Stretch
+from .recording import GRADIENT, LOSS, PARAMETER, PIECE, Layout, Recorded, Step
 
 NEW = -1  # the run that is judged, among those of the old recording
+# Numbers in a matrix of a window, about.
+ROOM, LEAST = 2**15, 16  # of steps there are so many at least
+# What a window has beside its own steps: the first of all, which later ones are held to, and its
+# neighbours.
+FIRST, BEFORE, BEHIND = 3, 2, 1
 
 
 @dataclass
 class Traces:
-    """Distances of runs from the run itself; every matrix is (steps, quantities), NaN where a
-    quantity is not recorded in both."""
+    """Distances of runs from the run itself in a window of steps; every matrix is (steps,
+    quantities), NaN where a quantity is not recorded in both."""
 
     names: list[str]
     steps: np.ndarray  # their numbers
+    own: np.ndarray  # (steps,) whether the step is one of the window, or stands beside it
     sizes: dict[int, np.ndarray]  # ‖x‖, by run, 0 being the run itself
     moved: dict[int, np.ndarray]  # how far each is from its own first step
     stepped: np.ndarray  # how far the run itself is from its step before
     apart: dict[int, np.ndarray]  # ‖x − x′‖, by run
     differs: dict[int, np.ndarray]  # whether anything at all does
-    starts: np.ndarray  # (3, quantities), see _Pair.starts
+    starts: np.ndarray  # (3, quantities), see Pair.starts
     spread: np.ndarray  # of the judged run, ‖x − x′‖ without the parts that differ most
     elements: np.ndarray  # (quantities,) how many numbers it has
     exact: np.ndarray  # (quantities,) whether the distance is that of all numbers, or of dense sums
     roundoff: np.ndarray  # (quantities,) u
     losses: dict[int, np.ndarray]  # by run, 0 being the run itself
+    peak: np.ndarray  # (steps,) the largest |loss| of the run itself so far
     alone: list[str]  # quantities that only one of old and new has
     scales: dict[str, np.ndarray] = field(default_factory=dict)  # of all, (steps,), logarithms
 
@@ -63,91 +53,163 @@ class Traces:
         return np.array([name.startswith(of) for name in self.names])
 
 
-class _Column:
-    """The place of each quantity, in the order of computing."""
-
-    def __init__(self) -> None:
-        self.names = [LOSS]
-        self.places = {LOSS: 0}
-        self.dtypes: dict[str, str] = {}
-        self.elements: dict[str, int] = {}
-        self.sketched: set[str] = set()
-
-    def of(self, quantity: Quantity) -> int:
-        name = unwrapped(quantity.name)
-        if name not in self.places:
-            self.places[name] = len(self.names)
-            self.names.append(name)
-            self.dtypes[name] = quantity.dtype
-            self.elements[name] = math.prod(quantity.shape)
-        if quantity.form == SKETCH:
-            self.sketched.add(name)
-        return self.places[name]
+Rows = tuple[np.ndarray, ...]  # numbers, losses, peak and matrices, each (steps, …)
 
 
-def traces(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Traces:
+def windows(old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> Iterator[Traces]:
     """The distances of runs of the old recording, and of the run itself in each of the others.
 
-    Raises ValueError for a quantity of another dtype or shape.
+    Raises ValueError for a quantity of another dtype or shape, before the first window.
     """
-    start = max([old.start, *(other.start for other in others.values())])
-    walks = {run: _from(old.walk(run), start) for run in (0, *runs)}
-    walks |= {run: _from(other.walk(0), start) for run, other in others.items()}
-    columns = _Column()
-    steps: list[int] = []
-    sizes: dict[int, list[np.ndarray]] = {run: [] for run in walks}
-    moved: dict[int, list[np.ndarray]] = {run: [] for run in walks}
-    apart: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
-    differs: dict[int, list[np.ndarray]] = {run: [] for run in walks if run}
-    starts = np.full((3, 1), np.nan)
-    spread: list[np.ndarray] = []
-    stepped: list[np.ndarray] = []
-    losses: dict[int, list[float]] = {run: [] for run in walks}
-    alone: set[str] = set()
-    pairs: dict[tuple[Layout, Layout], _Pair] = {}
-    first: dict[int, Step] = {}
-    before: Step | None = None
-    for at in zip(*walks.values(), strict=False):
-        base = at[0]
-        before = before or base
-        stepped.append(_paired(pairs, before, base, columns).compare(before, base, columns).apart)
-        before = base
-        steps.append(base.number)
-        for run, step in zip(walks, at, strict=True):
-            begun = first.setdefault(run, step)
-            losses[run].append(step.loss)
-            sizes[run].append(_paired(pairs, step, step, columns).sizes(step, columns))
-            moves = _paired(pairs, begun, step, columns).compare(begun, step, columns)
-            moved[run].append(moves.apart)
+    together = _Together(old, runs, others)
+    for rows, own in _cut(together.rows(), max(LEAST, ROOM // len(together.names))):
+        yield together.traces(rows, own)
+
+
+def _cut(pieces: Iterator[Rows], length: int) -> Iterator[tuple[Rows, np.ndarray]]:
+    """Windows of so many steps, with what stands beside them, and which are their own."""
+    first: list[Rows] = []  # what stands in front of a window but the first
+    held: Rows = ()
+    done = 0  # steps in `held` that a window had already
+
+    def window(rows: Rows, own: slice) -> tuple[Rows, np.ndarray]:
+        mine = np.zeros(len(rows[0]), bool)
+        mine[own] = True
+        return _joined(*first, rows), np.append(np.zeros(FIRST * len(first), bool), mine)
+
+    for piece in pieces:
+        held = _joined(held, piece) if held else piece
+        while len(held[0]) >= done + length + BEHIND:
+            end = done + length
+            yield window(_sliced(held, 0, end + BEHIND), slice(done, end))
+            first = first or [_sliced(held, 0, FIRST)]
+            held, done = _sliced(held, end - BEFORE, None), BEFORE
+    if held:
+        yield window(held, slice(done, None))
+
+
+def _joined(*parts: Rows) -> Rows:
+    return tuple(np.concatenate(of) for of in zip(*parts, strict=True))
+
+
+def _sliced(rows: Rows, first: int, end: int | None) -> Rows:
+    return tuple(of[first:end] for of in rows)
+
+
+class _Together:
+    """Runs side by side, and all that they have in any step, which is known before the first of
+    them is compared."""
+
+    def __init__(self, old: Recorded, runs: list[int], others: Mapping[int, Recorded]) -> None:
+        self.old, self.others = old, others
+        self.runs = [0, *runs, *others]
+        self.start = max([old.start, *(other.start for other in others.values())])
+        self.columns, self.alone = Columns(), set[str]()
+        self.pairs: dict[tuple[Layout, Layout], Pair] = {}
+        self.first: tuple[Step, ...] = ()
+        before: list[Layout] = []
+        for at in self.steps():
+            self.first = self.first or at
+            now = [step.layout for step in at]
+            if now != before:
+                self._meet(before or now, now)
+            before = now
+        self.order = _order(self.columns.names)
+        self.names = [self.columns.names[i] for i in self.order]
+
+    def steps(self) -> Iterator[tuple[Step, ...]]:
+        """A step of each run at a time."""
+        walks = [self.old.walk(run) for run in self.runs if run not in self.others]
+        walks += [other.walk(0) for other in self.others.values()]
+        return zip(*(_from(walk, self.start) for walk in walks), strict=False)
+
+    def _meet(self, before: list[Layout], now: list[Layout]) -> None:
+        """The pairs of layouts that are compared in a step."""
+        self.pair(before[0], now[0])
+        for run, layout, begun in zip(self.runs, now, self.first, strict=True):
+            self.pair(layout, layout)
+            self.pair(begun.layout, layout)
             if run:
-                pair = _paired(pairs, base, step, columns)
-                compared = pair.compare(base, step, columns)
-                apart[run].append(compared.apart)
-                differs[run].append(compared.differs)
-                if run == NEW:
-                    if not spread:
-                        starts = pair.starts(base, step, columns)
-                    alone |= pair.alone
-                    spread.append(compared.spread)
-    order = _order(columns.names)
-    loss = next(old.walk(0)).layout.loss
-    dtypes = [columns.dtypes.get(name, loss) for name in columns.names]
-    return Traces(
-        [columns.names[i] for i in order],
-        np.array(steps),
-        {run: _stacked(rows, order) for run, rows in sizes.items()},
-        {run: _stacked(rows, order) for run, rows in moved.items()},
-        _stacked(stepped, order),
-        {run: _stacked(rows, order) for run, rows in apart.items()},
-        {run: _stacked(rows, order) == 1 for run, rows in differs.items()},
-        _stacked([*starts], order),
-        _stacked(spread, order),
-        np.array([columns.elements.get(columns.names[i], 1) for i in order]),
-        np.array([columns.names[i] not in columns.sketched for i in order]),
-        np.array([_roundoff(dtypes[i]) for i in order]),
-        {run: np.array(of) for run, of in losses.items()},
-        sorted(alone),
-    )
+                pair = self.pair(now[0], layout)
+                self.alone |= pair.alone if run == NEW else set()
+
+    def pair(self, old: Layout, new: Layout) -> Pair:
+        if (old, new) not in self.pairs:
+            self.pairs[old, new] = Pair(old, new, self.columns)
+        return self.pairs[old, new]
+
+    def stretches(self) -> Iterator[list[Stretch]]:
+        """As many steps at a time as have the same layouts, and make a piece."""
+        held: list[tuple[Step, ...]] = []
+        size = 0
+        for at in self.steps():
+            same = held and all(a.layout is b.layout for a, b in zip(at, held[0], strict=True))
+            if held and (not same or size > PIECE):
+                yield [Stretch(steps) for steps in zip(*held, strict=True)]
+                held, size = [], 0
+            held.append(at)
+            size += sum(len(step.data) for step in at)
+        if held:
+            yield [Stretch(steps) for steps in zip(*held, strict=True)]
+
+    def rows(self) -> Iterator[Rows]:
+        """Sizes and movements of all runs, distances and differences of all but the first, and how
+        far the first has stepped and the judged one is spread."""
+        first = [Stretch([step]) for step in self.first]
+        before, peak = first[0], 0.0
+        for all_of in self.stretches():
+            base = all_of[0]
+            sizes = [self.pair(of.layout, of.layout).sizes(of) for of in all_of]
+            moved = [self._compared(*pair).apart for pair in zip(first, all_of, strict=True)]
+            others = {
+                run: self._compared(base, of)
+                for run, of in zip(self.runs, all_of, strict=True)
+                if run
+            }
+            stepped = [self._compared(before, Stretch(base.steps[:1])).apart]
+            if len(base.steps) > 1:
+                pair = Stretch(base.steps[:-1]), Stretch(base.steps[1:])
+                stepped.append(self._compared(*pair).apart)
+            spread = others[NEW].spread if NEW in others else np.full_like(sizes[0], np.nan)
+            apart, differs = ([of[i] for of in others.values()] for i in (0, 1))
+            matrices = [*sizes, *moved, *apart, *differs, np.concatenate(stepped), spread]
+            losses = np.array([of.losses for of in all_of]).T
+            peaks = np.fmax.accumulate(np.append(peak, abs(losses[:, 0])))[1:]
+            numbers = np.array([step.number for step in base.steps])
+            yield numbers, losses, peaks, np.stack(matrices, axis=1)[:, :, self.order]
+            before, peak = Stretch(base.steps[-1:]), peaks[-1]
+
+    def _compared(self, old: Stretch, new: Stretch) -> Compared:
+        return self.pair(old.layout, new.layout).compare(old, new)
+
+    def traces(self, rows: Rows, own: np.ndarray) -> Traces:
+        numbers, losses, peaks, matrices = rows
+        runs, others = self.runs, self.runs[1:]
+        planes = iter(np.moveaxis(matrices, 1, 0))
+        names, columns = self.names, self.columns
+        dtypes = [columns.dtypes.get(name, self.first[0].layout.loss) for name in names]
+        starts = np.full((3, len(names)), np.nan)
+        if NEW in runs:
+            pair = self.first[0], self.first[runs.index(NEW)]
+            starts = self.pair(*(step.layout for step in pair)).starts(*pair)[:, self.order]
+        return Traces(
+            names,
+            numbers,
+            own,
+            sizes={run: next(planes) for run in runs},
+            moved={run: next(planes) for run in runs},
+            apart={run: next(planes) for run in others},
+            differs={run: next(planes) == 1 for run in others},
+            stepped=next(planes),
+            spread=next(planes),
+            starts=starts,
+            elements=np.array([columns.elements.get(name, 1) for name in names]),
+            exact=np.array([name not in columns.sketched for name in names]),
+            roundoff=np.array([_roundoff(dtype) for dtype in dtypes]),
+            losses=dict(zip(runs, losses.T, strict=True)),
+            peak=peaks,
+            alone=sorted(self.alone),
+        )
 
 
 def _from(walk: Iterator[Step], start: int) -> Iterator[Step]:
@@ -161,204 +223,6 @@ def _order(names: list[str]) -> list[int]:
     return sorted(range(len(names)), key=lambda i: (rank[i], i))
 
 
-def _stacked(rows: list[np.ndarray], order: list[int]) -> np.ndarray:
-    width = len(order)
-    padded = [np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows]
-    return np.array(padded).reshape(len(rows), width)[:, order]
-
-
 def _roundoff(dtype: str) -> float:
     known = getattr(torch, dtype, torch.float32)
     return torch.finfo(known if known.is_floating_point else torch.float32).eps / 2
-
-
-def _paired(
-    pairs: dict[tuple[Layout, Layout], _Pair], old: Step, new: Step, columns: _Column
-) -> _Pair:
-    key = old.layout, new.layout
-    if key not in pairs:
-        pairs[key] = _Pair(*key, columns)
-    return pairs[key]
-
-
-class _Compared(NamedTuple):
-    """Two steps, compared, by quantity."""
-
-    apart: np.ndarray
-    differs: np.ndarray  # 1 or 0
-    spread: np.ndarray  # as apart, without the parts that differ most
-
-
-def _without_few(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The distance of sketches, (…, 1 + parts), without an eighth of the parts: those
-    that differ most."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.square(np.subtract(old, new, dtype=np.float64)[..., 1:])
-    kept = apart.shape[-1] - apart.shape[-1] // 8
-    apart = np.where(np.isfinite(apart), apart, np.inf)
-    least = np.partition(apart, max(kept - 1, 0), axis=-1)[..., :kept]
-    return np.asarray(np.sqrt(least.sum(axis=-1)))
-
-
-class _Pair:
-    """Which quantities of two layouts belong together."""
-
-    def __init__(self, old: Layout, new: Layout, columns: _Column) -> None:
-        theirs, ours = (_by_name(layout) for layout in (old, new))
-        both = [key for key in theirs if key in ours]
-        alone = {name for name, form in theirs.keys() ^ ours.keys() if not form}
-        # A parameter without a gradient, where the other run has one: as if it were zero.
-        lost = {name for name in alone if _parameter(name) in theirs and _parameter(name) in ours}
-        self.alone = alone - lost
-        self.lost = [(theirs[n, ""], True) for n in sorted(lost) if (n, "") in theirs]
-        self.lost += [(ours[n, ""], False) for n in sorted(lost) if (n, "") in ours]
-        for quantity, _ in self.lost:
-            columns.of(quantity)
-        sketched = [key for key in both if not key[1] and _sketches(theirs, ours, key)]
-        for key in both:
-            _same(theirs[key], ours[key])
-        places = {name: i for i, name in enumerate(old.sketched)}
-        others = {name: i for i, name in enumerate(new.sketched)}
-        plain = [key for key in sketched if BITS not in _forms(theirs, ours, key)]
-        self.old = [places[theirs[key].name] for key in plain]
-        self.new = [others[ours[key].name] for key in plain]
-        self.columns = [columns.of(theirs[key]) for key in plain]
-        self.dense = np.array([theirs[key].form == DENSE for key in plain], bool)
-        mixed = [key for key in sketched if key not in plain]
-        exact = [key for key in both if not key[1] and _forms(theirs, ours, key) == {BITS}]
-        self.mixed = [(theirs[key], ours[key]) for key in mixed]
-        self.bits = [(theirs[key].name, ours[key].name, columns.of(theirs[key])) for key in exact]
-        for a, b in self.mixed:
-            columns.of(b._replace(name=a.name) if a.form == BITS else a)
-        self.parameters = [
-            (theirs[key].name, ours[key].name)
-            for key in both
-            if not key[1] and key[0].startswith(PARAMETER)
-        ]
-        self.digests = [
-            (theirs[key].name, ours[key].name, columns.of(theirs[key]._replace(form=BITS)))
-            for key in both
-            if key[1] == DIGEST
-        ]
-
-    def sizes(self, base: Step, columns: _Column) -> np.ndarray:
-        found = np.full(len(columns.names), np.nan)
-        found[0] = abs(base.loss)
-        if self.old:
-            found[self.columns] = size(base.sketches()[self.old])
-        if self.bits:
-            others = base.others()
-            for name, _, column in self.bits:
-                found[column] = np.linalg.norm(_numbers(others[name]))
-        return found
-
-    def compare(self, old: Step, new: Step, columns: _Column) -> _Compared:
-        apart, differs, spread = np.full((3, len(columns.names)), np.nan)
-        apart[0], differs[0] = _scalars(old.loss, new.loss)
-        if self.old:
-            was, got = old.sketches()[self.old], new.sketches()[self.new]
-            apart[self.columns] = distance(was, got)
-            spread[self.columns] = np.where(self.dense, apart[self.columns], _without_few(was, got))
-            equal = (was == got) | (np.isnan(was) & np.isnan(got))
-            differs[self.columns] = ~equal.all(axis=1)
-        if self.bits or self.digests or self.mixed:
-            theirs, ours = old.others(), new.others()
-            for a, b, column in self.bits:
-                pair = _numbers(theirs[a]), _numbers(ours[b])
-                apart[column], differs[column] = _arrays(*pair)
-                spread[column] = _without_few(*(np.append(0, of) for of in pair))
-            for one, other in self.mixed:
-                form = other.form if one.form == BITS else one.form
-                pair = _one(old, one, form), _one(new, other, form)
-                column = columns.places[unwrapped(one.name)]
-                apart[column], differs[column] = distance(*pair), (pair[0] != pair[1]).any()
-            for a, b, column in self.digests:
-                if theirs[a][1] != ours[b][1]:
-                    differs[column] = 1.0
-        for quantity, of_old in self.lost:
-            there = _one(old if of_old else new, quantity, quantity.form)
-            column = columns.places[unwrapped(quantity.name)]
-            apart[column], differs[column] = size(there), there.any()
-        return _Compared(apart, differs, spread)
-
-    def starts(self, old: Step, new: Step, columns: _Column) -> np.ndarray:
-        """(3, quantities) how far parameters are apart at the start, at most and in the median of
-        their parts, by the size of such a part, and in how many; NaN where that is not known."""
-        found = np.full((3, len(columns.names)), np.nan)
-        for one, other in self.parameters:
-            before, after = old.start_sums(one), new.start_sums(other)
-            if before is not None and after is not None:
-                found[:, columns.places[unwrapped(one)]] = start_distances(before, after)
-        return found
-
-
-def _parameter(gradient: str) -> tuple[str, str]:
-    """The key of what this is a gradient of, if it is one."""
-    return PARAMETER + gradient.removeprefix(GRADIENT), ""
-
-
-def _by_name(layout: Layout) -> dict[tuple[str, str], Quantity]:
-    """By the name that pairs; a digest and sums stand beside what they are of."""
-    beside = (DIGEST, SUMS)
-    return {(unwrapped(q.name), q.form if q.form in beside else ""): q for q in layout.quantities}
-
-
-def _forms(
-    theirs: Mapping[tuple[str, str], Quantity],
-    ours: Mapping[tuple[str, str], Quantity],
-    key: tuple[str, str],
-) -> set[str]:
-    return {theirs[key].form, ours[key].form}
-
-
-def _sketches(
-    theirs: Mapping[tuple[str, str], Quantity],
-    ours: Mapping[tuple[str, str], Quantity],
-    key: tuple[str, str],
-) -> set[str]:
-    """Which sketches there are of a quantity. ValueError for two that cannot be compared."""
-    forms = _forms(theirs, ours, key) & SKETCHES.keys()
-    if len(forms) > 1:
-        expected, got = theirs[key].form, ours[key].form
-        raise ValueError(
-            f"sketch of {ours[key].name}: expected {expected} as in the old run, got {got}"
-        )
-    return forms
-
-
-def _same(old: Quantity, new: Quantity) -> None:
-    pairs = (("dtype", old.dtype, new.dtype), ("shape", old.shape, new.shape))
-    for what, was, got in pairs:
-        if was != got:
-            raise ValueError(f"{what} of {new.name}: expected {was} as in the old run, got {got}")
-
-
-def _numbers(kept: tuple[Quantity, bytes]) -> np.ndarray:
-    quantity, data = kept
-    return values((quantity.dtype, quantity.shape, data)).astype(np.float64).reshape(-1)
-
-
-def _one(step: Step, quantity: Quantity, form: str) -> np.ndarray:
-    """The sketch of a quantity in this form, made of its bits if need be."""
-    if quantity.form in SKETCHES:
-        return step.sketches()[step.layout.sketched.index(quantity.name)]
-    kept, data = step.others()[quantity.name]
-    numbers = torch.from_numpy(values((kept.dtype, kept.shape, data)))
-    return SKETCHES.get(form, sketch)([numbers])[0]
-
-
-def _scalars(old: float, new: float) -> tuple[float, float]:
-    if old == new or (np.isnan(old) and np.isnan(new)):
-        return 0.0, 0.0
-    apart = abs(old - new) if np.isfinite(old) and np.isfinite(new) else np.inf
-    return apart, 1.0
-
-
-def _arrays(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
-    same = (old == new) | (np.isnan(old) & np.isnan(new))
-    if same.all():
-        return 0.0, 0.0
-    both = np.isfinite(old) & np.isfinite(new)
-    if (~both & ~same).any():
-        return np.inf, 1.0
-    return float(np.linalg.norm(old[both] - new[both])), 1.0

@@ -10,7 +10,7 @@ import numpy as np
 from ..verdict.classes import DIFFERENT, ROUNDING, UNDECIDED
 from .judging import FAR, START, Judged, before_the_loss, far, first_out, floors, other_start
 from .recording import BASE, LOSS, PARAMETER, STARTS, Recorded, Step
-from .traces import NEW, Traces, traces
+from .traces import NEW, Traces, windows
 
 
 def without_floor(
@@ -52,7 +52,7 @@ def _by_starts(found: Traces, old: Recorded, low: bool) -> Judged:
     def walk(run: int) -> Iterator[Step]:
         return iter([next(old.walk(run or base))])
 
-    starts = traces(replace(old, walk=walk), list(STARTS), {})
+    starts = next(windows(replace(old, walk=walk), list(STARTS), {}))
     places = [starts.names.index(n) if n in starts.names else None for n in found.names]
 
     def row(of: np.ndarray) -> np.ndarray:
@@ -63,6 +63,7 @@ def _by_starts(found: Traces, old: Recorded, low: bool) -> Judged:
     alone = replace(
         found,
         steps=found.steps[:1],
+        own=found.own[:1],
         sizes={run: found.sizes[run][:1] for run in (0, NEW)}
         | {run: row(starts.sizes[run]) for run in STARTS},
         moved={run: found.moved[run][:1] for run in (0, NEW)}
