@@ -1,6 +1,7 @@
 """Torch behind the conventions of the hand-written side: NumPy in, NumPy out, always copied."""
 
 import contextlib
+import contextvars
 import functools
 import inspect
 import os
@@ -167,6 +168,33 @@ def silent_loops():
         yield
     finally:
         warns(True)
+
+
+_watch = contextvars.ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watched(watch):
+    """Within, a function that is `written_out` is called by watch(name, function, args, kwargs)."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def written_out(name):
+    """Marks a function of torch's functions as the one of this name, for who watches a forward."""
+
+    def named(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            watch = _watch.get()
+            return watch(name, function, args, kwargs) if watch else function(*args, **kwargs)
+
+        return call
+
+    return named
 
 
 class NotAsked(ValueError):

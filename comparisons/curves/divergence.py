@@ -24,6 +24,7 @@ from ..verdict.drift import Drift, chaos, free_drift
 from ..verdict.lockstep import Beginning, Lockstep, Pair, StepVerdict
 from ..verdict.noise import cast, unit_roundoff
 from ..verdict.ulps import ulps
+from .forward import on_the_way
 from .free import Point, kinks, losses, noisy_losses
 
 
@@ -98,16 +99,20 @@ def _pairs(
         kind = next(iter(parameters.values())).dtype
         return _named_gradient(*ours.gradient(parameters, *(theirs if same else cast(batch, kind))))
 
-    seen = (step.parameters, *step.batch)
+    def reference(inputs: Any) -> Results:
+        return _named_gradient(*twin.gradient(*inputs))
+
+    seen, dtype = (step.parameters, *step.batch), precision or None
     update = (step.parameters, step.gradients, step.states, settings)
     return [
         Pair(
             gradient,
-            lambda i: _named_gradient(*twin.gradient(*i)),
+            reference,
             seen,
             _named_gradient(step.loss, step.gradients, *step.moved),
             together=lambda many: _gradients(twin, many),
-            dtype=precision or None,
+            dtype=dtype,
+            on_the_way=lambda: on_the_way(gradient, reference, seen, dtype),
         ),
         Pair(
             lambda i: _named_update(*ours.step(*i)),

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from ...manual.models.layers import parted
-from ...reference.adapters import leaves, ones_like, rule
+from ...reference.adapters import leaves, ones_like, rule, written_out
 from .. import ops
 from ..ops import optimizers
 from ..verdict.floor import TOGETHER, stacked
@@ -208,6 +208,7 @@ def objective_of(cell: Cell, loss: str = "") -> Callable[..., Any]:
     buffers, which it moves."""
     model, measure = (ops.named(n).mirror.__wrapped__ for n in (cell.model, loss or cell.loss))
 
+    @written_out("objective")
     def objective(
         parameters: Any,
         x: Any,

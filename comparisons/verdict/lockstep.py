@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,6 +35,8 @@ class Pair(NamedTuple):
     many: Callable[[list[Any]], Sequence[Results]] | None = None
     together: Callable[[list[Any]], Sequence[Results]] | None = None
     dtype: Any = None  # if it is judged in another than the run's: a name of one of HALF_DTYPES
+    # What both compute on the way to their results, asked for where one of these is different.
+    on_the_way: Callable[[], Pair] | None = None
 
 
 class StepVerdict(NamedTuple):
@@ -44,8 +46,8 @@ class StepVerdict(NamedTuple):
 
 
 class Beginning(NamedTuple):
-    """Where a run begins to be different: the first such result in the order of computation, and
-    all that were judged before it."""
+    """Where a run begins to be different: what is the first to be so in the order of computation,
+    a result or what was computed on the way, and all that was judged before it."""
 
     first: StepVerdict
     before: Sequence[StepVerdict]
@@ -68,7 +70,7 @@ class Lockstep:
     _verdicts: list[StepVerdict] = field(default_factory=list)
     _levels: dict[str, float] = field(default_factory=dict)
     _waiting: list[tuple[int, Sequence[Pair]]] = field(default_factory=list)
-    _over: bool = False
+    _over: Pair | None = None  # the first of which a result is different
 
     def __post_init__(self) -> None:
         decades = max(math.log10(self.steps / JUDGED), 0)
@@ -112,6 +114,8 @@ class Lockstep:
                     if all(v.kind != DIFFERENT for v in verdicts.values()):
                         column.draw(i)  # which is for nothing where the rest is as wrong
                 self._add(step, {name: verdicts[name] for name in pair.recorded})
+                if self._over is None and _first_different(verdicts.values()) is not None:
+                    self._over = pair
             if self._over:
                 return
 
@@ -129,7 +133,6 @@ class Lockstep:
         for name, verdict in verdicts.items():
             self._verdicts.append(StepVerdict(step, name, verdict))
             self._levels[name] = max(verdict.level, self._levels.get(name, 0.0))
-            self._over |= verdict.kind == DIFFERENT
 
     @property
     def verdicts(self) -> list[StepVerdict]:
@@ -147,10 +150,20 @@ class Lockstep:
 
     @property
     def beginning(self) -> Beginning | None:
-        """The first result that is different, and what is known of those before it."""
-        found = self.verdicts
-        at = next((i for i, r in enumerate(found) if r.verdict.kind == DIFFERENT), None)
-        return None if at is None else Beginning(found[at], found[:at])
+        """The first that is different, and what is known of all before it."""
+        found, pair = self.verdicts, self._over
+        at = _first_different(r.verdict for r in found)
+        if at is None or pair is None:
+            return None
+        step = found[at].step
+        if pair.on_the_way:
+            within = self._judged_alone(pair.on_the_way())
+            first = _first_different(within.values())
+            if first is not None:
+                seen = [StepVerdict(step, *one) for one in within.items()]
+                earlier = [r for r in found if r.step < step]
+                return Beginning(seen[first], [*earlier, *seen[:first]])
+        return Beginning(found[at], found[:at])
 
     @property
     def worst(self) -> StepVerdict:
@@ -227,6 +240,10 @@ class _Column:
             self.verdicts[i] = row
         still = [k for k, row in enumerate(found) if row is None]
         self.open, self.floor = [self.open[k] for k in still], self.floor.rows(still)
+
+
+def _first_different(verdicts: Iterable[Verdict]) -> int | None:
+    return next((i for i, v in enumerate(verdicts) if v.kind == DIFFERENT), None)
 
 
 def _layout(results: Results) -> tuple[tuple[str, tuple[int, ...], np.dtype], ...]:

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from ..adapters import rule
+from ..adapters import rule, written_out
 
 
 @partial(rule, constant="masks", algorithm="precision")
@@ -81,6 +81,7 @@ def _side_by_side(x):
     return x.transpose(1, 2).flatten(2)
 
 
+@written_out("scaled_dot_product_attention")
 def _attended(q, k, v, dropout=0.0, kept=None):
     """Written out, for torch's kernels have backward passes of their own, which lose digits where
     scores are large; and they cannot be given what dropout keeps."""
@@ -91,10 +92,16 @@ def _attended(q, k, v, dropout=0.0, kept=None):
 
 
 def _dropped(x, name, p, masks):
+    return _kept(x, p, masks[name]) if p else x
+
+
+@written_out("dropout")
+def _kept(x, p, mask):
     """As torch.nn.functional.dropout, but of what the mask does not keep."""
-    return torch.where(masks[name], x / (1 - p), 0) if p else x
+    return torch.where(mask, x / (1 - p), 0)
 
 
+@written_out("_rotated")
 def _rotated(x, theta):
     T, E = x.shape[-2:]
     halves = torch.arange(0, E, 2, dtype=torch.float64, device=x.device) / E

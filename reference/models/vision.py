@@ -6,7 +6,7 @@ from itertools import count
 import torch
 import torch.nn.functional as F
 
-from ..adapters import rule
+from ..adapters import rule, written_out
 
 
 @partial(rule, constant="buffers mask")
@@ -18,9 +18,15 @@ def convnet(parameters, x, buffers, training=False, p=0.5, *, mask=None):
         x = F.conv2d(x, *_of(parameters, f"conv{i}"), padding=1)
         x = F.max_pool2d(norm(x, f"bn{i}").relu(), 2)
     x = x.flatten(1)
-    if training:  # torch cannot be given a draw: what F.dropout does with its own
-        x = x * (mask.to(x.dtype) * (0.0 if p == 1 else 1 / (1 - p)))
+    if training:
+        x = _dropped(x, p, mask)
     return _with(moved, F.linear(x, *_of(parameters, "fc")), training)
+
+
+@written_out("dropout")
+def _dropped(x, p, mask):
+    """What F.dropout does with a draw of its own, for it cannot be given one."""
+    return x * (mask.to(x.dtype) * (0.0 if p == 1 else 1 / (1 - p)))
 
 
 @partial(rule, constant="buffers")
