@@ -16,6 +16,7 @@ from gradtwin.comparisons.bench import (
     memory,
     models,
     noise,
+    recording,
     rules,
     timing,
 )
@@ -256,3 +257,25 @@ print(memory.taken(hoarding, "scaled_dot_product_attention"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) > 128
+
+
+def test_a_recorded_step_that_is_slow_is_dear(monkeypatch):
+    """And what is measured records what its name says."""
+    monkeypatch.setattr(recording, "WIDTHS", (5, 7, 3))
+    forms = []
+
+    def step(recorder, loss):
+        forms.append(recorder.forms)
+        end = time.process_time() + 0.01
+        while time.process_time() < end:
+            pass
+
+    monkeypatch.setattr(recording.Recorder, "step", step)
+    monkeypatch.setattr(recording.Recorder, "_finish", lambda recorder, error: None)
+    found = recording.rows(repeats=3)
+    assert all(row["ratio"] > 5 > row["bound"] for row in found)
+    assert [row["id"].partition(",")[0] for row in found] == [
+        "record/the loss alone", *["record/sketches of parameters and gradients"] * 2,
+    ]  # fmt: skip
+    assert not forms[0]
+    assert forms[-1].keys() == {"parameter ", "buffer ", "gradient of "}
