@@ -28,6 +28,7 @@ SUBJECTS = {
     "trace": "A trace takes as long as this many plain forward and backward passes (quartiles)",
     "curves": "A cell is judged in this many times the time of its plain training (quartiles)",
     "trajectories": "Steps are judged in this many times the time of torch's run (quartiles)",
+    "record": "A recorded step takes as much CPU time as this many plain steps of Adam (quartiles)",
     "memory": "Forward and backward by hand take this many times as much memory as torch's, in MiB",
     "start": "CPU time until the end, as a share of an import of torch (quartiles)",
     "job": "CPU time of the main job, in imports of torch; once",
@@ -70,8 +71,8 @@ def bench_command(
 
     Of rules, models, optimizers and the tape: how many times as long they take as torch. Of a draw
     of noise, a check, a port, a trace, a cell of the curves and an optimizer's trajectory: how many
-    plain evaluations or runs. Of commands: how many imports of torch. Of memory: how much of
-    torch's.
+    plain evaluations or runs. Of a step that is recorded: how many plain ones. Of commands: how
+    many imports of torch. Of memory: how much of torch's.
 
     One thread, medians of interleaved runs; the main job (job) and its parts run once, as they are.
     """
@@ -132,7 +133,7 @@ def _chosen(what: str | None, names: Sequence[str], against: Path | None) -> lis
 def _timed(subject: str, names: Sequence[str]) -> Found:
     """The rows of a subject. What this torch lacks is left out."""
     from .. import ops
-    from ..bench import judging, memory, models, modules, noise, optimizers, rules, tape
+    from ..bench import judging, memory, models, modules, noise, optimizers, recording, rules, tape
     from ..ops import optimizers as of_optimizers
     from ..samples import large
     from ..samples.optimizers import SAMPLES
@@ -165,6 +166,7 @@ def _timed(subject: str, names: Sequence[str]) -> Found:
         "check": judging.checks,
         "curves": judging.curves,
         "memory": memory.rows,
+        "record": recording.rows,
     }
     return alone[subject]()
 

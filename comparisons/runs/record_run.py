@@ -89,8 +89,11 @@ def record_run(
     A floor takes six more runs of the same training from its start, with `perturb` from 1 to 6, and
     one with `perturb` 7, which moves nothing and shows whether the run repeats itself; or
     `gradtwin record-run`, which makes all of them. At every step the six multiply each parameter
-    that has a gradient, and the gradient, by 1 ± 2u in place, and results of 16 bits likewise. The
-    training has to repeat itself bit for bit: seed what it draws.
+    that has a gradient, and the gradient, by 1 ± 2u in place, and likewise buffers that the step
+    has moved and results of 16 bits. Data, targets and what else is computed beside the model stay
+    as they are: what a simulation or an environment carries from step to step belongs into a buffer
+    of the model, if another order of its operations is to be rounding. The training has to repeat
+    itself bit for bit: seed what it draws.
 
     `first`, a function without arguments that makes the loss of the first step, gives that step
     alone a floor, by seven calls before the loop. `start` is the number of the first step, of a run

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,6 +42,7 @@ DTYPES = {
 SKETCH, DENSE, BITS, DIGEST, SUMS = "sketch", "dense", "bits", "digest", "sums"
 SKETCHES = {SKETCH: sketch, DENSE: dense_sketch}
 DIGEST_BYTES = 16
+FEW = 64  # rows that are read at a time
 VERSION = 2
 
 ROWS = pa.schema(
@@ -264,7 +266,8 @@ def steps_of(tables: Iterable[pa.Table], path: Path, first: int) -> Iterator[Ste
     layout: Layout | None = None
     number = first
     for table in tables:
-        for row in table.to_pylist():
+        few = (batch.to_pylist() for batch in table.to_batches(max_chunksize=FEW))
+        for row in itertools.chain.from_iterable(few):
             where = f"{path}: run {row['run']}, step {row['step']}"
             try:
                 layout = layout_of(row["layout"]) if row["layout"] is not None else layout

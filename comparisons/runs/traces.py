@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from .pairing import Columns, Compared, Pair, Stretch
-from .recording import GRADIENT, LOSS, PARAMETER, PIECE, Layout, Recorded, Step
+from .recording import GRADIENT, LOSS, PARAMETER, Layout, Recorded, Step
 
 NEW = -1  # the run that is judged, among those of the old recording
-# Numbers in a matrix of a window, about.
-ROOM, LEAST = 2**15, 16  # of steps there are so many at least
+STRETCH = 2**20  # bytes of all runs that are compared at once, about
+ROOM, LEAST = 2**14, 16  # numbers in a matrix of a window, about, and steps in one, at least
 # What a window has beside its own steps: the first of all, which later ones are held to, and its
 # neighbours.
 FIRST, BEFORE, BEHIND = 3, 2, 1
@@ -139,12 +139,12 @@ class _Together:
         return self.pairs[old, new]
 
     def stretches(self) -> Iterator[list[Stretch]]:
-        """As many steps at a time as have the same layouts, and make a piece."""
+        """As many steps at a time as have the same layouts."""
         held: list[tuple[Step, ...]] = []
         size = 0
         for at in self.steps():
             same = held and all(a.layout is b.layout for a, b in zip(at, held[0], strict=True))
-            if held and (not same or size > PIECE):
+            if held and (not same or size > STRETCH):
                 yield [Stretch(steps) for steps in zip(*held, strict=True)]
                 held, size = [], 0
             held.append(at)

@@ -17,6 +17,7 @@ from gradtwin.comparisons.bench import (
     models,
     modules,
     noise,
+    recording,
     rules,
     timing,
 )
@@ -275,3 +276,25 @@ def test_a_check_of_modules_takes_more_than_passes(monkeypatch):
     assert time["ratio"] > 1
     assert memory["ratio"] > 1
     assert [r["bound"] for r in (time, memory)] == [60, 6]
+
+
+def test_a_recorded_step_that_is_slow_is_dear(monkeypatch):
+    """And what is measured records what its name says."""
+    monkeypatch.setattr(recording, "WIDTHS", (5, 7, 3))
+    forms = []
+
+    def step(recorder, loss):
+        forms.append(recorder.forms)
+        end = time.process_time() + 0.01
+        while time.process_time() < end:
+            pass
+
+    monkeypatch.setattr(recording.Recorder, "step", step)
+    monkeypatch.setattr(recording.Recorder, "_finish", lambda recorder, error: None)
+    found = recording.rows(repeats=3)
+    assert all(row["ratio"] > 5 > row["bound"] for row in found)
+    assert [row["id"].partition(",")[0] for row in found] == [
+        "record/the loss alone", *["record/sketches of parameters and gradients"] * 2,
+    ]  # fmt: skip
+    assert not forms[0]
+    assert forms[-1].keys() == {"parameter ", "buffer ", "gradient of "}

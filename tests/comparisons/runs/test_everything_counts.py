@@ -12,7 +12,9 @@ import pytest
 import torch
 from gradtwin.comparisons.runs.comparison import compare
 from gradtwin.comparisons.runs.figure import told
+from gradtwin.comparisons.runs.perturbing import Buffers
 from gradtwin.comparisons.runs.recording import AGAIN, read
+from gradtwin.comparisons.runs.resolution import Resolution
 from gradtwin.comparisons.runs.sketches import dense_sketch, distance
 from torch import nn
 
@@ -346,3 +348,59 @@ def test_dense_sums_know_the_distance_of_few_elements(n):
         ratios.append(distance(*dense_sketch([old, new])) / float((new - old).norm()))
     assert np.median(ratios) == pytest.approx(1, abs=0.15)
     assert 0.3 < min(ratios) <= max(ratios) < 2
+
+
+def test_too_little_is_seen_where_the_movement_or_the_gradients_show_little():
+    """Of all tensors; half of them, by themselves, would do as well."""
+    seen = Resolution()
+    seen.judged, seen.scales = np.ones(4, bool), np.array([False, False, True, True])
+    for least, enough in (
+        ([2, 3, 0.07, 0.05], True),
+        ([2, 3, 0.07, 0.2], False),
+        ([2, 3, 0.2, 0.07], False),
+        ([0.06, 0.09, 0.2, 0.2], True),
+    ):
+        seen.least = np.array(least)
+        assert (seen.too_coarse(halves=True) == "") == enough
+    assert "no change of less than 0.075 of what" in seen.too_coarse(halves=False)
+
+
+def test_buffers_that_a_step_has_moved_are_moved_on():
+    """By an ulp; constants, counts and zeros stay."""
+    was = {
+        "mean": torch.tensor([0.3, 0.0, 2.0]),
+        "table": torch.tensor([0.3]),
+        "count": torch.tensor(3),
+    }
+    now = {name: tensor.clone() for name, tensor in was.items()}
+    buffers, rng = Buffers(now), np.random.default_rng(0)
+    buffers.move(now, rng)
+    assert all(torch.equal(now[name], was[name]) for name in now)
+    now["mean"][0] = 0.6
+    now["count"] += 1
+    buffers.move(now, rng)
+    moved = now["mean"].clone()
+    assert 0 < abs(moved[0] - 0.6) < 3e-7
+    buffers.move(now, rng)  # which no step has moved since
+    assert torch.equal(now["mean"], moved)
+    assert now["mean"][1:].tolist() == [0, 2]
+    assert (now["table"], now["count"]) == (was["table"], 4)
+
+
+def test_a_perturbed_run_moves_buffers(tmp_path):
+    def train(perturb):
+        model = torch.nn.BatchNorm1d(3, momentum=0.5, affine=True)
+        model.register_buffer("seen", torch.zeros(3))
+        with record_run(tmp_path / "run.parquet", model, perturb=perturb, full=True) as run:
+            for x in torch.arange(24.0).view(2, 4, 3):
+                loss = model(x).square().sum()
+                loss.backward()
+                model.seen.lerp_(x.mean(0), 0.1)  # beside the model
+                run.step(loss)
+
+    train(0)
+    train(1)
+    found = read(tmp_path / "run.parquet")
+    seen = [[step.others()["buffer seen"][1] for step in found.walk(run)] for run in (0, 1)]
+    assert seen[0][0] == seen[1][0]
+    assert seen[0][1] != seen[1][1]

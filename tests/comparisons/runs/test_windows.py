@@ -2,11 +2,14 @@
 those are few."""
 
 import weakref
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from gradtwin.comparisons.runs import traces
 from gradtwin.comparisons.runs.comparison import compare
+from gradtwin.comparisons.runs.judging import first_out, floors
 from gradtwin.comparisons.runs.recording import Layout, Recorded, Step, read
 
 from gradtwin import record_run
@@ -71,9 +74,26 @@ def test_a_verdict_does_not_depend_on_the_windows(old, tmp_path, monkeypatch, ch
         )
 
 
+def test_floors_do_not_depend_on_the_windows(old, tmp_path, monkeypatch):
+    """Nor do those of the step before, of which a judgement may ask; no other step is judged."""
+    new = read(train(tmp_path / "new.parquet", rate_at=2))
+    noisy = [1, 2, 3]
+    _, whole = floors(*traces.windows(old, noisy, {traces.NEW: new}), noisy, False)
+    monkeypatch.setattr(traces, "ROOM", 1)
+    for found in traces.windows(old, noisy, {traces.NEW: new}):
+        wide, held = floors(found, noisy, False)
+        own = np.flatnonzero(found.own)
+        rows = own if found.own[0] else [own[0] - 1, *own]
+        for name in ("floor", "ratio", "unseen"):
+            of = getattr(whole, name)[found.steps[rows] - 1]
+            assert np.array_equal(getattr(held, name)[rows], of, equal_nan=True)
+        assert first_out(wide, held, True).kind == "different"
+        assert first_out(replace(wide, own=~found.own & False), held, True).kind == "rounding"
+
+
 def test_few_steps_are_in_the_memory(old, monkeypatch):
     """Of nine runs of 500 steps, of which the judged one is another from the half on."""
-    monkeypatch.setattr(traces, "PIECE", 4096)
+    monkeypatch.setattr(traces, "STRETCH", 4096)
     monkeypatch.setattr(traces, "ROOM", 1)
     layout, alive, most = Layout("float32", ()), 0, 0
 
