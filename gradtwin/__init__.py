@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assertion import assert_gradient
     from .comparisons.check.causes import Cause
     from .comparisons.check.functional import functional
     from .comparisons.check.modules.record import record_module
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .comparisons.trace.recorder import trace
     from .comparisons.trace.steps import Trace
     from .comparisons.training.cells import Cell
-    from .pytest_plugin import assert_gradient
 
 __version__ = "0.2.0"
 __all__ = [
@@ -47,7 +47,7 @@ PLACES = {
     "Cell": ("comparisons.training.cells", "Cell"),
     "Report": ("comparisons.check.report", "Report"),
     "Trace": ("comparisons.trace.steps", "Trace"),
-    "assert_gradient": ("pytest_plugin", "assert_gradient"),
+    "assert_gradient": ("assertion", "assert_gradient"),
     "check": ("comparisons.check.verify", "check"),
     "compare_curves": ("comparisons.curves.divergence", "compare"),
     "functional": ("comparisons.check.functional", "functional"),

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from .assertion import assert_gradient, checked, collected
 from .comparisons.snapshots.orphans import Seen, orphans
 
-__unittest = True  # unittest leaves out the frames of a module that says so
 OPTION = "--gradient-report"
 # The keys under which a worker of xdist hands over what it collected, and what it has seen.
 KEY, SEEN = "gradient_reports", "gradient_baselines"
@@ -34,41 +34,11 @@ REGENERATE = {
 BASELINE = pytest.StashKey["GradientBaseline"]()
 SESSION = pytest.StashKey["_Session"]()
 
-_collected: list[dict[str, Any]] = []
-
-
-def assert_gradient(subject: Any, against: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """`gradtwin.check`, whose report it returns; raises AssertionError with the page if it is
-    wrong."""
-    __tracebackhide__ = True
-    report = _checked(subject, against, *args, **kwargs)
-    report.raise_for_failure()
-    return report
-
-
-def _checked(*args: Any, **kwargs: Any) -> Any:
-    from .comparisons.check.verify import check
-
-    report = check(*args, **kwargs)
-    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
-    rows = json.loads(report.table.to_json(orient="records", double_precision=15))
-    _collected.append(
-        {
-            "test": test,
-            "subject": report.subject,
-            "against": report.against,
-            "passed": report.passed,
-            "page": str(report),
-            "rows": rows,
-        }
-    )
-    return report
-
 
 @pytest.fixture
 def check_gradient() -> Callable[..., Any]:
     """`gradtwin.check`; what it finds is part of the session's report."""
-    return _checked
+    return checked
 
 
 @pytest.fixture(name="assert_gradient")
@@ -186,7 +156,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    _collected.clear()
+    collected.clear()
     config.stash[SESSION] = _Session(config)
     config.pluginmanager.register(config.stash[SESSION], "gradtwin_session")
 
@@ -218,7 +188,7 @@ class _Session:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         output = getattr(node, "workeroutput", {})
-        _collected.extend(json.loads(output.get(KEY, "[]")))
+        collected.extend(json.loads(output.get(KEY, "[]")))
         if SEEN in output:
             self.seen.add(json.loads(output[SEEN]))
         else:
@@ -231,7 +201,7 @@ class _Session:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output[KEY] = json.dumps(_collected)
+        output[KEY] = json.dumps(collected)
         output[SEEN] = json.dumps(session.config.stash[SESSION].seen.packed())
 
 
@@ -247,17 +217,17 @@ def _write_report(terminalreporter: Any, config: pytest.Config) -> None:
     path = config.getoption(OPTION)
     if not path:
         return
-    if not _collected:
+    if not collected:
         terminalreporter.write_line("gradient report: no gradient was checked, nothing written")
         return
-    wrong = sum(not report["passed"] for report in _collected)
+    wrong = sum(not report["passed"] for report in collected)
     try:
         files = ", ".join(map(str, _written(Path(path), config.invocation_params.args)))
     except OSError as error:
         terminalreporter.write_line(f"gradient report: cannot write {path}: {error.strerror}")
         return
     terminalreporter.write_line(
-        f"gradient report: {len(_collected)} checks, {wrong} wrong: {files}", red=wrong > 0
+        f"gradient report: {len(collected)} checks, {wrong} wrong: {files}", red=wrong > 0
     )
 
 
@@ -268,7 +238,7 @@ def _written(path: Path, arguments: Sequence[str]) -> Iterator[Path]:
 
     path = path.with_suffix("") if path.suffix in (".html", ".csv") else path
     files.folder(path.parent)
-    ordered = sorted(_collected, key=lambda r: r["test"])
+    ordered = sorted(collected, key=lambda r: r["test"])
     rows = ({**row, "test": r["test"]} for r in ordered for row in r["rows"])
     frame = tables.table({k: v for k, v in row.items() if k != "schema"} for row in rows)
     wrong = sum(not r["passed"] for r in ordered)

@@ -18,6 +18,8 @@ import torch
 from gradtwin.comparisons.cli.app import app
 from typer.testing import CliRunner
 
+import gradtwin
+
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +99,15 @@ def wrong(page, reader):
 
 
 @pytest.fixture
-def reader(pytester):
+def loaded():
+    """All that a block may import. `pytester` forgets what is imported after it, and parts of NumPy
+    cannot be loaded twice."""
+    for name in gradtwin.__all__:
+        getattr(gradtwin, name)
+
+
+@pytest.fixture
+def reader(loaded, pytester):
     return Reader(pytester)
 
 

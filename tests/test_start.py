@@ -7,7 +7,7 @@ import pytest
 
 import gradtwin
 
-HEAVY = ("torch", "pandas", "scipy", "matplotlib", "sklearn", "pyarrow", "joblib")
+HEAVY = ("torch", "pandas", "scipy", "matplotlib", "sklearn", "pyarrow", "joblib", "pytest")
 PUBLIC = {
     *("Cause", "Cell", "Report", "Trace"),
     *("assert_gradient", "check", "compare_curves", "functional"),
@@ -53,7 +53,7 @@ def test_the_command_line_is_light(args, status):
 def test_what_is_imported_in_a_test_or_a_loop_has_no_data_sets_and_no_pictures(name):
     done, heavy = imported("-c", f"from gradtwin import {name}")
     assert done.returncode == 0, done.stderr
-    assert not heavy & {"sklearn", "matplotlib"}
+    assert not heavy & {"sklearn", "matplotlib", "pytest"}
 
 
 def test_the_package_itself_imports_nothing():

@@ -10,8 +10,7 @@ from gradtwin.comparisons.check.report import Report
 from gradtwin.comparisons.report import notebook, tables
 from torch import nn
 
-import gradtwin
-from gradtwin import assert_gradient, check, pytest_plugin, trace
+from gradtwin import assert_gradient, assertion, check, trace
 
 X = np.linspace(-2, 2, 5)
 OWN = {"dtypes": ["float64"], "probes": ["as given"]}
@@ -89,7 +88,7 @@ def test_a_nan_is_shown_and_what_is_missing_is_not():
 @pytest.mark.parametrize("planted", [False, True])
 def test_unittest_shows_no_frame_of_ours(monkeypatch, planted):
     if planted:
-        for each in (module, pytest_plugin):
+        for each in (module, assertion):
             monkeypatch.delattr(each, "__unittest")
 
     class Case(unittest.TestCase):
@@ -100,4 +99,4 @@ def test_unittest_shows_no_frame_of_ours(monkeypatch, planted):
     Case().run(result)
     ((_, text),) = result.failures
     assert "cause: factor" in text
-    assert (str(gradtwin.pytest_plugin.__file__) in text) == planted
+    assert (str(assertion.__file__) in text) == planted
