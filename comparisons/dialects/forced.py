@@ -54,6 +54,7 @@ NEWTON = 4  # steps to the rate where a step is quadratic in it, which is nearly
 # count alone. A slope's own step may go further, in float64 by 1e-5 / u.
 SATURATED, UNBOUND = 1e9, 1e15
 KEPT = 2  # points of the grid, from which a first look goes on
+FALLING = "lr_decay"  # by which a rate falls: a schedule among the settings
 FEW = 4  # elements, from which on each step may have a rate of its own
 # Relative noise of a step, in units of roundoff: as far as a share of 0.999, rounded, moves what it
 # lacks to 1.
@@ -314,10 +315,12 @@ def linearity(candidate: Candidate) -> str:
 
 
 def open_ones(candidate: Candidate, how: str) -> Candidate:
-    """The candidate without its rate among what is open, where that is solved for or given."""
+    """The candidate without its rate among what is open, where that is solved for or given; nor how
+    that falls, where each step has one of its own, which says as much."""
     if how == GIVEN and any(c.setting == "lr" for c in candidate.free):
         return candidate
-    return replace(candidate, free=tuple(c for c in candidate.free if c.setting != "lr"))
+    closed = {"lr", FALLING} if how == EACH else {"lr"}
+    return replace(candidate, free=tuple(c for c in candidate.free if c.setting not in closed))
 
 
 def ways(candidate: Candidate, record: Trajectory) -> str:

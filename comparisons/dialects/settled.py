@@ -12,7 +12,7 @@ from ...reference.adapters import AMOUNT, SCALE, SHARE
 from ..verdict.classes import LIMIT
 from ..verdict.noise import unit_roundoff
 from .candidates import CLIPS, PLAIN, RARE, Candidate, Coordinate, coordinates
-from .forced import EACH, GIVEN, ONE, RELATIVE, Fit, Problem, fitted, linearity, usual
+from .forced import EACH, FALLING, GIVEN, ONE, RELATIVE, Fit, Problem, fitted, linearity, usual
 from .judged import Match, judged
 from .rates import UNKNOWN, Rate, recognised, same
 from .trajectory import Trajectory
@@ -235,7 +235,9 @@ def _rated(fit: Fit, record: Trajectory, how: str, relative: float) -> list[tupl
     known = np.isfinite(unsure)
     lr = float(np.average(rates[known], weights=unsure[known] ** -2.0)) if known.any() else 0.0
     constant = {**candidate.settings, "lr": lr if lr > 0 else 1e-30}
-    options = [(replace(candidate, settings=constant, free=(one, *candidate.free)), GIVEN)]
+    falling = tuple(c for c in coordinates(candidate.optimizer) if c.setting == FALLING)
+    free = (one, *falling, *(c for c in candidate.free if c not in falling))
+    options = [(replace(candidate, settings=constant, free=free), GIVEN)]
     if known.all() and not same(rates, unsure):
         rates = np.maximum(rates, 0.0)
         rate = recognised(rates, unsure)

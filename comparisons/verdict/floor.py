@@ -159,14 +159,14 @@ class Floor:
             for of in (self.truth, self.native, self._rounding, self.noise, self._own)
         )
 
-    def widen(self, thorough: bool = False) -> bool:
+    def widen(self, thorough: bool = False, most: int = DRAWS) -> bool:
         """Measures a further part of the floor, and what costs least first unless it shall be
-        `thorough`; False when all of it is known.
+        `thorough`; False when all of it is known, with so many draws at `most`.
 
         The first draw is made alone, because it settles most of what is settled by any.
         """
         if self._part:
-            if not self._part.widen(thorough):
+            if not self._part.widen(thorough, most):
                 return False
             for name, place in self._places.items():
                 self.noise[name][place] = self._part.noise[name]
@@ -181,7 +181,7 @@ class Floor:
                 low, high = self.reference(single), self.reference(cast(single, np.float64))
             self._own = self._loss_of(low, high)
             return True
-        if self.draws == DRAWS:
+        if self.draws >= (DRAWS if self.alone else most):
             return False
         if self._looked < self._looks and not self.draws and not thorough:
             self._look_nearby([self._looked + 1])

@@ -320,3 +320,16 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path, content):
         assert result.exit_code == 2
         assert f"{given}: " in result.output
     assert CliRunner().invoke(app, ["dialect", str(path), "--optimizer", "muon"]).exit_code == 2
+
+
+def test_a_rate_that_falls_by_a_setting_is_not_hidden_by_a_rate_of_each_step():
+    rng = np.random.default_rng(1)
+    param, grads = rng.standard_normal((8, 6)), 0.1 * rng.standard_normal((40, 8, 6))
+    settings = {"lr": 0.03, "lr_decay": 0.01, "weight_decay": 1e-3, "eps": 1e-8}
+    run = reference.optimizers.adagrad.run([param], ([g] for g in grads), settings)
+    record = Trajectory(((np.array([param, *(after for (after,), _ in run)]), grads),))
+    (answer, *_), _ = search.search(record, names=["adagrad"])
+    assert answer.reproduced
+    candidate = answer.match.candidate
+    rate = candidate.rate and candidate.rate.settings
+    assert rate == {"lr": 0.03, "decay": 0.01} or candidate.settings["lr_decay"] == 0.01

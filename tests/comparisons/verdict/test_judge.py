@@ -161,6 +161,21 @@ def test_missing_results_are_named():
         judge(lambda i: {"value": right(i)["value"]}, right, (np.ones(2),) * 2, np.dtype(float))
 
 
+@pytest.mark.parametrize(("margins", "draws"), [(1.2, 2 * DRAWS), (5.0, DRAWS)])
+def test_what_is_barely_outside_is_drawn_for_twice_as_often(margins, draws):
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 50))
+    reference_ = of_rule(reference.activations.tanh)
+    whole = Floor(reference_, (x, dy), np.dtype(np.float64))
+    while whole.widen():
+        pass
+    off = {n: v + 8 * margins * whole.values[n] for n, v in whole.truth.items()}
+    floor = Floor(reference_, (x, dy), np.dtype(np.float64))
+    verdicts = settle(floor, lambda inputs: off, (x, dy), off)
+    assert {v.kind for v in verdicts.values()} == {"different"}
+    assert floor.draws == draws
+
+
 @DTYPES
 def test_a_jump_gives_no_slack(dtype):
     inputs = (np.array([0.0, 1e-30], dtype), np.ones(2, dtype))
