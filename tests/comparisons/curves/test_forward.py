@@ -15,7 +15,7 @@ from gradtwin.comparisons.training.recipes import RECIPES
 from gradtwin.comparisons.verdict.classes import DIFFERENT
 from gradtwin.comparisons.verdict.judge import judge
 from gradtwin.manual import activations, linear
-from gradtwin.manual.models import recurrent, vision
+from gradtwin.manual.models import dense, recurrent, vision
 
 from gradtwin import manual
 
@@ -39,8 +39,9 @@ def pair(cell):
 @pytest.mark.parametrize("cell", CELLS, ids=lambda c: f"{c.model}-{c.dtype}-{c.recipe}{c.shape}")
 def test_both_sides_compute_the_same_on_the_way(cell):
     whole = pair(cell)
-    sides = forward.by_hand(whole.subject, whole.inputs), forward.by_torch(
-        whole.reference, whole.inputs
+    sides = (
+        forward.by_hand(whole.subject, whole.inputs),
+        forward.by_torch(whole.reference, whole.inputs),
     )
     ours, theirs = ([a.function for a in side] for side in sides)
     assert ours == theirs
@@ -74,17 +75,23 @@ def gates_exchanged(x, hx, params, *settings):
     return y, pullback
 
 
-def slope_of_relu(z):
+def half_a_gradient(x, weight, bias):
     """In the backward pass alone."""
-    return RIGHT_TANH(z)[0], activations.relu(z)[1]
+    y, pull = linear.linear(x, weight, bias)
+
+    def pullback(dy):
+        dx, dweight, dbias = pull(dy)
+        return dx, dweight / 2, dbias
+
+    return y, pullback
 
 
-RIGHT_NORM, RIGHT_TANH = manual.normalization.batch_norm, activations.tanh
+RIGHT_NORM = manual.normalization.batch_norm
 SMALL = {"convnet": {"width": 4}, "char_lstm": {"width": 8}}
 # model, where, what is exchanged, for what, what is the first to be different
 FAULTS = [
     ("mlp", activations, "tanh", activations.relu, "activation tanh (behind 0.weight)"),
-    ("mlp", activations, "tanh", slope_of_relu, "gradient of 0.bias"),
+    ("mlp", dense, "linear", half_a_gradient, "gradient of 2.weight"),
     ("convnet", vision, "relu", leaky, "activation relu (behind bn1.weight)"),
     (
         *("convnet", manual.normalization, "batch_norm", another_epsilon),

@@ -139,6 +139,8 @@ def unscaled_attention(query, key, value):
     return manual.attention.scaled_dot_product_attention(query, key, value, scale=1.0)
 
 
+ENCODER = "activation conv2d (encoder.0.weight)"
+DECODER = "activation conv_transpose2d (decoder.0.weight)"
 DILATED = "activation conv2d (layer2.0.conv1.weight)"
 ATTENTION = "activation scaled_dot_product_attention (behind blocks.0.attn.qkv.weight)"
 NORM, VISION = manual.normalization, vision
@@ -156,8 +158,20 @@ FAULTS = [
     ("resnet", VISION, "conv2d", dilated_where_it_strides, DILATED),
     ("resnet", VISION, "added", averaged, "activation relu (behind layer1.0.bn2.weight)"),
     ("resnet", VISION, "added", no_identity_backward, "gradient of bn1.bias"),
-    ("autoencoder", VISION, "conv2d", dilated_where_it_strides, "activation conv2d (encoder.0.weight)"),
-    ("autoencoder", VISION, "conv_transpose2d", not_turned, "activation conv_transpose2d (decoder.0.weight)"),
+    (
+        "autoencoder",
+        VISION,
+        "conv2d",
+        dilated_where_it_strides,
+        "activation conv2d (encoder.0.weight)",
+    ),
+    (
+        "autoencoder",
+        VISION,
+        "conv_transpose2d",
+        not_turned,
+        "activation conv_transpose2d (decoder.0.weight)",
+    ),
     ("vit", VISION, "scaled_dot_product_attention", unscaled_attention, ATTENTION),
     ("vit", VISION, "added", no_identity_backward, "gradient of blocks.0.attn.proj.bias"),
 ]
