@@ -1,5 +1,6 @@
 """Faults that people make in a gpt: each is different at the first faulty step, with the tensor
-that it is in, in a calm training and in a chaotic one; and neither is without a fault."""
+that it is in, in a calm training and in a chaotic one, and begins where it was made; and neither is
+without a fault."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -103,6 +104,10 @@ def another_epsilon(norm, x, width, weight, bias):
     return norm(x, width, weight, bias, eps=1e-6)
 
 
+def approximated(gelu, x):
+    return gelu(x, approximate="tanh")
+
+
 def untied(found, parameters, x, *_):
     """The embedding without what comes through the head: of the rows that are read, alone."""
     whole = found["transformer.wte.weight"]
@@ -133,30 +138,47 @@ def mask_used_again(side):
     return replace(side, batch=batch)
 
 
-# fault → what makes it, a tensor that is named
+ATTENTION = f"activation scaled_dot_product_attention (behind {BLOCK}attn.c_attn.weight)"
+# fault → what makes it, a tensor that is named, the first one if that is another
 FAULTS = {
     "attention scale": (
         of_rule("scaled_dot_product_attention", unscaled),
         f"gradient of {BLOCK}attn.c_attn.weight",
+        ATTENTION,
     ),
     "mask": (
         of_rule("scaled_dot_product_attention", sees_ahead),
         f"gradient of {BLOCK}attn.c_attn.weight",
+        ATTENTION,
     ),
     "a mean taken as constant": (
         of_rule("layer_norm", constant_mean),
         "gradient of transformer.wpe.weight",
+        "gradient of transformer.h.1.mlp.c_proj.bias",
     ),
     "tied head untied": (
         of_gradient("transformer.wte.weight", untied),
         "gradient of transformer.wte.weight",
     ),
     "decay": (decay_left_out_of_norms, f"{BLOCK}ln_1.weight"),
-    "epsilon": (of_rule("layer_norm", another_epsilon), f"gradient of {BLOCK}attn.c_attn.weight"),
-    "dropout mask reused": (mask_used_again, f"gradient of {BLOCK}mlp.c_proj.weight"),
+    "epsilon": (
+        of_rule("layer_norm", another_epsilon),
+        f"gradient of {BLOCK}attn.c_attn.weight",
+        f"activation layer_norm ({BLOCK}ln_1.weight)",
+    ),
+    "dropout mask reused": (
+        mask_used_again,
+        f"gradient of {BLOCK}mlp.c_proj.weight",
+        "activation dropout (behind transformer.wpe.weight)",
+    ),
     "a bias averaged": (
         of_gradient(f"{BLOCK}mlp.c_fc.bias", averaged),
         f"gradient of {BLOCK}mlp.c_fc.bias",
+    ),
+    "gelu by tanh": (
+        of_rule("gelu", approximated),
+        f"gradient of {BLOCK}mlp.c_fc.weight",
+        f"activation gelu (behind {BLOCK}mlp.c_fc.weight)",
     ),
 }
 QUICK = ("tied head untied",)
@@ -173,12 +195,13 @@ def cell(fault, chaotic, dtype):
     "fault", [f if f in QUICK else pytest.param(f, marks=SWEEP) for f in FAULTS]
 )
 def test_a_fault_is_found_at_its_first_step(fault, dtype, chaotic):
-    plant, tensor = FAULTS[fault]
+    plant, tensor, *first = FAULTS[fault]
     row = compare(cell(fault, chaotic, dtype), lambda c, data: plant(by_hand(c, data))).row
     print({k: row[k] for k in ("class", "outside_step", "outside_tensor", "begins", "resolution")})
     assert row["class"] == "different"
     assert row["outside_step"] == STEP
     assert tensor in row["outside_tensor"].split(", ")
+    assert row["first_tensor"] == (first or [tensor])[0]
 
 
 @SWEEP

@@ -1,7 +1,7 @@
 """Faults planted in models of images: each is *different* at its first step, at the right tensor.
 
-What is seen first is what is computed first: a wrong forward pass shows in the statistics of the
-next batch norm, or in the loss, a wrong backward pass in the gradient behind it.
+What is seen first is what is computed first: a wrong forward pass shows in what the wrong function
+gives, or in the statistics that it moves, a wrong backward pass in the gradient behind it.
 """
 
 import numpy as np
@@ -139,6 +139,10 @@ def unscaled_attention(query, key, value):
     return manual.attention.scaled_dot_product_attention(query, key, value, scale=1.0)
 
 
+ENCODER = "activation conv2d (encoder.0.weight)"
+DECODER = "activation conv_transpose2d (decoder.0.weight)"
+DILATED = "activation conv2d (layer2.0.conv1.weight)"
+ATTENTION = "activation scaled_dot_product_attention (behind blocks.0.attn.qkv.weight)"
 NORM, VISION = manual.normalization, vision
 # model, where, what is exchanged, the fault, what is seen first
 FAULTS = [
@@ -146,17 +150,29 @@ FAULTS = [
     ("convnet", NORM, "batch_norm", biased_variance, "buffer bn1.running_var"),
     ("convnet", NORM, "batch_norm", statistics_that_stay, "buffer bn1.running_mean"),
     ("convnet", NORM, "batch_norm", statistics_taken_as_constant, "gradient of conv2.weight"),
-    ("convnet", VISION, "conv2d", padded_at_the_end, "buffer bn1.running_mean"),
-    ("convnet", VISION, "dropout", not_scaled, "loss"),
+    ("convnet", VISION, "conv2d", padded_at_the_end, "activation conv2d (conv1.weight)"),
+    ("convnet", VISION, "dropout", not_scaled, "activation dropout (behind bn2.weight)"),
     ("convnet", VISION, "dropout", scaled_forward_only, "gradient of bn2.bias"),
-    ("convnet", VISION, "dropout", other_mask, "loss"),
+    ("convnet", VISION, "dropout", other_mask, "activation dropout (behind bn2.weight)"),
     ("resnet", NORM, "batch_norm", biased_variance, "buffer bn1.running_var"),
-    ("resnet", VISION, "conv2d", dilated_where_it_strides, "buffer layer2.0.bn1.running_mean"),
-    ("resnet", VISION, "added", averaged, "buffer layer2.0.bn1.running_mean"),
+    ("resnet", VISION, "conv2d", dilated_where_it_strides, DILATED),
+    ("resnet", VISION, "added", averaged, "activation relu (behind layer1.0.bn2.weight)"),
     ("resnet", VISION, "added", no_identity_backward, "gradient of bn1.bias"),
-    ("autoencoder", VISION, "conv2d", dilated_where_it_strides, "loss"),
-    ("autoencoder", VISION, "conv_transpose2d", not_turned, "loss"),
-    ("vit", VISION, "scaled_dot_product_attention", unscaled_attention, "loss"),
+    (
+        "autoencoder",
+        VISION,
+        "conv2d",
+        dilated_where_it_strides,
+        "activation conv2d (encoder.0.weight)",
+    ),
+    (
+        "autoencoder",
+        VISION,
+        "conv_transpose2d",
+        not_turned,
+        "activation conv_transpose2d (decoder.0.weight)",
+    ),
+    ("vit", VISION, "scaled_dot_product_attention", unscaled_attention, ATTENTION),
     ("vit", VISION, "added", no_identity_backward, "gradient of blocks.0.attn.proj.bias"),
 ]
 QUICK = (biased_variance, scaled_forward_only, not_turned)

@@ -117,7 +117,7 @@ FAULTS = [
     (normalised_wrongly, "gpt", 1, "gradient of transformer.ln_f.bias"),
     (clipped_before_it_is_unscaled, "gpt-float16", 1, "transformer.wte.weight.exp_avg"),
     (norms_decay, "gpt", 1, "transformer.h.0.ln_1.weight"),
-    (the_mask_reused, "gpt", 1, "loss"),
+    (the_mask_reused, "gpt", 1, "activation dropout (behind transformer.wpe.weight), call 2"),
     (the_rate_one_step_late, "gpt", 2, "transformer.wte.weight"),
 ]
 
