@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..check.verify import check
+from ..parallel import limited
 from . import memory
 from .costs import REPEATS, Row, cost, row
 
@@ -130,6 +131,7 @@ def taken(size: Sequence[int], checks: bool) -> float:
             _passes(original, tokens)
         return before, memory.most()
 
-    done(Size(1, HEADS, 8))
-    before, after = done(Size(*size))
+    with limited(1):
+        done(Size(1, HEADS, 8))
+        before, after = done(Size(*size))
     return after - before

@@ -58,9 +58,8 @@ def on_the_way(subject: Function, reference: Function, inputs: Any, dtype: Any) 
 def _alike(ours: list[Activation], theirs: list[Activation]) -> Iterator[tuple[int, int]]:
     """Where each stands on both sides. Of what lies between functions that are the same on both,
     as many may have been exchanged for others."""
-    one, other = ([a.function for a in side] for side in (ours, theirs))
-    both = SequenceMatcher(a=one, b=other, autojunk=False)
-    for _, i, i_end, j, j_end in both.get_opcodes():
+    here, there = ([a.function for a in side] for side in (ours, theirs))
+    for _, i, i_end, j, j_end in SequenceMatcher(None, here, there, autojunk=False).get_opcodes():
         if i_end - i == j_end - j:
             yield from zip(range(i, i_end), range(j, j_end), strict=True)
 
