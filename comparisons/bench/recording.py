@@ -48,7 +48,7 @@ def _row(case: str, repeats: int) -> Row:
         with record_run(path, model if sketches else None) as recorder:
             tasks = {"recorded": _step(model, data, recorder), "plain": _step(plain, data, None)}
             seconds = interleaved(tasks, repeats, time.process_time)
-    return row("record", case, seconds["recorded"], seconds["plain"], bound)
+    return row("recording", case, seconds["recorded"], seconds["plain"], bound)
 
 
 def _step(

@@ -28,7 +28,7 @@ SUBJECTS = {
     "trace": "A trace takes as long as this many plain forward and backward passes (quartiles)",
     "curves": "A cell is judged in this many times the time of its plain training (quartiles)",
     "trajectories": "Steps are judged in this many times the time of torch's run (quartiles)",
-    "record": "A recorded step takes as much CPU time as this many plain steps of Adam (quartiles)",
+    "recording": "A recorded step takes as much CPU time as this many plain ones (quartiles)",
     "memory": "Forward and backward by hand take this many times as much memory as torch's, in MiB",
     "start": "CPU time until the end, as a share of an import of torch (quartiles)",
     "job": "CPU time of the main job, in imports of torch; once",
@@ -166,7 +166,7 @@ def _timed(subject: str, names: Sequence[str]) -> Found:
         "check": judging.checks,
         "curves": judging.curves,
         "memory": memory.rows,
-        "record": recording.rows,
+        "recording": recording.rows,
     }
     return alone[subject]()
 

@@ -386,7 +386,8 @@ def _by_kernel(frame: pd.DataFrame, visible: pd.Series) -> Table:
 
 
 def outcome(frame: pd.DataFrame, name: str = "mutants") -> str:
-    counts = {kind: int((frame["class"] == kind).sum()) for kind in ("caught", "missed", "alarm")}
+    kinds = frame["class"].replace("found", "caught")  # as it is of trainings
+    counts = {kind: int((kinds == kind).sum()) for kind in ("caught", "missed", "alarm")}
     text = (
         f"{counts['caught']} mistakes caught, {counts['missed']} missed, {counts['alarm']} alarms."
     )

@@ -294,7 +294,7 @@ def test_a_recorded_step_that_is_slow_is_dear(monkeypatch):
     found = recording.rows(repeats=3)
     assert all(row["ratio"] > 5 > row["bound"] for row in found)
     assert [row["id"].partition(",")[0] for row in found] == [
-        "record/the loss alone", *["record/sketches of parameters and gradients"] * 2,
+        "recording/the loss alone", *["recording/sketches of parameters and gradients"] * 2,
     ]  # fmt: skip
     assert not forms[0]
     assert forms[-1].keys() == {"parameter ", "buffer ", "gradient of "}
