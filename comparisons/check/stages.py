@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.arguments import in_order, signature_of
+from ..ops.arguments import array_names, in_order, signature_of
 from ..ops.torch_samples import Sample, in_torch
 from ..report.text import raised
 from ..verdict.classes import HALF_DTYPES
@@ -122,7 +122,12 @@ def tried(
         chosen = call is probed
         subject = subject_of(thing, call.args, call.kwargs, call.constant, dtypes, around)
         subject = _drawing(_named_as(subject, target), target)
-        call = replace(call, kwargs=in_order(call.kwargs, subject.signature))
+        names = array_names(call.args, call.kwargs, subject.signature)
+        # Of a dict that has no gradient, nothing inside has one.
+        inside = {name for name in names if name.partition(".")[0] in call.constant}
+        subject = replace(subject, constant=subject.constant | inside)
+        kwargs = in_order(call.kwargs, subject.signature)
+        call = replace(call, kwargs=kwargs, constant=call.constant | inside)
         twin = target.reference(subject, call.constant)
         numbers = []
         if chosen:

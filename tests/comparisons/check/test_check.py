@@ -527,6 +527,21 @@ def test_a_constant_may_have_no_gradient():
     assert check(loss, F.mse_loss, [X, X + V], constant="target").passed
 
 
+@pytest.mark.parametrize("factor", [1, 1.001])
+def test_a_dict_may_have_no_gradient(factor):
+    """The buffers of a network."""
+
+    def scaled(parameters, x, buffers):
+        y = x * parameters["w"] + buffers["mean"]
+        return y, lambda dy: ({"w": factor * (dy * x).sum(0)}, dy * parameters["w"])
+
+    def truth(parameters, x, buffers):
+        return x * parameters["w"] + buffers["mean"]
+
+    call, few = [{"w": V}, X, {"mean": 2 * V}], {"dtypes": ["float64"], "probes": ["as given"]}
+    assert check(scaled, truth, call, constant="buffers", **few).passed == (factor == 1)
+
+
 def test_lints_come_before_the_verdict():
     def rule(x):
         return np.tanh(x), lambda dy: dy * (1 - np.tanh(x) ** 2)
