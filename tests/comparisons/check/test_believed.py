@@ -316,11 +316,14 @@ def test_what_torch_computes_otherwise_than_its_kernel_is_right(monkeypatch):
     monkeypatch.setattr("gradtwin.comparisons.check.verdicts.LOOKS", 0)
     monkeypatch.setattr("gradtwin.comparisons.verdict.judge.CLOSE", 1)
     monkeypatch.setattr("gradtwin.comparisons.check.verdicts.Direction.vote", lambda *_: None)
-    x = rng.standard_normal((2, 3, 6, 8)) * 40
-    report = check(attention, F.scaled_dot_product_attention, [x, x, x])
-    assert report.passed, str(report)
-    found = report.table[report.table["class"] == REFERENCE_IMPRECISE]
-    assert found["note"].str.contains("torch's own").any()
+    for seed in (2, 1, 0, 3, 4, 5):  # which numbers it is off at depends on the processor
+        x = np.random.default_rng(seed).standard_normal((2, 3, 6, 8)) * 40
+        report = check(attention, F.scaled_dot_product_attention, [x, x, x])
+        assert report.passed, str(report)
+        found = report.table[report.table["class"] == REFERENCE_IMPRECISE]
+        if found["note"].str.contains("torch's own").any():
+            return
+    pytest.fail("the kernel is off nowhere")
 
 
 CRASH = """
