@@ -11,14 +11,13 @@ import io
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from gradtwin.comparisons.cli.app import app
 from typer.testing import CliRunner
-
-import gradtwin
 
 pytest_plugins = ["pytester"]
 
@@ -99,16 +98,18 @@ def wrong(page, reader):
 
 
 @pytest.fixture
-def loaded():
-    """All that a block may import. `pytester` forgets what is imported after it, and parts of NumPy
-    cannot be loaded twice."""
-    for name in gradtwin.__all__:
-        getattr(gradtwin, name)
+def modules():
+    """Those that are loaded when a test ends. `pytester` forgets what was loaded after it, and parts
+    of NumPy and torch cannot be loaded twice."""
+    loaded = {}
+    yield loaded
+    sys.modules.update(loaded)
 
 
 @pytest.fixture
-def reader(loaded, pytester):
-    return Reader(pytester)
+def reader(modules, pytester):
+    yield Reader(pytester)
+    modules.update(sys.modules)
 
 
 def test_every_block_prints_what_it_says(reader):
