@@ -99,8 +99,8 @@ def wrong(page, reader):
 
 @pytest.fixture
 def modules():
-    """Those that are loaded when a test ends. `pytester` forgets what was loaded after it, and parts
-    of NumPy and torch cannot be loaded twice."""
+    """Those that are loaded when a test ends. `pytester` forgets what was loaded after it, and
+    parts of NumPy and torch cannot be loaded twice."""
     loaded = {}
     yield loaded
     sys.modules.update(loaded)
