@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -88,19 +88,11 @@ def rows(repeats: int = REPEATS) -> list[Row]:
     """Two rows: the time of a right port's check, and the most memory that one of a large port
     takes, beside both modules, in what a forward and backward pass of the original takes, with its
     parameters."""
-    original, port, tokens = pair(SMALL)
-    timed = cost(
-        "modules",
-        f"time: {_named(SMALL)}",
-        partial(check, port, original, [tokens]),
-        partial(_passes, original, tokens),
-        bound=TIMES,
-        repeats=repeats,
-    )
-    checked, plain = (memory.in_a_process(__name__, f"taken({LARGE}, {of})") for of in (1, 0))
+    case, size = f"time: {_named(SMALL)}", f"memory: {_named(LARGE)}"
+    timed = cost("modules", case, *tasks(SMALL), bound=TIMES, repeats=repeats)
+    checked, plain = (memory.in_a_process(__name__, f"taken({LARGE}, {i})") for i in (0, 1))
     held = sum(p.numel() * p.element_size() for p in Gpt(LARGE).parameters()) / 2**20
-    case = f"memory: {_named(LARGE)}"
-    return [timed, row("modules", case, [checked], [plain + held], MEMORY)]
+    return [timed, row("modules", size, [checked], [plain + held], MEMORY)]
 
 
 def _named(size: Size) -> str:
@@ -114,24 +106,22 @@ def pair(size: Size) -> tuple[nn.Module, nn.Module, torch.Tensor]:
     return Gpt(size), Gpt(size, Composed), tokens
 
 
+def tasks(size: Size) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """The check of a right port, and a forward and backward pass of its original."""
+    original, port, tokens = pair(size)
+    return partial(check, port, original, [tokens]), partial(_passes, original, tokens)
+
+
 def _passes(module: nn.Module, tokens: torch.Tensor) -> Any:
     return torch.autograd.grad(module(tokens), list(module.parameters()))
 
 
-def taken(size: Sequence[int], checks: bool) -> float:
-    """MiB by which a check, or a forward and backward pass, raises the most that this process has
-    had, with both modules made; small ones have loaded what is needed."""
-
-    def done(size: Size) -> tuple[float, float]:
-        original, port, tokens = pair(size)
-        before = memory.most()
-        if checks:
-            check(port, original, [tokens])
-        else:
-            _passes(original, tokens)
-        return before, memory.most()
-
+def taken(size: Size, which: int) -> float:
+    """MiB by which one of the tasks raises the most that this process has had, with both modules
+    made; that of small ones has loaded what is needed."""
     with limited(1):
-        done(Size(1, HEADS, 8))
-        before, after = done(Size(*size))
-    return after - before
+        tasks(Size(1, HEADS, 8))[which]()
+        task = tasks(size)[which]
+        before = memory.most()
+        task()
+    return memory.most() - before

@@ -310,20 +310,20 @@ def test_a_wrong_attention_is_wrong_beside_a_fused_one():
 
 
 def test_what_torch_computes_otherwise_than_its_kernel_is_right(monkeypatch):
-    """A kernel that is off, beside its decomposition: the subject is within the floor of that.
-    Whether differences can tell depends on the kernel, so they are not asked; nor is what it loses
-    at other points, which may be as much, nor are more draws made."""
+    """A kernel that is off, beside its decomposition: the subject is within the floor of that. At
+    which numbers it is off depends on the processor, and so does whether differences can tell: they
+    are not asked, nor is what it loses at other points, which may be as much."""
     monkeypatch.setattr("gradtwin.comparisons.check.verdicts.LOOKS", 0)
-    monkeypatch.setattr("gradtwin.comparisons.verdict.judge.CLOSE", 1)
     monkeypatch.setattr("gradtwin.comparisons.check.verdicts.Direction.vote", lambda *_: None)
-    for seed in (2, 1, 0, 3, 4, 5):  # which numbers it is off at depends on the processor
+
+    def said(seed):
         x = np.random.default_rng(seed).standard_normal((2, 3, 6, 8)) * 40
         report = check(attention, F.scaled_dot_product_attention, [x, x, x])
         assert report.passed, str(report)
         found = report.table[report.table["class"] == REFERENCE_IMPRECISE]
-        if found["note"].str.contains("torch's own").any():
-            return
-    pytest.fail("the kernel is off nowhere")
+        return found["note"].str.contains("torch's own").any()
+
+    assert any(said(seed) for seed in (2, 1, 0, 3, 4, 5))
 
 
 CRASH = """

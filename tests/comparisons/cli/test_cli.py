@@ -209,7 +209,7 @@ def test_bench_gives_ratios(call, tmp_path):
     ("args", "said"),
     [
         (["rule"], "did you mean rules?"),
-        (["trajectory"], "did you mean trajectories"),
+        (["trajectory"], "did you mean trajectories?"),
         (["rules", "reluu"], "did you mean relu"),
         (["trajectories", "adan"], "did you mean adam"),
         (["noise", "relu"], "expected none with noise"),
