@@ -256,8 +256,9 @@ class Floor:
     def _beside_another(self) -> Results:
         """What the reference gives here when it is evaluated together with another point."""
         rng, size = np.random.default_rng(0), LARGE * unit_roundoff(np.float32)
-        other = tree_map(lambda a: moved(a, size, rng) if is_floating(a) else a, self.inputs)
-        return self._evaluated(stacked((self.inputs, other)), True, nullcontext())
+        here = self.inputs
+        other = tree_map(lambda a: moved(a, size, rng) if is_floating(a) else a, here)
+        return self._evaluated(stacked((here, other)), True, nullcontext())
 
     def _draw(self, seeds: Sequence[int]) -> list[tuple[Sequence[Any], Results]]:
         """Draws, and gives what was evaluated in float64 nearby, draws first, behind the points of
